@@ -1,0 +1,1 @@
+//! Calibration data, inference with tract, and layer statistics.

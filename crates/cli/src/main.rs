@@ -1,0 +1,2 @@
+//! The command `onnxquant`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! An ONNX model as a checked, editable graph.

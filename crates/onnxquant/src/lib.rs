@@ -1,0 +1,1 @@
+//! The pipeline: configuration, plan, run, report.

@@ -1,0 +1,1 @@
+//! Graph to graph rewrites and the search for layers to quantize.

@@ -1,0 +1,1 @@
+//! ONNX protobuf messages: generated types, decoding, encoding.

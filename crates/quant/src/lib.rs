@@ -1,0 +1,1 @@
+//! The mathematics of weight quantization: matrices in, codes and certificates out.

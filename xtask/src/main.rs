@@ -1,0 +1,40 @@
+//! Developer commands: `cargo xtask <command>`.
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod codegen;
+mod paper;
+mod regress;
+mod test;
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Developer commands of onnxquant")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Generates `crates/proto/src/onnx.rs` from `proto/onnx.proto`.
+    Codegen(codegen::Args),
+    /// Sets up ONNX Runtime in a virtual environment and runs every test.
+    Test(test::Args),
+    /// Quantizes each fixture with each method and compares with the golden figures.
+    Regress(regress::Args),
+    /// Reproduces the paper's decay of the error and the digits experiment.
+    Paper(paper::Args),
+    /// Runs the benchmarks and prints their ratios.
+    Bench(bench::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Codegen(args) => codegen::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Regress(args) => regress::run(&args),
+        Command::Paper(args) => paper::run(&args),
+        Command::Bench(args) => bench::run(&args),
+    }
+}
