@@ -1,1 +1,13 @@
 //! Calibration data, inference with tract, and layer statistics.
+#![forbid(unsafe_code)]
+
+mod data;
+mod error;
+mod tensor;
+
+pub use data::{
+    CalibSet, ChannelOrder, DataOptions, Dim, FormatError, ImageFit, ImageLayout, ImageOptions, InputSpec, NamedTensors,
+    Sample, Split, read_npy, read_npz,
+};
+pub use error::CalibError;
+pub use tensor::{ElementType, Tensor};

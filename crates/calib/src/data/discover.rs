@@ -1,0 +1,180 @@
+//! Finds the sample files below a folder.
+//!
+//! Folders are searched recursively and files sorted by path, so that the order of samples
+//! does not depend on the file system. Hidden files are left out, files of other kinds ignored.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::CalibError;
+
+/// Deeper folders are not searched: a link to a parent folder would not end otherwise.
+const MAX_DEPTH: usize = 16;
+
+/// What kind of file a sample is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Npz,
+    Npy,
+    /// A folder of `input_*.pb` files.
+    TestData,
+    Picture,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Npz => ".npz",
+            Self::Npy => ".npy",
+            Self::TestData => "input_*.pb",
+            Self::Picture => "pictures",
+        }
+    }
+
+    fn of(path: &Path) -> Option<Self> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        match extension.as_str() {
+            "npz" => Some(Self::Npz),
+            "npy" => Some(Self::Npy),
+            "png" | "jpg" | "jpeg" => Some(Self::Picture),
+            "pb" if path.file_name()?.to_str()?.starts_with("input_") => Some(Self::TestData),
+            _ => None,
+        }
+    }
+}
+
+/// The kind of the samples below `path` and, for every sample file (or data set folder), the
+/// files that make it up.
+pub(crate) fn discover(path: &Path) -> Result<(Kind, Vec<Vec<PathBuf>>), CalibError> {
+    let metadata = fs::metadata(path).map_err(|source| CalibError::Io { path: path.into(), source })?;
+    if !metadata.is_dir() {
+        let kind = Kind::of(path).ok_or_else(|| no_samples(path, "it is a file of another kind"))?;
+        return Ok((kind, vec![vec![path.into()]]));
+    }
+    let mut files = Vec::new();
+    list(path, MAX_DEPTH, &mut files)?;
+    files.sort();
+    let mut by_kind: BTreeMap<Kind, Vec<PathBuf>> = BTreeMap::new();
+    for file in &files {
+        if let Some(kind) = Kind::of(file) {
+            by_kind.entry(kind).or_default().push(file.clone());
+        }
+    }
+    if by_kind.len() > 1 {
+        let kinds: Vec<&str> = by_kind.keys().map(|k| k.name()).collect();
+        return Err(CalibError::MixedKinds { path: path.into(), kinds: kinds.join(", ") });
+    }
+    match by_kind.pop_first() {
+        None => Err(no_samples(path, &what_is_there(&files))),
+        Some((Kind::TestData, files)) => Ok((Kind::TestData, group_by_folder(files))),
+        Some((kind, files)) => Ok((kind, files.into_iter().map(|f| vec![f]).collect())),
+    }
+}
+
+fn no_samples(path: &Path, found: &str) -> CalibError {
+    CalibError::NoSamples { path: path.into(), found: found.into() }
+}
+
+fn what_is_there(files: &[PathBuf]) -> String {
+    let first = files.first().and_then(|f| f.file_name());
+    match first {
+        None => "the folder is empty".into(),
+        Some(name) => format!("{} files of other kinds, such as `{}`", files.len(), name.to_string_lossy()),
+    }
+}
+
+fn list(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), CalibError> {
+    let io = |source| CalibError::Io { path: folder.into(), source };
+    for entry in fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if entry.file_name().to_string_lossy().starts_with('.') {
+            continue;
+        }
+        let path = entry.path();
+        // Follows links; a dangling one is neither folder nor file.
+        if path.is_dir() {
+            if depth > 0 {
+                list(&path, depth - 1, files)?;
+            }
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Files `input_0.pb`, `input_1.pb`, ... of one folder make one sample, ordered by number.
+fn group_by_folder(files: Vec<PathBuf>) -> Vec<Vec<PathBuf>> {
+    let mut groups: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
+    for file in files {
+        groups.entry(file.parent().map(Path::to_path_buf).unwrap_or_default()).or_default().push(file);
+    }
+    let mut groups: Vec<_> = groups.into_values().collect();
+    for group in &mut groups {
+        group.sort_by_key(|f| (file_number(f), f.clone()));
+    }
+    groups.sort_by_key(|g| g.first().and_then(|f| f.parent()).map(natural_key));
+    groups
+}
+
+fn file_number(path: &Path) -> u64 {
+    let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    stem.rsplit('_').next().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX)
+}
+
+/// Orders `test_data_set_10` after `test_data_set_9`.
+fn natural_key(folder: &Path) -> (PathBuf, u64, PathBuf) {
+    (folder.parent().map(Path::to_path_buf).unwrap_or_default(), file_number(folder), folder.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(dir: &Path, name: &str) {
+        let path = dir.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, b"").unwrap();
+    }
+
+    fn names(dir: &Path, groups: &[Vec<PathBuf>]) -> Vec<Vec<String>> {
+        let relative = |f: &PathBuf| f.strip_prefix(dir).unwrap().to_string_lossy().into_owned();
+        groups.iter().map(|g| g.iter().map(relative).collect()).collect()
+    }
+
+    #[test]
+    fn nested_files_are_sorted_and_others_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b/1.npz", "a.npz", "b/0.NPZ", "README.md", ".hidden.npz"] {
+            touch(dir.path(), name);
+        }
+        let (kind, groups) = discover(dir.path()).unwrap();
+        assert_eq!(kind, Kind::Npz);
+        assert_eq!(names(dir.path(), &groups), [["a.npz"], ["b/0.NPZ"], ["b/1.npz"]]);
+    }
+
+    #[test]
+    fn test_data_sets_are_grouped_and_ordered_by_number() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["test_data_set_10/input_0.pb", "test_data_set_9/input_10.pb", "test_data_set_9/input_2.pb", "test_data_set_9/output_0.pb"] {
+            touch(dir.path(), name);
+        }
+        let (kind, groups) = discover(dir.path()).unwrap();
+        assert_eq!(kind, Kind::TestData);
+        let expected: [&[&str]; 2] = [&["test_data_set_9/input_2.pb", "test_data_set_9/input_10.pb"], &["test_data_set_10/input_0.pb"]];
+        assert_eq!(names(dir.path(), &groups), expected);
+    }
+
+    #[test]
+    fn empty_and_mixed_folders_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(discover(dir.path()).unwrap_err().to_string().contains("the folder is empty"));
+        touch(dir.path(), "notes.txt");
+        assert!(discover(dir.path()).unwrap_err().to_string().contains("such as `notes.txt`"));
+        touch(dir.path(), "a.npz");
+        touch(dir.path(), "b.png");
+        assert!(discover(dir.path()).unwrap_err().to_string().contains("(.npz, pictures)"));
+        assert!(discover(&dir.path().join("missing")).unwrap_err().to_string().contains("cannot read"));
+    }
+}

@@ -1,0 +1,172 @@
+//! Calibration data: a folder (or file) of samples, read one at a time.
+//!
+//! | files | one sample is |
+//! |---|---|
+//! | `.npz` | a file; its arrays are named as the graph's inputs |
+//! | `.npy` (models with one input) | a file, or a row of it: an array with several rows on a batch axis is split; one without the batch axis gets it |
+//! | `test_data_set_*/input_*.pb` | a folder; tensors are matched by name, else by number |
+//! | `.png`, `.jpg` (models with one input) | a picture, see [`ImageOptions`] |
+//!
+//! Types and shapes of all selected samples are compared with the graph when the set is
+//! opened; values are read, converted and searched for NaN when a sample is loaded.
+
+mod check;
+mod discover;
+mod input_spec;
+mod npy;
+mod npz;
+mod picture;
+mod source;
+mod tensor_proto;
+
+use std::path::Path;
+
+pub use input_spec::{Dim, InputSpec};
+pub use npy::{FormatError, read_npy};
+pub use npz::{NamedTensors, read_npz};
+pub use picture::{ChannelOrder, ImageFit, ImageLayout, ImageOptions};
+
+#[allow(unused_imports)]
+pub(crate) use npy::write_npy;
+
+use crate::error::CalibError;
+use crate::tensor::Tensor;
+use discover::discover;
+use source::{Source, SourceReader};
+
+/// The values of one sample, in the order of the graph's inputs.
+pub type Sample = Vec<(String, Tensor)>;
+
+/// How data is read.
+#[derive(Debug, Clone)]
+pub struct DataOptions {
+    /// Use this many samples, evenly spaced over the sorted files (files are often sorted by
+    /// class, so that the first ones would not represent the rest). `None`: all.
+    pub samples: Option<usize>,
+    /// How pictures become tensors.
+    pub image: ImageOptions,
+    /// Samples with more bytes of data are refused.
+    pub max_sample_bytes: u64,
+}
+
+impl Default for DataOptions {
+    /// All samples, pictures scaled to 0..1, at most 1 GiB a sample.
+    fn default() -> Self {
+        Self { samples: None, image: ImageOptions::default(), max_sample_bytes: 1 << 30 }
+    }
+}
+
+/// Sample numbers for calibration and for measuring the result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Split {
+    /// Samples to calibrate with.
+    pub calibration: Vec<usize>,
+    /// Samples kept back for measuring: a tenth, at least one, evenly spaced.
+    pub held_out: Vec<usize>,
+    /// There is only one sample: it stands in both lists, and the measured error is not one on
+    /// unseen data.
+    pub shared: bool,
+}
+
+/// A set of samples whose files have been found and whose types and shapes have been checked.
+#[derive(Debug)]
+pub struct CalibSet {
+    /// The inputs the samples give, in graph order.
+    inputs: Vec<InputSpec>,
+    sources: Vec<Source>,
+    /// By sample, by input.
+    shapes: Vec<Vec<Vec<usize>>>,
+    reader: SourceReader,
+}
+
+impl CalibSet {
+    /// Finds the samples in `path` for a graph with these inputs.
+    pub fn open(path: &Path, inputs: &[InputSpec], options: &DataOptions) -> Result<Self, CalibError> {
+        let (kind, groups) = discover(path)?;
+        let reader = SourceReader::new(kind, path, inputs, options)?;
+        let mut sources = reader.sources(kind, groups)?;
+        if let Some(wanted) = options.samples {
+            sources = evenly_spaced(sources, wanted);
+        }
+        let mut given: Option<Vec<usize>> = None;
+        let mut shapes = Vec::with_capacity(sources.len());
+        for source in &sources {
+            let found = reader.scan(source)?;
+            let names: Vec<usize> = found.iter().map(|(input, _)| *input).collect();
+            check_same_inputs(source, inputs, given.get_or_insert_with(|| names.clone()), &names)?;
+            shapes.push(found.into_iter().map(|(_, shape)| shape).collect());
+        }
+        let given = given.ok_or_else(|| CalibError::NoSamples { path: path.into(), found: "no sample was selected".into() })?;
+        let inputs = given.into_iter().map(|i| inputs[i].clone()).collect();
+        Ok(Self { inputs, sources, shapes, reader })
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Whether there are no samples; an opened set has at least one.
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty()
+    }
+
+    /// The inputs that the samples give, in graph order: all but those left at their default.
+    pub fn inputs(&self) -> &[InputSpec] {
+        &self.inputs
+    }
+
+    /// The shapes of a sample's arrays, in the order of [`CalibSet::inputs`].
+    pub fn shapes(&self, sample: usize) -> &[Vec<usize>] {
+        &self.shapes[sample]
+    }
+
+    /// Where a sample comes from, for messages: `` `data/0003.npz` ``.
+    pub fn describe(&self, sample: usize) -> String {
+        self.sources[sample].describe()
+    }
+
+    /// Reads a sample.
+    ///
+    /// # Panics
+    /// If `sample` is not below [`CalibSet::len`].
+    pub fn load(&self, sample: usize) -> Result<Sample, CalibError> {
+        let tensors = self.reader.load(&self.sources[sample], &self.inputs)?;
+        Ok(self.inputs.iter().map(|i| i.name.clone()).zip(tensors).collect())
+    }
+
+    /// Divides the samples into those to calibrate with and those to measure with.
+    pub fn split(&self) -> Split {
+        split(self.len())
+    }
+}
+
+fn split(n: usize) -> Split {
+    if n <= 1 {
+        return Split { calibration: (0..n).collect(), held_out: (0..n).collect(), shared: true };
+    }
+    let kept = (n / 10).max(1);
+    // The middle of each of `kept` equal stretches.
+    let held_out: Vec<usize> = (0..kept).map(|i| (2 * i + 1) * n / (2 * kept)).collect();
+    let calibration = (0..n).filter(|i| !held_out.contains(i)).collect();
+    Split { calibration, held_out, shared: false }
+}
+
+fn evenly_spaced<T>(items: Vec<T>, wanted: usize) -> Vec<T> {
+    let n = items.len();
+    let wanted = wanted.min(n);
+    let mut next = (0..wanted).map(|i| i * n / wanted).peekable();
+    let chosen = items.into_iter().enumerate().filter(|(i, _)| next.next_if_eq(i).is_some());
+    chosen.map(|(_, item)| item).collect()
+}
+
+fn check_same_inputs(source: &Source, inputs: &[InputSpec], first: &[usize], these: &[usize]) -> Result<(), CalibError> {
+    let differing = first.iter().find(|i| !these.contains(i)).or_else(|| these.iter().find(|i| !first.contains(i)));
+    match differing {
+        None => Ok(()),
+        Some(&i) => Err(CalibError::SometimesGiven { path: source.path().into(), name: inputs[i].name.clone() }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,294 @@
+//! Where a sample's values lie, and reading them from there.
+
+use std::fs::File;
+use std::io::{BufReader, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use ndarray::Axis;
+
+use super::check::{check_header, convert, wrong_shape};
+use super::discover::Kind;
+use super::npy::{Header, read_elements, read_header};
+use super::npz::{read_arrays, read_headers};
+use super::picture::{Preparation, check_picture};
+use super::tensor_proto::read_tensor_proto;
+use super::{DataOptions, FormatError, InputSpec};
+use crate::error::CalibError;
+use crate::tensor::{Tensor, with_array};
+
+/// One sample.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Npz(PathBuf),
+    /// The array, or one row of it.
+    Npy { path: PathBuf, header: Header, row: Option<usize> },
+    /// Files in the order of their numbers.
+    TestData(Vec<PathBuf>),
+    Picture(PathBuf),
+}
+
+impl Source {
+    /// The (first) file.
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Npz(path) | Self::Picture(path) | Self::Npy { path, .. } => path,
+            Self::TestData(files) => files.first().map_or(Path::new(""), PathBuf::as_path),
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Npy { path, row: Some(row), .. } => format!("row {row} of `{}`", path.display()),
+            Self::TestData(_) => format!("`{}`", self.path().parent().unwrap_or(Path::new("")).display()),
+            _ => format!("`{}`", self.path().display()),
+        }
+    }
+}
+
+/// Reads sources of one data set.
+#[derive(Debug)]
+pub(crate) struct SourceReader {
+    inputs: Vec<InputSpec>,
+    /// Index of the input that files with a single array feed.
+    single: Option<usize>,
+    picture: Option<Preparation>,
+    limit: u64,
+}
+
+impl SourceReader {
+    pub(crate) fn new(kind: Kind, path: &Path, inputs: &[InputSpec], options: &DataOptions) -> Result<Self, CalibError> {
+        let mut required = inputs.iter().enumerate().filter(|(_, i)| !i.optional);
+        let single = match (required.next(), required.next()) {
+            (Some((index, _)), None) => Some(index),
+            _ => None,
+        };
+        if matches!(kind, Kind::Npy | Kind::Picture) && single.is_none() {
+            let inputs = inputs.iter().filter(|i| !i.optional).map(|i| i.name.clone()).collect();
+            return Err(CalibError::OneArrayManyInputs { path: path.into(), inputs });
+        }
+        let picture = match (kind, single) {
+            (Kind::Picture, Some(index)) => Some(Preparation::new(&inputs[index], &options.image)?),
+            _ => None,
+        };
+        Ok(Self { inputs: inputs.to_vec(), single, picture, limit: options.max_sample_bytes })
+    }
+
+    /// The samples in groups of files.
+    pub(crate) fn sources(&self, kind: Kind, groups: Vec<Vec<PathBuf>>) -> Result<Vec<Source>, CalibError> {
+        let mut sources = Vec::with_capacity(groups.len());
+        for mut files in groups {
+            if kind == Kind::TestData {
+                sources.push(Source::TestData(files));
+                continue;
+            }
+            let Some(path) = files.pop() else { continue };
+            match kind {
+                Kind::Npz => sources.push(Source::Npz(path)),
+                Kind::Picture => sources.push(Source::Picture(path)),
+                _ => self.split_npy(path, &mut sources)?,
+            }
+        }
+        Ok(sources)
+    }
+
+    fn single_spec(&self) -> (usize, &InputSpec) {
+        let index = self.single.expect("files with one array are only accepted with one required input");
+        (index, &self.inputs[index])
+    }
+
+    /// One source for each row of an array with a batch of rows, else one for the array.
+    fn split_npy(&self, path: PathBuf, sources: &mut Vec<Source>) -> Result<(), CalibError> {
+        let malformed = |source| CalibError::Malformed { path: path.clone(), source };
+        let mut file = open(&path)?;
+        let length = file.get_ref().metadata().map_err(|source| CalibError::Io { path: path.clone(), source })?.len();
+        let header = read_header(&mut file).map_err(malformed)?;
+        header.check_size(length.saturating_sub(header.data_offset), u64::MAX).map_err(malformed)?;
+        let spec = self.single_spec().1;
+        let same_rank = spec.dims.as_ref().is_some_and(|d| d.len() == header.shape.len());
+        match header.shape.first() {
+            Some(&rows) if rows > 1 && same_rank && spec.has_free_batch_axis() => {
+                sources.extend((0..rows).map(|row| Source::Npy { path: path.clone(), header: header.clone(), row: Some(row) }));
+            }
+            _ => sources.push(Source::Npy { path, header, row: None }),
+        }
+        Ok(())
+    }
+
+    /// Input numbers and shapes that a sample gives, checked, in graph order.
+    pub(crate) fn scan(&self, source: &Source) -> Result<Vec<(usize, Vec<usize>)>, CalibError> {
+        let path = source.path();
+        let mut found = match source {
+            Source::Npz(path) => {
+                let headers = read_headers(open(path)?).map_err(|source| CalibError::Malformed { path: path.clone(), source })?;
+                let names: Vec<String> = headers.iter().map(|(n, _)| n.clone()).collect();
+                let mut found = Vec::new();
+                for (name, header) in headers {
+                    let index = self.input_named(path, &name)?;
+                    check_header(path, &self.inputs[index], header.element, &header.shape)?;
+                    found.push((index, header.shape));
+                }
+                self.check_complete(path, &found, names)?;
+                found
+            }
+            Source::Npy { path, header, row } => {
+                let (index, spec) = self.single_spec();
+                let shape = npy_shape(spec, header, *row);
+                check_header(path, spec, header.element, &shape).map_err(|error| match error {
+                    CalibError::WrongShape { .. } => wrong_shape(path, spec, &header.shape, " (a first axis of 1 is added, or split, where the input has a batch axis)"),
+                    other => other,
+                })?;
+                vec![(index, shape)]
+            }
+            Source::TestData(files) => {
+                let tensors = self.read_test_data(files)?;
+                tensors.into_iter().map(|(index, _, tensor)| (index, tensor.shape().to_vec())).collect()
+            }
+            Source::Picture(path) => {
+                check_picture(path)?;
+                let shape = self.picture.as_ref().map(Preparation::shape).unwrap_or_default();
+                vec![(self.single_spec().0, shape)]
+            }
+        };
+        found.sort();
+        match found.windows(2).find(|w| w[0].0 == w[1].0) {
+            Some(w) => Err(self.malformed(path, &format!("two arrays for input `{}`", self.inputs[w[0].0].name))),
+            None => Ok(found),
+        }
+    }
+
+    /// The values of a sample for `inputs` (in that order).
+    pub(crate) fn load(&self, source: &Source, inputs: &[InputSpec]) -> Result<Vec<Tensor>, CalibError> {
+        let path = source.path();
+        let mut arrays = self.read(source)?;
+        let mut tensors = Vec::with_capacity(inputs.len());
+        for spec in inputs {
+            let position = arrays.iter().position(|(name, _)| *name == spec.name);
+            let (_, tensor) = position.map(|p| arrays.swap_remove(p)).ok_or_else(|| CalibError::MissingArray {
+                path: path.into(),
+                name: spec.name.clone(),
+                arrays: vec![],
+            })?;
+            // The file may have changed since it was scanned.
+            check_header(path, spec, tensor.element_type(), tensor.shape())?;
+            tensors.push(convert(path, spec, tensor)?);
+        }
+        Ok(tensors)
+    }
+
+    fn read(&self, source: &Source) -> Result<Vec<(String, Tensor)>, CalibError> {
+        match source {
+            Source::Npz(path) => read_arrays(open(path)?, self.limit, |name| self.inputs.iter().any(|i| i.name == name))
+                .map_err(|source| CalibError::Malformed { path: path.clone(), source }),
+            Source::Npy { path, header, row } => {
+                let spec = self.single_spec().1;
+                let tensor = self.read_npy(path, header, *row)?;
+                let shape = npy_shape(spec, header, *row);
+                let tensor = tensor.into_shape(&shape).ok_or_else(|| self.malformed(path, "the shape does not match the data"))?;
+                Ok(vec![(spec.name.clone(), tensor)])
+            }
+            Source::TestData(files) => {
+                let tensors = self.read_test_data(files)?;
+                Ok(tensors.into_iter().map(|(index, _, tensor)| (self.inputs[index].name.clone(), tensor)).collect())
+            }
+            Source::Picture(path) => {
+                let preparation = self.picture.as_ref().expect("made with the reader for sets of pictures");
+                Ok(vec![(self.single_spec().1.name.clone(), preparation.load(path)?)])
+            }
+        }
+    }
+
+    /// The array, or its row where one is meant and the rows lie one after the other.
+    fn read_npy(&self, path: &Path, header: &Header, row: Option<usize>) -> Result<Tensor, CalibError> {
+        let malformed = |source| CalibError::Malformed { path: path.into(), source };
+        let mut file = open(path)?;
+        let (mut part, mut offset) = (header.clone(), header.data_offset);
+        if let (Some(row), false) = (row, header.fortran) {
+            part.shape = header.shape[1..].to_vec();
+            let row_bytes = part.count().unwrap_or(0) * part.element.bytes();
+            offset += (row * row_bytes) as u64;
+        }
+        file.seek(SeekFrom::Start(offset)).map_err(|source| CalibError::Io { path: path.into(), source })?;
+        let bytes = part.count().unwrap_or(0) * part.element.bytes();
+        if bytes as u64 > self.limit {
+            return Err(malformed(FormatError::TooLarge { needed: bytes as u64, limit: self.limit }));
+        }
+        let tensor = read_elements(&mut file, &part, bytes).map_err(malformed)?;
+        Ok(match row {
+            Some(row) if header.fortran => take_row(&tensor, row),
+            _ => tensor,
+        })
+    }
+
+    /// Input number, file and value of each tensor of a test data set.
+    fn read_test_data<'a>(&self, files: &'a [PathBuf]) -> Result<Vec<(usize, &'a Path, Tensor)>, CalibError> {
+        let mut left = self.limit;
+        let mut found: Vec<(usize, &Path, Tensor)> = Vec::new();
+        for (number, path) in files.iter().enumerate() {
+            let bytes = std::fs::metadata(path).and_then(|m| if m.len() > left { Ok(None) } else { std::fs::read(path).map(Some) });
+            let bytes = bytes.map_err(|source| CalibError::Io { path: path.clone(), source })?;
+            let Some(bytes) = bytes else { return Err(self.malformed(path, "the sample is larger than the limit")) };
+            left -= bytes.len() as u64;
+            let (name, tensor) = read_tensor_proto(&bytes, self.limit).map_err(|source| CalibError::Malformed { path: path.clone(), source })?;
+            let index = self.inputs.iter().position(|i| i.name == name);
+            let index = match index {
+                Some(index) => index,
+                None if number < self.inputs.len() => number,
+                None => return Err(self.unknown(path, &name)),
+            };
+            check_header(path, &self.inputs[index], tensor.element_type(), tensor.shape())?;
+            found.push((index, path, tensor));
+        }
+        let names = files.iter().filter_map(|f| f.file_name()).map(|n| n.to_string_lossy().into_owned()).collect();
+        let given: Vec<(usize, Vec<usize>)> = found.iter().map(|(i, _, _)| (*i, vec![])).collect();
+        self.check_complete(files.first().map_or(Path::new(""), PathBuf::as_path), &given, names)?;
+        Ok(found)
+    }
+
+    fn input_named(&self, path: &Path, name: &str) -> Result<usize, CalibError> {
+        self.inputs.iter().position(|i| i.name == name).ok_or_else(|| self.unknown(path, name))
+    }
+
+    fn unknown(&self, path: &Path, name: &str) -> CalibError {
+        let inputs = self.inputs.iter().map(|i| i.name.clone()).collect();
+        CalibError::UnknownArray { path: path.into(), name: name.into(), inputs }
+    }
+
+    fn check_complete(&self, path: &Path, found: &[(usize, Vec<usize>)], arrays: Vec<String>) -> Result<(), CalibError> {
+        let given = |index: usize| found.iter().any(|(i, _)| *i == index);
+        match self.inputs.iter().enumerate().find(|(i, spec)| !spec.optional && !given(*i)) {
+            None => Ok(()),
+            Some((_, spec)) => Err(CalibError::MissingArray { path: path.into(), name: spec.name.clone(), arrays }),
+        }
+    }
+
+    fn malformed(&self, path: &Path, what: &str) -> CalibError {
+        CalibError::Malformed { path: path.into(), source: FormatError::TensorProto(what.into()) }
+    }
+}
+
+/// The shape fed from an array or its row: with a batch axis of 1 where it is missing.
+fn npy_shape(spec: &InputSpec, header: &Header, row: Option<usize>) -> Vec<usize> {
+    let mut shape = header.shape.clone();
+    if row.is_some() {
+        shape[0] = 1;
+    } else if spec.has_free_batch_axis() && spec.dims.as_ref().is_some_and(|d| d.len() == shape.len() + 1) {
+        shape.insert(0, 1);
+    }
+    shape
+}
+
+fn take_row(tensor: &Tensor, row: usize) -> Tensor {
+    macro_rules! rows {
+        ($($variant:ident),*) => {
+            match tensor {
+                $(Tensor::$variant(a) => Tensor::$variant(a.index_axis(Axis(0), row).to_owned()),)*
+            }
+        };
+    }
+    debug_assert!(row < with_array!(tensor, a => a.shape()[0]));
+    rows!(F32, F64, F16, I64, I32, I16, I8, U64, U32, U16, U8, Bool)
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, CalibError> {
+    File::open(path).map(BufReader::new).map_err(|source| CalibError::Io { path: path.into(), source })
+}

@@ -1,0 +1,157 @@
+//! Opening and loading whole data sets.
+
+use std::fs;
+use std::io::{Cursor, Write};
+use std::path::Path;
+
+use ndarray::{ArrayD, IxDyn, array};
+use zip::write::SimpleFileOptions;
+
+use super::*;
+use crate::tensor::ElementType;
+
+fn spec(name: &str, element: ElementType, dims: &[usize]) -> InputSpec {
+    let dim = |&n: &usize| if n == 0 { Dim::Symbolic("n".into()) } else { Dim::Fixed(n) };
+    InputSpec { name: name.into(), element, dims: Some(dims.iter().map(dim).collect()), optional: false }
+}
+
+fn save_npz(path: &Path, arrays: &[(&str, ArrayD<f32>)]) {
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, array) in arrays {
+        zip.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
+        zip.write_all(&write_npy(array)).unwrap();
+    }
+    fs::write(path, zip.finish().unwrap().into_inner()).unwrap();
+}
+
+fn ramp(shape: &[usize]) -> ArrayD<f32> {
+    let n: usize = shape.iter().product();
+    ArrayD::from_shape_vec(IxDyn(shape), (0..n).map(|i| i as f32).collect()).unwrap()
+}
+
+#[test]
+fn npz_samples_come_in_graph_order() {
+    let dir = tempfile::tempdir().unwrap();
+    save_npz(&dir.path().join("0.npz"), &[("b", ramp(&[1])), ("a", ramp(&[2]))]);
+    let inputs = [spec("a", ElementType::F32, &[0]), spec("b", ElementType::F32, &[0])];
+    let set = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap();
+    assert_eq!(set.shapes(0), [vec![2], vec![1]]);
+    let sample = set.load(0).unwrap();
+    assert_eq!(sample.iter().map(|(n, t)| (n.as_str(), t.len())).collect::<Vec<_>>(), [("a", 2), ("b", 1)]);
+}
+
+#[test]
+fn npz_with_wrong_arrays_is_refused_when_opened() {
+    let inputs = [spec("a", ElementType::F32, &[2]), spec("b", ElementType::F32, &[0])];
+    let rows: [(&[(&str, ArrayD<f32>)], &str); 4] = [
+        (&[("a", ramp(&[2])), ("x", ramp(&[1]))], "no graph input named `x`"),
+        (&[("a", ramp(&[2]))], "graph input `b` is missing from"),
+        (&[("a", ramp(&[3])), ("b", ramp(&[1]))], "has shape [3], expected [2]"),
+        (&[], "graph input `a` is missing"),
+    ];
+    for (arrays, expected) in rows {
+        let dir = tempfile::tempdir().unwrap();
+        save_npz(&dir.path().join("0.npz"), arrays);
+        let message = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap_err().to_string();
+        assert!(message.contains(expected) && message.contains("0.npz"), "{message}");
+    }
+}
+
+#[test]
+fn optional_inputs_are_given_always_or_never() {
+    let dir = tempfile::tempdir().unwrap();
+    let inputs = [spec("a", ElementType::F32, &[0]), InputSpec { optional: true, ..spec("b", ElementType::F32, &[0]) }];
+    save_npz(&dir.path().join("0.npz"), &[("a", ramp(&[1]))]);
+    let set = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap();
+    assert_eq!(set.inputs().len(), 1);
+    save_npz(&dir.path().join("1.npz"), &[("a", ramp(&[1])), ("b", ramp(&[1]))]);
+    let error = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap_err();
+    assert!(matches!(error, CalibError::SometimesGiven { .. }), "{error}");
+}
+
+#[test]
+fn npy_batches_are_split_and_missing_batch_axes_added() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.npy");
+    let rows: [(&[usize], &[usize], usize, &[usize]); 6] = [
+        (&[5, 3], &[0, 3], 5, &[1, 3]),
+        (&[5, 3], &[1, 3], 5, &[1, 3]),
+        (&[5, 3], &[5, 3], 1, &[5, 3]),
+        (&[3], &[0, 3], 1, &[1, 3]),
+        (&[1, 3], &[0, 3], 1, &[1, 3]),
+        (&[], &[], 1, &[]),
+    ];
+    for (shape, dims, samples, expected) in rows {
+        fs::write(&path, write_npy(&ramp(shape))).unwrap();
+        let set = CalibSet::open(&path, &[spec("x", ElementType::F32, dims)], &DataOptions::default()).unwrap();
+        assert_eq!((set.len(), set.shapes(0)[0].as_slice()), (samples, expected), "{shape:?} for {dims:?}");
+        let last = set.load(samples - 1).unwrap().remove(0).1;
+        assert_eq!(last.shape(), expected);
+        let end = ramp(shape).iter().last().copied();
+        assert_eq!(last.to_f32().unwrap().iter().last().copied(), end);
+    }
+}
+
+#[test]
+fn fortran_npy_rows_are_the_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.npy");
+    let mut bytes = write_npy(&array![[0.0_f32, 2.0], [1.0, 3.0]].into_dyn());
+    let text = String::from_utf8_lossy(&bytes[10..74]).into_owned().replace("False", "True ");
+    bytes.splice(10..74, text.into_bytes());
+    fs::write(&path, bytes).unwrap();
+    let set = CalibSet::open(&path, &[spec("x", ElementType::F32, &[0, 2])], &DataOptions::default()).unwrap();
+    assert_eq!(set.load(1).unwrap()[0].1, Tensor::F32(array![[2.0_f32, 3.0]].into_dyn()));
+}
+
+#[test]
+fn npy_for_several_inputs_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("x.npy"), write_npy(&ramp(&[2]))).unwrap();
+    let inputs = [spec("a", ElementType::F32, &[0]), spec("b", ElementType::F32, &[0])];
+    let message = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap_err().to_string();
+    assert!(message.contains("the model has 2 inputs (`a`, `b`)"), "{message}");
+}
+
+#[test]
+fn test_data_tensors_match_by_name_or_number() {
+    use onnxquant_proto::onnx::TensorProto;
+    use prost::Message;
+    let dir = tempfile::tempdir().unwrap();
+    let set_dir = dir.path().join("test_data_set_0");
+    fs::create_dir(&set_dir).unwrap();
+    let tensor = |name: &str, value: f32| TensorProto {
+        name: Some(name.into()),
+        dims: vec![1],
+        data_type: Some(1),
+        float_data: vec![value],
+        ..TensorProto::default()
+    };
+    let inputs = [spec("a", ElementType::F32, &[0]), spec("b", ElementType::F32, &[0])];
+    for (names, expected) in [(["b", "a"], [2.0, 1.0]), (["", ""], [1.0, 2.0])] {
+        fs::write(set_dir.join("input_0.pb"), tensor(names[0], 1.0).encode_to_vec()).unwrap();
+        fs::write(set_dir.join("input_1.pb"), tensor(names[1], 2.0).encode_to_vec()).unwrap();
+        fs::write(set_dir.join("output_0.pb"), b"ignored").unwrap();
+        let set = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap();
+        let values: Vec<f32> = set.load(0).unwrap().iter().map(|(_, t)| t.to_f32().unwrap()[0]).collect();
+        assert_eq!(values, expected, "{names:?}");
+    }
+}
+
+#[test]
+fn samples_are_evenly_spaced() {
+    assert_eq!(evenly_spaced((0..10).collect(), 3), [0, 3, 6]);
+    assert_eq!(evenly_spaced((0..4).collect(), 9), [0, 1, 2, 3]);
+    assert_eq!(evenly_spaced((0..4).collect(), 0), Vec::<i32>::new());
+}
+
+#[test]
+fn split_keeps_a_tenth_back() {
+    assert_eq!(split(1), Split { calibration: vec![0], held_out: vec![0], shared: true });
+    assert_eq!(split(2), Split { calibration: vec![0], held_out: vec![1], shared: false });
+    for n in 2..200 {
+        let s = split(n);
+        assert_eq!((s.held_out.len(), s.calibration.len()), ((n / 10).max(1), n - (n / 10).max(1)), "{n}");
+    }
+    assert_eq!(split(20).held_out, [5, 15]);
+}

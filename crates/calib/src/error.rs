@@ -1,0 +1,218 @@
+//! What can go wrong between a folder of data and layer statistics.
+
+use std::path::PathBuf;
+
+use crate::data::FormatError;
+use crate::tensor::ElementType;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CalibError {
+    /// A file or folder cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A folder holds nothing usable.
+    #[error("no calibration samples in `{}`: {found}; expected .npz, .npy, .png or .jpg files or test_data_set_*/input_*.pb", path.display())]
+    NoSamples {
+        /// The folder.
+        path: PathBuf,
+        /// What is there instead.
+        found: String,
+    },
+    /// A folder holds samples of several kinds.
+    #[error("`{}` mixes calibration files of several kinds ({kinds}): keep one kind", path.display())]
+    MixedKinds {
+        /// The folder.
+        path: PathBuf,
+        /// The kinds.
+        kinds: String,
+    },
+    /// A file of a kind that holds one array, for a model with several inputs.
+    #[error("`{}` holds one array, but the model has {} inputs ({}): use .npz files with arrays of these names", path.display(), inputs.len(), quoted(inputs))]
+    OneArrayManyInputs {
+        /// The file.
+        path: PathBuf,
+        /// Names of the graph's inputs.
+        inputs: Vec<String>,
+    },
+    /// A file is damaged or of another format.
+    #[error("cannot read `{}` as calibration data", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: FormatError,
+    },
+    /// An array that belongs to no input.
+    #[error("no graph input named `{name}` in `{}` (inputs: {})", path.display(), quoted(inputs))]
+    UnknownArray {
+        /// The file.
+        path: PathBuf,
+        /// The array's name.
+        name: String,
+        /// Names of the graph's inputs.
+        inputs: Vec<String>,
+    },
+    /// An input that is not given.
+    #[error("graph input `{name}` is missing from `{}` (arrays: {})", path.display(), quoted(arrays))]
+    MissingArray {
+        /// The file.
+        path: PathBuf,
+        /// The input.
+        name: String,
+        /// What the file has.
+        arrays: Vec<String>,
+    },
+    /// An input with a default that only some files give.
+    #[error("graph input `{name}` has a default value and is given in some files but not in `{}`: give it in all files or in none", path.display())]
+    SometimesGiven {
+        /// The file.
+        path: PathBuf,
+        /// The input.
+        name: String,
+    },
+    /// An array of the wrong element type.
+    #[error("array `{array}` in `{}` is {found}, expected {expected}{hint}", path.display())]
+    WrongType {
+        /// The file.
+        path: PathBuf,
+        /// The array.
+        array: String,
+        /// Its element type.
+        found: ElementType,
+        /// The input's element type.
+        expected: ElementType,
+        /// What to do, or empty.
+        hint: &'static str,
+    },
+    /// An array of the wrong shape.
+    #[error("array `{array}` in `{}` has shape {found:?}, expected {expected}{hint}", path.display())]
+    WrongShape {
+        /// The file.
+        path: PathBuf,
+        /// The array.
+        array: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The input's shape in words.
+        expected: String,
+        /// What to do, or empty.
+        hint: String,
+    },
+    /// An array without elements.
+    #[error("array `{array}` in `{}` has shape {shape:?}: it has no elements", path.display())]
+    EmptyArray {
+        /// The file.
+        path: PathBuf,
+        /// The array.
+        array: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// A NaN in the data.
+    #[error("array `{array}` in `{}` holds NaN at index {index:?}", path.display())]
+    NotANumber {
+        /// The file.
+        path: PathBuf,
+        /// The array.
+        array: String,
+        /// The first such index.
+        index: Vec<usize>,
+    },
+    /// An integer that does not fit the input's type.
+    #[error("array `{array}` in `{}` is {found} and holds {value} at index {index:?}, which does not fit the input's type {expected}", path.display())]
+    OutOfRange {
+        /// The file.
+        path: PathBuf,
+        /// The array.
+        array: String,
+        /// Its element type.
+        found: ElementType,
+        /// The input's element type.
+        expected: ElementType,
+        /// The value.
+        value: String,
+        /// Its index.
+        index: Vec<usize>,
+    },
+    /// A graph input that no array can be fed to.
+    #[error("cannot feed graph input `{name}`: {reason}")]
+    UnsupportedInput {
+        /// The input.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// Options for pictures that do not go together with the input.
+    #[error("cannot feed pictures to graph input `{name}` (shape {shape}): {reason}")]
+    ImageOptions {
+        /// The input.
+        name: String,
+        /// Its shape in words.
+        shape: String,
+        /// Why.
+        reason: String,
+    },
+    /// The model has no graph or an unusable one.
+    #[error("cannot run the model: {0}")]
+    BadModel(String),
+    /// A value that was asked for and cannot be observed.
+    #[error("cannot observe value `{name}`: {reason}")]
+    NoSuchValue {
+        /// The value's ONNX name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The engine does not take the model.
+    #[error("the calibration engine cannot load the model: {place}: {detail}; `--method msq --weights-only` works without calibration data")]
+    Load {
+        /// Node and operator, where known.
+        place: String,
+        /// The engine's message.
+        detail: String,
+    },
+    /// The engine failed on a sample.
+    #[error("the calibration engine failed on {sample}: {detail}; `--method msq --weights-only` works without calibration data")]
+    Run {
+        /// Which sample, with its shapes.
+        sample: String,
+        /// The engine's message.
+        detail: String,
+    },
+    /// A captured activation cannot be used.
+    #[error("cannot use activation `{value}` of {sample}: {detail}")]
+    Activation {
+        /// The value's ONNX name.
+        value: String,
+        /// Which sample.
+        sample: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Two models that are compared have different outputs.
+    #[error("cannot compare output `{value}`: shapes {a:?} and {b:?} differ")]
+    Incomparable {
+        /// The output.
+        value: String,
+        /// Shape from the first model.
+        a: Vec<usize>,
+        /// Shape from the second.
+        b: Vec<usize>,
+    },
+}
+
+/// Names in backticks, at most a dozen.
+pub(crate) fn quoted(names: &[String]) -> String {
+    let mut words: Vec<String> = names.iter().take(12).map(|n| format!("`{n}`")).collect();
+    if names.len() > 12 {
+        words.push(format!("and {} more", names.len() - 12));
+    }
+    if words.is_empty() { "none".into() } else { words.join(", ") }
+}
