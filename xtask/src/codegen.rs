@@ -31,18 +31,23 @@ pub struct Args {
     /// Only verify that the committed files are what would be generated.
     #[arg(long)]
     check: bool,
+    /// Also write the compiled schema there, for `tests/python/compare_schema.py`.
+    #[arg(long, value_name = "FILE")]
+    descriptor: Option<PathBuf>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let root = workspace_root()?;
-    let schema = protox::compile(["onnx.proto"], [root.join("proto")])
-        .context("cannot compile `proto/onnx.proto`")?;
+    let schema = protox::compile(["onnx.proto"], [root.join("proto")]).context("cannot compile `proto/onnx.proto`")?;
+    if let Some(path) = &args.descriptor {
+        let written = std::fs::write(path, prost::Message::encode_to_vec(&schema));
+        written.with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
     let folder = root.join("crates/proto/src");
     let table = field_table(&schema)?;
     let outputs = [("onnx.rs", message_types(schema)?), ("fields.rs", table)];
     for (name, source) in outputs {
-        let source = rustfmt(&format!("{BANNER}{source}"))
-            .with_context(|| format!("cannot format `{name}`"))?;
+        let source = rustfmt(&root, &format!("{BANNER}{source}")).with_context(|| format!("cannot format `{name}`"))?;
         let path = folder.join(name);
         if args.check {
             check(&path, &source)?;
@@ -55,14 +60,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn workspace_root() -> anyhow::Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
-    Ok(root
-        .context("xtask lies outside the workspace")?
-        .to_path_buf())
+    Ok(root.context("xtask lies outside the workspace")?.to_path_buf())
 }
 
 fn check(path: &Path, expected: &str) -> anyhow::Result<()> {
-    let found = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read `{}`", path.display()))?;
+    let found = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
     ensure!(
         found == expected,
         "`{}` is not what `proto/onnx.proto` generates: run `cargo xtask codegen` and commit the result",
@@ -79,9 +81,10 @@ fn write_if_changed(path: &Path, source: &str) -> anyhow::Result<()> {
 }
 
 /// Formats with the toolchain's rustfmt and the settings of `cargo fmt`.
-fn rustfmt(source: &str) -> anyhow::Result<String> {
+fn rustfmt(root: &Path, source: &str) -> anyhow::Result<String> {
     let mut child = Command::new("rustfmt")
         .args(["--edition", "2024", "--emit", "stdout"])
+        .current_dir(root)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -91,10 +94,7 @@ fn rustfmt(source: &str) -> anyhow::Result<String> {
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output()?;
     ensure!(output.status.success(), "rustfmt failed: {}", output.status);
-    writer
-        .join()
-        .ok()
-        .context("the thread that feeds rustfmt panicked")??;
+    writer.join().ok().context("the thread that feeds rustfmt panicked")??;
     Ok(String::from_utf8(output.stdout)?)
 }
 
@@ -127,11 +127,7 @@ fn field_table(schema: &FileDescriptorSet) -> anyhow::Result<String> {
 
 /// Every message with its dotted path (`TensorProto.Segment`), the nested ones after their parents.
 fn all_messages(file: &FileDescriptorProto) -> Vec<(String, &DescriptorProto)> {
-    fn visit<'a>(
-        prefix: &str,
-        messages: &'a [DescriptorProto],
-        out: &mut Vec<(String, &'a DescriptorProto)>,
-    ) {
+    fn visit<'a>(prefix: &str, messages: &'a [DescriptorProto], out: &mut Vec<(String, &'a DescriptorProto)>) {
         for message in messages {
             let path = format!("{prefix}{}", message.name());
             out.push((path.clone(), message));
@@ -144,16 +140,8 @@ fn all_messages(file: &FileDescriptorProto) -> Vec<(String, &DescriptorProto)> {
 }
 
 fn write_message(out: &mut String, path: &str, message: &DescriptorProto) -> anyhow::Result<()> {
-    writeln!(
-        out,
-        "pub(crate) static {}: Message = Message {{",
-        static_name(path)
-    )?;
-    writeln!(
-        out,
-        "name: {path:?}, struct_bytes: size_of::<{}>(), fields: &[",
-        rust_path(path)
-    )?;
+    writeln!(out, "pub(crate) static {}: Message = Message {{", static_name(path))?;
+    writeln!(out, "name: {path:?}, struct_bytes: size_of::<{}>(), fields: &[", rust_path(path))?;
     let mut fields: Vec<_> = message.field.iter().collect();
     fields.sort_by_key(|field| field.number());
     for field in fields {
@@ -188,23 +176,13 @@ fn kind(message: &str, field: &FieldDescriptorProto) -> anyhow::Result<String> {
 
 /// `TensorProto.Segment` is `TENSOR_PROTO_SEGMENT`.
 fn static_name(path: &str) -> String {
-    path.split('.')
-        .map(snake_case)
-        .collect::<Vec<_>>()
-        .join("_")
-        .to_uppercase()
+    path.split('.').map(snake_case).collect::<Vec<_>>().join("_").to_uppercase()
 }
 
 /// `TensorProto.Segment` is `onnx::tensor_proto::Segment`, as prost-build names it.
 fn rust_path(path: &str) -> String {
-    let (outer, name) = path
-        .rsplit_once('.')
-        .map_or((None, path), |(outer, name)| (Some(outer), name));
-    let modules: Vec<_> = outer
-        .into_iter()
-        .flat_map(|outer| outer.split('.'))
-        .map(snake_case)
-        .collect();
+    let (outer, name) = path.rsplit_once('.').map_or((None, path), |(outer, name)| (Some(outer), name));
+    let modules: Vec<_> = outer.into_iter().flat_map(|outer| outer.split('.')).map(snake_case).collect();
     let modules: String = modules.iter().map(|module| format!("{module}::")).collect();
     format!("onnx::{modules}{name}")
 }
@@ -226,14 +204,8 @@ mod tests {
 
     #[test]
     fn nested_message_is_named_as_prost_names_it() {
-        assert_eq!(
-            rust_path("TensorShapeProto.Dimension"),
-            "onnx::tensor_shape_proto::Dimension"
-        );
+        assert_eq!(rust_path("TensorShapeProto.Dimension"), "onnx::tensor_shape_proto::Dimension");
         assert_eq!(rust_path("ModelProto"), "onnx::ModelProto");
-        assert_eq!(
-            static_name("TypeProto.SparseTensor"),
-            "TYPE_PROTO_SPARSE_TENSOR"
-        );
+        assert_eq!(static_name("TypeProto.SparseTensor"), "TYPE_PROTO_SPARSE_TENSOR");
     }
 }

@@ -37,11 +37,7 @@ pub(crate) static VALUE_INFO_PROTO: Message = Message {
         Field::one(1, "name", Kind::Text),
         Field::one(2, "type", Kind::Message(&TYPE_PROTO)),
         Field::one(3, "doc_string", Kind::Text),
-        Field::many(
-            4,
-            "metadata_props",
-            Kind::Message(&STRING_STRING_ENTRY_PROTO),
-        ),
+        Field::many(4, "metadata_props", Kind::Message(&STRING_STRING_ENTRY_PROTO)),
     ],
 };
 
@@ -57,26 +53,15 @@ pub(crate) static NODE_PROTO: Message = Message {
         Field::one(6, "doc_string", Kind::Text),
         Field::one(7, "domain", Kind::Text),
         Field::one(8, "overload", Kind::Text),
-        Field::many(
-            9,
-            "metadata_props",
-            Kind::Message(&STRING_STRING_ENTRY_PROTO),
-        ),
-        Field::many(
-            10,
-            "device_configurations",
-            Kind::Message(&NODE_DEVICE_CONFIGURATION_PROTO),
-        ),
+        Field::many(9, "metadata_props", Kind::Message(&STRING_STRING_ENTRY_PROTO)),
+        Field::many(10, "device_configurations", Kind::Message(&NODE_DEVICE_CONFIGURATION_PROTO)),
     ],
 };
 
 pub(crate) static INT_INT_LIST_ENTRY_PROTO: Message = Message {
     name: "IntIntListEntryProto",
     struct_bytes: size_of::<onnx::IntIntListEntryProto>(),
-    fields: &[
-        Field::one(1, "key", Kind::Varint64),
-        Field::many(2, "value", Kind::Varint64),
-    ],
+    fields: &[Field::one(1, "key", Kind::Varint64), Field::many(2, "value", Kind::Varint64)],
 };
 
 pub(crate) static NODE_DEVICE_CONFIGURATION_PROTO: Message = Message {
@@ -95,11 +80,7 @@ pub(crate) static SHARDING_SPEC_PROTO: Message = Message {
     fields: &[
         Field::one(1, "tensor_name", Kind::Text),
         Field::many(2, "device", Kind::Varint64),
-        Field::many(
-            3,
-            "index_to_device_group_map",
-            Kind::Message(&INT_INT_LIST_ENTRY_PROTO),
-        ),
+        Field::many(3, "index_to_device_group_map", Kind::Message(&INT_INT_LIST_ENTRY_PROTO)),
         Field::many(4, "sharded_dim", Kind::Message(&SHARDED_DIM_PROTO)),
     ],
 };
@@ -109,11 +90,7 @@ pub(crate) static SHARDED_DIM_PROTO: Message = Message {
     struct_bytes: size_of::<onnx::ShardedDimProto>(),
     fields: &[
         Field::one(1, "axis", Kind::Varint64),
-        Field::many(
-            2,
-            "simple_sharding",
-            Kind::Message(&SIMPLE_SHARDED_DIM_PROTO),
-        ),
+        Field::many(2, "simple_sharding", Kind::Message(&SIMPLE_SHARDED_DIM_PROTO)),
     ],
 };
 
@@ -133,16 +110,8 @@ pub(crate) static TRAINING_INFO_PROTO: Message = Message {
     fields: &[
         Field::one(1, "initialization", Kind::Message(&GRAPH_PROTO)),
         Field::one(2, "algorithm", Kind::Message(&GRAPH_PROTO)),
-        Field::many(
-            3,
-            "initialization_binding",
-            Kind::Message(&STRING_STRING_ENTRY_PROTO),
-        ),
-        Field::many(
-            4,
-            "update_binding",
-            Kind::Message(&STRING_STRING_ENTRY_PROTO),
-        ),
+        Field::many(3, "initialization_binding", Kind::Message(&STRING_STRING_ENTRY_PROTO)),
+        Field::many(4, "update_binding", Kind::Message(&STRING_STRING_ENTRY_PROTO)),
     ],
 };
 
@@ -158,18 +127,10 @@ pub(crate) static MODEL_PROTO: Message = Message {
         Field::one(6, "doc_string", Kind::Text),
         Field::one(7, "graph", Kind::Message(&GRAPH_PROTO)),
         Field::many(8, "opset_import", Kind::Message(&OPERATOR_SET_ID_PROTO)),
-        Field::many(
-            14,
-            "metadata_props",
-            Kind::Message(&STRING_STRING_ENTRY_PROTO),
-        ),
+        Field::many(14, "metadata_props", Kind::Message(&STRING_STRING_ENTRY_PROTO)),
         Field::many(20, "training_info", Kind::Message(&TRAINING_INFO_PROTO)),
         Field::many(25, "functions", Kind::Message(&FUNCTION_PROTO)),
-        Field::many(
-            26,
-            "configuration",
-            Kind::Message(&DEVICE_CONFIGURATION_PROTO),
-        ),
+        Field::many(26, "configuration", Kind::Message(&DEVICE_CONFIGURATION_PROTO)),
     ],
 };
 
@@ -186,10 +147,7 @@ pub(crate) static DEVICE_CONFIGURATION_PROTO: Message = Message {
 pub(crate) static STRING_STRING_ENTRY_PROTO: Message = Message {
     name: "StringStringEntryProto",
     struct_bytes: size_of::<onnx::StringStringEntryProto>(),
-    fields: &[
-        Field::one(1, "key", Kind::Text),
-        Field::one(2, "value", Kind::Text),
-    ],
+    fields: &[Field::one(1, "key", Kind::Text), Field::one(2, "value", Kind::Text)],
 };
 
 pub(crate) static TENSOR_ANNOTATION: Message = Message {
@@ -197,11 +155,7 @@ pub(crate) static TENSOR_ANNOTATION: Message = Message {
     struct_bytes: size_of::<onnx::TensorAnnotation>(),
     fields: &[
         Field::one(1, "tensor_name", Kind::Text),
-        Field::many(
-            2,
-            "quant_parameter_tensor_names",
-            Kind::Message(&STRING_STRING_ENTRY_PROTO),
-        ),
+        Field::many(2, "quant_parameter_tensor_names", Kind::Message(&STRING_STRING_ENTRY_PROTO)),
     ],
 };
 
@@ -216,21 +170,9 @@ pub(crate) static GRAPH_PROTO: Message = Message {
         Field::many(11, "input", Kind::Message(&VALUE_INFO_PROTO)),
         Field::many(12, "output", Kind::Message(&VALUE_INFO_PROTO)),
         Field::many(13, "value_info", Kind::Message(&VALUE_INFO_PROTO)),
-        Field::many(
-            14,
-            "quantization_annotation",
-            Kind::Message(&TENSOR_ANNOTATION),
-        ),
-        Field::many(
-            15,
-            "sparse_initializer",
-            Kind::Message(&SPARSE_TENSOR_PROTO),
-        ),
-        Field::many(
-            16,
-            "metadata_props",
-            Kind::Message(&STRING_STRING_ENTRY_PROTO),
-        ),
+        Field::many(14, "quantization_annotation", Kind::Message(&TENSOR_ANNOTATION)),
+        Field::many(15, "sparse_initializer", Kind::Message(&SPARSE_TENSOR_PROTO)),
+        Field::many(16, "metadata_props", Kind::Message(&STRING_STRING_ENTRY_PROTO)),
     ],
 };
 
@@ -250,27 +192,16 @@ pub(crate) static TENSOR_PROTO: Message = Message {
         Field::many(10, "double_data", Kind::Fixed64),
         Field::many(11, "uint64_data", Kind::Varint64),
         Field::one(12, "doc_string", Kind::Text),
-        Field::many(
-            13,
-            "external_data",
-            Kind::Message(&STRING_STRING_ENTRY_PROTO),
-        ),
+        Field::many(13, "external_data", Kind::Message(&STRING_STRING_ENTRY_PROTO)),
         Field::one(14, "data_location", Kind::Varint32),
-        Field::many(
-            16,
-            "metadata_props",
-            Kind::Message(&STRING_STRING_ENTRY_PROTO),
-        ),
+        Field::many(16, "metadata_props", Kind::Message(&STRING_STRING_ENTRY_PROTO)),
     ],
 };
 
 pub(crate) static TENSOR_PROTO_SEGMENT: Message = Message {
     name: "TensorProto.Segment",
     struct_bytes: size_of::<onnx::tensor_proto::Segment>(),
-    fields: &[
-        Field::one(1, "begin", Kind::Varint64),
-        Field::one(2, "end", Kind::Varint64),
-    ],
+    fields: &[Field::one(1, "begin", Kind::Varint64), Field::one(2, "end", Kind::Varint64)],
 };
 
 pub(crate) static SPARSE_TENSOR_PROTO: Message = Message {
@@ -286,11 +217,7 @@ pub(crate) static SPARSE_TENSOR_PROTO: Message = Message {
 pub(crate) static TENSOR_SHAPE_PROTO: Message = Message {
     name: "TensorShapeProto",
     struct_bytes: size_of::<onnx::TensorShapeProto>(),
-    fields: &[Field::many(
-        1,
-        "dim",
-        Kind::Message(&TENSOR_SHAPE_PROTO_DIMENSION),
-    )],
+    fields: &[Field::many(1, "dim", Kind::Message(&TENSOR_SHAPE_PROTO_DIMENSION))],
 };
 
 pub(crate) static TENSOR_SHAPE_PROTO_DIMENSION: Message = Message {
@@ -312,11 +239,7 @@ pub(crate) static TYPE_PROTO: Message = Message {
         Field::one(5, "map_type", Kind::Message(&TYPE_PROTO_MAP)),
         Field::one(6, "denotation", Kind::Text),
         Field::one(7, "opaque_type", Kind::Message(&TYPE_PROTO_OPAQUE)),
-        Field::one(
-            8,
-            "sparse_tensor_type",
-            Kind::Message(&TYPE_PROTO_SPARSE_TENSOR),
-        ),
+        Field::one(8, "sparse_tensor_type", Kind::Message(&TYPE_PROTO_SPARSE_TENSOR)),
         Field::one(9, "optional_type", Kind::Message(&TYPE_PROTO_OPTIONAL)),
     ],
 };
@@ -324,10 +247,7 @@ pub(crate) static TYPE_PROTO: Message = Message {
 pub(crate) static TYPE_PROTO_TENSOR: Message = Message {
     name: "TypeProto.Tensor",
     struct_bytes: size_of::<onnx::type_proto::Tensor>(),
-    fields: &[
-        Field::one(1, "elem_type", Kind::Varint32),
-        Field::one(2, "shape", Kind::Message(&TENSOR_SHAPE_PROTO)),
-    ],
+    fields: &[Field::one(1, "elem_type", Kind::Varint32), Field::one(2, "shape", Kind::Message(&TENSOR_SHAPE_PROTO))],
 };
 
 pub(crate) static TYPE_PROTO_SEQUENCE: Message = Message {
@@ -339,10 +259,7 @@ pub(crate) static TYPE_PROTO_SEQUENCE: Message = Message {
 pub(crate) static TYPE_PROTO_MAP: Message = Message {
     name: "TypeProto.Map",
     struct_bytes: size_of::<onnx::type_proto::Map>(),
-    fields: &[
-        Field::one(1, "key_type", Kind::Varint32),
-        Field::one(2, "value_type", Kind::Message(&TYPE_PROTO)),
-    ],
+    fields: &[Field::one(1, "key_type", Kind::Varint32), Field::one(2, "value_type", Kind::Message(&TYPE_PROTO))],
 };
 
 pub(crate) static TYPE_PROTO_OPTIONAL: Message = Message {
@@ -354,28 +271,19 @@ pub(crate) static TYPE_PROTO_OPTIONAL: Message = Message {
 pub(crate) static TYPE_PROTO_SPARSE_TENSOR: Message = Message {
     name: "TypeProto.SparseTensor",
     struct_bytes: size_of::<onnx::type_proto::SparseTensor>(),
-    fields: &[
-        Field::one(1, "elem_type", Kind::Varint32),
-        Field::one(2, "shape", Kind::Message(&TENSOR_SHAPE_PROTO)),
-    ],
+    fields: &[Field::one(1, "elem_type", Kind::Varint32), Field::one(2, "shape", Kind::Message(&TENSOR_SHAPE_PROTO))],
 };
 
 pub(crate) static TYPE_PROTO_OPAQUE: Message = Message {
     name: "TypeProto.Opaque",
     struct_bytes: size_of::<onnx::type_proto::Opaque>(),
-    fields: &[
-        Field::one(1, "domain", Kind::Text),
-        Field::one(2, "name", Kind::Text),
-    ],
+    fields: &[Field::one(1, "domain", Kind::Text), Field::one(2, "name", Kind::Text)],
 };
 
 pub(crate) static OPERATOR_SET_ID_PROTO: Message = Message {
     name: "OperatorSetIdProto",
     struct_bytes: size_of::<onnx::OperatorSetIdProto>(),
-    fields: &[
-        Field::one(1, "domain", Kind::Text),
-        Field::one(2, "version", Kind::Varint64),
-    ],
+    fields: &[Field::one(1, "domain", Kind::Text), Field::one(2, "version", Kind::Varint64)],
 };
 
 pub(crate) static FUNCTION_PROTO: Message = Message {
@@ -393,10 +301,6 @@ pub(crate) static FUNCTION_PROTO: Message = Message {
         Field::many(11, "attribute_proto", Kind::Message(&ATTRIBUTE_PROTO)),
         Field::many(12, "value_info", Kind::Message(&VALUE_INFO_PROTO)),
         Field::one(13, "overload", Kind::Text),
-        Field::many(
-            14,
-            "metadata_props",
-            Kind::Message(&STRING_STRING_ENTRY_PROTO),
-        ),
+        Field::many(14, "metadata_props", Kind::Message(&STRING_STRING_ENTRY_PROTO)),
     ],
 };

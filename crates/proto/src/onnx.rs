@@ -344,7 +344,8 @@ pub struct TensorProto {
     #[prost(float, repeated, tag = "4")]
     pub float_data: ::prost::alloc::vec::Vec<f32>,
     /// The integer types up to 32 bits, BOOL, and the 16-bit and smaller float types as
-    /// bit patterns. Types below 8 bits hold one packed byte per entry.
+    /// bit patterns. One element per entry, except the types of 4 bits (two per entry) and
+    /// of 2 bits (four per entry).
     #[prost(int32, repeated, tag = "5")]
     pub int32_data: ::prost::alloc::vec::Vec<i32>,
     /// STRING.
@@ -423,7 +424,7 @@ pub mod tensor_proto {
         /// Four elements a byte, the first in the lowest bits.
         Uint2 = 25,
         Int2 = 26,
-        /// 6-bit floats.
+        /// 6-bit floats: four elements in three bytes, the first in the lowest bits.
         Float6e2m3 = 27,
         Float6e3m2 = 28,
     }

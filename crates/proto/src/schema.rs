@@ -41,10 +41,7 @@ pub(crate) enum Kind {
 impl Message {
     /// The field of that number, if the schema has one.
     pub(crate) fn field(&self, number: u32) -> Option<&'static Field> {
-        let index = self
-            .fields
-            .binary_search_by_key(&number, |field| field.number)
-            .ok()?;
+        let index = self.fields.binary_search_by_key(&number, |field| field.number).ok()?;
         self.fields.get(index)
     }
 }
@@ -52,21 +49,11 @@ impl Message {
 impl Field {
     /// A field that is there once or not at all.
     pub(crate) const fn one(number: u32, name: &'static str, kind: Kind) -> Self {
-        Self {
-            number,
-            name,
-            repeated: false,
-            kind,
-        }
+        Self { number, name, repeated: false, kind }
     }
 
     /// A repeated field.
     pub(crate) const fn many(number: u32, name: &'static str, kind: Kind) -> Self {
-        Self {
-            number,
-            name,
-            repeated: true,
-            kind,
-        }
+        Self { number, name, repeated: true, kind }
     }
 }
