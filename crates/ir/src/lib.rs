@@ -1,1 +1,35 @@
 //! An ONNX model as a checked, editable graph.
+//!
+//! [`Model::read`] maps a file, attaches external data, imports and verifies; passes edit the [`Graph`]
+//! through methods that keep it consistent; [`write_model`] writes it atomically. Topology lives in
+//! arenas, payload stays protobuf: attributes, doc strings, metadata and untouched tensors are written back as
+//! they were read.
+//!
+//! The crate knows no quantization mathematics and no inference engine.
+
+#![forbid(unsafe_code)]
+
+mod atomic;
+mod attribute;
+mod dump;
+mod error;
+mod external;
+mod graph;
+mod ids;
+mod import;
+mod model;
+mod subgraph;
+pub mod tensor;
+mod verify;
+mod write;
+
+pub use atomic::PendingFile;
+pub use attribute::{float_attribute, int_attribute, ints_attribute, text_attribute};
+pub use dump::dump;
+pub use error::{GraphError, ReadModelError, TensorError, WriteModelError};
+pub use graph::{Graph, NewNode, Node, Origin, Port, Use, Value};
+pub use ids::{NodeId, ValueId};
+pub use model::{IR_WITH_PLAIN_INITIALIZERS, Model};
+pub use onnxquant_proto::onnx;
+pub use verify::{Violation, verify};
+pub use write::{ExternalData, external_path, write_model};

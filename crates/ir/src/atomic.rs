@@ -1,0 +1,114 @@
+//! A file that appears whole or not at all.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A file being written that has no name yet.
+///
+/// On Linux it is an unnamed file of the target's folder, so that even a killed process leaves nothing
+/// behind; elsewhere, and on file systems without unnamed files, a named temporary file that is removed
+/// when this value is dropped.
+#[derive(Debug)]
+pub struct PendingFile {
+    temporary: Temporary,
+    target: PathBuf,
+}
+
+#[derive(Debug)]
+enum Temporary {
+    #[cfg(target_os = "linux")]
+    Unnamed(File),
+    Named(tempfile::NamedTempFile),
+}
+
+impl PendingFile {
+    /// Starts a file that will be called `target`; its folder must exist.
+    pub fn create(target: &Path) -> io::Result<Self> {
+        let folder = match target.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        Ok(Self { temporary: temporary_in(folder)?, target: target.to_owned() })
+    }
+
+    /// The open file, for writing and for reading back.
+    pub fn file(&mut self) -> &mut File {
+        match &mut self.temporary {
+            #[cfg(target_os = "linux")]
+            Temporary::Unnamed(file) => file,
+            Temporary::Named(file) => file.as_file_mut(),
+        }
+    }
+
+    /// Flushes to disk and gives the file its name, replacing what had it before.
+    pub fn commit(mut self) -> io::Result<()> {
+        let permissions = usual_permissions(&self.target);
+        self.file().set_permissions(permissions)?;
+        self.file().sync_all()?;
+        match self.temporary {
+            #[cfg(target_os = "linux")]
+            Temporary::Unnamed(file) => linux::name(&file, &self.target)?,
+            Temporary::Named(file) => drop(file.persist(&self.target)?),
+        }
+        sync_folder(&self.target);
+        Ok(())
+    }
+}
+
+fn temporary_in(folder: &Path) -> io::Result<Temporary> {
+    #[cfg(target_os = "linux")]
+    if let Some(file) = linux::unnamed_in(folder) {
+        return Ok(Temporary::Unnamed(file));
+    }
+    tempfile::Builder::new().prefix(".onnxquant-").tempfile_in(folder).map(Temporary::Named)
+}
+
+/// Those of the file to be replaced; else read and write for the owner, read for all.
+fn usual_permissions(target: &Path) -> Permissions {
+    #[cfg(unix)]
+    let fresh = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    #[cfg(not(unix))]
+    let fresh = File::open(".").and_then(|file| file.metadata()).map(|meta| meta.permissions()).expect("the folder is readable");
+    std::fs::metadata(target).map_or(fresh, |found| found.permissions())
+}
+
+/// Makes the new name durable; not every file system can.
+fn sync_folder(target: &Path) {
+    if let Some(folder) = target.parent().and_then(|folder| File::open(folder).ok()) {
+        let _ = folder.sync_all();
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::path::Path;
+
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+
+    /// An unnamed file that can be given a name later, where the file system has such files.
+    pub(super) fn unnamed_in(folder: &Path) -> Option<File> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let file = open(folder, flags, Mode::RUSR | Mode::WUSR).ok()?;
+        Path::new("/proc/self/fd").exists().then(|| File::from(file))
+    }
+
+    /// Links the unnamed file to `target`; an existing file is replaced by a rename from a fresh name.
+    pub(super) fn name(file: &File, target: &Path) -> io::Result<()> {
+        let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let link = |to: &Path| linkat(CWD, source.as_str(), CWD, to, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from);
+        match link(target) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let mut fresh = target.as_os_str().to_owned();
+                fresh.push(format!(".{}.tmp", std::process::id()));
+                link(fresh.as_ref())?;
+                std::fs::rename(&fresh, target).inspect_err(|_| drop(std::fs::remove_file(&fresh)))
+            }
+            done => done,
+        }
+    }
+}

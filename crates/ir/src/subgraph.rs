@@ -1,0 +1,77 @@
+//! What the graphs inside a node's attributes (If, Loop, Scan bodies) define and capture.
+//!
+//! Subgraphs are never rewritten; the outer graph only has to know which of its values they read, and
+//! which names it must not take.
+
+use std::collections::HashSet;
+
+use onnxquant_proto::onnx::{GraphProto, NodeProto, TensorProto};
+
+/// The graphs held by the attributes of `node`.
+pub(crate) fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
+}
+
+/// Names that the bodies of `node` read but do not define, in order of first use, each once.
+pub(crate) fn captured_names(node: &NodeProto) -> Vec<String> {
+    let mut found = Captures { scopes: Vec::new(), seen: HashSet::new(), order: Vec::new() };
+    bodies(node).for_each(|body| found.visit(body));
+    found.order
+}
+
+/// Every value and node name that the bodies of `node` define, nested ones included.
+pub(crate) fn defined_names(node: &NodeProto, names: &mut HashSet<String>) {
+    defined_values(node, names);
+    for inner in bodies(node).flat_map(|body| &body.node) {
+        names.extend(inner.name.clone());
+        defined_names(inner, names);
+    }
+}
+
+/// Every value name that the bodies of `node` define, nested ones included.
+pub(crate) fn defined_values(node: &NodeProto, names: &mut HashSet<String>) {
+    for body in bodies(node) {
+        names.extend(definitions(body).filter(|name| !name.is_empty()).map(str::to_owned));
+        body.node.iter().for_each(|inner| defined_values(inner, names));
+    }
+}
+
+/// The dense tensors in the attributes of `node` and, nested, in its bodies.
+pub(crate) fn attribute_tensors(node: &NodeProto) -> Box<dyn Iterator<Item = &TensorProto> + '_> {
+    let own = node.attribute.iter().flat_map(|attribute| attribute.t.as_deref().into_iter().chain(&attribute.tensors));
+    let inner = bodies(node).flat_map(|body| body.initializer.iter().chain(body.node.iter().flat_map(attribute_tensors)));
+    Box::new(own.chain(inner))
+}
+
+fn definitions(graph: &GraphProto) -> impl Iterator<Item = &str> {
+    let inputs = graph.input.iter().map(|input| input.name());
+    let initializers = graph.initializer.iter().map(|tensor| tensor.name());
+    let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref()).map(|values| values.name());
+    let outputs = graph.node.iter().flat_map(|node| node.output.iter().map(String::as_str));
+    inputs.chain(initializers).chain(sparse).chain(outputs)
+}
+
+struct Captures<'a> {
+    scopes: Vec<HashSet<&'a str>>,
+    seen: HashSet<&'a str>,
+    order: Vec<String>,
+}
+
+impl<'a> Captures<'a> {
+    fn visit(&mut self, graph: &'a GraphProto) {
+        self.scopes.push(definitions(graph).collect());
+        for node in &graph.node {
+            node.input.iter().for_each(|name| self.read(name));
+            bodies(node).for_each(|body| self.visit(body));
+        }
+        graph.output.iter().for_each(|output| self.read(output.name()));
+        self.scopes.pop();
+    }
+
+    fn read(&mut self, name: &'a str) {
+        let defined_inside = self.scopes.iter().any(|scope| scope.contains(name));
+        if !name.is_empty() && !defined_inside && self.seen.insert(name) {
+            self.order.push(name.to_owned());
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Reading a model from a file and writing it, whole or not at all.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use onnxquant_proto::Message as _;
+use onnxquant_proto::onnx::tensor_proto::{DataLocation, DataType};
+use onnxquant_proto::onnx::{ModelProto, StringStringEntryProto, TensorProto};
+
+use crate::atomic::PendingFile;
+use crate::error::{ReadModelError, WriteModelError};
+use crate::external;
+use crate::model::Model;
+use crate::tensor;
+use crate::verify::verify;
+
+/// Whether weights go into a file beside the model.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ExternalData {
+    /// As the model was read; always when one file would be too large for protobuf (2 GiB).
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+}
+
+/// Tensors below this stay in the model file, so that shape inference needs no other file.
+const SMALLEST_EXTERNAL_BYTES: usize = 1024;
+/// Large tensors start at a memory page, so that readers can map them.
+const PAGE_BYTES: u64 = 4096;
+const BUFFER_BYTES: usize = 1 << 20;
+/// A margin below protobuf's limit of 2^31 - 1 bytes a message.
+const LARGEST_MODEL_BYTES: usize = (1 << 31) - (1 << 24);
+
+impl Model {
+    /// Maps the file, attaches external data, imports and verifies.
+    ///
+    /// The files stay mapped while the model or one of its tensors lives; they must not be changed meanwhile.
+    pub fn read(path: &Path) -> Result<Self, ReadModelError> {
+        let mut proto = onnxquant_proto::read_model(path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let files = external::attach(&mut proto, folder)?;
+        let mut model = Self::from_proto(proto).map_err(ReadModelError::Invalid)?;
+        model.external_files = files;
+        Ok(model)
+    }
+}
+
+/// The file for the weights of a model that is written to `path`.
+pub fn external_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".data");
+    name.into()
+}
+
+/// Writes `model` to `path`; returns the number of bytes written, external data included.
+///
+/// The model is verified, encoded, decoded again from the file and compared before the file gets its name.
+pub fn write_model(model: &Model, path: &Path, external: ExternalData) -> Result<u64, WriteModelError> {
+    let violations = verify(model);
+    if !violations.is_empty() {
+        return Err(WriteModelError::Check(ReadModelError::Invalid(violations).to_string()));
+    }
+    let io_error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| WriteModelError::Io { path, source }
+    };
+    let mut proto = model.to_proto();
+    let split = external == ExternalData::Always
+        || !model.external_files.is_empty()
+        || proto.encoded_len() > LARGEST_MODEL_BYTES;
+    let data_path = external_path(path);
+    let data = if split { move_out(&mut proto, &data_path).map_err(io_error(&data_path))? } else { None };
+
+    let mut pending = PendingFile::create(path).map_err(io_error(path))?;
+    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, pending.file());
+    onnxquant_proto::encode_to_writer(&proto, &mut writer)?;
+    writer.flush().map_err(io_error(path))?;
+    drop(writer);
+    check_written(pending.file(), &proto)?;
+    let mut written = length(pending.file()).map_err(io_error(path))?;
+    if let Some(mut data) = data {
+        written += length(data.file()).map_err(io_error(&data_path))?;
+        data.commit().map_err(io_error(&data_path))?;
+    }
+    pending.commit().map_err(io_error(path))?;
+    Ok(written)
+}
+
+fn length(file: &File) -> io::Result<u64> {
+    Ok(file.metadata()?.len())
+}
+
+/// Moves the payload of large initializers into a pending file; `None` where there are none.
+fn move_out(proto: &mut ModelProto, path: &Path) -> io::Result<Option<PendingFile>> {
+    let location = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut pending = PendingFile::create(path)?;
+    let mut moved = Vec::new();
+    let mut writer = BufWriter::with_capacity(BUFFER_BYTES, pending.file());
+    let mut offset = 0u64;
+    for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        let Some(payload) = large_payload(tensor) else { continue };
+        let start = if payload.len() as u64 >= PAGE_BYTES { offset.next_multiple_of(PAGE_BYTES) } else { offset };
+        io::copy(&mut io::Read::take(io::repeat(0), start - offset), &mut writer)?;
+        writer.write_all(&payload)?;
+        offset = start + payload.len() as u64;
+        point_to(tensor, &location, start, payload.len());
+        moved.push((start, payload));
+    }
+    writer.flush()?;
+    drop(writer);
+    if moved.is_empty() {
+        return Ok(None);
+    }
+    let written = onnxquant_proto::map(pending.file())?;
+    let same = |(start, payload): &(u64, Bytes)| written.get(*start as usize..*start as usize + payload.len()) == Some(payload);
+    if !moved.iter().all(same) {
+        return Err(io::Error::other("external data read back differ from what was written"));
+    }
+    Ok(Some(pending))
+}
+
+fn large_payload(tensor: &TensorProto) -> Option<Bytes> {
+    let fixed_width = tensor::data_type(tensor).is_ok_and(|dtype| dtype != DataType::String);
+    let payload = tensor::to_raw(tensor).ok().filter(|_| fixed_width)?;
+    (payload.len() >= SMALLEST_EXTERNAL_BYTES).then_some(payload)
+}
+
+fn point_to(tensor: &mut TensorProto, location: &str, offset: u64, length: usize) {
+    let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
+    *tensor = TensorProto {
+        name: tensor.name.take(),
+        dims: std::mem::take(&mut tensor.dims),
+        data_type: tensor.data_type,
+        doc_string: tensor.doc_string.take(),
+        metadata_props: std::mem::take(&mut tensor.metadata_props),
+        data_location: Some(DataLocation::External as i32),
+        external_data: vec![
+            entry("location", location.to_owned()),
+            entry("offset", offset.to_string()),
+            entry("length", length.to_string()),
+        ],
+        ..TensorProto::default()
+    };
+}
+
+/// Decodes what is on disk and compares it with what was to be written.
+fn check_written(file: &mut File, expected: &ModelProto) -> Result<(), WriteModelError> {
+    let check = |error: &dyn std::fmt::Display| WriteModelError::Check(error.to_string());
+    file.seek(SeekFrom::Start(0)).map_err(|error| check(&error))?;
+    let bytes = onnxquant_proto::map(file).map_err(|error| check(&error))?;
+    let decoded = onnxquant_proto::decode_model(bytes).map_err(|error| check(&error))?;
+    if decoded != *expected {
+        return Err(WriteModelError::Check("the decoded model differs from the encoded one".to_owned()));
+    }
+    Ok(())
+}
