@@ -26,7 +26,6 @@ pub use npy::{FormatError, read_npy};
 pub use npz::{NamedTensors, read_npz};
 pub use picture::{ChannelOrder, ImageFit, ImageLayout, ImageOptions};
 
-#[allow(unused_imports)]
 pub(crate) use npy::write_npy;
 
 use crate::error::CalibError;

@@ -1,0 +1,224 @@
+//! Cuts a model down to what is needed to compute certain values, and hands it to the engine.
+//!
+//! - Nodes that the wanted values do not depend on are dropped, with their weights: operators
+//!   that the engine lacks do no harm behind the last wanted value.
+//! - Tensors of more than a few bytes are marked as external, with their index in a table as
+//!   the offset. The engine asks for them one by one while it builds its own copies, so that
+//!   no second copy of all weights exists on the way.
+//! - Wanted values become the graph's only outputs.
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use onnxquant_proto::onnx::{
+    GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation,
+};
+
+use crate::error::CalibError;
+
+/// Smaller tensors stay in the message: the engine reads them more than once (shapes, axes).
+const INLINE_BYTES: usize = 256;
+
+/// A model made ready for the engine.
+#[derive(Debug)]
+pub(crate) struct EngineModel {
+    /// The model; large tensors are references into `tensors`.
+    pub(crate) proto: ModelProto,
+    /// Data of large tensors.
+    pub(crate) tensors: Vec<Bytes>,
+    /// Names of the inputs to feed, in the order of the model's inputs.
+    pub(crate) inputs: Vec<String>,
+    /// Whether there is a convolution.
+    pub(crate) has_convolutions: bool,
+}
+
+/// Prepares `model` to compute `values` when samples give the inputs named `fed`.
+pub(crate) fn engine_model(model: &ModelProto, values: &[String], fed: &[&str]) -> Result<EngineModel, CalibError> {
+    let graph = model.graph.as_ref().ok_or_else(|| CalibError::BadModel("it has no graph".into()))?;
+    check_values(graph, values)?;
+    let needed = needed_nodes(graph, values);
+    let nodes: Vec<NodeProto> = graph.node.iter().zip(&needed).filter(|(_, n)| **n).map(|(node, _)| node.clone()).collect();
+    let mut used: HashSet<String> = nodes.iter().flat_map(reads).map(str::to_owned).collect();
+    used.extend(values.iter().cloned());
+    let is_used = |name: &Option<String>| name.as_ref().is_some_and(|n| used.contains(n));
+    let is_fed = |name: &Option<String>| name.as_deref().is_some_and(|n| fed.contains(&n));
+    let initializer: Vec<TensorProto> =
+        graph.initializer.iter().filter(|t| is_used(&t.name) && !is_fed(&t.name)).cloned().collect();
+    let constants: HashSet<&str> = initializer.iter().filter_map(|t| t.name.as_deref()).collect();
+    let is_constant = |name: &Option<String>| name.as_deref().is_some_and(|n| constants.contains(n));
+    let input: Vec<ValueInfoProto> =
+        graph.input.iter().filter(|i| is_used(&i.name) && !is_constant(&i.name)).cloned().collect();
+    let inputs: Vec<String> = input.iter().filter_map(|i| i.name.clone()).collect();
+    if let Some(missing) = inputs.iter().find(|name| !fed.contains(&name.as_str())) {
+        return Err(CalibError::BadModel(format!("no data is given for its input `{missing}`")));
+    }
+    let output = values.iter().map(|v| ValueInfoProto { name: Some(v.clone()), ..ValueInfoProto::default() }).collect();
+    let has_convolutions = nodes.iter().any(|n| n.op_type().contains("Conv"));
+    let mut cut = GraphProto { node: nodes, name: graph.name.clone(), initializer, input, output, ..GraphProto::default() };
+    let mut tensors = Vec::new();
+    take_tensors(&mut cut, &mut tensors);
+    let proto = ModelProto {
+        ir_version: model.ir_version,
+        opset_import: model.opset_import.clone(),
+        graph: Some(cut),
+        ..ModelProto::default()
+    };
+    Ok(EngineModel { proto, tensors, inputs, has_convolutions })
+}
+
+fn check_values(graph: &GraphProto, values: &[String]) -> Result<(), CalibError> {
+    let mut known: HashSet<&str> = graph.node.iter().flat_map(|n| &n.output).map(String::as_str).collect();
+    known.extend(graph.input.iter().filter_map(|i| i.name.as_deref()));
+    known.extend(graph.initializer.iter().filter_map(|t| t.name.as_deref()));
+    let Some(missing) = values.iter().find(|v| v.is_empty() || !known.contains(v.as_str())) else { return Ok(()) };
+    let inside = graph.node.iter().flat_map(subgraphs).any(|g| defines(g, missing));
+    let reason = if inside {
+        "it is computed inside the body of an If, Loop or Scan, where only layers without calibration are possible"
+    } else {
+        "the graph has no value of this name"
+    };
+    Err(CalibError::NoSuchValue { name: missing.clone(), reason: reason.into() })
+}
+
+fn defines(graph: &GraphProto, name: &str) -> bool {
+    graph.node.iter().any(|n| n.output.iter().any(|o| o == name) || subgraphs(n).any(|g| defines(g, name)))
+}
+
+/// Marks the nodes that `values` depend on.
+fn needed_nodes(graph: &GraphProto, values: &[String]) -> Vec<bool> {
+    let outputs = graph.node.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i)));
+    let producer: HashMap<&str, usize> = outputs.filter(|(o, _)| !o.is_empty()).collect();
+    let mut needed = vec![false; graph.node.len()];
+    let mut open: Vec<usize> = values.iter().filter_map(|v| producer.get(v.as_str()).copied()).collect();
+    while let Some(index) = open.pop() {
+        if std::mem::replace(&mut needed[index], true) {
+            continue;
+        }
+        open.extend(reads(&graph.node[index]).filter_map(|name| producer.get(name).copied()));
+    }
+    needed
+}
+
+/// Names that a node or the graphs inside it mention as inputs or results.
+fn reads(node: &NodeProto) -> impl Iterator<Item = &str> {
+    let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
+    let mut graphs: Vec<&GraphProto> = subgraphs(node).collect();
+    while let Some(graph) = graphs.pop() {
+        names.extend(graph.node.iter().flat_map(|n| &n.input).map(String::as_str));
+        names.extend(graph.output.iter().filter_map(|o| o.name.as_deref()));
+        graphs.extend(graph.node.iter().flat_map(subgraphs));
+    }
+    names.into_iter()
+}
+
+fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+    node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs))
+}
+
+/// All nodes of a graph and of the graphs inside it.
+pub(crate) fn all_nodes(graph: &GraphProto) -> Vec<&NodeProto> {
+    let mut graphs = vec![graph];
+    let mut nodes = Vec::new();
+    while let Some(graph) = graphs.pop() {
+        nodes.extend(&graph.node);
+        graphs.extend(graph.node.iter().flat_map(subgraphs));
+    }
+    nodes
+}
+
+/// Moves the data of large tensors into the table.
+fn take_tensors(graph: &mut GraphProto, table: &mut Vec<Bytes>) {
+    graph.value_info.clear();
+    graph.doc_string = None;
+    for tensor in &mut graph.initializer {
+        take_tensor(tensor, table);
+    }
+    for node in &mut graph.node {
+        node.doc_string = None;
+        for attribute in &mut node.attribute {
+            attribute.t.iter_mut().for_each(|t| take_tensor(t, table));
+            attribute.tensors.iter_mut().for_each(|t| take_tensor(t, table));
+            attribute.g.iter_mut().for_each(|g| take_tensors(g, table));
+            attribute.graphs.iter_mut().for_each(|g| take_tensors(g, table));
+        }
+    }
+}
+
+fn take_tensor(tensor: &mut TensorProto, table: &mut Vec<Bytes>) {
+    let large = tensor.raw_data.take_if(|raw| raw.len() > INLINE_BYTES);
+    let Some(raw) = large else { return };
+    let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };
+    tensor.data_location = Some(DataLocation::External.into());
+    tensor.external_data = vec![
+        entry("location", ".".into()),
+        entry("offset", table.len().to_string()),
+        entry("length", raw.len().to_string()),
+    ];
+    table.push(raw);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onnxquant_proto::onnx::AttributeProto;
+
+    fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            op_type: Some(op.into()),
+            input: inputs.iter().map(|s| (*s).into()).collect(),
+            output: vec![output.into()],
+            ..NodeProto::default()
+        }
+    }
+
+    fn named(name: &str) -> ValueInfoProto {
+        ValueInfoProto { name: Some(name.into()), ..ValueInfoProto::default() }
+    }
+
+    fn model(graph: GraphProto) -> ModelProto {
+        ModelProto { graph: Some(graph), ..ModelProto::default() }
+    }
+
+    fn chain() -> ModelProto {
+        let weight = TensorProto { name: Some("w".into()), raw_data: Some(vec![0; 1000].into()), ..TensorProto::default() };
+        model(GraphProto {
+            node: vec![node("MatMul", &["x", "w"], "y"), node("Odd", &["y", "z"], "out")],
+            initializer: vec![weight],
+            input: vec![named("x"), named("z")],
+            ..GraphProto::default()
+        })
+    }
+
+    #[test]
+    fn nodes_and_inputs_behind_the_wanted_value_are_dropped() {
+        let cut = engine_model(&chain(), &["y".into()], &["x", "z"]).unwrap();
+        let graph = cut.proto.graph.unwrap();
+        assert_eq!((graph.node.len(), cut.inputs), (1, vec!["x".to_owned()]));
+        assert_eq!((cut.tensors.len(), graph.initializer[0].raw_data.as_ref()), (1, None));
+        assert_eq!(graph.output[0].name(), "y");
+    }
+
+    #[test]
+    fn a_default_is_replaced_only_if_the_input_is_fed() {
+        let mut model = chain();
+        let graph = model.graph.as_mut().unwrap();
+        graph.input.push(named("w"));
+        let inputs = |fed: &[&str]| engine_model(&model, &["y".into()], fed).unwrap().inputs;
+        assert_eq!(inputs(&["x"]), ["x"]);
+        assert_eq!(inputs(&["x", "w"]), ["x", "w"]);
+        assert!(engine_model(&model, &["y".into()], &["w"]).is_err(), "x is not fed");
+    }
+
+    #[test]
+    fn unknown_and_inner_values_are_errors_that_name_them() {
+        let mut model = chain();
+        let body = GraphProto { node: vec![node("Relu", &["y"], "inner")], ..GraphProto::default() };
+        let mut branch = node("If", &["c"], "o");
+        branch.attribute.push(AttributeProto { g: Some(Box::new(body)), ..AttributeProto::default() });
+        model.graph.as_mut().unwrap().node.push(branch);
+        for (name, expected) in [("inner", "inside the body"), ("nothing", "no value of this name"), ("", "no value")] {
+            let message = engine_model(&model, &[name.into()], &["x"]).unwrap_err().to_string();
+            assert!(message.contains(expected) && message.contains(&format!("`{name}`")), "{message}");
+        }
+    }
+}

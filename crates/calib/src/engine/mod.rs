@@ -1,0 +1,30 @@
+//! Running a float model and observing values inside it.
+
+mod convert;
+mod graph;
+mod plan;
+mod session;
+mod shapes;
+
+pub use session::Session;
+
+use crate::data::Sample;
+use crate::error::CalibError;
+use crate::tensor::Tensor;
+
+/// Something that runs a model on samples and returns the values it was made to observe.
+///
+/// The results do not depend on which thread runs a sample or how many do.
+pub trait Engine: Send + Sync {
+    /// The ONNX names of the values that [`Engine::run`] returns, in that order.
+    fn values(&self) -> &[String];
+
+    /// Runs one sample.
+    fn run(&self, sample: &Sample) -> Result<Vec<Tensor>, CalibError>;
+
+    /// Whether samples of one shape should be run one after the other, because every shape
+    /// needs a preparation of its own that is not kept for long.
+    fn prefers_grouping(&self) -> bool {
+        false
+    }
+}

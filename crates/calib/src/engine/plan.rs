@@ -1,0 +1,137 @@
+//! Building tract's plans.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onnxquant_proto::onnx::ModelProto;
+use prost::Message;
+use tract_onnx::Onnx;
+use tract_onnx::data_resolver::ModelDataResolver;
+use tract_onnx::tract_hir::infer::Factoid;
+use tract_onnx::prelude::{DatumType, Framework, IntoRunnable, InferenceFact, InferenceModel, InferenceModelExt, TractResult, TypedModel, TypedRunnableModel};
+use tract_onnx::tract_core::internal::{TDim, bail};
+
+use super::graph::{EngineModel, all_nodes};
+use super::shapes::Shapes;
+use crate::error::CalibError;
+
+/// An optimised model for certain shapes.
+pub(crate) type Plan = Arc<TypedRunnableModel>;
+
+/// Hands out tensors by their number in the table, which takes the place of a file offset.
+struct Table(Vec<Bytes>);
+
+impl ModelDataResolver for Table {
+    fn read_bytes_from_path(&self, buf: &mut Vec<u8>, _: &Path, offset: usize, _: Option<usize>) -> TractResult<()> {
+        let Some(bytes) = self.0.get(offset) else { bail!("no tensor number {offset}") };
+        buf.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Parses a model; no shapes are known yet.
+pub(crate) fn parse(model: EngineModel) -> Result<InferenceModel, CalibError> {
+    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    check_operators(&onnx, &model.proto)?;
+    onnx.provider = Arc::new(Table(model.tensors));
+    let bytes = model.proto.encode_to_vec();
+    drop(model.proto);
+    guarded(|| {
+        let proto = onnx.proto_model_for_read(&mut bytes.as_slice())?;
+        // The folder is not read, but the engine wants one that exists.
+        let parsed = onnx.parse(&proto, Some("."))?;
+        if !parsed.unresolved_inputs.is_empty() {
+            bail!("nothing computes {:?}", parsed.unresolved_inputs);
+        }
+        Ok(parsed.model)
+    })
+    .map_err(|detail| CalibError::Load { place: "reading the graph".into(), detail })
+}
+
+fn check_operators(onnx: &Onnx, model: &ModelProto) -> Result<(), CalibError> {
+    let nodes = model.graph.as_ref().map(all_nodes).unwrap_or_default();
+    let Some(node) = nodes.into_iter().find(|n| !onnx.op_register.0.contains_key(n.op_type())) else { return Ok(()) };
+    let name = if node.name().is_empty() { node.output.first().map_or("", String::as_str) } else { node.name() };
+    let domain = match node.domain() {
+        "" | "ai.onnx" => String::new(),
+        domain => format!(" of domain `{domain}`"),
+    };
+    Err(CalibError::Load {
+        place: format!("node `{name}` ({}{domain})", node.op_type()),
+        detail: "it does not know this operator".into(),
+    })
+}
+
+/// Shapes for a plan: lengths, or the numbers of symbols.
+pub(crate) enum PlanShapes<'a> {
+    /// All lengths are known.
+    Concrete(&'a Shapes),
+    /// Lengths of one sample, and where symbols take their place.
+    Symbolic(&'a Shapes, &'a [Vec<Option<usize>>]),
+}
+
+/// Optimises a copy of the model for the shapes given.
+pub(crate) fn prepare(parsed: &InferenceModel, shapes: &PlanShapes<'_>) -> Result<Plan, CalibError> {
+    guarded(|| {
+        let mut model = parsed.clone();
+        for index in 0..model.inputs.len() {
+            let shape = input_shape(&mut model, index, shapes);
+            let datum_type = model.input_fact(index)?.datum_type.concretize();
+            let Some(datum_type) = datum_type else { bail!("input {index} has no element type") };
+            model.set_input_fact(index, InferenceFact::dt_shape(datum_type, shape))?;
+        }
+        let typed = in_single_precision(model.into_typed()?)?;
+        typed.into_optimized()?.into_runnable()
+    })
+    .map_err(|detail| CalibError::Load { place: "optimising the graph".into(), detail })
+}
+
+fn input_shape(model: &mut InferenceModel, index: usize, shapes: &PlanShapes<'_>) -> Vec<TDim> {
+    let length = |&n: &usize| TDim::Val(i64::try_from(n).expect("lengths of arrays in memory fit in 63 bits"));
+    match shapes {
+        PlanShapes::Concrete(shapes) => shapes[index].iter().map(length).collect(),
+        PlanShapes::Symbolic(shapes, symbols) => {
+            let axes = shapes[index].iter().zip(&symbols[index]);
+            let dim = |(n, symbol): (&usize, &Option<usize>)| match symbol {
+                Some(s) => TDim::from(model.symbols.sym(&format!("S{s}"))),
+                None => length(n),
+            };
+            axes.map(dim).collect()
+        }
+    }
+}
+
+/// Half precision is emulated and 40 times slower than single precision.
+fn in_single_precision(mut model: TypedModel) -> TractResult<TypedModel> {
+    let mut outlets = model.nodes.iter().flat_map(|n| &n.outputs);
+    if outlets.any(|o| o.fact.datum_type == DatumType::F16) {
+        let transform = tract_onnx::tract_core::transform::get_transform("f16_to_f32")?;
+        let Some(transform) = transform else { bail!("the transform f16_to_f32 is missing") };
+        transform.transform(&mut model)?;
+    }
+    Ok(model)
+}
+
+/// Runs engine code; its errors and panics become messages.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(shorten(&format!("{error:#}"))),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Err(shorten(&format!("it panicked: {text}")))
+        }
+    }
+}
+
+/// Messages of the engine can contain whole graphs.
+fn shorten(text: &str) -> String {
+    const LONGEST: usize = 600;
+    if text.chars().count() <= LONGEST {
+        return text.into();
+    }
+    text.chars().take(LONGEST).chain(" ...".chars()).collect()
+}
