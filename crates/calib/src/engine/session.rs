@@ -22,10 +22,35 @@ pub struct Session {
     parsed: InferenceModel,
     inputs: Vec<String>,
     values: Vec<String>,
+    /// Where each value comes from.
+    origins: Vec<Origin>,
     symbolic: Option<Plan>,
     /// Least recently used first.
     plans: Mutex<Vec<(Shapes, Plan)>>,
     groups: bool,
+}
+
+/// Where an observed value comes from.
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    /// An input of the graph: the sample itself has it.
+    Sample(usize),
+    /// An output of the engine.
+    Engine(usize),
+}
+
+/// Origins of `values`, and the distinct ones among them that the engine computes.
+fn origins(values: &[String], fed: &[&str]) -> (Vec<Origin>, Vec<String>) {
+    let mut computed: Vec<String> = Vec::new();
+    let origin = |value: &String| match fed.iter().position(|f| f == value) {
+        Some(input) => Origin::Sample(input),
+        None => Origin::Engine(computed.iter().position(|c| c == value).unwrap_or_else(|| {
+            computed.push(value.clone());
+            computed.len() - 1
+        })),
+    };
+    let origins = values.iter().map(origin).collect();
+    (origins, computed)
 }
 
 impl Session {
@@ -36,15 +61,23 @@ impl Session {
     /// and local functions must have been inlined, see [`crate::inline_functions`].
     pub fn new(model: &ModelProto, values: &[String], data: &CalibSet) -> Result<Self, CalibError> {
         let fed: Vec<&str> = data.inputs().iter().map(|i| i.name.as_str()).collect();
-        let engine_model = engine_model(model, values, &fed)?;
+        let (origins, computed) = origins(values, &fed);
+        let engine_model = engine_model(model, &computed, &fed)?;
         let inputs = engine_model.inputs.clone();
         let has_convolutions = engine_model.has_convolutions;
         let positions: Vec<usize> = inputs.iter().filter_map(|i| fed.iter().position(|f| f == i)).collect();
         let samples: Vec<Shapes> =
             (0..data.len()).map(|s| positions.iter().map(|&p| data.shapes(s)[p].clone()).collect()).collect();
         let parsed = parse(engine_model)?;
-        let mut session =
-            Self { parsed, inputs, values: values.to_vec(), symbolic: None, plans: Mutex::default(), groups: false };
+        let mut session = Self {
+            parsed,
+            inputs,
+            values: values.to_vec(),
+            origins,
+            symbolic: None,
+            plans: Mutex::default(),
+            groups: false,
+        };
         session.choose_plans(&samples, has_convolutions)?;
         Ok(session)
     }
@@ -52,6 +85,9 @@ impl Session {
     /// Makes the first plan, so that models which the engine cannot run fail early.
     fn choose_plans(&mut self, samples: &[Shapes], has_convolutions: bool) -> Result<(), CalibError> {
         let Some(first) = samples.first() else { return Ok(()) };
+        if self.parsed.outputs.is_empty() {
+            return Ok(());
+        }
         if let Strategy::Symbolic(symbols) = choose(samples, has_convolutions) {
             self.symbolic = prepare(&self.parsed, &PlanShapes::Symbolic(first, &symbols)).ok();
         }
@@ -95,6 +131,32 @@ impl Engine for Session {
     }
 
     fn run(&self, sample: &Sample) -> Result<Vec<Tensor>, CalibError> {
+        let mut computed: Vec<Option<Tensor>> = self.compute(sample)?.into_iter().map(Some).collect();
+        let mut values = Vec::with_capacity(self.origins.len());
+        for (position, origin) in self.origins.iter().enumerate() {
+            let later = &self.origins[position + 1..];
+            values.push(match *origin {
+                Origin::Sample(input) => sample.get(input).map(|(_, tensor)| tensor.clone()),
+                // A value asked for twice is handed over the second time.
+                Origin::Engine(k) if later.iter().any(|o| matches!(o, Origin::Engine(l) if *l == k)) => computed[k].clone(),
+                Origin::Engine(k) => computed[k].take(),
+            });
+        }
+        let complete: Option<Vec<Tensor>> = values.into_iter().collect();
+        complete.ok_or_else(|| CalibError::BadModel("a sample lacks one of its inputs".into()))
+    }
+
+    fn prefers_grouping(&self) -> bool {
+        self.groups
+    }
+}
+
+impl Session {
+    /// The values that the engine computes for a sample.
+    fn compute(&self, sample: &Sample) -> Result<Vec<Tensor>, CalibError> {
+        if !self.origins.iter().any(|o| matches!(o, Origin::Engine(_))) {
+            return Ok(vec![]);
+        }
         let inputs = self.inputs(sample)?;
         if let Some(plan) = &self.symbolic
             && let Ok(values) = guarded(|| run_plan(plan, &inputs))
@@ -107,10 +169,6 @@ impl Engine for Session {
             let words: Vec<String> = self.inputs.iter().zip(&shapes).map(|(n, s)| format!("`{n}` {s:?}")).collect();
             CalibError::Run { sample: format!("a sample with inputs {}", words.join(", ")), detail }
         })
-    }
-
-    fn prefers_grouping(&self) -> bool {
-        self.groups
     }
 }
 
