@@ -32,8 +32,8 @@ mod write;
 
 pub use bytes::Bytes;
 pub use check::WireError;
-pub use map_file::{map, map_file};
 pub use data_type::{DataType, data_type_bits, data_type_name, raw_data_bytes};
+pub use map_file::{map, map_file};
 pub use prost::Message;
 pub use read::{ReadError, ReadProblem, decode_model, read_model};
 pub use wire::WireProblem;
