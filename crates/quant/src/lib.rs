@@ -1,1 +1,67 @@
 //! The mathematics of weight quantization: matrices in, codes and certificates out.
+//!
+//! A caller reads a layer as matrices ([`MatrixView`]), gathers second moments of
+//! its inputs ([`GramAccumulator`]), states what is wanted ([`LayerProblem`]) and
+//! gets codes ([`solve`], [`LayerSolution`]). [`certify`] then recomputes error
+//! and bound without trusting the solver, and [`auto`] lets held-out rows choose
+//! between methods.
+//!
+//! ```
+//! use ndarray::{Array2, Array3};
+//! use onnxquant_quant::*;
+//!
+//! let rows = Array2::from_shape_fn((4, 32), |(i, k)| ((i * 37 + k * 11) % 17) as f32 - 8.0);
+//! let weights = Array3::from_shape_fn((1, 32, 2), |(_, k, m)| ((k * 7 + m) % 13) as f32 - 6.0);
+//! let stats = [GramStats::from_rows(rows.view())?];
+//! let spec = QuantSpec::new(Grid::symmetric(4)?, Granularity::Channel, ScaleRule::Max)?;
+//! let problem = LayerProblem::new(weights.view(), Some(&stats), spec)?;
+//! let solution = solve("maly-saab".parse()?, &problem)?;
+//! let certificate = certify(&problem, &solution)?;
+//! assert!(certificate.achieved.unwrap() <= certificate.bound.unwrap());
+//! # Ok::<(), QuantError>(())
+//! ```
+//!
+//! Symbols: one group of a layer has K inputs and M outputs, its weights are
+//! K x M (one column a neuron), its calibration rows n x K. There is no ONNX and
+//! no I/O in this crate.
+
+#![forbid(unsafe_code)]
+
+mod cell_walk;
+mod certificate;
+mod error;
+mod grid;
+mod inverse;
+mod judge;
+mod kernel;
+mod linalg;
+mod maly_saab;
+mod method;
+mod min_norm;
+mod msq;
+mod preprocess;
+mod problem;
+mod scale;
+mod solution;
+mod solve;
+mod spec;
+mod stats;
+#[cfg(test)]
+mod testing;
+mod unfold;
+mod view;
+mod walk;
+
+pub use certificate::{Certificate, Hypothesis, HypothesisKind, certify};
+pub use error::{Array, QuantError};
+pub use grid::{Affine, Grid, Symmetry};
+pub use judge::{Candidate, Outcome, Verdict, auto, relative_error};
+pub use kernel::{Directions, Kernel};
+pub use method::{Method, Saturation};
+pub use problem::LayerProblem;
+pub use solution::{LayerSolution, Note};
+pub use solve::solve;
+pub use spec::{Granularity, QuantSpec, ScaleRule};
+pub use stats::{DiagonalAccumulator, GramAccumulator, GramStats};
+pub use view::{ConvGeometry, MatrixView, Padding};
+pub use walk::{WalkOptions, Walked, Walls};

@@ -1,0 +1,291 @@
+//! Checks a solution without trusting the solver.
+//!
+//! # Problem
+//!
+//! Given a layer problem and a solution of it, say how large the layer's error
+//! is on the calibration data, and whether the method's bound holds for it.
+//!
+//! # Method
+//!
+//! Everything is recomputed from `H = X^T X / n`, the weights, the codes and
+//! what they mean; no number of the solver is used except its claim `w^`, the
+//! weights it says it rounded. Per layer, over all neurons and groups:
+//!
+//!     achieved = |X (W - Q)|_F / |X W|_F
+//!     bound    = sqrt(sum_j b_j^2) / |X W|_F
+//!     b_j      = |X (w - w^)| + sigma_max(X_I) * |half steps on I|
+//!
+//! where `I` are the inputs of neuron j at which `w^` is not the level that its
+//! code means. With one scale per neuron the last factor is `sqrt(|I|) step / 2`.
+//!
+//! # Guarantee
+//!
+//! `achieved <= bound` in exact arithmetic. The bound is given only if every
+//! [`HypothesisKind`] holds.
+//!
+//! # Numerics
+//!
+//! `f64`; the levels are those the runtime computes in `f32`. `sigma_max` is the
+//! root of the largest eigenvalue of `H` restricted to I.
+//!
+//! # Cost
+//!
+//! O(K^2 M) for the error, O(|I|^3) a neuron for the bound.
+//!
+//! # Failure
+//!
+//! A solution of the wrong shape, with a code off the grid or with an unusable
+//! scale is rejected with an error. Without a Gram matrix `achieved` is `None`.
+
+use crate::error::QuantError;
+use crate::grid::Affine;
+use crate::linalg;
+use crate::problem::LayerProblem;
+use crate::solution::LayerSolution;
+use crate::stats::GramStats;
+use faer::Mat;
+use ndarray::{Array2, Array3, ArrayView2, Axis};
+use rayon::prelude::*;
+use serde::Serialize;
+
+/// Largest relative change of `X W` by pre-processing that still counts as none.
+const PRESERVED: f64 = 1e-6;
+/// How far beyond the grid's end, in steps, a weight may lie by rounding alone.
+const OUTSIDE: f64 = 1e-6;
+/// Half a step, and what `f32` adds to it.
+const HALF_STEP: f64 = 0.5 + 1e-4;
+/// Neurons whose errors are formed in one matrix product.
+const CHUNK: usize = 64;
+
+/// What the bound rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HypothesisKind {
+    /// The pre-processed weights act on the data as the original ones;
+    /// value: `|X (W^ - W)|_F / |X W|_F`.
+    OutputPreserved,
+    /// They lie inside the grid; value: steps beyond its end.
+    InsideGrid,
+    /// Each was rounded to a nearest level; value: steps to its level.
+    NearestLevel,
+    /// No neuron has more weights off their levels than the data can have rank;
+    /// value: the largest number.
+    FewUnsaturated,
+}
+
+/// One hypothesis, as found.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Hypothesis {
+    /// Which.
+    pub kind: HypothesisKind,
+    /// What was found.
+    pub value: f64,
+    /// The largest value with which it holds.
+    pub limit: f64,
+    /// Whether it holds.
+    pub holds: bool,
+}
+
+/// What is certain about a quantized layer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Certificate {
+    /// Relative error of the layer's output on the calibration data.
+    pub achieved: Option<f64>,
+    /// What the method guarantees for it.
+    pub bound: Option<f64>,
+    /// The hypotheses of the bound; empty if the method claims none.
+    pub hypotheses: Vec<Hypothesis>,
+    /// The largest number of weights of a neuron that were off their levels.
+    pub max_unsaturated: Option<usize>,
+    /// Calibration rows behind all this.
+    pub n_rows: Option<usize>,
+    /// The largest change of a weight, from the original to what the codes mean.
+    pub max_abs_change: f64,
+}
+
+/// Checks `solution` against `problem`.
+pub fn certify(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<Certificate, QuantError> {
+    check(problem, solution)?;
+    let levels = solution.dequantize().mapv(f64::from);
+    let weights = problem.weights().mapv(f64::from);
+    let change = &weights - &levels;
+    let mut certificate = Certificate {
+        achieved: None,
+        bound: None,
+        hypotheses: Vec::new(),
+        max_unsaturated: None,
+        n_rows: problem.stats().map(|stats| stats[0].n_rows()),
+        max_abs_change: change.iter().fold(0.0, |most, x| most.max(x.abs())),
+    };
+    let Some(stats) = problem.stats().filter(|stats| stats.iter().all(|s| s.gram().is_some())) else {
+        return Ok(certificate);
+    };
+    let output = total(stats, &weights);
+    certificate.achieved = Some(ratio(total(stats, &change), output));
+    if let Some(claim) = &solution.preprocessed {
+        let claim = Claim { problem, solution, stats, levels: &levels, moved: &weights - claim, weights: claim };
+        claim.check(output, &mut certificate)?;
+    }
+    Ok(certificate)
+}
+
+/// The claim of a solver that rounds other weights than the original ones.
+struct Claim<'a, 'p> {
+    problem: &'a LayerProblem<'p>,
+    solution: &'a LayerSolution,
+    stats: &'a [GramStats],
+    /// What the codes mean.
+    levels: &'a Array3<f64>,
+    /// The weights that were rounded.
+    weights: &'a Array3<f64>,
+    /// How far they are from the original ones.
+    moved: Array3<f64>,
+}
+
+impl Claim<'_, '_> {
+    fn check(&self, output: f64, certificate: &mut Certificate) -> Result<(), QuantError> {
+        let grid = self.problem.spec().grid();
+        let (mut outside, mut off) = (0.0f64, 0.0f64);
+        for ((g, k, m), w) in self.weights.indexed_iter() {
+            let affine = affine_at(self.solution, g, k, m)?;
+            let step = self.step(g, k, m);
+            let (least, greatest) = affine.ends(grid);
+            let beyond = (f64::from(least) - w).max(w - f64::from(greatest));
+            outside = outside.max(beyond / step);
+            off = off.max((w - self.levels[[g, k, m]]).abs() / step);
+        }
+        let unsaturated = self.unsaturated();
+        let most = unsaturated.iter().map(Vec::len).max().unwrap_or(0);
+        let rank = self.stats.iter().map(|s| s.n_rows().min(s.k())).max().unwrap_or(0);
+        certificate.max_unsaturated = Some(most);
+        let preserved = ratio(total(self.stats, &self.moved), output);
+        let found = [
+            (HypothesisKind::OutputPreserved, preserved, PRESERVED),
+            (HypothesisKind::InsideGrid, outside, OUTSIDE),
+            (HypothesisKind::NearestLevel, off, HALF_STEP),
+            (HypothesisKind::FewUnsaturated, most as f64, rank as f64),
+        ];
+        certificate.hypotheses =
+            found.map(|(kind, value, limit)| Hypothesis { kind, value, limit, holds: value <= limit }).to_vec();
+        if certificate.hypotheses.iter().all(|hypothesis| hypothesis.holds) {
+            let rounding = self.neuron_bounds(&unsaturated)?;
+            let bound = combine(&rounding, &self.moved, self.stats);
+            certificate.bound = Some(ratio(bound, output));
+        }
+        Ok(())
+    }
+
+    fn step(&self, g: usize, k: usize, m: usize) -> f64 {
+        let scale = self.solution.scales[[g, k / self.solution.block_size, m]];
+        f64::from(scale) * f64::from(self.problem.spec().grid().step())
+    }
+
+    /// For every neuron the inputs at which it was off its level.
+    fn unsaturated(&self) -> Vec<Vec<usize>> {
+        self.problem.map_neurons(|g, m| {
+            let off = |k: &usize| self.weights[[g, *k, m]] != self.levels[[g, *k, m]];
+            (0..self.problem.inputs()).filter(off).collect()
+        })
+    }
+
+    /// `sigma_max(X_I) / sqrt(n)` times the norm of the half steps, per neuron.
+    fn neuron_bounds(&self, unsaturated: &[Vec<usize>]) -> Result<Vec<f64>, QuantError> {
+        let bounds = self.problem.map_neurons(|g, m| {
+            let inputs = &unsaturated[g * self.problem.outputs() + m];
+            let halves = inputs.iter().map(|k| (HALF_STEP * self.step(g, *k, m)).powi(2));
+            let halves = halves.sum::<f64>().sqrt();
+            Ok(halves * largest_root(&self.stats[g], inputs)?)
+        });
+        bounds.into_iter().collect()
+    }
+}
+
+/// Energies of `b_j = |X (w - w^)| + rounding_j`, summed.
+fn combine(rounding: &[f64], moved: &Array3<f64>, stats: &[GramStats]) -> f64 {
+    let moved = moved.axis_iter(Axis(0)).zip(stats);
+    let moved = moved.flat_map(|(moved, stats)| energies(stats, moved));
+    let square = |(bound, energy): (&f64, f64)| (bound + energy.sqrt()).powi(2);
+    rounding.iter().zip(moved).map(square).sum()
+}
+
+fn largest_root(stats: &GramStats, inputs: &[usize]) -> Result<f64, QuantError> {
+    let Some(gram) = stats.gram().filter(|_| !inputs.is_empty()) else {
+        return Ok(0.0);
+    };
+    let part = Mat::from_fn(inputs.len(), inputs.len(), |i, j| gram[[inputs[i], inputs[j]]]);
+    let (values, _) = linalg::eigen(part.as_ref(), false)?;
+    Ok(values.last().map_or(0.0, |value| value.max(0.0).sqrt()))
+}
+
+/// `e_j^T H e_j` for every column; 0 without a Gram matrix.
+pub(crate) fn energies(stats: &GramStats, errors: ArrayView2<'_, f64>) -> Vec<f64> {
+    let Some(gram) = stats.gram() else {
+        return vec![0.0; errors.ncols()];
+    };
+    let chunks: Vec<_> = errors.axis_chunks_iter(Axis(1), CHUNK).collect();
+    let energy = |errors: ArrayView2<'_, f64>| -> Vec<f64> {
+        let product: Array2<f64> = gram.dot(&errors) * errors;
+        // Rounding can make the energy of a kernel vector negative.
+        product.axis_iter(Axis(1)).map(|column| column.sum().max(0.0)).collect()
+    };
+    chunks.into_par_iter().map(energy).collect::<Vec<_>>().concat()
+}
+
+/// The energies of all neurons of all groups together.
+pub(crate) fn total(stats: &[GramStats], errors: &Array3<f64>) -> f64 {
+    let groups = errors.axis_iter(Axis(0)).zip(stats);
+    groups.map(|(errors, stats)| energies(stats, errors).iter().sum::<f64>()).sum()
+}
+
+/// The root of a quotient of energies; nothing lost of nothing is no error.
+pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
+    if part == 0.0 { 0.0 } else { (part / whole).sqrt() }
+}
+
+fn check(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<(), QuantError> {
+    let reject = |reason: String| Err(QuantError::Rejected(reason));
+    let (g, k, m) = problem.weights().dim();
+    let block_size = problem.spec().block_size(k);
+    let blocks = (g, k.div_ceil(block_size), m);
+    let claim = solution.preprocessed.as_ref().map_or((g, k, m), |claim| claim.dim());
+    let shapes = [
+        ("codes", solution.codes.dim(), (g, k, m)),
+        ("scales", solution.scales.dim(), blocks),
+        ("zero points", solution.zero_points.dim(), blocks),
+        ("pre-processed weights", claim, (g, k, m)),
+    ];
+    for (what, found, expected) in shapes {
+        if found != expected {
+            return reject(format!("{what} have shape {found:?}, expected {expected:?}"));
+        }
+    }
+    if solution.block_size != block_size {
+        let found = solution.block_size;
+        return reject(format!("block size is {found}, expected {block_size}"));
+    }
+    let grid = problem.spec().grid();
+    if let Some((index, code)) = solution.codes.indexed_iter().find(|(_, c)| !grid.contains(**c)) {
+        return reject(format!("code {code} at {index:?} is not on the grid"));
+    }
+    for ((g, b, m), zero_point) in solution.zero_points.indexed_iter() {
+        affine_at(solution, g, b * block_size, m)?;
+        let codes = grid.min_code()..=grid.max_code();
+        if !codes.contains(zero_point) {
+            return reject(format!("zero point {zero_point} at {:?} is not on the grid", [g, b, m]));
+        }
+    }
+    let claim = solution.preprocessed.iter().flat_map(|claim| claim.iter());
+    if claim.into_iter().any(|w| !w.is_finite()) {
+        return reject("pre-processed weights are not finite".into());
+    }
+    Ok(())
+}
+
+fn affine_at(solution: &LayerSolution, g: usize, k: usize, m: usize) -> Result<Affine, QuantError> {
+    let block = [g, k / solution.block_size, m];
+    Affine::new(solution.scales[block], solution.zero_points[block])
+}
+
+#[cfg(test)]
+#[path = "certificate_tests.rs"]
+mod tests;

@@ -1,0 +1,287 @@
+//! Codes, scales and the crate's only rounding function.
+//!
+//! # Problem
+//!
+//! A real weight `x` is stored as a small integer `code` and read back as
+//! `real = scale * (code - zero_point)`. A [`Grid`] says which codes exist, an
+//! [`Affine`] says what they mean.
+//!
+//! # Method
+//!
+//! [`Affine::quantize`] is ONNX `QuantizeLinear`: divide by the scale (never
+//! multiply by a reciprocal), round to the nearest integer, ties to even, add
+//! the zero point, saturate. For grids with step 2 (no zero level) the division
+//! result is rounded to the nearest *odd* number; ties go to the even level
+//! counted from code 1, so that it is the same function with another unit.
+//!
+//! # Numerics
+//!
+//! Everything is `f32`, as in the runtime that will read the codes, so what is
+//! optimised is what is exported. NaN is refused before this function is called
+//! (see [`LayerProblem::new`](crate::LayerProblem::new)).
+//!
+//! # References
+//!
+//! ONNX operator specification, `QuantizeLinear` and `DequantizeLinear`.
+
+use crate::error::QuantError;
+use serde::Serialize;
+
+/// Whether a grid may shift its zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Symmetry {
+    /// The zero point is 0.
+    Symmetric,
+    /// The zero point is chosen per scale.
+    Asymmetric,
+}
+
+/// The codes that exist: `min_code`, `min_code + step`, ..., `max_code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Grid {
+    min_code: i16,
+    max_code: i16,
+    step: i16,
+    symmetry: Symmetry,
+}
+
+impl Grid {
+    /// Codes `-(2^(bits-1) - 1) ..= 2^(bits-1) - 1`; for one bit the codes -1 and 1.
+    pub fn symmetric(bits: u32) -> Result<Grid, QuantError> {
+        let half = half_range(bits)?;
+        if bits == 1 {
+            return Grid::mid_rise(1);
+        }
+        Ok(Grid::new(1 - half, half - 1, 1, Symmetry::Symmetric))
+    }
+
+    /// Codes `-2^(bits-1) ..= 2^(bits-1) - 1`: every code of a signed storage type.
+    pub fn full_range(bits: u32) -> Result<Grid, QuantError> {
+        let half = half_range(bits)?;
+        Ok(Grid::new(-half, half - 1, 1, Symmetry::Symmetric))
+    }
+
+    /// Codes `0 ..= 2^bits - 1` with a free zero point.
+    pub fn asymmetric(bits: u32) -> Result<Grid, QuantError> {
+        let half = half_range(bits)?;
+        Ok(Grid::new(0, 2 * half - 1, 1, Symmetry::Asymmetric))
+    }
+
+    /// The odd codes `-(2^bits - 1) ..= 2^bits - 1`: `2^bits` equidistant levels
+    /// that contain both ends and not zero, the alphabet of the kernel walk's paper.
+    pub fn mid_rise(bits: u32) -> Result<Grid, QuantError> {
+        let end = 2 * half_range(bits)? - 1;
+        Ok(Grid::new(-end, end, 2, Symmetry::Symmetric))
+    }
+
+    fn new(min_code: i16, max_code: i16, step: i16, symmetry: Symmetry) -> Grid {
+        Grid { min_code, max_code, step, symmetry }
+    }
+
+    /// The least code.
+    pub fn min_code(&self) -> i16 {
+        self.min_code
+    }
+
+    /// The greatest code.
+    pub fn max_code(&self) -> i16 {
+        self.max_code
+    }
+
+    /// Distance between neighbouring codes.
+    pub fn step(&self) -> i16 {
+        self.step
+    }
+
+    /// Whether the zero point is fixed at 0.
+    pub fn symmetry(&self) -> Symmetry {
+        self.symmetry
+    }
+
+    /// How many codes there are.
+    pub fn levels(&self) -> usize {
+        usize::from((self.max_code - self.min_code).unsigned_abs() / self.step.unsigned_abs()) + 1
+    }
+
+    /// Whether `code` is one of the grid's codes.
+    pub fn contains(&self, code: i16) -> bool {
+        (self.min_code..=self.max_code).contains(&code) && (code - self.min_code) % self.step == 0
+    }
+
+    /// Whether the real number 0 can be a level.
+    pub fn has_zero(&self) -> bool {
+        self.symmetry == Symmetry::Asymmetric || self.contains(0)
+    }
+}
+
+fn half_range(bits: u32) -> Result<i16, QuantError> {
+    if (1..=8).contains(&bits) {
+        return Ok(1 << (bits - 1));
+    }
+    Err(QuantError::Setting { what: "bits", found: bits.to_string(), expected: "1 to 8" })
+}
+
+/// The meaning of codes: `real = scale * (code - zero_point)`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Affine {
+    scale: f32,
+    zero_point: i16,
+}
+
+impl Affine {
+    /// Checks that the scale is a positive normal number.
+    pub fn new(scale: f32, zero_point: i16) -> Result<Affine, QuantError> {
+        if scale.is_normal() && scale > 0.0 {
+            return Ok(Affine { scale, zero_point });
+        }
+        Err(QuantError::Setting {
+            what: "scale",
+            found: scale.to_string(),
+            expected: "a finite, positive, normal number",
+        })
+    }
+
+    /// Brings any positive real scale into the range of normal `f32` numbers.
+    pub(crate) fn clamped(scale: f64, zero_point: i16) -> Affine {
+        Affine { scale: (scale as f32).clamp(f32::MIN_POSITIVE, f32::MAX), zero_point }
+    }
+
+    /// Like [`Affine::clamped`], but never below `scale`: what lies inside
+    /// `scale * code` in real arithmetic still does after rounding the scale.
+    pub(crate) fn at_least(scale: f64, zero_point: i16) -> Affine {
+        let mut affine = Affine::clamped(scale, zero_point);
+        if f64::from(affine.scale) < scale && affine.scale < f32::MAX {
+            affine.scale = affine.scale.next_up();
+        }
+        affine
+    }
+
+    /// Real units per code.
+    pub fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// The code that means 0.
+    pub fn zero_point(&self) -> i16 {
+        self.zero_point
+    }
+
+    /// The real number a code stands for.
+    pub fn dequantize(&self, code: i16) -> f32 {
+        self.scale * f32::from(code - self.zero_point)
+    }
+
+    /// The grid's code nearest to `x`; see the module's documentation.
+    pub fn quantize(&self, x: f32, grid: &Grid) -> i16 {
+        let step = f32::from(grid.step);
+        let anchor = f32::from((grid.min_code - self.zero_point).rem_euclid(grid.step));
+        let steps = ((x / self.scale - anchor) / step).round_ties_even();
+        let code = f32::from(self.zero_point) + anchor + step * steps;
+        let least = f32::from(grid.min_code);
+        let greatest = f32::from(grid.max_code);
+        code.clamp(least, greatest) as i16
+    }
+
+    /// The real numbers of the grid's first and last code.
+    pub fn ends(&self, grid: &Grid) -> (f32, f32) {
+        (self.dequantize(grid.min_code), self.dequantize(grid.max_code))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn grids(bits: u32) -> [Grid; 4] {
+        [
+            Grid::symmetric(bits).unwrap(),
+            Grid::full_range(bits).unwrap(),
+            Grid::asymmetric(bits).unwrap(),
+            Grid::mid_rise(bits).unwrap(),
+        ]
+    }
+
+    #[test]
+    fn grids_have_the_documented_codes() {
+        let cases = [
+            (Grid::symmetric(4), -7, 7, 1, 15),
+            (Grid::symmetric(1), -1, 1, 2, 2),
+            (Grid::symmetric(8), -127, 127, 1, 255),
+            (Grid::full_range(2), -2, 1, 1, 4),
+            (Grid::asymmetric(8), 0, 255, 1, 256),
+            (Grid::mid_rise(2), -3, 3, 2, 4),
+            (Grid::mid_rise(8), -255, 255, 2, 256),
+        ];
+        for (grid, min, max, step, levels) in cases {
+            let grid = grid.unwrap();
+            let found = (grid.min_code(), grid.max_code(), grid.step(), grid.levels());
+            assert_eq!(found, (min, max, step, levels));
+        }
+        assert!(Grid::symmetric(0).is_err() && Grid::symmetric(9).is_err());
+    }
+
+    #[test]
+    fn rounding_is_ties_to_even_with_saturation() {
+        let grid = Grid::symmetric(4).unwrap();
+        let affine = Affine::new(0.5, 0).unwrap();
+        let cases = [(0.25, 0), (0.75, 2), (1.25, 2), (-0.25, 0), (-0.75, -2), (9.0, 7), (-9.0, -7), (0.26, 1)];
+        for (x, code) in cases {
+            assert_eq!(affine.quantize(x, &grid), code, "x = {x}");
+        }
+    }
+
+    #[test]
+    fn rounding_with_a_zero_point_rounds_before_shifting() {
+        let grid = Grid::asymmetric(4).unwrap();
+        let affine = Affine::new(1.0, 7).unwrap();
+        assert_eq!(affine.quantize(0.5, &grid), 7);
+        assert_eq!(affine.quantize(1.5, &grid), 9);
+        assert_eq!(affine.quantize(-100.0, &grid), 0);
+    }
+
+    #[test]
+    fn rounding_on_odd_codes_takes_the_nearest_odd_code() {
+        let grid = Grid::mid_rise(2).unwrap();
+        let affine = Affine::new(1.0, 0).unwrap();
+        for (x, code) in [(0.1, 1), (-0.1, -1), (1.9, 1), (2.1, 3), (7.0, 3)] {
+            assert_eq!(affine.quantize(x, &grid), code, "x = {x}");
+        }
+    }
+
+    #[test]
+    fn scales_that_are_not_positive_normal_numbers_are_refused() {
+        for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-45] {
+            assert!(Affine::new(scale, 0).is_err(), "{scale}");
+        }
+        assert_eq!(Affine::clamped(1e-60, 0).scale(), f32::MIN_POSITIVE);
+        assert_eq!(Affine::clamped(1e60, 0).scale(), f32::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn every_code_survives_a_round_trip(bits in 1u32..=8, scale in 1e-30f32..1e30, zero in 0i16..255) {
+            for grid in grids(bits) {
+                let zero = if grid.symmetry() == Symmetry::Asymmetric { zero.min(grid.max_code()) } else { 0 };
+                let affine = Affine::new(scale, zero).unwrap();
+                for code in (grid.min_code()..=grid.max_code()).step_by(grid.step() as usize) {
+                    prop_assert_eq!(affine.quantize(affine.dequantize(code), &grid), code);
+                }
+            }
+        }
+
+        #[test]
+        fn quantize_takes_a_nearest_level(bits in 1u32..=8, x in -3f32..3.0, scale in 0.01f32..1.0) {
+            for grid in grids(bits) {
+                let affine = Affine::new(scale, 0).unwrap();
+                let code = affine.quantize(x, &grid);
+                prop_assert!(grid.contains(code));
+                let error = (affine.dequantize(code) - x).abs();
+                for other in (grid.min_code()..=grid.max_code()).step_by(grid.step() as usize) {
+                    prop_assert!(error <= (affine.dequantize(other) - x).abs() + 1e-5);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Lets held-out rows choose between methods.
+//!
+//! # Problem
+//!
+//! A walk preserves the layer on the calibration rows and may spoil it on all
+//! others. Which method is best for a layer is decided on rows that none saw.
+//!
+//! # Method
+//!
+//! Every candidate is solved on the problem and judged by
+//! `|X_h (W - Q)|_F / |X_h W|_F` on the held-out rows `X_h`; the least wins, the
+//! first of equals. `msq` enters with both scale rules. Two short cuts, both
+//! visible in the verdict: a walk without a kernel is `msq` and is not run; a
+//! walk over a large layer is first run on 16 evenly spaced neurons and only
+//! goes on if it beats the best so far there.
+//!
+//! # Cost
+//!
+//! The candidates' own costs and O(K^2 M) for each judgement.
+//!
+//! # Failure
+//!
+//! A candidate that fails is reported and passed over; if all fail, the first
+//! error is returned.
+
+use crate::certificate::{ratio, total};
+use crate::error::QuantError;
+use crate::kernel::Kernel;
+use crate::method::Method;
+use crate::preprocess;
+use crate::problem::LayerProblem;
+use crate::solution::LayerSolution;
+use crate::solve::solve_in;
+use crate::spec::ScaleRule;
+use crate::stats::GramStats;
+use crate::view::shape_error;
+use ndarray::{Array3, ArrayView3, Axis};
+use serde::Serialize;
+
+/// Neurons of a group on which an expensive walk has to win first.
+const SCREENED_NEURONS: usize = 16;
+/// Multiply-adds (K r^2 M) up to which screening is not worth it: about a second.
+const CHEAP_WALK: f64 = 2e9;
+
+/// What became of a candidate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Relative error on the held-out rows.
+    HeldOutError(f64),
+    /// The data leave no kernel; the method would round without pre-processing.
+    SameAsRounding,
+    /// Lost on a few neurons already.
+    ScreenedOut {
+        /// Its error there.
+        error: f64,
+        /// The error of the best candidate so far there.
+        best: f64,
+    },
+    /// The reason why it could not be solved.
+    Failed(String),
+}
+
+/// One way to quantize the layer.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Candidate {
+    /// The method.
+    pub method: Method,
+    /// The rule for its scales.
+    pub scale_rule: ScaleRule,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// All candidates and which one won.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// Index of the winner.
+    pub chosen: usize,
+    /// In the order in which they were tried.
+    pub candidates: Vec<Candidate>,
+}
+
+impl Verdict {
+    /// The winner.
+    pub fn winner(&self) -> &Candidate {
+        &self.candidates[self.chosen]
+    }
+}
+
+/// `|X (W - Q)|_F / |X W|_F` on the rows behind `held_out` (one entry per group).
+pub fn relative_error(
+    weights: ArrayView3<'_, f32>,
+    dequantized: ArrayView3<'_, f32>,
+    held_out: &[GramStats],
+) -> Result<f64, QuantError> {
+    if dequantized.dim() != weights.dim() {
+        let expected = format!("{:?}", weights.shape());
+        return Err(shape_error("dequantized weights", dequantized.shape(), expected));
+    }
+    let usable = |stats: &GramStats| stats.k() == weights.dim().1 && stats.gram().is_some();
+    if held_out.len() != weights.dim().0 || !held_out.iter().all(usable) {
+        let found: Vec<usize> = held_out.iter().map(GramStats::k).collect();
+        let expected = format!("one Gram matrix per group of {:?}", weights.shape());
+        return Err(shape_error("held-out statistics", &found, expected));
+    }
+    let weights = weights.mapv(f64::from);
+    let errors = &weights - &dequantized.mapv(f64::from);
+    Ok(ratio(total(held_out, &errors), total(held_out, &weights)))
+}
+
+/// Solves the layer with every method of `candidates` and keeps the solution
+/// with the least error on `held_out`.
+pub fn auto(
+    candidates: &[Method],
+    problem: &LayerProblem<'_>,
+    held_out: &[GramStats],
+) -> Result<(LayerSolution, Verdict), QuantError> {
+    let mut judge = Judge::new(problem, held_out, candidates)?;
+    // Rounding first: it is cheap and sets the mark that walks have to beat.
+    let (rounding, walking): (Vec<Method>, Vec<Method>) = candidates.iter().partition(|method| !method.walks());
+    for method in rounding {
+        judge.run(method, ScaleRule::Max);
+        judge.run(method, ScaleRule::LeastSquares);
+    }
+    for method in walking {
+        judge.walk(method);
+    }
+    judge.verdict()
+}
+
+struct Judge<'a, 'p> {
+    problem: &'a LayerProblem<'p>,
+    held_out: &'a [GramStats],
+    kernels: Vec<Kernel>,
+    candidates: Vec<Candidate>,
+    best: Option<(usize, f64, LayerSolution)>,
+    first_error: Option<QuantError>,
+}
+
+impl<'a, 'p> Judge<'a, 'p> {
+    fn new(
+        problem: &'a LayerProblem<'p>,
+        held_out: &'a [GramStats],
+        candidates: &[Method],
+    ) -> Result<Judge<'a, 'p>, QuantError> {
+        let kernels = match candidates.iter().find(|method| method.walks()) {
+            Some(method) => preprocess::kernels(*method, problem)?,
+            None => Vec::new(),
+        };
+        Ok(Judge { problem, held_out, kernels, candidates: Vec::new(), best: None, first_error: None })
+    }
+
+    fn walk(&mut self, method: Method) {
+        let scale_rule = self.problem.spec().scale_rule();
+        let known = self
+            .candidates
+            .iter()
+            .any(|candidate| candidate.method == Method::Msq && candidate.scale_rule == scale_rule);
+        if known && preprocess::all_trivial(&self.kernels) {
+            self.record(method, scale_rule, Outcome::SameAsRounding);
+            return;
+        }
+        match self.screen(method) {
+            Some(outcome) => self.record(method, scale_rule, outcome),
+            None => self.run(method, scale_rule),
+        }
+    }
+
+    /// The outcome of a walk that need not be run on the whole layer.
+    fn screen(&self, method: Method) -> Option<Outcome> {
+        let (_, _, best) = self.best.as_ref()?;
+        let outputs = self.problem.outputs();
+        let rank = self.kernels.iter().map(Kernel::rank).max()?;
+        let cost = (self.problem.inputs() * outputs) as f64 * (rank as f64).powi(2);
+        if outputs < 2 * SCREENED_NEURONS || cost < CHEAP_WALK {
+            return None;
+        }
+        let chosen: Vec<usize> = (0..SCREENED_NEURONS).map(|i| i * outputs / SCREENED_NEURONS).collect();
+        let weights = self.problem.weights().select(Axis(2), &chosen);
+        let spec = *self.problem.spec();
+        let few = LayerProblem::new(weights.view(), self.problem.stats(), spec).ok()?;
+        let walked = solve_in(&self.kernels, method, &few).ok()?.dequantize();
+        let best = best.dequantize().select(Axis(2), &chosen);
+        let error = |levels: &Array3<f32>| relative_error(weights.view(), levels.view(), self.held_out).ok();
+        let (error, best) = (error(&walked)?, error(&best)?);
+        (error >= best).then_some(Outcome::ScreenedOut { error, best })
+    }
+
+    fn run(&mut self, method: Method, scale_rule: ScaleRule) {
+        let problem = self.problem.with_spec(self.problem.spec().with_scale_rule(scale_rule));
+        let solved = solve_in(&self.kernels, method, &problem).and_then(|solution| {
+            let levels = solution.dequantize();
+            let error = relative_error(problem.weights(), levels.view(), self.held_out)?;
+            Ok((solution, error))
+        });
+        match solved {
+            Err(error) => {
+                self.record(method, scale_rule, Outcome::Failed(error.to_string()));
+                self.first_error.get_or_insert(error);
+            }
+            Ok((solution, error)) => {
+                if self.best.as_ref().is_none_or(|(_, least, _)| error < *least) {
+                    self.best = Some((self.candidates.len(), error, solution));
+                }
+                self.record(method, scale_rule, Outcome::HeldOutError(error));
+            }
+        }
+    }
+
+    fn record(&mut self, method: Method, scale_rule: ScaleRule, outcome: Outcome) {
+        self.candidates.push(Candidate { method, scale_rule, outcome });
+    }
+
+    fn verdict(self) -> Result<(LayerSolution, Verdict), QuantError> {
+        match self.best {
+            Some((chosen, _, solution)) => {
+                let candidates = self.candidates;
+                Ok((solution, Verdict { chosen, candidates }))
+            }
+            None => Err(self.first_error.unwrap_or(QuantError::NoCandidates)),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,0 +1,168 @@
+//! The few dense factorizations this crate needs, all on one thread.
+//!
+//! faer's eigen-decomposition and QR differ in the last bits between thread
+//! counts, its Gram products and Cholesky do not; with `Par::Seq` everywhere the
+//! results are the same on any machine load, and callers run layers and neurons
+//! in parallel instead.
+
+use crate::error::QuantError;
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt;
+use faer::linalg::evd::{self, ComputeEigenvectors};
+use faer::linalg::lu::partial_pivoting as lu;
+use faer::linalg::matmul::triangular::{BlockStructure, matmul as triangular_matmul};
+use faer::linalg::qr::col_pivoting as qr;
+use faer::prelude::default;
+use faer::traits::ComplexField;
+use faer::{Accum, Mat, MatMut, MatRef, Par};
+
+/// Adds (or writes) the lower triangle of `x^T x`.
+pub(crate) fn gram_lower<T: ComplexField + faer::traits::Conjugate<Canonical = T>>(
+    target: MatMut<'_, T>,
+    accum: Accum,
+    x: MatRef<'_, T>,
+) {
+    triangular_matmul(
+        target,
+        BlockStructure::TriangularLower,
+        accum,
+        x.transpose(),
+        BlockStructure::Rectangular,
+        x,
+        BlockStructure::Rectangular,
+        T::one_impl(),
+        Par::Seq,
+    );
+}
+
+/// Whether a symmetric matrix (lower triangle read, destroyed) is positive definite.
+pub(crate) fn is_positive_definite(mut a: Mat<f64>) -> bool {
+    let scratch = llt::factor::cholesky_in_place_scratch::<f64>(a.nrows(), Par::Seq, default());
+    llt::factor::cholesky_in_place(
+        a.as_mut(),
+        default(),
+        Par::Seq,
+        MemStack::new(&mut MemBuffer::new(scratch)),
+        default(),
+    )
+    .is_ok()
+}
+
+/// Eigenvalues in ascending order and, if wanted, eigenvectors as columns.
+pub(crate) fn eigen(a: MatRef<'_, f64>, vectors: bool) -> Result<(Vec<f64>, Option<Mat<f64>>), QuantError> {
+    let n = a.nrows();
+    let wanted = if vectors { ComputeEigenvectors::Yes } else { ComputeEigenvectors::No };
+    let mut values = faer::diag::Diag::zeros(n);
+    let mut u = vectors.then(|| Mat::<f64>::zeros(n, n));
+    let scratch = evd::self_adjoint_evd_scratch::<f64>(n, wanted, Par::Seq, default());
+    evd::self_adjoint_evd(
+        a,
+        values.as_mut(),
+        u.as_mut().map(|u| u.as_mut()),
+        Par::Seq,
+        MemStack::new(&mut MemBuffer::new(scratch)),
+        default(),
+    )
+    .map_err(|error| QuantError::Factorization {
+        matrix: "Gram matrix",
+        reason: format!("its eigenvalues did not converge ({error:?})"),
+    })?;
+    Ok((values.column_vector().iter().copied().collect(), u))
+}
+
+/// Column-pivoted QR: the upper trapezoidal factor (columns in pivot order) and
+/// the original index of every column.
+pub(crate) fn pivoted_qr(mut a: Mat<f64>) -> (Mat<f64>, Vec<usize>) {
+    let (rows, columns) = (a.nrows(), a.ncols());
+    let size = rows.min(columns);
+    let block = faer::linalg::qr::no_pivoting::factor::recommended_block_size::<f64>(rows, columns);
+    let mut coefficients = Mat::zeros(block, size);
+    let mut order = vec![0usize; columns];
+    let mut inverse = vec![0usize; columns];
+    let scratch = qr::factor::qr_in_place_scratch::<usize, f64>(rows, columns, block, Par::Seq, default());
+    qr::factor::qr_in_place(
+        a.as_mut(),
+        coefficients.as_mut(),
+        &mut order,
+        &mut inverse,
+        Par::Seq,
+        MemStack::new(&mut MemBuffer::new(scratch)),
+        default(),
+    );
+    let factor = Mat::from_fn(size, columns, |i, j| if i <= j { a[(i, j)] } else { 0.0 });
+    (factor, order)
+}
+
+/// The inverse of a square matrix, or `None` if it is singular to working precision.
+pub(crate) fn invert(mut a: Mat<f64>) -> Option<Mat<f64>> {
+    let n = a.nrows();
+    let mut order = vec![0usize; n];
+    let mut reverse = vec![0usize; n];
+    let scratch = lu::factor::lu_in_place_scratch::<usize, f64>(n, n, Par::Seq, default());
+    let (_, permutation) = lu::factor::lu_in_place(
+        a.as_mut(),
+        &mut order,
+        &mut reverse,
+        Par::Seq,
+        MemStack::new(&mut MemBuffer::new(scratch)),
+        default(),
+    );
+    let mut inverse = Mat::zeros(n, n);
+    let scratch = lu::inverse::inverse_scratch::<usize, f64>(n, Par::Seq);
+    lu::inverse::inverse(
+        inverse.as_mut(),
+        a.as_ref(),
+        a.as_ref(),
+        permutation,
+        Par::Seq,
+        MemStack::new(&mut MemBuffer::new(scratch)),
+    );
+    let finite = (0..n).all(|j| inverse.col(j).iter().all(|value| value.is_finite()));
+    finite.then_some(inverse)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(rows: usize, columns: usize) -> Mat<f64> {
+        let mut state = 7u64;
+        Mat::from_fn(rows, columns, |_, _| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1);
+            (state >> 40) as f64 / (1u64 << 23) as f64 - 1.0
+        })
+    }
+
+    #[test]
+    fn pivoted_factor_reproduces_the_gram_matrix() {
+        for (rows, columns) in [(4, 9), (9, 4), (1, 3), (5, 5)] {
+            let a = sample(rows, columns);
+            let (factor, order) = pivoted_qr(a.clone());
+            let permuted = Mat::from_fn(rows, columns, |i, j| a[(i, order[j])]);
+            let difference = permuted.transpose() * &permuted - factor.transpose() * &factor;
+            assert!(difference.norm_max() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn inverse_times_matrix_is_the_identity_and_singular_is_none() {
+        let a = sample(6, 6);
+        let product = invert(a.clone()).unwrap() * &a;
+        assert!((product - Mat::<f64>::identity(6, 6)).norm_max() < 1e-10);
+        assert!(invert(Mat::zeros(3, 3)).is_none());
+    }
+
+    #[test]
+    fn definiteness_follows_the_least_eigenvalue() {
+        let a = sample(8, 5);
+        let gram = a.transpose() * &a;
+        let (values, vectors) = eigen(gram.as_ref(), true).unwrap();
+        let u = vectors.unwrap();
+        let scaled = Mat::from_fn(5, 5, |i, j| u[(i, j)] * values[j]);
+        assert!((&gram - scaled * u.transpose()).norm_max() < 1e-12);
+        for (shift, definite) in [(values[0] * 0.99, true), (values[0] * 1.01, false)] {
+            let shifted = Mat::from_fn(5, 5, |i, j| gram[(i, j)] - if i == j { shift } else { 0.0 });
+            assert_eq!(is_positive_definite(shifted), definite);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The methods by name.
+
+use crate::error::QuantError;
+use serde::{Serialize, Serializer};
+use std::fmt;
+use std::str::FromStr;
+
+/// Where the walls of the paper's kernel walk stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Saturation {
+    /// At the largest weight: nothing to tune.
+    #[default]
+    Max,
+    /// At the smallest value that still reproduces the layer on the data
+    /// (the solution of least maximum norm).
+    Min,
+}
+
+/// A way to turn weights into codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Method {
+    /// Memoryless scalar quantization: the nearest level of every weight.
+    Msq,
+    /// Kernel walk to the grid's ends, then nearest level.
+    MalySaab {
+        /// Where the grid's ends stand.
+        saturation: Saturation,
+    },
+    /// Kernel walk inside each weight's quantization cell, then nearest level.
+    CellWalk,
+}
+
+impl Method {
+    /// Every method, in the order in which they are documented.
+    pub const ALL: [Method; 4] = [
+        Method::Msq,
+        Method::MalySaab { saturation: Saturation::Max },
+        Method::MalySaab { saturation: Saturation::Min },
+        Method::CellWalk,
+    ];
+
+    /// The name used on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Msq => "msq",
+            Method::MalySaab { saturation: Saturation::Max } => "maly-saab",
+            Method::MalySaab { saturation: Saturation::Min } => "maly-saab-min",
+            Method::CellWalk => "cell-walk",
+        }
+    }
+
+    /// Whether the method walks in the kernel of the data.
+    pub fn walks(self) -> bool {
+        self != Method::Msq
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = QuantError;
+
+    fn from_str(name: &str) -> Result<Method, QuantError> {
+        Method::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| QuantError::Setting {
+            what: "method",
+            found: format!("`{name}`"),
+            expected: "`msq`, `maly-saab`, `maly-saab-min` or `cell-walk`",
+        })
+    }
+}
+
+impl Serialize for Method {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_parse_back_to_their_method() {
+        for method in Method::ALL {
+            assert_eq!(method.to_string().parse::<Method>().unwrap(), method);
+        }
+        let error = "optq".parse::<Method>().unwrap_err().to_string();
+        assert!(error.contains("`optq`") && error.contains("cell-walk"));
+    }
+}

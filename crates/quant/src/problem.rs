@@ -1,0 +1,97 @@
+//! One layer to be quantized.
+
+use crate::error::{Array, QuantError};
+use crate::spec::QuantSpec;
+use crate::stats::GramStats;
+use crate::view::shape_error;
+use ndarray::{ArrayView3, Axis};
+use rayon::prelude::*;
+
+/// Weights, what is known of their inputs, and what is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerProblem<'a> {
+    weights: ArrayView3<'a, f32>, // [groups, K, M]
+    stats: Option<&'a [GramStats]>,
+    spec: QuantSpec,
+}
+
+impl<'a> LayerProblem<'a> {
+    /// Checks shapes and that every weight is finite.
+    ///
+    /// `weights` is `[groups, K, M]`; `stats`, where given, holds one entry per
+    /// group, each of K inputs.
+    pub fn new(
+        weights: ArrayView3<'a, f32>,
+        stats: Option<&'a [GramStats]>,
+        spec: QuantSpec,
+    ) -> Result<LayerProblem<'a>, QuantError> {
+        let (groups, k, m) = weights.dim();
+        if groups * k * m == 0 {
+            let expected = "at least one group, input and output".into();
+            return Err(shape_error("weights", weights.shape(), expected));
+        }
+        if let Some((index, value)) = weights.indexed_iter().find(|(_, w)| !w.is_finite()) {
+            return Err(QuantError::NonFinite {
+                array: Array::Weights,
+                index: vec![index.0, index.1, index.2],
+                value: f64::from(*value),
+            });
+        }
+        if let Some(stats) = stats {
+            let inputs: Vec<usize> = stats.iter().map(GramStats::k).collect();
+            if inputs != vec![k; groups] {
+                let expected = format!("{groups} groups of {k} inputs");
+                return Err(shape_error("statistics", &inputs, expected));
+            }
+        }
+        Ok(LayerProblem { weights, stats, spec })
+    }
+
+    /// `[groups, K, M]`.
+    pub fn weights(&self) -> ArrayView3<'a, f32> {
+        self.weights
+    }
+
+    /// One entry per group, if there was calibration data.
+    pub fn stats(&self) -> Option<&'a [GramStats]> {
+        self.stats
+    }
+
+    /// What is wanted.
+    pub fn spec(&self) -> &QuantSpec {
+        &self.spec
+    }
+
+    /// The same layer with another specification.
+    pub fn with_spec(self, spec: QuantSpec) -> LayerProblem<'a> {
+        LayerProblem { spec, ..self }
+    }
+
+    /// Number of groups.
+    pub fn groups(&self) -> usize {
+        self.weights.dim().0
+    }
+
+    /// K, inputs per neuron.
+    pub fn inputs(&self) -> usize {
+        self.weights.dim().1
+    }
+
+    /// M, neurons per group.
+    pub fn outputs(&self) -> usize {
+        self.weights.dim().2
+    }
+
+    /// The weights of one neuron.
+    pub(crate) fn neuron(&self, group: usize, output: usize) -> Vec<f32> {
+        let group = self.weights.index_axis(Axis(0), group);
+        group.column(output).to_vec()
+    }
+
+    /// Runs `solve(group, output)` for every neuron on the current thread pool;
+    /// results come back in order, whatever the threads did.
+    pub(crate) fn map_neurons<T: Send>(&self, solve: impl Fn(usize, usize) -> T + Sync) -> Vec<T> {
+        let outputs = self.outputs();
+        (0..self.groups() * outputs).into_par_iter().map(|index| solve(index / outputs, index % outputs)).collect()
+    }
+}

@@ -1,0 +1,110 @@
+//! What a solver returns.
+
+use crate::grid::Affine;
+use crate::problem::LayerProblem;
+use crate::scale::ScaleTable;
+use ndarray::{Array3, Zip};
+use serde::Serialize;
+use std::fmt;
+
+/// Codes of one layer, what they mean, and what the solver claims about them.
+#[derive(Clone, Debug)]
+pub struct LayerSolution {
+    /// `[groups, K, M]`.
+    pub codes: Array3<i16>,
+    /// `[groups, blocks, M]`; per tensor all equal.
+    pub scales: Array3<f32>,
+    /// `[groups, blocks, M]`.
+    pub zero_points: Array3<i16>,
+    /// Inputs per block: K unless the granularity is `Block`.
+    pub block_size: usize,
+    /// Weights `[groups, K, M]` that act on the data as the original ones do and
+    /// were rounded instead of them, if the method made such; the certificate
+    /// checks the claim.
+    pub preprocessed: Option<Array3<f64>>,
+    /// What a reader of the report should know.
+    pub notes: Vec<Note>,
+}
+
+impl LayerSolution {
+    /// Rounds `values(group, k, output)` on the scales of `table`.
+    pub(crate) fn round(
+        problem: &LayerProblem<'_>,
+        table: &ScaleTable,
+        values: impl Fn(usize, usize, usize) -> f32,
+    ) -> LayerSolution {
+        let grid = problem.spec().grid();
+        let codes = Array3::from_shape_fn(problem.weights().raw_dim(), |(g, k, m)| {
+            table.at(g, k, m).quantize(values(g, k, m), grid)
+        });
+        LayerSolution {
+            codes,
+            scales: table.affine().mapv(|affine| affine.scale()),
+            zero_points: table.affine().mapv(|affine| affine.zero_point()),
+            block_size: table.block_size(),
+            preprocessed: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// The weights the runtime will use, `[groups, K, M]`.
+    pub fn dequantize(&self) -> Array3<f32> {
+        let block_size = self.block_size.max(1);
+        let mut weights = Array3::zeros(self.codes.raw_dim());
+        Zip::indexed(&mut weights).and(&self.codes).for_each(|(g, k, m), weight, code| {
+            let block = [g, k / block_size, m];
+            let affine = Affine::new(self.scales[block], self.zero_points[block]);
+            *weight = affine.map_or(f32::NAN, |affine| affine.dequantize(*code));
+        });
+        weights
+    }
+}
+
+/// A fact about a solution that is not an error.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Note {
+    /// The data leave no direction in which the weights could move.
+    KernelTrivial {
+        /// Group of the layer.
+        group: usize,
+        /// Rank of the data.
+        rank: usize,
+        /// K.
+        inputs: usize,
+    },
+    /// The walk ran.
+    Walked {
+        /// Group of the layer.
+        group: usize,
+        /// Rank of the data.
+        rank: usize,
+        /// K.
+        inputs: usize,
+    },
+    /// The method fixes the scale itself; the rule that was asked for is not used.
+    ScaleRuleUnused,
+    /// Weights beyond the grid's ends were cut to them before the walk.
+    Clipped {
+        /// How many.
+        weights: usize,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::KernelTrivial { group, rank, inputs } => {
+                write!(f, "group {group}: kernel trivial: rank {rank} of {inputs}; rounded without pre-processing")
+            }
+            Note::Walked { group, rank, inputs } => {
+                write!(f, "group {group}: walked in a kernel of {} of {inputs} dimensions", inputs - rank)
+            }
+            Note::ScaleRuleUnused => f.write_str("the method fixes the scale itself; the scale rule was not used"),
+            Note::Clipped { weights } => {
+                write!(f, "{weights} weights beyond the grid were cut to its ends before the walk")
+            }
+        }
+    }
+}

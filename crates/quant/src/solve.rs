@@ -1,0 +1,42 @@
+//! One door to all methods.
+
+use crate::error::QuantError;
+use crate::kernel::Kernel;
+use crate::method::Method;
+use crate::problem::LayerProblem;
+use crate::solution::LayerSolution;
+use crate::{cell_walk, maly_saab, msq, preprocess};
+
+/// Quantizes one layer.
+///
+/// Neurons are solved in parallel on the current rayon pool; the result is the
+/// same, bit by bit, for any number of threads. On an error nothing was changed.
+/// Where the data leave no kernel, a walking method returns what [`Method::Msq`]
+/// returns, with a [`Note`](crate::Note) that says so.
+pub fn solve(method: Method, problem: &LayerProblem<'_>) -> Result<LayerSolution, QuantError> {
+    if !method.walks() {
+        return Ok(msq::solve(problem));
+    }
+    let kernels = preprocess::kernels(method, problem)?;
+    solve_in(&kernels, method, problem)
+}
+
+/// The same with kernels that are known already.
+pub(crate) fn solve_in(
+    kernels: &[Kernel],
+    method: Method,
+    problem: &LayerProblem<'_>,
+) -> Result<LayerSolution, QuantError> {
+    if preprocess::all_trivial(kernels) {
+        let mut solution = msq::solve(problem);
+        if method.walks() {
+            solution.notes = preprocess::kernel_notes(problem, kernels);
+        }
+        return Ok(solution);
+    }
+    match method {
+        Method::Msq => Ok(msq::solve(problem)),
+        Method::MalySaab { saturation } => maly_saab::solve(problem, saturation, kernels),
+        Method::CellWalk => cell_walk::solve(problem, kernels),
+    }
+}

@@ -1,0 +1,74 @@
+//! What the user asked for: grid, granularity, rule for the scale.
+
+use crate::error::QuantError;
+use crate::grid::Grid;
+use serde::Serialize;
+
+/// Which weights share a scale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Granularity {
+    /// All weights of the layer.
+    Tensor,
+    /// All inputs of one neuron (output channel).
+    Channel,
+    /// This many consecutive inputs (along K) of one neuron.
+    Block(usize),
+}
+
+/// How a scale is chosen from the weights that share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScaleRule {
+    /// The largest weight lands on the grid's end.
+    Max,
+    /// The one of 14 shrunk ranges with the least squared error of the rounded
+    /// weights, each weighted by its input's mean square where statistics exist.
+    LeastSquares,
+}
+
+/// Everything a solver needs to know besides the matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct QuantSpec {
+    grid: Grid,
+    granularity: Granularity,
+    scale_rule: ScaleRule,
+}
+
+impl QuantSpec {
+    /// Checks that a block holds at least one input.
+    pub fn new(grid: Grid, granularity: Granularity, scale_rule: ScaleRule) -> Result<QuantSpec, QuantError> {
+        if granularity == Granularity::Block(0) {
+            return Err(QuantError::Setting { what: "block size", found: "0".into(), expected: "at least 1" });
+        }
+        Ok(QuantSpec { grid, granularity, scale_rule })
+    }
+
+    /// The codes that may be used.
+    pub fn grid(&self) -> &Grid {
+        &self.grid
+    }
+
+    /// Which weights share a scale.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// How scales are chosen.
+    pub fn scale_rule(&self) -> ScaleRule {
+        self.scale_rule
+    }
+
+    /// The same with another rule for the scale.
+    pub fn with_scale_rule(self, scale_rule: ScaleRule) -> QuantSpec {
+        QuantSpec { scale_rule, ..self }
+    }
+
+    /// Inputs per scale in a layer of `k` inputs.
+    pub fn block_size(&self, k: usize) -> usize {
+        match self.granularity {
+            Granularity::Block(size) => size.min(k),
+            Granularity::Tensor | Granularity::Channel => k,
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Data for the unit tests.
+
+use ndarray::{Array2, Array3};
+
+/// A reproducible stream of standard normal numbers (splitmix64, Box-Muller).
+pub(crate) struct Gaussian(u64);
+
+impl Gaussian {
+    pub(crate) fn new(seed: u64) -> Gaussian {
+        Gaussian(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x1234_5678)
+    }
+
+    fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    pub(crate) fn sample(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform()).cos()
+    }
+}
+
+pub(crate) fn gaussian_rows(n: usize, k: usize, seed: u64) -> Array2<f32> {
+    let mut gaussian = Gaussian::new(seed);
+    Array2::from_shape_simple_fn((n, k), || gaussian.sample() as f32)
+}
+
+pub(crate) fn gaussian_weights(groups: usize, k: usize, m: usize, seed: u64) -> Array3<f32> {
+    let mut gaussian = Gaussian::new(seed);
+    Array3::from_shape_simple_fn((groups, k, m), || gaussian.sample() as f32)
+}
