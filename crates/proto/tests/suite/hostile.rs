@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use crate::errors::refusal;
 use crate::round_trip::with_initializer;
-use crate::sample::sample_model;
+use crate::sample::short_model;
 
 /// Decodes; what decodes must be encodable and stay the same from then on.
 fn try_model(bytes: &[u8]) {
@@ -35,7 +35,7 @@ fn with_graph(graph: &[u8]) -> Vec<u8> {
 }
 
 fn sample() -> Vec<u8> {
-    encode_model(&sample_model()).expect("sample is small")
+    encode_model(&short_model()).expect("sample is small")
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn sample_with_any_byte_changed_does_not_panic() {
     let mut bytes = sample();
     for position in 0..bytes.len() {
         let original = bytes[position];
-        for value in [0, 0x7f, 0x80, 0xff, original ^ 1, original ^ 0x80, original.wrapping_add(8)] {
+        for value in [0, 0xff, original ^ 1, original ^ 0x80, original.wrapping_add(8)] {
             bytes[position] = value;
             try_model(&bytes);
         }

@@ -14,6 +14,18 @@ pub fn smallest_model() -> ModelProto {
     ModelProto { ir_version: Some(IR_VERSION), graph: Some(graph), ..Default::default() }
 }
 
+/// The sample without what it holds twice: a third of its bytes.
+pub fn short_model() -> ModelProto {
+    let mut model = sample_model();
+    model.training_info.clear();
+    model.functions.clear();
+    if let Some(graph) = &mut model.graph {
+        graph.node.truncate(1);
+        graph.initializer.drain(3..28);
+    }
+    model
+}
+
 pub fn sample_model() -> ModelProto {
     ModelProto {
         ir_version: Some(IR_VERSION),
