@@ -196,16 +196,6 @@ pub enum CalibError {
         /// What is wrong.
         detail: String,
     },
-    /// Two models that are compared have different outputs.
-    #[error("cannot compare output `{value}`: shapes {a:?} and {b:?} differ")]
-    Incomparable {
-        /// The output.
-        value: String,
-        /// Shape from the first model.
-        a: Vec<usize>,
-        /// Shape from the second.
-        b: Vec<usize>,
-    },
 }
 
 /// Names in backticks, at most a dozen.

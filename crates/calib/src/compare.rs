@@ -1,0 +1,187 @@
+//! Compares the outputs of two models over a data set.
+
+use ndarray::ArrayD;
+
+use crate::data::CalibSet;
+use crate::engine::Engine;
+use crate::error::CalibError;
+use crate::run::{Progress, for_each_batch};
+use crate::tensor::Tensor;
+
+/// How one output of a model differs from the same output of another, over all samples.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputComparison {
+    /// The output's name in the first model.
+    pub name: String,
+    /// Samples compared.
+    pub samples: usize,
+    /// Samples left out because the two outputs have different shapes or types.
+    pub incomparable: usize,
+    /// Sum of the squares of the first model's values.
+    pub signal_power: f64,
+    /// Sum of the squared differences.
+    pub error_power: f64,
+    /// Largest absolute difference.
+    pub max_abs_error: f64,
+    /// Cosine of the angle between the two outputs, averaged over samples; outputs that are
+    /// both zero count 1, only one of them 0.
+    pub mean_cosine: f64,
+    /// Share of elements that are exactly equal.
+    pub equal_fraction: f64,
+    elements: usize,
+    equal: usize,
+    cosine_sum: f64,
+}
+
+impl OutputComparison {
+    /// Signal-to-quantization-noise ratio in dB: infinite if nothing differs.
+    pub fn sqnr_db(&self) -> f64 {
+        sqnr_db(self.signal_power, self.error_power)
+    }
+
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            samples: 0,
+            incomparable: 0,
+            signal_power: 0.0,
+            error_power: 0.0,
+            max_abs_error: 0.0,
+            mean_cosine: 0.0,
+            equal_fraction: 0.0,
+            elements: 0,
+            equal: 0,
+            cosine_sum: 0.0,
+        }
+    }
+
+    fn take_in(&mut self, a: &Tensor, b: &Tensor) {
+        let (Some(a), Some(b)) = (wide(a), wide(b)) else {
+            self.incomparable += 1;
+            return;
+        };
+        if a.shape() != b.shape() {
+            self.incomparable += 1;
+            return;
+        }
+        let (mut aa, mut bb, mut ab) = (0.0, 0.0, 0.0);
+        for (&x, &y) in a.iter().zip(&b) {
+            let difference = x - y;
+            aa += x * x;
+            bb += y * y;
+            ab += x * y;
+            self.error_power += if x == y { 0.0 } else { difference * difference };
+            if x != y {
+                self.max_abs_error = larger(self.max_abs_error, difference.abs());
+            }
+            self.equal += usize::from(x == y);
+        }
+        self.elements += a.len();
+        self.signal_power += aa;
+        self.cosine_sum += if aa == 0.0 && bb == 0.0 { 1.0 } else if aa == 0.0 || bb == 0.0 { 0.0 } else { ab / (aa * bb).sqrt() };
+        self.samples += 1;
+    }
+
+    fn close(&mut self) {
+        self.mean_cosine = self.cosine_sum / self.samples.max(1) as f64;
+        self.equal_fraction = self.equal as f64 / self.elements.max(1) as f64;
+    }
+}
+
+/// SQNR in dB over several outputs together.
+pub fn total_sqnr_db(outputs: &[OutputComparison]) -> f64 {
+    let signal = outputs.iter().map(|o| o.signal_power).sum();
+    sqnr_db(signal, outputs.iter().map(|o| o.error_power).sum())
+}
+
+/// The larger number; NaN if either is, where `f64::max` would hide it.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+fn sqnr_db(signal: f64, error: f64) -> f64 {
+    if error == 0.0 { f64::INFINITY } else { 10.0 * (signal / error).log10() }
+}
+
+/// Runs both models on the samples `indices` and compares what they observe, value by value in
+/// order. Both sessions should observe the graph's outputs.
+pub fn compare(
+    a: &dyn Engine,
+    b: &dyn Engine,
+    data: &CalibSet,
+    indices: &[usize],
+    progress: &dyn Fn(Progress),
+) -> Result<Vec<OutputComparison>, CalibError> {
+    let mut outputs: Vec<OutputComparison> = a.values().iter().map(|name| OutputComparison::new(name)).collect();
+    for_each_batch(&[a, b], data, indices, progress, &mut |runs| {
+        for run in &runs {
+            let [a, b] = run.values.as_slice() else { continue };
+            for ((output, x), y) in outputs.iter_mut().zip(a).zip(b) {
+                output.take_in(x, y);
+            }
+        }
+        Ok(())
+    })?;
+    outputs.iter_mut().for_each(OutputComparison::close);
+    Ok(outputs)
+}
+
+/// Any tensor as 64-bit floats; 64-bit integers beyond 2^53 are rounded.
+fn wide(tensor: &Tensor) -> Option<ArrayD<f64>> {
+    Some(match tensor {
+        Tensor::F32(a) => a.mapv(f64::from),
+        Tensor::F64(a) => a.clone(),
+        Tensor::F16(a) => a.mapv(f64::from),
+        Tensor::I64(a) => a.mapv(|x| x as f64),
+        Tensor::U64(a) => a.mapv(|x| x as f64),
+        Tensor::I32(a) => a.mapv(f64::from),
+        Tensor::U32(a) => a.mapv(f64::from),
+        Tensor::I16(a) => a.mapv(f64::from),
+        Tensor::U16(a) => a.mapv(f64::from),
+        Tensor::I8(a) => a.mapv(f64::from),
+        Tensor::U8(a) => a.mapv(f64::from),
+        Tensor::Bool(a) => a.mapv(|x| if x { 1.0 } else { 0.0 }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+
+    fn compared(pairs: &[(Tensor, Tensor)]) -> OutputComparison {
+        let mut output = OutputComparison::new("y");
+        pairs.iter().for_each(|(a, b)| output.take_in(a, b));
+        output.close();
+        output
+    }
+
+    fn floats(values: [f32; 2]) -> Tensor {
+        Tensor::F32(array![values[0], values[1]].into_dyn())
+    }
+
+    #[test]
+    fn powers_and_cosine_are_those_of_the_definition() {
+        let output = compared(&[(floats([3.0, 4.0]), floats([3.0, 3.0])), (floats([1.0, 0.0]), floats([0.0, 1.0]))]);
+        assert_eq!((output.signal_power, output.error_power, output.max_abs_error), (26.0, 3.0, 1.0));
+        let cosine = (9.0 + 12.0) / (25.0_f64 * 18.0).sqrt();
+        assert!((output.mean_cosine - cosine / 2.0).abs() < 1e-12);
+        assert_eq!(output.equal_fraction, 0.25);
+        assert!((output.sqnr_db() - 10.0 * (26.0_f64 / 3.0).log10()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn equal_outputs_have_infinite_sqnr() {
+        let output = compared(&[(floats([0.0, 0.0]), floats([0.0, 0.0]))]);
+        assert_eq!((output.sqnr_db(), output.mean_cosine), (f64::INFINITY, 1.0));
+    }
+
+    #[test]
+    fn nan_and_other_shapes_do_not_look_like_agreement() {
+        let output = compared(&[(floats([1.0, 1.0]), floats([1.0, f32::NAN]))]);
+        assert!(output.max_abs_error.is_nan() && output.error_power.is_nan());
+        let output = compared(&[(floats([1.0, 1.0]), Tensor::F32(array![1.0].into_dyn()))]);
+        assert_eq!((output.samples, output.incomparable), (0, 1));
+    }
+}
