@@ -12,7 +12,7 @@ use crate::check::{WireError, check};
 use crate::fields::MODEL_PROTO;
 use crate::map_file::map_file;
 use crate::onnx::{GraphProto, ModelProto};
-use crate::wire::{Cursor, WireType};
+use crate::wire::first_varint;
 
 /// A model that could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -82,8 +82,10 @@ impl ReadError {
 /// The file must not be truncated or changed as long as the model, or any `raw_data` taken
 /// from it, is alive: write to a new file and rename it. External data are not read.
 ///
-/// Decoding takes memory for everything but `raw_data`, at most some hundred times the size
-/// of it; input that would take more (many empty messages) is refused.
+/// Decoding takes memory for everything but `raw_data`: messages and elements of at most
+/// 64 MiB + 32 x the bytes of the input that are not `raw_data`, in vectors that grow by
+/// doubling. Input that would take more, such as millions of empty nodes, is refused before
+/// anything is decoded.
 ///
 /// # Errors
 /// A file that cannot be read, is empty, is no ONNX model, is newer than [`IR_VERSION`],
@@ -134,11 +136,5 @@ fn refuse_newer(ir_version: Option<i64>) -> Result<(), ReadProblem> {
 
 /// The field `ir_version`, read without decoding: a newer model may hold anything else.
 fn stated_ir_version(bytes: &[u8]) -> Option<i64> {
-    let mut cursor = Cursor::new(bytes);
-    loop {
-        match cursor.key(bytes.len()).ok()? {
-            (1, WireType::Varint) => return cursor.varint(bytes.len()).ok()?.try_into().ok(),
-            (_, wire_type) => cursor.skip(wire_type, bytes.len()).ok()?,
-        }
-    }
+    first_varint(bytes, 1)?.try_into().ok()
 }

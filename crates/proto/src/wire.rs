@@ -165,3 +165,15 @@ impl<'a> Cursor<'a> {
 pub(crate) fn count_varints(packed: &[u8]) -> usize {
     packed.iter().filter(|&&byte| byte < 0x80).count()
 }
+
+/// The first value of a field of the outermost message that is written as a varint.
+pub(crate) fn first_varint(bytes: &[u8], number: u32) -> Option<u64> {
+    let mut cursor = Cursor::new(bytes);
+    loop {
+        let (found, wire_type) = cursor.key(bytes.len()).ok()?;
+        if found == number && wire_type == WireType::Varint {
+            return cursor.varint(bytes.len()).ok();
+        }
+        cursor.skip(wire_type, bytes.len()).ok()?;
+    }
+}
