@@ -5,8 +5,10 @@
 //! Replacing column `slot` of `B` by `v` turns `B^-1` into `E B^-1` with `E` the
 //! identity but for column `slot`; with `y = B^-1 v` that is the rank-one update
 //!
-//!     row = B^-1[slot, :] / y[slot]
-//!     B^-1 -= y row,   B^-1[slot, :] = row
+//! ```text
+//! row = B^-1[slot, :] / y[slot]
+//! B^-1 -= y row,   B^-1[slot, :] = row
+//! ```
 //!
 //! # Cost
 //!

@@ -1,1 +1,77 @@
+use super::*;
+use crate::grid::Grid;
+use crate::spec::{Granularity, QuantSpec};
+use crate::testing::{gaussian_rows, gaussian_weights};
+use ndarray::{Array2, concatenate};
 
+fn spec(bits: u32) -> QuantSpec {
+    let grid = Grid::mid_rise(bits).unwrap();
+    QuantSpec::new(grid, Granularity::Channel, ScaleRule::Max).unwrap()
+}
+
+fn stats(rows: &Array2<f32>) -> [GramStats; 1] {
+    [GramStats::from_rows(rows.view()).unwrap()]
+}
+
+#[test]
+fn fresh_data_off_the_span_send_the_walk_home() {
+    let weights = gaussian_weights(1, 64, 8, 1);
+    let seen = stats(&gaussian_rows(8, 64, 2));
+    let fresh = stats(&gaussian_rows(64, 64, 3));
+    let problem = LayerProblem::new(weights.view(), Some(&seen), spec(4)).unwrap();
+    let (solution, verdict) = auto(&Method::ALL, &problem, &fresh).unwrap();
+    assert_eq!(verdict.winner().method, Method::Msq, "{verdict:?}");
+    assert_eq!(verdict.candidates.len(), 5);
+    let error = relative_error(weights.view(), solution.dequantize().view(), &fresh).unwrap();
+    assert_eq!(verdict.winner().outcome, Outcome::HeldOutError(error));
+    for candidate in &verdict.candidates {
+        assert!(matches!(candidate.outcome, Outcome::HeldOutError(other) if other >= error));
+    }
+}
+
+#[test]
+fn fresh_data_in_the_span_keep_the_walk() {
+    let weights = gaussian_weights(1, 64, 8, 1);
+    let rows = gaussian_rows(8, 64, 2);
+    let fresh = stats(&gaussian_rows(20, 8, 4).dot(&rows));
+    let seen = stats(&rows);
+    let problem = LayerProblem::new(weights.view(), Some(&seen), spec(2)).unwrap();
+    let (_, verdict) = auto(&Method::ALL, &problem, &fresh).unwrap();
+    assert!(verdict.winner().method.walks(), "{verdict:?}");
+}
+
+#[test]
+fn without_a_kernel_walks_are_not_run() {
+    let weights = gaussian_weights(1, 16, 4, 1);
+    let rows = stats(&gaussian_rows(200, 16, 2));
+    let problem = LayerProblem::new(weights.view(), Some(&rows), spec(3)).unwrap();
+    let (_, verdict) = auto(&Method::ALL, &problem, &rows).unwrap();
+    assert_eq!(verdict.winner().method, Method::Msq);
+    for candidate in &verdict.candidates[2..] {
+        assert_eq!(candidate.outcome, Outcome::SameAsRounding);
+    }
+}
+
+#[test]
+fn expensive_walks_must_win_on_a_few_neurons_first() {
+    let weights = gaussian_weights(1, 1200, 40, 1);
+    let seen = stats(&gaussian_rows(260, 1200, 2));
+    let fresh = stats(&gaussian_rows(30, 1200, 3));
+    let problem = LayerProblem::new(weights.view(), Some(&seen), spec(4)).unwrap();
+    let (_, verdict) = auto(&[Method::Msq, Method::CellWalk], &problem, &fresh).unwrap();
+    assert!(matches!(verdict.candidates[2].outcome, Outcome::ScreenedOut { .. }), "{verdict:?}");
+}
+
+#[test]
+fn missing_candidates_statistics_and_groups_are_errors() {
+    let weights = gaussian_weights(1, 16, 4, 1);
+    let rows = stats(&gaussian_rows(8, 16, 2));
+    let problem = LayerProblem::new(weights.view(), Some(&rows), spec(3)).unwrap();
+    assert!(matches!(auto(&[], &problem, &rows), Err(QuantError::NoCandidates)));
+    assert!(auto(&[Method::Msq], &problem, &[]).is_err());
+    let blind = LayerProblem::new(weights.view(), None, spec(3)).unwrap();
+    assert!(auto(&[Method::CellWalk], &blind, &rows).is_err());
+    let twice = concatenate![Axis(0), weights, weights];
+    assert!(relative_error(twice.view(), twice.view(), &rows).is_err());
+    assert!(relative_error(weights.view(), twice.view(), &rows).is_err());
+}

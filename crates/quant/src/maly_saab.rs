@@ -24,7 +24,9 @@
 //!
 //! With `I` the unsaturated weights, `|I| <= rank(X)`:
 //!
-//!     |X w - X q| <= sigma_max(X_I) * sqrt(|I|) * step / 2
+//! ```text
+//! |X w - X q| <= sigma_max(X_I) * sqrt(|I|) * step / 2
+//! ```
 //!
 //! For Gaussian data the relative error falls like sqrt(m log N / N) with N
 //! inputs and m rows, with `Saturation::Min` like m / N.
@@ -52,6 +54,9 @@ use crate::scale::ScaleTable;
 use crate::solution::{LayerSolution, Note};
 use crate::spec::{Granularity, ScaleRule};
 use crate::walk::Walls;
+
+/// Keeps the least-norm solution inside the walls after `f32` has rounded them.
+const ROOM: f64 = 1.0 + 4.0 * f32::EPSILON as f64;
 
 pub(crate) fn solve(
     problem: &LayerProblem<'_>,
@@ -101,7 +106,7 @@ fn saturate_least(
             _ => *factor,
         };
         let blocks = table.blocks(g, m);
-        let shrink = |affine: Affine| Affine::at_least(factor * f64::from(affine.scale()), affine.zero_point());
+        let shrink = |affine: Affine| Affine::at_least(factor * ROOM * f64::from(affine.scale()), affine.zero_point());
         blocks.into_iter().map(shrink).collect()
     };
     let columns: Vec<Vec<Affine>> = least.iter().enumerate().map(shrunk).collect();

@@ -40,3 +40,7 @@ pub(crate) fn solve_in(
         Method::CellWalk => cell_walk::solve(problem, kernels),
     }
 }
+
+#[cfg(test)]
+#[path = "solve_tests.rs"]
+mod tests;

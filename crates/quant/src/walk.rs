@@ -5,7 +5,9 @@
 //! Given the data `X` (n x K), one neuron `w` and a box `lower <= w <= upper`,
 //! find `z` with
 //!
-//!     X z = X w,    lower <= z <= upper,    z_i on a wall for all but at most rank(X) indices
+//! ```text
+//! X z = X w,    lower <= z <= upper,    z_i on a wall for all but at most rank(X) indices
+//! ```
 //!
 //! With walls at the two ends of the grid this is the pre-processing of Maly and
 //! Saab; with walls at the two levels next to each weight it is the cell walk.
