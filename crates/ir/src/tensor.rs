@@ -192,12 +192,24 @@ pub fn from_codes(dtype: DataType, dims: &[usize], codes: impl IntoIterator<Item
     from_raw(dtype, dims, raw)
 }
 
+/// Whether the tensor is of a type that stores codes: 8, 4 or 2 bits, signed or unsigned.
+pub fn holds_codes(tensor: &TensorProto) -> bool {
+    data_type(tensor).is_ok_and(|dtype| is_signed(dtype) || is_unsigned(dtype))
+}
+
+fn is_signed(dtype: DataType) -> bool {
+    matches!(dtype, DataType::Int8 | DataType::Int4 | DataType::Int2)
+}
+
+fn is_unsigned(dtype: DataType) -> bool {
+    matches!(dtype, DataType::Uint8 | DataType::Uint4 | DataType::Uint2)
+}
+
 /// The integer codes of a tensor that [`from_codes`] can make.
 pub fn to_codes(tensor: &TensorProto) -> Result<Vec<i16>, TensorError> {
     let dtype = data_type(tensor)?;
-    let signed = matches!(dtype, DataType::Int8 | DataType::Int4 | DataType::Int2);
-    let unsigned = matches!(dtype, DataType::Uint8 | DataType::Uint4 | DataType::Uint2);
-    let Some(bits) = data_type_bits(dtype).filter(|_| signed || unsigned) else {
+    let signed = is_signed(dtype);
+    let Some(bits) = data_type_bits(dtype).filter(|_| holds_codes(tensor)) else {
         return Err(TensorError::new(tensor.name(), format!("{} holds no quantized codes", dtype.as_str_name())));
     };
     let (raw, count) = (to_raw(tensor)?, element_count(tensor)?);

@@ -1,1 +1,35 @@
-//! The pipeline: configuration, plan, run, report.
+//! Makes an ONNX model smaller: float model and calibration samples in, quantized model and report out.
+//!
+//! [`quantize`] is the whole job; [`Plan::new`] says what it would do; [`compare()`] measures two models
+//! against each other. The steps stand in the order of the pipeline:
+//!
+//! ```text
+//! load -> plan -> calibration -> solve -> write -> report
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod calibration;
+mod compare;
+mod config;
+mod error;
+mod load;
+mod paths;
+mod pipeline;
+mod plan;
+mod progress;
+mod report;
+mod solve;
+mod write;
+
+pub use compare::compare;
+pub use config::{Config, DEFAULT_OPSET_MAX, DataConfig, MethodChoice};
+pub use error::Error;
+pub use load::{Prepared, prepare, read};
+pub use onnxquant_calib as calib;
+pub use onnxquant_ir::PendingFile;
+pub use onnxquant_quant as quant;
+pub use pipeline::quantize;
+pub use plan::{Plan, PlannedLayer, SkippedLayer};
+pub use progress::{Phase, Progress, silent};
+pub use report::{HeldOut, LayerReport, OutputReport, Report};

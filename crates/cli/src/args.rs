@@ -1,0 +1,339 @@
+//! Words and flags of the command line.
+
+use std::num::NonZero;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use onnxquant::calib::{ChannelOrder, DataOptions, ImageLayout, ImageOptions};
+use onnxquant::quant::{Granularity, Method, Saturation, ScaleRule, Symmetry};
+use onnxquant::{Config, DEFAULT_OPSET_MAX, DataConfig, MethodChoice};
+
+const EXAMPLES: &str = "\
+Examples:
+  onnxquant model.onnx small.onnx --calib samples/
+  onnxquant model.onnx small.onnx --calib samples/ --scheme w4 --granularity block:32
+  onnxquant model.onnx small.onnx --calib photos/ --image-preset imagenet
+  onnxquant model.onnx small.onnx --method msq --weights-only
+  onnxquant inspect model.onnx
+  onnxquant compare model.onnx small.onnx --data samples/
+
+Exit codes: 0 done, 2 bad input or usage, 3 a defect of this program.";
+
+/// Makes ONNX models smaller and faster before they are served.
+#[derive(Debug, Parser)]
+#[command(name = "onnxquant", version, about, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) quantize: QuantizeArgs,
+
+    /// Worker threads; by default one for each core. The result does not depend on it.
+    #[arg(long, global = true, value_name = "N")]
+    pub(crate) threads: Option<NonZero<usize>>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Lists every candidate layer: operator, shape, parameters, what would be done or why not.
+    Inspect(InspectArgs),
+    /// Compares the outputs of two models on data.
+    Compare(CompareArgs),
+    /// Prints a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QuantizeArgs {
+    /// The float model; it is never changed.
+    #[arg(value_name = "IN", required = true)]
+    pub(crate) input: Option<PathBuf>,
+
+    /// Where the quantized model appears, whole or not at all.
+    #[arg(value_name = "OUT", required = true)]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Calibration samples: a folder or a file of .npz, .npy, ONNX test data sets or pictures.
+    #[arg(long, value_name = "PATH", required_unless_present = "weights_only")]
+    pub(crate) calib: Option<PathBuf>,
+
+    /// Quantize without calibration data (plain rounding).
+    #[arg(long, conflicts_with = "calib")]
+    pub(crate) weights_only: bool,
+
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+
+    /// Write the full report as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+
+    /// Print nothing but errors.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The model.
+    pub(crate) model: PathBuf,
+
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The reference.
+    pub(crate) first: PathBuf,
+
+    /// The model to compare with it.
+    pub(crate) second: PathBuf,
+
+    /// Samples: whatever --calib takes.
+    #[arg(long = "data", value_name = "PATH")]
+    pub(crate) path: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How layers are quantized.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Quantization")]
+pub(crate) struct SettingsArgs {
+    /// How weights become codes; `auto` lets held-out samples choose, layer by layer.
+    #[arg(long, value_enum, default_value_t = MethodName::Auto)]
+    method: MethodName,
+
+    /// Where the walk of `maly-saab` saturates: at the largest weight, or at the smallest value possible.
+    #[arg(long, value_enum, default_value_t = SaturationName::Max)]
+    saturation: SaturationName,
+
+    /// Bits a weight.
+    #[arg(long, value_enum, default_value_t = Scheme::W8)]
+    scheme: Scheme,
+
+    /// Bits a weight, 1 to 8; instead of --scheme.
+    #[arg(long, value_name = "N", conflicts_with = "scheme", value_parser = clap::value_parser!(u32).range(1..=8))]
+    bits: Option<u32>,
+
+    /// Which weights share a scale: `tensor`, `channel` or `block:N`.
+    #[arg(long, default_value = "channel", value_parser = parse_granularity)]
+    granularity: Granularity,
+
+    /// Zero points are 0 (default).
+    #[arg(long, overrides_with = "asymmetric")]
+    symmetric: bool,
+
+    /// Zero points are chosen for each scale.
+    #[arg(long, overrides_with = "symmetric")]
+    asymmetric: bool,
+
+    /// How scales are chosen; by default as suits the method.
+    #[arg(long, value_enum, value_name = "RULE")]
+    scale: Option<ScaleName>,
+
+    /// Quantize only layers whose name matches; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+
+    /// Leave layers whose name matches in float; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+
+    /// Never raise the model's opset above this.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_OPSET_MAX)]
+    opset_max: i64,
+
+    /// Keep weights in a file beside the model (OUT.data); automatic above 2 GB.
+    #[arg(long)]
+    external_data: bool,
+
+    /// Memory for the statistics of the layers that are solved together, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    memory_limit: u64,
+}
+
+/// How samples are read.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Samples")]
+pub(crate) struct DataArgs {
+    /// Use this many samples, evenly spaced over the sorted files.
+    #[arg(long, value_name = "N")]
+    samples: Option<NonZero<usize>>,
+
+    /// Preprocessing of pictures as a whole; the other options change parts of it.
+    #[arg(long, value_enum)]
+    image_preset: Option<ImagePreset>,
+
+    /// Height and width of pictures, for example 224 or 480x640; by default the input's.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    image_size: Option<(u32, u32)>,
+
+    /// Subtracted from pixel values of 0..1, by channel.
+    #[arg(long, value_name = "A,B,C", value_parser = parse_triple)]
+    mean: Option<[f32; 3]>,
+
+    /// Divides pixel values after --mean, by channel.
+    #[arg(long, value_name = "A,B,C", value_parser = parse_triple)]
+    std: Option<[f32; 3]>,
+
+    /// Axis order of pictures; by default found from the input's shape.
+    #[arg(long, value_enum)]
+    layout: Option<LayoutName>,
+
+    /// Channel order of pictures.
+    #[arg(long, value_enum)]
+    channel_order: Option<OrderName>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum MethodName {
+    Auto,
+    Msq,
+    MalySaab,
+    CellWalk,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SaturationName {
+    Max,
+    Min,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Scheme {
+    W8,
+    W4,
+    W3,
+    W2,
+    W1,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ScaleName {
+    Max,
+    LeastSquares,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ImagePreset {
+    Imagenet,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LayoutName {
+    Nchw,
+    Nhwc,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OrderName {
+    Rgb,
+    Bgr,
+}
+
+impl SettingsArgs {
+    pub(crate) fn config(&self) -> Config {
+        let saturation = match self.saturation {
+            SaturationName::Max => Saturation::Max,
+            SaturationName::Min => Saturation::Min,
+        };
+        Config {
+            method: match self.method {
+                MethodName::Auto => MethodChoice::Auto,
+                MethodName::Msq => MethodChoice::Fixed(Method::Msq),
+                MethodName::MalySaab => MethodChoice::Fixed(Method::MalySaab { saturation }),
+                MethodName::CellWalk => MethodChoice::Fixed(Method::CellWalk),
+            },
+            bits: self.bits.unwrap_or(match self.scheme {
+                Scheme::W8 => 8,
+                Scheme::W4 => 4,
+                Scheme::W3 => 3,
+                Scheme::W2 => 2,
+                Scheme::W1 => 1,
+            }),
+            granularity: self.granularity,
+            symmetry: if self.asymmetric { Symmetry::Asymmetric } else { Symmetry::Symmetric },
+            scale_rule: self.scale.map(|rule| match rule {
+                ScaleName::Max => ScaleRule::Max,
+                ScaleName::LeastSquares => ScaleRule::LeastSquares,
+            }),
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            opset_max: self.opset_max,
+            external_data: self.external_data,
+            memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),
+        }
+    }
+}
+
+impl DataArgs {
+    pub(crate) fn config(&self, path: PathBuf) -> DataConfig {
+        let preset = match self.image_preset {
+            Some(ImagePreset::Imagenet) => ImageOptions::imagenet(),
+            None => ImageOptions::default(),
+        };
+        let image = ImageOptions {
+            size: self.image_size.or(preset.size),
+            mean: self.mean.unwrap_or(preset.mean),
+            std: self.std.unwrap_or(preset.std),
+            layout: self.layout.map(|layout| match layout {
+                LayoutName::Nchw => ImageLayout::Nchw,
+                LayoutName::Nhwc => ImageLayout::Nhwc,
+            }),
+            channel_order: match self.channel_order {
+                Some(OrderName::Bgr) => ChannelOrder::Bgr,
+                Some(OrderName::Rgb) => ChannelOrder::Rgb,
+                None => preset.channel_order,
+            },
+            ..preset
+        };
+        let options = DataOptions { samples: self.samples.map(NonZero::get), image, ..DataOptions::default() };
+        DataConfig { path, options }
+    }
+}
+
+fn parse_granularity(text: &str) -> Result<Granularity, String> {
+    match (text, text.strip_prefix("block:").map(str::parse)) {
+        ("tensor", _) => Ok(Granularity::Tensor),
+        ("channel", _) => Ok(Granularity::Channel),
+        (_, Some(Ok(size))) if size >= 2 => Ok(Granularity::Block(size)),
+        _ => Err("expected `tensor`, `channel` or `block:N` with N >= 2".to_owned()),
+    }
+}
+
+fn parse_size(text: &str) -> Result<(u32, u32), String> {
+    let number = |text: &str| text.parse::<u32>().ok().filter(|&n| n > 0);
+    let size = match text.split_once('x') {
+        Some((height, width)) => number(height).zip(number(width)),
+        None => number(text).map(|side| (side, side)),
+    };
+    size.ok_or_else(|| "expected a number of pixels, or height x width, for example 480x640".to_owned())
+}
+
+fn parse_triple(text: &str) -> Result<[f32; 3], String> {
+    let numbers = text.split(',').map(|part| part.trim().parse::<f32>().ok()).collect::<Option<Vec<_>>>();
+    match numbers.as_deref() {
+        Some([one]) => Ok([*one; 3]),
+        Some([a, b, c]) => Ok([*a, *b, *c]),
+        _ => Err("expected one number or three separated by commas".to_owned()),
+    }
+}

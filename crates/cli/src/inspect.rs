@@ -1,0 +1,67 @@
+//! `onnxquant inspect`: every candidate layer and what would be done with it.
+
+use onnxquant::quant::Granularity;
+use onnxquant::{Plan, PlannedLayer, SkippedLayer};
+use serde_json::{Value, json};
+
+use crate::args::InspectArgs;
+use crate::table::{shape, table};
+
+pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
+    let mut model = onnxquant::read(&args.model)?;
+    onnxquant::prepare(&mut model)?;
+    let config = args.settings.config();
+    config.check()?;
+    let plan = Plan::new(&model, &config)?;
+    if args.json {
+        println!("{:#}", as_json(&plan, config.bits));
+    } else {
+        print!("{}", as_table(&plan, config.bits));
+    }
+    Ok(())
+}
+
+fn as_table(plan: &Plan, bits: u32) -> String {
+    let head = ["layer", "operator", "shape", "weights", "what would be done"].map(str::to_owned).to_vec();
+    let layer = |layer: &PlannedLayer| {
+        let dims = layer.site.view.weight_shape();
+        let done = format!("{bits} bits {}, stored as {}", granularity(layer.granularity), plan.storage.as_str_name());
+        vec![layer.label.clone(), layer.op_type.clone(), shape(&dims), layer.site.parameters().to_string(), done]
+    };
+    let skipped = |layer: &SkippedLayer| {
+        let dims = layer.weight_shape.as_deref();
+        let weights = dims.map_or(0, |dims| dims.iter().product::<usize>());
+        let reason = format!("float: {}", layer.reason);
+        vec![layer.label.clone(), layer.op_type.clone(), dims.map_or("-".to_owned(), shape), weights.to_string(), reason]
+    };
+    let rows = std::iter::once(head).chain(plan.layers.iter().map(layer)).chain(plan.skipped.iter().map(skipped));
+    let counts = format!("{} layers to quantize, {} left in float, opset {}\n", plan.layers.len(), plan.skipped.len(), plan.opset);
+    table(&rows.collect::<Vec<_>>()) + &counts
+}
+
+fn as_json(plan: &Plan, bits: u32) -> Value {
+    let layer = |layer: &PlannedLayer| {
+        json!({
+            "label": layer.label,
+            "op_type": layer.op_type,
+            "weight_shape": layer.site.view.weight_shape(),
+            "parameters": layer.site.parameters(),
+            "bits": bits,
+            "granularity": layer.granularity,
+            "storage": plan.storage.as_str_name(),
+        })
+    };
+    json!({
+        "layers": plan.layers.iter().map(layer).collect::<Vec<_>>(),
+        "skipped": plan.skipped,
+        "opset": plan.opset,
+    })
+}
+
+fn granularity(granularity: Granularity) -> String {
+    match granularity {
+        Granularity::Tensor => "per tensor".to_owned(),
+        Granularity::Channel => "per channel".to_owned(),
+        Granularity::Block(size) => format!("in blocks of {size}"),
+    }
+}

@@ -1,0 +1,110 @@
+//! The main command: quantize, print the summary, write the report.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use onnxquant::quant::Granularity;
+use onnxquant::{LayerReport, Report};
+
+use crate::args::QuantizeArgs;
+use crate::bars::Bars;
+use crate::table::{bytes, decibels, short, table};
+
+/// Layers listed in the summary.
+const WORST_SHOWN: usize = 5;
+
+pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
+    let (Some(input), Some(output)) = (&args.input, &args.output) else {
+        bail!("IN and OUT are needed");
+    };
+    if let Some(report) = &args.report {
+        check_report_path(report)?;
+    }
+    let data = args.calib.clone().map(|path| args.data.config(path));
+    let bars = Bars::new(args.quiet);
+    let progress = |phase, done, total| bars.report(phase, done, total);
+    let report = onnxquant::quantize(input, output, data.as_ref(), &args.settings.config(), &progress)?;
+    if let Some(path) = &args.report {
+        write_report(path, &report)?;
+    }
+    if !args.quiet {
+        print!("{}", summary(&report));
+    }
+    Ok(())
+}
+
+fn check_report_path(path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() || !folder.is_dir() {
+        bail!("cannot write `{}`: it is a folder, or its folder does not exist", path.display());
+    }
+    Ok(())
+}
+
+fn write_report(path: &Path, report: &Report) -> anyhow::Result<()> {
+    let write = || -> anyhow::Result<()> {
+        let mut file = onnxquant::PendingFile::create(path)?;
+        serde_json::to_writer_pretty(file.file(), report)?;
+        file.file().write_all(b"\n")?;
+        Ok(file.commit()?)
+    };
+    write().with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+fn summary(report: &Report) -> String {
+    let parameters = report.layers.iter().map(|layer| layer.parameters).sum::<usize>();
+    let mut text = format!(
+        "{} layers quantized to {} bits {}, {} left in float; {parameters} weights\n",
+        report.layers.len(),
+        report.settings.bits,
+        match report.settings.granularity {
+            Granularity::Tensor => "per tensor".to_owned(),
+            Granularity::Channel => "per channel".to_owned(),
+            Granularity::Block(size) => format!("in blocks of {size}"),
+        },
+        report.skipped.len(),
+    );
+    text += &worst_layers(&report.layers);
+    text += &skipped(report);
+    let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
+    let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
+    text += &format!("size    {before} -> {after} ({:.1} %), opset {}\n", 100.0 * ratio, report.opset);
+    if let Some(held_out) = &report.held_out {
+        let among = if held_out.shared { "also used for calibration" } else { "held out" };
+        let samples = held_out.held_out_samples;
+        text += &format!("output  SQNR {} on {samples} samples {among}\n", decibels(held_out.sqnr_db));
+    }
+    text
+}
+
+/// The layers with the largest error, worst first.
+fn worst_layers(layers: &[LayerReport]) -> String {
+    let error = |layer: &LayerReport| layer.held_out_error.or(layer.certificate.achieved);
+    let mut ranked = layers.iter().filter_map(|layer| Some((error(layer)?, layer))).collect::<Vec<_>>();
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+    if ranked.is_empty() {
+        return String::new();
+    }
+    let head = ["worst layers", "operator", "weights", "method", "error", "bound"].map(str::to_owned).to_vec();
+    let row = |(error, layer): &(f64, &LayerReport)| {
+        let bound = layer.certificate.bound.map_or("-".to_owned(), short);
+        let method = layer.method.to_string();
+        vec![layer.label.clone(), layer.op_type.clone(), layer.parameters.to_string(), method, short(*error), bound]
+    };
+    let rows = std::iter::once(head).chain(ranked.iter().take(WORST_SHOWN).map(row)).collect::<Vec<_>>();
+    table(&rows)
+}
+
+/// Why layers stayed in float, each reason with a count.
+fn skipped(report: &Report) -> String {
+    let mut reasons: Vec<(String, usize)> = Vec::new();
+    for layer in &report.skipped {
+        let reason = layer.reason.to_string();
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => reasons.push((reason, 1)),
+        }
+    }
+    reasons.into_iter().map(|(reason, count)| format!("float   {count} layers: {reason}\n")).collect()
+}

@@ -1,0 +1,113 @@
+//! Calibration samples, and the statistics of layer inputs over them.
+
+use onnxquant_calib::{CalibSet, InputSpec, Session, Split, StatKind, StatRequest, collect, gram_bytes, inline_functions};
+use onnxquant_ir::Model;
+use onnxquant_quant::{ConvGeometry, GramStats, MatrixView};
+
+use crate::config::DataConfig;
+use crate::error::Error;
+use crate::plan::PlannedLayer;
+use crate::progress::{Phase, Progress};
+
+/// The samples, divided into those to calibrate with and those held out.
+#[derive(Debug)]
+pub(crate) struct Calibration {
+    pub(crate) data: CalibSet,
+    pub(crate) split: Split,
+}
+
+/// Statistics of one stage: by request, by group.
+pub(crate) struct StageStats {
+    requests: Vec<StatRequest>,
+    calibration: Vec<Vec<GramStats>>,
+    held_out: Option<Vec<Vec<GramStats>>>,
+}
+
+/// Calibration and, where wanted, held-out statistics of one layer, by group.
+pub(crate) struct LayerStats<'a> {
+    pub(crate) calibration: &'a [GramStats],
+    pub(crate) held_out: Option<&'a [GramStats]>,
+}
+
+impl Calibration {
+    pub(crate) fn open(model: &Model, config: &DataConfig) -> Result<Self, Error> {
+        let inputs = InputSpec::from_graph(&model.to_proto().graph.unwrap_or_default(), model.ir_version())?;
+        let data = CalibSet::open(&config.path, &inputs, &config.options)?;
+        let split = data.split();
+        Ok(Self { data, split })
+    }
+
+    /// An engine that runs `model` and observes `values`.
+    pub(crate) fn session(&self, model: &Model, values: &[String]) -> Result<Session, Error> {
+        let proto = inline_functions(&model.to_proto())?;
+        Ok(Session::new(&proto, values, &self.data)?)
+    }
+
+    /// Runs the samples and gathers what the layers of one stage need.
+    pub(crate) fn statistics(
+        &self,
+        model: &Model,
+        layers: &[PlannedLayer],
+        held_out: bool,
+        progress: Progress<'_>,
+    ) -> Result<StageStats, Error> {
+        let mut requests = Vec::new();
+        for layer in layers {
+            let request = request(model, layer);
+            if !requests.contains(&request) {
+                requests.push(request);
+            }
+        }
+        let mut values = requests.iter().map(|request| request.value.clone()).collect::<Vec<_>>();
+        values.dedup();
+        let session = self.session(model, &values)?;
+        let run = |samples: &[usize]| {
+            let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
+            collect(&session, &self.data, samples, &requests, &report)
+        };
+        let calibration = run(&self.split.calibration)?;
+        let held_out = held_out.then(|| run(&self.split.held_out)).transpose()?;
+        Ok(StageStats { requests, calibration, held_out })
+    }
+}
+
+impl StageStats {
+    pub(crate) fn of(&self, model: &Model, layer: &PlannedLayer) -> Option<LayerStats<'_>> {
+        let request = request(model, layer);
+        let index = self.requests.iter().position(|found| *found == request)?;
+        let held_out = self.held_out.as_ref().map(|stats| stats[index].as_slice());
+        Some(LayerStats { calibration: &self.calibration[index], held_out })
+    }
+}
+
+/// Splits `layers` into runs whose statistics fit `limit_bytes`; a layer too large alone stands alone.
+pub(crate) fn stages(model: &Model, layers: &[PlannedLayer], limit_bytes: u64) -> Vec<std::ops::Range<usize>> {
+    let mut stages = Vec::new();
+    let mut start = 0;
+    let mut requests: Vec<StatRequest> = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        let request = request(model, layer);
+        if requests.contains(&request) {
+            continue;
+        }
+        requests.push(request.clone());
+        if gram_bytes(&requests) > limit_bytes && start < index {
+            stages.push(start..index);
+            start = index;
+            requests = vec![request];
+        }
+    }
+    if start < layers.len() {
+        stages.push(start..layers.len());
+    }
+    stages
+}
+
+/// What a layer wants to know of its input; layers that read one value alike get equal requests.
+fn request(model: &Model, layer: &PlannedLayer) -> StatRequest {
+    let view = match &layer.site.view {
+        MatrixView::Dense { inputs, .. } => MatrixView::Dense { inputs: *inputs, outputs: 1, transposed: false },
+        MatrixView::Conv(conv) => MatrixView::Conv(ConvGeometry { out_channels: conv.groups, ..conv.clone() }),
+    };
+    StatRequest { value: model.graph().value(layer.site.input).name().to_owned(), view, kind: StatKind::Gram }
+}

@@ -1,0 +1,150 @@
+//! What the user asks for.
+
+use std::path::PathBuf;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use onnxquant_calib::DataOptions;
+use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_quant::{Granularity, Grid, Method, QuantError, QuantSpec, ScaleRule, Symmetry};
+use serde::{Serialize, Serializer};
+
+use crate::error::Error;
+
+/// Highest opset that is written unless the settings allow more: INT2 needs it.
+pub const DEFAULT_OPSET_MAX: i64 = 25;
+
+/// How layers are quantized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MethodChoice {
+    /// Several methods a layer; the one with the least error on held-out samples is kept.
+    Auto,
+    /// One method for all.
+    Fixed(Method),
+}
+
+impl Serialize for MethodChoice {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::Fixed(method) => method.serialize(serializer),
+        }
+    }
+}
+
+/// Settings of a run. They are written into the model's metadata, so nothing here depends on the machine.
+#[derive(Clone, Debug, Serialize)]
+pub struct Config {
+    /// How layers are quantized.
+    pub method: MethodChoice,
+    /// Bits a weight, 1 to 8.
+    pub bits: u32,
+    /// Which weights share a scale.
+    pub granularity: Granularity,
+    /// Whether zero points are used.
+    pub symmetry: Symmetry,
+    /// How scales are chosen; by default as suits the method.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale_rule: Option<ScaleRule>,
+    /// Only layers whose name matches one of these globs (all where empty).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub include: Vec<String>,
+    /// No layers whose name matches one of these globs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exclude: Vec<String>,
+    /// The opset is never raised above this.
+    pub opset_max: i64,
+    /// Weights go into a file beside the model.
+    #[serde(skip)]
+    pub external_data: bool,
+    /// Bytes that the statistics of the layers solved together may take.
+    #[serde(skip)]
+    pub memory_limit_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            method: MethodChoice::Auto,
+            bits: 8,
+            granularity: Granularity::Channel,
+            symmetry: Symmetry::Symmetric,
+            scale_rule: None,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            opset_max: DEFAULT_OPSET_MAX,
+            external_data: false,
+            memory_limit_bytes: 1 << 30,
+        }
+    }
+}
+
+/// Where calibration samples come from.
+#[derive(Clone, Debug)]
+pub struct DataConfig {
+    /// A folder or a file.
+    pub path: PathBuf,
+    /// How it is read.
+    pub options: DataOptions,
+}
+
+impl Config {
+    /// Checks what the types leave open.
+    pub fn check(&self) -> Result<(), Error> {
+        self.spec(self.granularity)?;
+        let blocks = matches!(self.granularity, Granularity::Block(size) if size < 2);
+        if blocks {
+            return Err(Error::Usage("a block must hold at least 2 weights".to_owned()));
+        }
+        Selection::new(self).map(drop)
+    }
+
+    /// The solver's settings for a layer with this granularity.
+    pub fn spec(&self, granularity: Granularity) -> Result<QuantSpec, QuantError> {
+        let grid = match self.symmetry {
+            Symmetry::Symmetric => Grid::symmetric(self.bits)?,
+            Symmetry::Asymmetric => Grid::asymmetric(self.bits)?,
+        };
+        let rule = self.scale_rule.unwrap_or(match self.method {
+            MethodChoice::Fixed(method) if method.walks() => ScaleRule::Max,
+            _ => ScaleRule::LeastSquares,
+        });
+        QuantSpec::new(grid, granularity, rule)
+    }
+
+    /// The smallest storage type that holds the codes and that `opset_max` allows.
+    pub fn storage(&self) -> DataType {
+        let signed = self.symmetry == Symmetry::Symmetric;
+        let pick = |if_signed, if_unsigned| if signed { if_signed } else { if_unsigned };
+        match self.bits {
+            0..=2 if self.opset_max >= 25 => pick(DataType::Int2, DataType::Uint2),
+            0..=4 if self.opset_max >= 21 => pick(DataType::Int4, DataType::Uint4),
+            _ => pick(DataType::Int8, DataType::Uint8),
+        }
+    }
+}
+
+/// The layers that `include` and `exclude` leave.
+pub(crate) struct Selection {
+    include: GlobSet,
+    exclude: GlobSet,
+    all: bool,
+}
+
+impl Selection {
+    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
+        Ok(Self { include: globs(&config.include)?, exclude: globs(&config.exclude)?, all: config.include.is_empty() })
+    }
+
+    pub(crate) fn contains(&self, label: &str) -> bool {
+        (self.all || self.include.is_match(label)) && !self.exclude.is_match(label)
+    }
+}
+
+fn globs(patterns: &[String]) -> Result<GlobSet, Error> {
+    let bad = |error: globset::Error| Error::Usage(format!("bad pattern: {error}"));
+    let mut builder = GlobSetBuilder::new();
+    for pattern in patterns {
+        builder.add(Glob::new(pattern).map_err(bad)?);
+    }
+    builder.build().map_err(bad)
+}

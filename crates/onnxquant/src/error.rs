@@ -1,0 +1,89 @@
+//! Why a run failed.
+
+use std::path::PathBuf;
+
+use onnxquant_calib::CalibError;
+use onnxquant_ir::{GraphError, ReadModelError, TensorError, Violation, WriteModelError};
+use onnxquant_passes::decode_weights::DecodeError;
+use onnxquant_passes::raise_opset::RaiseError;
+use onnxquant_quant::QuantError;
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Settings that make no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// The model cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        /// The model.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: ReadModelError,
+    },
+    /// The calibration data or the model on it failed.
+    #[error(transparent)]
+    Calibration(#[from] CalibError),
+    /// A layer could not be quantized.
+    #[error("cannot quantize `{layer}`")]
+    Layer {
+        /// Name of the layer.
+        layer: String,
+        /// Why.
+        #[source]
+        source: QuantError,
+    },
+    /// Settings that the mathematics refuses.
+    #[error(transparent)]
+    Quant(#[from] QuantError),
+    /// The opset cannot be raised as the codes need.
+    #[error(transparent)]
+    Opset(#[from] RaiseError),
+    /// A tensor of the model is not what it declares.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// The result cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteModelError),
+    /// Files cannot be used as asked.
+    #[error("cannot write `{}`: {problem}", path.display())]
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+    /// A defect of this program.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl Error {
+    /// Whether the fault lies in this program rather than in what it was given.
+    pub fn is_internal(&self) -> bool {
+        matches!(self, Self::Internal(_) | Self::Write(WriteModelError::Check(_)))
+    }
+
+    /// A pass that left a model broken.
+    pub(crate) fn broken(pass: &str, violations: &[Violation]) -> Self {
+        let list = violations.iter().map(Violation::to_string).collect::<Vec<_>>().join("; ");
+        Self::Internal(format!("{pass} left an invalid model: {list}"))
+    }
+}
+
+impl From<GraphError> for Error {
+    fn from(error: GraphError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<DecodeError> for Error {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Tensor(error) => Self::Tensor(error),
+            DecodeError::Graph(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What a run did, layer by layer.
+
+use onnxquant_calib::OutputComparison;
+use onnxquant_quant::{Certificate, Granularity, Method, Verdict};
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::load::Prepared;
+use crate::plan::SkippedLayer;
+
+/// The whole report, as written by `--report`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Version of this program.
+    pub version: &'static str,
+    /// The settings.
+    pub settings: Config,
+    /// What was done before quantization.
+    pub prepared: Prepared,
+    /// Quantized layers, in topological order.
+    pub layers: Vec<LayerReport>,
+    /// Layers left in float.
+    pub skipped: Vec<SkippedLayer>,
+    /// Opset of the written model.
+    pub opset: i64,
+    /// Operators rewritten to reach that opset.
+    pub opset_changes: Vec<String>,
+    /// Calibration samples and how the result does on those held out; absent without calibration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
+    /// Bytes of the input model, external data included.
+    pub bytes_before: u64,
+    /// Bytes of the written model, external data included.
+    pub bytes_after: u64,
+}
+
+/// One quantized layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// The node's name, or its first output's.
+    pub label: String,
+    /// Gemm, MatMul or Conv.
+    pub op_type: String,
+    /// Shape of the weight as the operator has it.
+    pub weight_shape: Vec<usize>,
+    /// Number of weights.
+    pub parameters: usize,
+    /// Rows of calibration data that the layer saw (in each group).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_rows: Option<usize>,
+    /// Bits a weight.
+    pub bits: u32,
+    /// Which weights share a scale.
+    pub granularity: Granularity,
+    /// Bytes of codes, scales and zero points.
+    pub bytes: usize,
+    /// The method that made the codes.
+    pub method: Method,
+    /// `|X (W - Q)| / |X W|` on held-out samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_error: Option<f64>,
+    /// What a reader should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// What was promised and achieved, recomputed independently.
+    pub certificate: Certificate,
+    /// How `auto` chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+}
+
+/// Float against quantized model on held-out samples.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeldOut {
+    /// Samples used for calibration.
+    pub calibration_samples: usize,
+    /// Samples compared.
+    pub held_out_samples: usize,
+    /// There was only one sample, used for both.
+    pub shared: bool,
+    /// Signal-to-quantization-noise ratio over all float outputs, in dB; absent where nothing differs.
+    pub sqnr_db: Option<f64>,
+    /// By output.
+    pub outputs: Vec<OutputReport>,
+}
+
+/// One output of the two models.
+#[derive(Clone, Debug, Serialize)]
+pub struct OutputReport {
+    /// The output's name.
+    pub name: String,
+    /// Signal-to-quantization-noise ratio in dB; absent where nothing differs.
+    pub sqnr_db: Option<f64>,
+    /// Mean cosine over the samples.
+    pub mean_cosine: f64,
+    /// Largest absolute difference.
+    pub max_abs_error: f64,
+    /// Samples whose shapes or types differ between the models.
+    pub incomparable: usize,
+}
+
+impl From<&OutputComparison> for OutputReport {
+    fn from(found: &OutputComparison) -> Self {
+        Self {
+            name: found.name.clone(),
+            sqnr_db: finite(found.sqnr_db()),
+            mean_cosine: found.mean_cosine,
+            max_abs_error: found.max_abs_error,
+            incomparable: found.incomparable,
+        }
+    }
+}
+
+/// JSON has no infinity.
+pub(crate) fn finite(number: f64) -> Option<f64> {
+    number.is_finite().then_some(number)
+}
+
+impl Report {
+    /// The short form that goes into the model's metadata: method, bits, error and bound of every layer.
+    pub fn certificates_summary(&self) -> serde_json::Value {
+        let layer = |layer: &LayerReport| {
+            serde_json::json!({
+                "layer": layer.label,
+                "method": layer.method,
+                "bits": layer.bits,
+                "error": layer.certificate.achieved,
+                "bound": layer.certificate.bound,
+            })
+        };
+        self.layers.iter().map(layer).collect()
+    }
+}

@@ -1,0 +1,118 @@
+//! Quantizes the planned layers, stage by stage, and certifies each.
+
+use ndarray::{ArrayD, IxDyn};
+use onnxquant_ir::{Model, tensor};
+use onnxquant_passes::write_codes::PackedWeight;
+use onnxquant_quant::{
+    Granularity, LayerProblem, LayerSolution, Method, QuantError, Saturation, Verdict, auto, certify, relative_error, solve,
+};
+
+use crate::calibration::{Calibration, LayerStats, stages};
+use crate::config::{Config, MethodChoice};
+use crate::error::Error;
+use crate::plan::{Plan, PlannedLayer};
+use crate::progress::{Phase, Progress};
+use crate::report::LayerReport;
+
+/// The methods between which `auto` chooses.
+const CANDIDATES: [Method; 3] = [Method::Msq, Method::MalySaab { saturation: Saturation::Max }, Method::CellWalk];
+
+/// A layer with its codes.
+pub(crate) struct SolvedLayer {
+    pub(crate) planned: PlannedLayer,
+    pub(crate) weight: PackedWeight,
+    pub(crate) report: LayerReport,
+}
+
+impl SolvedLayer {
+    /// The report on one hand, what is written on the other.
+    pub(crate) fn into_parts(self) -> (LayerReport, (PlannedLayer, PackedWeight)) {
+        (self.report, (self.planned, self.weight))
+    }
+}
+
+/// Solves all layers of `plan`, in its order.
+pub(crate) fn solve_layers(
+    model: &Model,
+    plan: &Plan,
+    config: &Config,
+    calibration: Option<&Calibration>,
+    progress: Progress<'_>,
+) -> Result<Vec<SolvedLayer>, Error> {
+    let judged = config.method != MethodChoice::Fixed(Method::Msq);
+    let mut solved = Vec::with_capacity(plan.layers.len());
+    let limit = config.memory_limit_bytes / if judged { 2 } else { 1 };
+    for stage in stages(model, &plan.layers, limit) {
+        let layers = &plan.layers[stage];
+        let stats = calibration.map(|data| data.statistics(model, layers, judged, progress)).transpose()?;
+        for layer in layers {
+            let stats = stats.as_ref().and_then(|stats| stats.of(model, layer));
+            solved.push(solve_layer(model, plan, config, layer, stats)?);
+            progress(Phase::Quantize, solved.len(), plan.layers.len());
+        }
+    }
+    Ok(solved)
+}
+
+fn solve_layer(
+    model: &Model,
+    plan: &Plan,
+    config: &Config,
+    layer: &PlannedLayer,
+    stats: Option<LayerStats<'_>>,
+) -> Result<SolvedLayer, Error> {
+    let failed = |source: QuantError| Error::Layer { layer: layer.label.clone(), source };
+    let site = &layer.site;
+    let stored = site.weight_tensor(model.graph())?;
+    let numbers = tensor::to_f32(&stored)?.into_owned();
+    let stored = ArrayD::from_shape_vec(IxDyn(&site.view.weight_shape()), numbers)
+        .map_err(|error| Error::Internal(format!("weight of `{}`: {error}", layer.label)))?;
+    let weights = site.view.to_matrix(stored.view()).map_err(failed)?;
+    drop(stored);
+
+    let granularity = match (layer.granularity, weights.dim().1) {
+        (Granularity::Block(size), k) if size >= k => Granularity::Channel,
+        (granularity, _) => granularity,
+    };
+    let spec = config.spec(granularity).map_err(failed)?;
+    let problem = LayerProblem::new(weights.view(), stats.as_ref().map(|stats| stats.calibration), spec).map_err(failed)?;
+    let held_out = stats.as_ref().and_then(|stats| stats.held_out);
+    let (solution, method, verdict) = choose(config, &problem, held_out).map_err(failed)?;
+    let certificate = certify(&problem, &solution).map_err(failed)?;
+    let held_out_error = held_out
+        .map(|held_out| relative_error(weights.view(), solution.dequantize().view(), held_out))
+        .transpose()
+        .map_err(failed)?;
+    let weight = PackedWeight::new(site, plan.storage, granularity, &solution).map_err(failed)?;
+    let report = LayerReport {
+        label: layer.label.clone(),
+        op_type: layer.op_type.clone(),
+        weight_shape: site.view.weight_shape(),
+        parameters: site.parameters(),
+        calibration_rows: stats.as_ref().and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
+        bits: config.bits,
+        granularity,
+        bytes: weight.bytes(),
+        method,
+        held_out_error,
+        notes: solution.notes.iter().map(ToString::to_string).collect(),
+        certificate,
+        verdict,
+    };
+    Ok(SolvedLayer { planned: layer.clone(), weight, report })
+}
+
+fn choose(
+    config: &Config,
+    problem: &LayerProblem<'_>,
+    held_out: Option<&[onnxquant_quant::GramStats]>,
+) -> Result<(LayerSolution, Method, Option<Verdict>), QuantError> {
+    match (config.method, held_out) {
+        (MethodChoice::Auto, Some(held_out)) => {
+            let (solution, verdict) = auto(&CANDIDATES, problem, held_out)?;
+            Ok((solution, verdict.winner().method, Some(verdict)))
+        }
+        (MethodChoice::Auto, None) => Ok((solve(Method::Msq, problem)?, Method::Msq, None)),
+        (MethodChoice::Fixed(method), _) => Ok((solve(method, problem)?, method, None)),
+    }
+}

@@ -1,0 +1,72 @@
+//! Puts codes into the model, and the model into a file.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use onnxquant_ir::{ExternalData, Graph, Model, write_model};
+use onnxquant_passes::raise_opset::raise_opset;
+use onnxquant_passes::sites::{Site, find_sites};
+use onnxquant_passes::write_codes::{PackedWeight, write_codes};
+
+use crate::error::Error;
+use crate::load::check;
+use crate::paths::check_external;
+use crate::plan::{Plan, PlannedLayer};
+use crate::report::Report;
+
+/// Metadata entries of a written model.
+const SETTINGS_KEY: &str = "onnxquant.settings";
+const CERTIFICATES_KEY: &str = "onnxquant.certificates";
+const VERSION_KEY: &str = "onnxquant.version";
+
+/// The model with codes instead of weights, twice.
+pub(crate) struct Rewritten {
+    /// At the opset of the input, for the engine, which knows old operators best.
+    pub(crate) evaluated: Model,
+    /// At the opset that the codes need.
+    pub(crate) written: Model,
+    /// Operators rewritten on the way.
+    pub(crate) opset_changes: Vec<String>,
+}
+
+/// Writes the codes of every layer into copies of `model`; tensors are shared, not copied.
+pub(crate) fn rewrite(model: &Model, plan: &Plan, codes: Vec<(PlannedLayer, PackedWeight)>) -> Result<Rewritten, Error> {
+    let (mut evaluated, mut written) = (model.clone(), model.clone());
+    let opset_changes = match plan.opset > model.opset("").unwrap_or(0) {
+        true => raise_opset(&mut written, plan.opset)?,
+        false => Vec::new(),
+    };
+    check(&written, "raising the opset")?;
+    let mut raised = sites_by_output(&written);
+    for (layer, weight) in codes {
+        let output = output_name(model.graph(), &layer.site);
+        let site = raised.remove(&output).ok_or_else(|| Error::Internal(format!("`{}` was lost", layer.label)))?;
+        write_codes(written.graph_mut(), &site, weight.clone());
+        write_codes(evaluated.graph_mut(), &layer.site, weight);
+    }
+    check(&written, "writing codes")?;
+    Ok(Rewritten { evaluated, written, opset_changes })
+}
+
+fn sites_by_output(model: &Model) -> HashMap<String, Site> {
+    let sites = find_sites(model).into_iter().filter_map(|candidate| candidate.outcome.ok());
+    sites.map(|site| (output_name(model.graph(), &site), site)).collect()
+}
+
+/// The name of a layer's result, which no rewrite changes.
+fn output_name(graph: &Graph, site: &Site) -> String {
+    graph.node(site.node).output(0).map_or(String::new(), |value| graph.value(value).name().to_owned())
+}
+
+/// Writes the model with its metadata; returns the bytes written.
+pub(crate) fn write(model: &mut Model, path: &Path, report: &Report) -> Result<u64, Error> {
+    check_external(path, model.external_files())?;
+    if !report.layers.is_empty() {
+        let json = |value: serde_json::Result<String>| value.map_err(|error| Error::Internal(error.to_string()));
+        model.set_metadata(VERSION_KEY, report.version);
+        model.set_metadata(SETTINGS_KEY, json(serde_json::to_string(&report.settings))?);
+        model.set_metadata(CERTIFICATES_KEY, report.certificates_summary().to_string());
+    }
+    let external = if report.settings.external_data { ExternalData::Always } else { ExternalData::Auto };
+    Ok(write_model(model, path, external)?)
+}

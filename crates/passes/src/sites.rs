@@ -1,0 +1,283 @@
+//! Finds the layers to quantize: every Gemm, MatMul and Conv with a constant weight.
+//!
+//! Each Gemm, MatMul and Conv of the model comes back, either as a [`Site`] or with the reason why it stays
+//! in float. Nothing is guessed: a form that is not listed under [`SkipReason`] is not left out, and a form
+//! that is listed is never quantized.
+
+use std::fmt;
+
+use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::onnx::{AttributeProto, NodeProto, TensorProto};
+use onnxquant_ir::{Graph, Model, Node, NodeId, Origin, TensorError, Use, ValueId, tensor};
+use onnxquant_quant::{ConvGeometry, MatrixView, Padding};
+use serde::Serialize;
+
+use crate::constant_chain;
+use crate::decode_weights::decodes_constant;
+
+/// A layer that can be quantized.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The operator's node.
+    pub node: NodeId,
+    /// The value in the weight slot.
+    pub weight: ValueId,
+    /// The value in the data slot, whose captured content is the layer's `X`.
+    pub input: ValueId,
+    /// How weight and input are read as matrices.
+    pub view: MatrixView,
+    /// The weight's expressed type.
+    pub dtype: DataType,
+}
+
+impl Site {
+    /// The float weight as the operator sees it.
+    pub fn weight_tensor(&self, graph: &Graph) -> Result<TensorProto, TensorError> {
+        let resolved = constant_chain::resolve(graph, self.weight);
+        resolved.map(|resolved| resolved.tensor).ok_or_else(|| TensorError {
+            tensor: graph.value(self.weight).name().to_owned(),
+            problem: "the constant behind it is gone".to_owned(),
+        })
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> usize {
+        self.view.weight_shape().iter().product()
+    }
+}
+
+/// Why a layer stays in float.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "reason")]
+#[allow(missing_docs, reason = "the text of each is its documentation")]
+pub enum SkipReason {
+    NoConstantWeight,
+    ConstantOnTheLeft,
+    Overridable,
+    AlreadyQuantized,
+    Rank { shape: Vec<usize>, expected: &'static str },
+    GemmForm { attribute: &'static str },
+    UnsupportedType { dtype: &'static str },
+    SharedWithOther { user: String },
+    WeightIsOutput,
+    ReadBySubgraph,
+    Empty,
+    Geometry { problem: String },
+    InsideSubgraph { of: String },
+    InsideFunction { name: String },
+    Excluded,
+    OpsetTooLow { needed: i64, problem: String },
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoConstantWeight => write!(f, "both operands are activations"),
+            Self::ConstantOnTheLeft => write!(f, "the constant is the left operand"),
+            Self::Overridable => write!(f, "the weight is a graph input that callers may override"),
+            Self::AlreadyQuantized => write!(f, "the weight is quantized already"),
+            Self::Rank { shape, expected } => write!(f, "the weight has shape {shape:?}, expected {expected}"),
+            Self::GemmForm { attribute } => write!(f, "{attribute} of the Gemm is not the default"),
+            Self::UnsupportedType { dtype } => write!(f, "the weight is of type {dtype}"),
+            Self::SharedWithOther { user } => write!(f, "the weight is also read by {user}"),
+            Self::WeightIsOutput => write!(f, "the weight is a graph output"),
+            Self::ReadBySubgraph => write!(f, "a subgraph reads the weight"),
+            Self::Empty => write!(f, "the weight has no elements"),
+            Self::Geometry { problem } => write!(f, "{problem}"),
+            Self::InsideSubgraph { of } => write!(f, "inside a subgraph of {of}"),
+            Self::InsideFunction { name } => write!(f, "inside the local function `{name}`"),
+            Self::Excluded => write!(f, "excluded by the settings"),
+            Self::OpsetTooLow { needed, problem } => write!(f, "needs opset {needed}: {problem}"),
+        }
+    }
+}
+
+/// A Gemm, MatMul or Conv of the model.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The node's name, or its first output's.
+    pub label: String,
+    /// Gemm, MatMul or Conv.
+    pub op_type: String,
+    /// Shape of the constant operand, where there is one.
+    pub weight_shape: Option<Vec<usize>>,
+    /// What can be done.
+    pub outcome: Result<Site, SkipReason>,
+}
+
+/// Every Gemm, MatMul and Conv: the main graph's in topological order, then those of subgraphs and functions.
+pub fn find_sites(model: &Model) -> Vec<Candidate> {
+    let graph = model.graph();
+    let main = graph.nodes().filter(|(_, node)| is_layer(node)).map(|(id, node)| Candidate {
+        label: graph.label(id).to_owned(),
+        op_type: node.op_type().to_owned(),
+        weight_shape: weight_shape(graph, node),
+        outcome: examine(graph, id, node),
+    });
+    let nested = graph.nodes().flat_map(|(id, node)| {
+        let reason = SkipReason::InsideSubgraph { of: graph.describe(id) };
+        inner_layers(node.attributes()).into_iter().map(move |inner| skipped(inner, reason.clone()))
+    });
+    let functions = model.functions().iter().flat_map(|function| {
+        let reason = SkipReason::InsideFunction { name: function.name().to_owned() };
+        layers_of(&function.node).into_iter().map(move |inner| skipped(inner, reason.clone()))
+    });
+    main.chain(nested).chain(functions).collect()
+}
+
+fn is_layer(node: &Node) -> bool {
+    ["Gemm", "MatMul", "Conv"].iter().any(|op_type| node.is(op_type))
+}
+
+fn skipped(node: &NodeProto, reason: SkipReason) -> Candidate {
+    let label = match node.name() {
+        "" => node.output.first().cloned().unwrap_or_default(),
+        name => name.to_owned(),
+    };
+    Candidate { label, op_type: node.op_type().to_owned(), weight_shape: None, outcome: Err(reason) }
+}
+
+fn layers_of(nodes: &[NodeProto]) -> Vec<&NodeProto> {
+    let is_layer = |node: &NodeProto| {
+        matches!(node.domain(), "" | "ai.onnx") && matches!(node.op_type(), "Gemm" | "MatMul" | "Conv")
+    };
+    let own = |node| is_layer(node).then_some(node).into_iter();
+    nodes.iter().flat_map(|node| own(node).chain(inner_layers(&node.attribute))).collect()
+}
+
+fn inner_layers(attributes: &[AttributeProto]) -> Vec<&NodeProto> {
+    let graphs = attributes.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs));
+    graphs.flat_map(|graph| layers_of(&graph.node)).collect()
+}
+
+/// The shape of the weight slot's constant, or of the left operand's.
+fn weight_shape(graph: &Graph, node: &Node) -> Option<Vec<usize>> {
+    let constant = |slot| constant_chain::resolve(graph, node.input(slot)?);
+    let resolved = constant(1).or_else(|| constant(0))?;
+    tensor::shape(&resolved.tensor).ok()
+}
+
+fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
+    let (Some(input), Some(weight)) = (node.input(0), node.input(1)) else {
+        return Err(SkipReason::NoConstantWeight);
+    };
+    let Some(source) = constant_chain::source(graph, weight) else {
+        return Err(not_constant(graph, input, weight));
+    };
+    if graph.value(source).origin() == Origin::Overridable {
+        return Err(SkipReason::Overridable);
+    }
+    let tensor = constant_chain::resolve(graph, weight).ok_or(SkipReason::NoConstantWeight)?.tensor;
+    let dtype = tensor::data_type(&tensor).unwrap_or_default();
+    if !matches!(dtype, DataType::Float | DataType::Float16 | DataType::Bfloat16) {
+        return Err(SkipReason::UnsupportedType { dtype: dtype.as_str_name() });
+    }
+    let shape = tensor::shape(&tensor).map_err(|error| SkipReason::Geometry { problem: error.problem })?;
+    if shape.contains(&0) {
+        return Err(SkipReason::Empty);
+    }
+    let view = match node.op_type() {
+        "Gemm" => gemm_view(node, &shape)?,
+        "MatMul" => matmul_view(&shape)?,
+        _ => conv_view(node, &shape)?,
+    };
+    sharing(graph, source)?;
+    Ok(Site { node: id, weight, input, view, dtype })
+}
+
+fn not_constant(graph: &Graph, input: ValueId, weight: ValueId) -> SkipReason {
+    match graph.producer(weight) {
+        Some((_, node)) if node.is("DequantizeLinear") || decodes_constant(graph, node) => SkipReason::AlreadyQuantized,
+        _ if constant_chain::source(graph, input).is_some() => SkipReason::ConstantOnTheLeft,
+        _ => SkipReason::NoConstantWeight,
+    }
+}
+
+/// The weight may be shared, but only among layers: then each gets its own codes.
+fn sharing(graph: &Graph, source: ValueId) -> Result<(), SkipReason> {
+    let mut values = vec![source];
+    while let Some(value) = values.pop() {
+        for user in graph.value(value).uses() {
+            match *user {
+                Use::GraphOutput(_) => return Err(SkipReason::WeightIsOutput),
+                Use::Capture(_) => return Err(SkipReason::ReadBySubgraph),
+                Use::Input(node, slot) => {
+                    let reader = graph.node(node);
+                    let leads_on = constant_chain::source(graph, value).is_some()
+                        && slot == 0
+                        && reader.output(0).is_some_and(|out| constant_chain::source(graph, out) == Some(source));
+                    if leads_on {
+                        values.extend(reader.output(0));
+                    } else if !(is_layer(reader) && slot == 1) {
+                        return Err(SkipReason::SharedWithOther { user: graph.describe(node) });
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn matmul_view(shape: &[usize]) -> Result<MatrixView, SkipReason> {
+    match *shape {
+        [inputs, outputs] => Ok(MatrixView::Dense { inputs, outputs, transposed: false }),
+        _ => Err(SkipReason::Rank { shape: shape.to_vec(), expected: "two dimensions" }),
+    }
+}
+
+fn gemm_view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
+    let unusual = |attribute| Err(SkipReason::GemmForm { attribute });
+    if node.float("alpha", 1.0) != 1.0 {
+        return unusual("alpha");
+    }
+    if node.float("beta", 1.0) != 1.0 && node.input(2).is_some() {
+        return unusual("beta");
+    }
+    if node.int("transA", 0) != 0 {
+        return unusual("transA");
+    }
+    let transposed = node.int("transB", 0) != 0;
+    match *shape {
+        [inputs, outputs] if !transposed => Ok(MatrixView::Dense { inputs, outputs, transposed }),
+        [outputs, inputs] => Ok(MatrixView::Dense { inputs, outputs, transposed }),
+        _ => Err(SkipReason::Rank { shape: shape.to_vec(), expected: "two dimensions" }),
+    }
+}
+
+fn conv_view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
+    let [out_channels, group_channels, kernel @ ..] = shape else {
+        return Err(SkipReason::Rank { shape: shape.to_vec(), expected: "at least three dimensions" });
+    };
+    let rank = kernel.len();
+    let problem = |problem: String| SkipReason::Geometry { problem };
+    let sizes = |name: &str, count: usize, default: usize| -> Result<Vec<usize>, SkipReason> {
+        let Some(found) = node.ints(name).filter(|list| !list.is_empty()) else { return Ok(vec![default; count]) };
+        let list = found.iter().map(|&n| usize::try_from(n).ok()).collect::<Option<Vec<_>>>();
+        list.filter(|list| list.len() == count).ok_or_else(|| problem(format!("{name} is {found:?}")))
+    };
+    if sizes("kernel_shape", rank, 0).is_ok_and(|declared| declared != kernel && declared != vec![0; rank]) {
+        return Err(problem(format!("kernel_shape differs from the weight's shape {shape:?}")));
+    }
+    let groups = usize::try_from(node.int("group", 1)).ok().filter(|&groups| groups > 0);
+    let groups = groups.ok_or_else(|| problem(format!("group is {}", node.int("group", 1))))?;
+    let padding = match node.text("auto_pad", "NOTSET") {
+        "SAME_UPPER" => Padding::SameUpper,
+        "SAME_LOWER" => Padding::SameLower,
+        "VALID" => Padding::Valid,
+        _ => {
+            let pads = sizes("pads", 2 * rank, 0)?;
+            Padding::Explicit { begin: pads[..rank].to_vec(), end: pads[rank..].to_vec() }
+        }
+    };
+    let geometry = ConvGeometry {
+        groups,
+        out_channels: *out_channels,
+        in_channels: group_channels.checked_mul(groups).ok_or_else(|| problem("group overflows".to_owned()))?,
+        kernel: kernel.to_vec(),
+        strides: sizes("strides", rank, 1)?,
+        dilations: sizes("dilations", rank, 1)?,
+        padding,
+    };
+    geometry.check().map_err(|error| problem(error.to_string()))?;
+    Ok(MatrixView::Conv(geometry))
+}
