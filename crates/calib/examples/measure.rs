@@ -43,6 +43,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sums: Vec<f64> = stats.iter().flatten().map(|s| s.mean_square().sum()).collect();
     println!("checksum {:x}", sums.iter().fold(0_u64, |h, x| h.rotate_left(5) ^ x.to_bits()));
     drop(stats);
+    for (name, depthwise) in [("grouped", true), ("others", false)] {
+        let some: Vec<StatRequest> = requests.iter().filter(|r| (r.view.groups() > 1) == depthwise).cloned().collect();
+        let start = Instant::now();
+        let stats = collect(&session, &data, &all, &some, &|_| ())?;
+        println!("{name}: {} requests, {:?}", stats.len(), start.elapsed());
+    }
     let outputs: Vec<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
     let start = Instant::now();
     let session = Session::new(&model, &outputs, &data)?;

@@ -20,7 +20,7 @@ use crate::error::CalibError;
 const INLINE_BYTES: usize = 256;
 
 /// A model made ready for the engine.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct EngineModel {
     /// The model; large tensors are references into `tensors`.
     pub(crate) proto: ModelProto,
@@ -145,6 +145,10 @@ fn take_tensors(graph: &mut GraphProto, table: &mut Vec<Bytes>) {
 }
 
 fn take_tensor(tensor: &mut TensorProto, table: &mut Vec<Bytes>) {
+    if tensor.raw_data.is_none() && tensor.float_data.len() * 4 > INLINE_BYTES {
+        let floats = std::mem::take(&mut tensor.float_data);
+        tensor.raw_data = Some(floats.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into());
+    }
     let large = tensor.raw_data.take_if(|raw| raw.len() > INLINE_BYTES);
     let Some(raw) = large else { return };
     let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };

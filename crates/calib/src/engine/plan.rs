@@ -32,12 +32,11 @@ impl ModelDataResolver for Table {
 }
 
 /// Parses a model; no shapes are known yet.
-pub(crate) fn parse(model: EngineModel) -> Result<InferenceModel, CalibError> {
+pub(crate) fn parse(model: &EngineModel) -> Result<InferenceModel, CalibError> {
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
     check_operators(&onnx, &model.proto)?;
-    onnx.provider = Arc::new(Table(model.tensors));
+    onnx.provider = Arc::new(Table(model.tensors.clone()));
     let bytes = model.proto.encode_to_vec();
-    drop(model.proto);
     guarded(|| {
         let proto = onnx.proto_model_for_read(&mut bytes.as_slice())?;
         // The folder is not read, but the engine wants one that exists.
@@ -73,7 +72,7 @@ pub(crate) enum PlanShapes<'a> {
 }
 
 /// Optimises a copy of the model for the shapes given.
-pub(crate) fn prepare(parsed: &InferenceModel, shapes: &PlanShapes<'_>) -> Result<Plan, CalibError> {
+pub(crate) fn prepare(parsed: &InferenceModel, shapes: &PlanShapes<'_>) -> Result<Plan, String> {
     guarded(|| {
         let mut model = parsed.clone();
         for index in 0..model.inputs.len() {
@@ -85,7 +84,6 @@ pub(crate) fn prepare(parsed: &InferenceModel, shapes: &PlanShapes<'_>) -> Resul
         let typed = in_single_precision(model.into_typed()?)?;
         typed.into_optimized()?.into_runnable()
     })
-    .map_err(|detail| CalibError::Load { place: "optimising the graph".into(), detail })
 }
 
 fn input_shape(model: &mut InferenceModel, index: usize, shapes: &PlanShapes<'_>) -> Vec<TDim> {

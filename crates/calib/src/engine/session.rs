@@ -1,34 +1,38 @@
 //! A model ready to be run by tract, with values inside it observed.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use onnxquant_proto::onnx::ModelProto;
 use tract_onnx::prelude::{InferenceModel, IntoTensor, TValue, TractResult};
 
 use super::Engine;
 use super::convert::{from_tract, to_tract};
-use super::graph::engine_model;
+use super::graph::{EngineModel, engine_model};
 use super::plan::{Plan, PlanShapes, guarded, parse, prepare};
-use super::shapes::{KEPT_PLANS, Shapes, Strategy, choose};
+use super::shapes::{KEPT_PLANS, Shapes, Strategy, choose, distinct};
 use crate::data::{CalibSet, Sample};
 use crate::error::CalibError;
 use crate::tensor::Tensor;
 
 /// A model that tract runs.
 ///
-/// Holds one copy of the weights as they are in the model; each plan adds what it repacks.
+/// Plans hold the weights as they need them. The weights as they are in the model are copied
+/// only while plans are made, unless there are so many shapes that plans come and go.
 /// Samples may be run from several threads at once.
 pub struct Session {
-    parsed: InferenceModel,
-    inputs: Vec<String>,
+    model: EngineModel,
     values: Vec<String>,
     /// Where each value comes from.
     origins: Vec<Origin>,
     symbolic: Option<Plan>,
+    parsed: Mutex<Option<Arc<InferenceModel>>>,
     /// Least recently used first.
-    plans: Mutex<Vec<(Shapes, Plan)>>,
+    plans: Mutex<Vec<(Shapes, Arc<PlanCell>)>>,
     groups: bool,
 }
+
+/// A plan once it is made: threads that need the same one wait for it, others do not.
+type PlanCell = OnceLock<Result<Plan, String>>;
 
 /// Where an observed value comes from.
 #[derive(Debug, Clone, Copy)]
@@ -63,65 +67,83 @@ impl Session {
         let fed: Vec<&str> = data.inputs().iter().map(|i| i.name.as_str()).collect();
         let (origins, computed) = origins(values, &fed);
         let engine_model = engine_model(model, &computed, &fed)?;
-        let inputs = engine_model.inputs.clone();
-        let has_convolutions = engine_model.has_convolutions;
-        let positions: Vec<usize> = inputs.iter().filter_map(|i| fed.iter().position(|f| f == i)).collect();
+        let positions = engine_model.inputs.iter().filter_map(|i| fed.iter().position(|f| f == i));
+        let positions: Vec<usize> = positions.collect();
         let samples: Vec<Shapes> =
             (0..data.len()).map(|s| positions.iter().map(|&p| data.shapes(s)[p].clone()).collect()).collect();
-        let parsed = parse(engine_model)?;
         let mut session = Self {
-            parsed,
-            inputs,
+            model: engine_model,
             values: values.to_vec(),
             origins,
             symbolic: None,
+            parsed: Mutex::default(),
             plans: Mutex::default(),
             groups: false,
         };
-        session.choose_plans(&samples, has_convolutions)?;
+        if !computed.is_empty() {
+            session.choose_plans(&samples)?;
+        }
         Ok(session)
     }
 
-    /// Makes the first plan, so that models which the engine cannot run fail early.
-    fn choose_plans(&mut self, samples: &[Shapes], has_convolutions: bool) -> Result<(), CalibError> {
+    /// Makes the plans that will be kept, or the first of many, so that models which the engine
+    /// cannot run fail early.
+    fn choose_plans(&mut self, samples: &[Shapes]) -> Result<(), CalibError> {
         let Some(first) = samples.first() else { return Ok(()) };
-        if self.parsed.outputs.is_empty() {
-            return Ok(());
-        }
-        if let Strategy::Symbolic(symbols) = choose(samples, has_convolutions) {
-            self.symbolic = prepare(&self.parsed, &PlanShapes::Symbolic(first, &symbols)).ok();
+        if let Strategy::Symbolic(symbols) = choose(samples, self.model.has_convolutions) {
+            self.symbolic = prepare(&*self.parsed()?, &PlanShapes::Symbolic(first, &symbols)).ok();
         }
         if self.symbolic.is_none() {
-            let distinct: std::collections::BTreeSet<&Shapes> = samples.iter().collect();
+            let distinct = distinct(samples);
             self.groups = distinct.len() > KEPT_PLANS;
-            self.concrete_plan(first)?;
+            for shapes in distinct.into_iter().take(KEPT_PLANS) {
+                self.concrete_plan(shapes)?;
+            }
+        }
+        if !self.groups {
+            *self.parsed.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
         }
         Ok(())
     }
 
+    fn parsed(&self) -> Result<Arc<InferenceModel>, CalibError> {
+        let mut parsed = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*parsed {
+            Some(model) => Ok(model.clone()),
+            None => Ok(parsed.insert(Arc::new(parse(&self.model)?)).clone()),
+        }
+    }
+
     /// The plan for these shapes, kept or made.
     fn concrete_plan(&self, shapes: &Shapes) -> Result<Plan, CalibError> {
-        // Held while a plan is made: other threads most likely wait for the same one.
+        let cell = self.plan_cell(shapes);
+        if cell.get().is_none() {
+            let parsed = self.parsed()?;
+            cell.get_or_init(|| prepare(&parsed, &PlanShapes::Concrete(shapes)));
+        }
+        let made = cell.get().expect("set above").clone();
+        made.map_err(|detail| CalibError::Load { place: "optimising the graph".into(), detail })
+    }
+
+    /// The place of the plan for these shapes, which becomes the most recently used.
+    fn plan_cell(&self, shapes: &Shapes) -> Arc<PlanCell> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = plans.iter().position(|(s, _)| s == shapes).map(|i| plans.remove(i));
-        let entry = match kept {
-            Some(entry) => entry,
-            None => {
-                if plans.len() >= KEPT_PLANS {
-                    plans.remove(0);
-                }
-                (shapes.clone(), prepare(&self.parsed, &PlanShapes::Concrete(shapes))?)
+        let entry = kept.unwrap_or_else(|| {
+            if plans.len() >= KEPT_PLANS {
+                plans.remove(0);
             }
-        };
-        let plan = entry.1.clone();
+            (shapes.clone(), Arc::default())
+        });
+        let cell = entry.1.clone();
         plans.push(entry);
-        Ok(plan)
+        cell
     }
 
     fn inputs<'a>(&self, sample: &'a Sample) -> Result<Vec<&'a Tensor>, CalibError> {
         let find = |name: &String| sample.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
         let missing = |name: &String| CalibError::BadModel(format!("the sample has no value for input `{name}`"));
-        self.inputs.iter().map(|name| find(name).ok_or_else(|| missing(name))).collect()
+        self.model.inputs.iter().map(|name| find(name).ok_or_else(|| missing(name))).collect()
     }
 }
 
@@ -166,7 +188,7 @@ impl Session {
         let shapes: Shapes = inputs.iter().map(|t| t.shape().to_vec()).collect();
         let plan = self.concrete_plan(&shapes)?;
         guarded(|| run_plan(&plan, &inputs)).map_err(|detail| {
-            let words: Vec<String> = self.inputs.iter().zip(&shapes).map(|(n, s)| format!("`{n}` {s:?}")).collect();
+            let words: Vec<String> = self.model.inputs.iter().zip(&shapes).map(|(n, s)| format!("`{n}` {s:?}")).collect();
             CalibError::Run { sample: format!("a sample with inputs {}", words.join(", ")), detail }
         })
     }
