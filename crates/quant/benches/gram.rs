@@ -66,8 +66,7 @@ fn unfold(bencher: Bencher<'_, '_>, stride: usize) {
     let input = ndarray::ArrayD::from_elem(vec![1, 64, 56, 56], 0.5f32);
     bencher.bench_local(|| {
         let mut rows = 0;
-        view.for_each_rows(input.view(), 0, 1024, &mut |chunk| rows += chunk.nrows())
-            .expect("a sound geometry");
+        view.for_each_rows(input.view(), 0, 1024, &mut |chunk| rows += chunk.nrows()).expect("a sound geometry");
         rows
     });
 }

@@ -36,11 +36,7 @@ impl Neuron {
             panic!("fewer rows than inputs leave a kernel");
         };
         let walls = Walls::new(vec![-1.0; inputs], vec![1.0; inputs]).expect("ordered walls");
-        Neuron {
-            directions,
-            start: noise(rank * inputs + inputs).skip(rank * inputs).collect(),
-            walls,
-        }
+        Neuron { directions, start: noise(rank * inputs + inputs).skip(rank * inputs).collect(), walls }
     }
 
     fn walk(&self, refactor_every: usize) -> Vec<f64> {

@@ -44,7 +44,7 @@ use crate::error::{Array, QuantError};
 use crate::linalg;
 use crate::view::shape_error;
 use faer::{Accum, Mat, MatRef};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Slice};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, Slice};
 
 /// Least number of rows in the buffer: enough for the product to run at full speed.
 const LEAST_BUFFER_ROWS: usize = 512;
@@ -114,7 +114,7 @@ impl GramStats {
 /// Gathers the whole Gram matrix.
 #[derive(Debug)]
 pub struct GramAccumulator {
-    /// `[K, capacity]`, one column per row of data.
+    /// `[capacity, K]` in the memory order of the first push; empty before it.
     buffer: Array2<f32>,
     filled: usize,
     /// Lower triangle of `X^T X`, column-major; empty until the first flush.
@@ -127,35 +127,30 @@ impl GramAccumulator {
     /// For rows of `k` inputs.
     pub fn new(k: usize) -> Result<GramAccumulator, QuantError> {
         let columns = ColumnSums::new(k)?;
-        Ok(GramAccumulator {
-            buffer: Array2::zeros((k, buffer_rows(k))),
-            filled: 0,
-            sums: Mat::new(),
-            scratch: Mat::new(),
-            columns,
-        })
+        Ok(GramAccumulator { buffer: Array2::zeros((0, k)), filled: 0, sums: Mat::new(), scratch: Mat::new(), columns })
     }
 
     /// How many rows may be pushed before the rows themselves are given up.
     pub fn capacity(&self) -> usize {
-        self.buffer.ncols()
+        buffer_rows(self.buffer.ncols())
     }
 
     /// Adds rows `[n, K]`. After an error the accumulator is as before the call.
     pub fn push(&mut self, rows: ArrayView2<'_, f32>) -> Result<(), QuantError> {
-        self.columns.check(&rows)?;
+        self.columns.add(&rows, false)?;
+        let capacity = self.capacity();
         let mut rest = rows;
         while rest.nrows() > 0 {
-            if self.filled == self.capacity() {
+            if self.filled == capacity {
                 self.flush();
             }
-            let taken = rest.nrows().min(self.capacity() - self.filled);
+            let taken = rest.nrows().min(capacity - self.filled);
             let (now, later) = rest.split_at(Axis(0), taken);
-            let end = self.filled + taken;
-            let place = Slice::from(self.filled..end);
-            transpose_into(self.buffer.slice_axis_mut(Axis(1), place), now);
-            self.filled = end;
-            self.columns.add(&now, false);
+            match memory(&now) {
+                // A whole chunk with more to follow need not be copied.
+                Some(x) if taken == capacity && later.nrows() > 0 => self.add_chunk(x),
+                _ => self.keep(&now),
+            }
             rest = later;
         }
         Ok(())
@@ -163,33 +158,47 @@ impl GramAccumulator {
 
     /// Closes the sums.
     pub fn finish(mut self) -> Result<GramStats, QuantError> {
-        let n_rows = self.columns.n_rows;
-        let rows = (n_rows == self.filled).then(|| {
-            let kept = self.buffer.slice_axis(Axis(1), Slice::from(..n_rows)).reversed_axes();
-            kept.as_standard_layout().into_owned()
-        });
+        let (n_rows, mean) = self.columns.mean()?;
+        let kept = self.buffer.slice_axis(Axis(0), Slice::from(..self.filled));
+        let rows = (n_rows == self.filled).then(|| kept.as_standard_layout().into_owned());
         match &rows {
             Some(rows) => self.sums = exact_gram(rows.view()),
             None => self.flush(),
         }
-        let (n_rows, mean) = self.columns.mean()?;
         let gram = symmetric(&self.sums, n_rows);
-        check_moments(gram.indexed_iter().map(|((i, j), value)| (vec![i, j], *value)))?;
+        check_moments(gram.indexed_iter().map(|(index, value)| (index, *value)))?;
         Ok(GramStats { n_rows, mean, moment: Moment::Full(gram), rows })
     }
 
+    fn keep(&mut self, rows: &ArrayView2<'_, f32>) {
+        if self.buffer.nrows() == 0 {
+            let shape = (self.capacity(), rows.ncols());
+            self.buffer = Array2::zeros(shape.set_f(!rows.is_standard_layout()));
+        }
+        let end = self.filled + rows.nrows();
+        let place = Slice::from(self.filled..end);
+        self.buffer.slice_axis_mut(Axis(0), place).assign(rows);
+        self.filled = end;
+    }
+
     fn flush(&mut self) {
-        let k = self.buffer.nrows();
+        // Taken out for the call, so that the chunk may borrow it.
+        let buffer = std::mem::take(&mut self.buffer);
+        if self.filled > 0 {
+            let whole = memory(&buffer.view()).expect("the buffer was allocated in one piece");
+            self.add_chunk(whole.subrows(0, self.filled));
+        }
+        self.buffer = buffer;
+        self.filled = 0;
+    }
+
+    fn add_chunk(&mut self, x: MatRef<'_, f32>) {
+        let k = x.ncols();
         if self.sums.nrows() != k {
             self.sums = Mat::zeros(k, k);
             self.scratch = Mat::zeros(k, k);
         }
-        let stride = self.buffer.ncols();
-        let Some(elements) = self.buffer.as_slice() else {
-            return;
-        };
-        let columns = MatRef::from_row_major_slice_with_stride(elements, k, self.filled, stride);
-        linalg::gram_lower(self.scratch.as_mut(), Accum::Replace, columns.transpose());
+        linalg::gram_lower(self.scratch.as_mut(), Accum::Replace, x);
         for j in 0..k {
             let source = &self.scratch.col_as_slice(j)[j..];
             let target = &mut self.sums.col_as_slice_mut(j)[j..];
@@ -197,7 +206,6 @@ impl GramAccumulator {
                 *sum += f64::from(*chunk);
             }
         }
-        self.filled = 0;
     }
 }
 
@@ -216,16 +224,14 @@ impl DiagonalAccumulator {
 
     /// Adds rows `[n, K]`. After an error the accumulator is as before the call.
     pub fn push(&mut self, rows: ArrayView2<'_, f32>) -> Result<(), QuantError> {
-        self.columns.check(&rows)?;
-        self.columns.add(&rows, true);
-        Ok(())
+        self.columns.add(&rows, true)
     }
 
     /// Closes the sums.
     pub fn finish(self) -> Result<GramStats, QuantError> {
         let (n_rows, mean) = self.columns.mean()?;
         let diagonal = self.columns.squares / n_rows as f64;
-        check_moments(diagonal.iter().enumerate().map(|(i, value)| (vec![i, i], *value)))?;
+        check_moments(diagonal.iter().enumerate().map(|(i, value)| ((i, i), *value)))?;
         Ok(GramStats { n_rows, mean, moment: Moment::Diagonal(diagonal), rows: None })
     }
 }
@@ -246,60 +252,31 @@ impl ColumnSums {
         Ok(ColumnSums { n_rows: 0, sums: Array1::zeros(k), squares: Array1::zeros(k) })
     }
 
-    fn check(&self, rows: &ArrayView2<'_, f32>) -> Result<(), QuantError> {
+    /// Adds rows, or nothing if one of them is not finite.
+    fn add(&mut self, rows: &ArrayView2<'_, f32>, squares: bool) -> Result<(), QuantError> {
         let k = self.sums.len();
         if rows.ncols() != k {
             return Err(shape_error("rows", rows.shape(), format!("[n, {k}]")));
         }
-        // A sum is finite only if every term is: one pass without branches first.
-        if rows.iter().map(|x| x * 0.0).sum::<f32>() == 0.0 {
-            return Ok(());
+        let mut sums = self.sums.clone();
+        add_terms(&mut sums, rows, |x| x);
+        // Numbers of `f32` range cannot overflow these sums, but NaN and infinity
+        // stay in them.
+        if !sums.iter().all(|sum| sum.is_finite()) {
+            return Err(self.first_bad(rows));
         }
-        match rows.indexed_iter().find(|(_, x)| !x.is_finite()) {
-            None => Ok(()),
-            Some(((row, input), value)) => Err(QuantError::NonFinite {
-                array: Array::Rows,
-                index: vec![self.n_rows + row, input],
-                value: f64::from(*value),
-            }),
-        }
-    }
-
-    fn add(&mut self, rows: &ArrayView2<'_, f32>, squares: bool) {
-        if rows.stride_of(Axis(0)) < rows.stride_of(Axis(1)) {
-            self.add_by_column(rows, squares);
-        } else {
-            self.add_by_row(rows, squares);
+        self.sums = sums;
+        if squares {
+            add_terms(&mut self.squares, rows, |x| x * x);
         }
         self.n_rows += rows.nrows();
+        Ok(())
     }
 
-    fn add_by_column(&mut self, rows: &ArrayView2<'_, f32>, squares: bool) {
-        for (j, column) in rows.columns().into_iter().enumerate() {
-            let (mut sum, mut square) = (self.sums[j], self.squares[j]);
-            for x in column {
-                let x = f64::from(*x);
-                sum += x;
-                square += x * x;
-            }
-            self.sums[j] = sum;
-            if squares {
-                self.squares[j] = square;
-            }
-        }
-    }
-
-    fn add_by_row(&mut self, rows: &ArrayView2<'_, f32>, squares: bool) {
-        for row in rows.rows() {
-            for (sum, x) in self.sums.iter_mut().zip(row) {
-                *sum += f64::from(*x);
-            }
-            if squares {
-                for (square, x) in self.squares.iter_mut().zip(row) {
-                    *square += f64::from(*x) * f64::from(*x);
-                }
-            }
-        }
+    fn first_bad(&self, rows: &ArrayView2<'_, f32>) -> QuantError {
+        let bad = rows.indexed_iter().find(|(_, x)| !x.is_finite());
+        let ((row, input), value) = bad.map_or(((0, 0), f32::NAN), |(index, x)| (index, *x));
+        QuantError::NonFinite { array: Array::Rows, index: vec![self.n_rows + row, input], value: f64::from(value) }
     }
 
     fn mean(&self) -> Result<(usize, Array1<f64>), QuantError> {
@@ -315,20 +292,62 @@ fn buffer_rows(k: usize) -> usize {
     k.max(LEAST_BUFFER_ROWS).min(most)
 }
 
-/// Copies `source` `[n, K]` to `target` `[K, n]`, in tiles that stay in cache.
-fn transpose_into(mut target: ndarray::ArrayViewMut2<'_, f32>, source: ArrayView2<'_, f32>) {
-    const TILE: usize = 16;
-    if source.stride_of(Axis(0)) == 1 {
-        target.assign(&source.reversed_axes());
+/// `sums[j] += sum_i term(rows[i, j])`, rows in order whatever their layout.
+fn add_terms(sums: &mut Array1<f64>, rows: &ArrayView2<'_, f32>, term: impl Fn(f64) -> f64) {
+    if let (Some(rows), Some(sums)) = (rows.to_slice(), sums.as_slice_mut()) {
+        add_terms_by_row(sums, rows, term);
         return;
     }
-    for (first, mut band) in target.axis_chunks_iter_mut(Axis(1), TILE).enumerate() {
-        let rows = Slice::from(first * TILE..first * TILE + band.ncols());
-        let rows = source.slice_axis(Axis(0), rows);
-        for (mut tile, from) in band.axis_chunks_iter_mut(Axis(0), TILE).zip(rows.axis_chunks_iter(Axis(1), TILE)) {
-            tile.assign(&from.reversed_axes());
+    // Several columns at once, so that additions need not wait for each other.
+    const TOGETHER: usize = 8;
+    let columns = rows.axis_chunks_iter(Axis(1), TOGETHER);
+    for (band, sums) in columns.zip(sums.axis_chunks_iter_mut(Axis(0), TOGETHER)) {
+        let mut partial = [0.0; TOGETHER];
+        for (partial, sum) in partial.iter_mut().zip(&sums) {
+            *partial = *sum;
+        }
+        for row in band.rows() {
+            for (partial, x) in partial.iter_mut().zip(row) {
+                *partial += term(f64::from(*x));
+            }
+        }
+        for (sum, partial) in sums.into_iter().zip(partial) {
+            *sum = partial;
         }
     }
+}
+
+/// The same for rows that lie in memory one after the other, four in one pass.
+fn add_terms_by_row(sums: &mut [f64], rows: &[f32], term: impl Fn(f64) -> f64) {
+    let k = sums.len();
+    let mut quads = rows.chunks_exact(4 * k);
+    for quad in &mut quads {
+        let (a, rest) = quad.split_at(k);
+        let (b, rest) = rest.split_at(k);
+        let (c, d) = rest.split_at(k);
+        for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            let value = *sum + term(f64::from(*a)) + term(f64::from(*b));
+            *sum = value + term(f64::from(*c)) + term(f64::from(*d));
+        }
+    }
+    for row in quads.remainder().chunks_exact(k) {
+        for (sum, x) in sums.iter_mut().zip(row) {
+            *sum += term(f64::from(*x));
+        }
+    }
+}
+
+/// Rows as faer sees them, if they lie in memory row by row or column by column.
+fn memory<'a>(rows: &ArrayView2<'a, f32>) -> Option<MatRef<'a, f32>> {
+    let (n, k) = rows.dim();
+    if let Some(elements) = rows.to_slice() {
+        return Some(MatRef::from_row_major_slice(elements, n, k));
+    }
+    let transposed = rows.reversed_axes();
+    if let Some(elements) = transposed.to_slice() {
+        return Some(MatRef::from_column_major_slice(elements, n, k));
+    }
+    None
 }
 
 fn exact_gram(rows: ArrayView2<'_, f32>) -> Mat<f64> {
@@ -352,10 +371,10 @@ fn symmetric(lower: &Mat<f64>, n_rows: usize) -> Array2<f64> {
     gram
 }
 
-fn check_moments(mut moments: impl Iterator<Item = (Vec<usize>, f64)>) -> Result<(), QuantError> {
+fn check_moments(mut moments: impl Iterator<Item = ((usize, usize), f64)>) -> Result<(), QuantError> {
     match moments.find(|(_, value)| !value.is_finite()) {
         None => Ok(()),
-        Some((index, value)) => Err(QuantError::NonFinite { array: Array::Moments, index, value }),
+        Some(((i, j), value)) => Err(QuantError::NonFinite { array: Array::Moments, index: vec![i, j], value }),
     }
 }
 
