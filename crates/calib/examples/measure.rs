@@ -7,7 +7,9 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use onnxquant_calib::{CalibSet, DataOptions, Engine, InputSpec, Session, StatKind, StatRequest, collect, compare, gram_bytes};
+use onnxquant_calib::{
+    CalibSet, DataOptions, Engine, InputSpec, Session, StatKind, StatRequest, collect, compare, gram_bytes,
+};
 use onnxquant_proto::onnx::{GraphProto, NodeProto, TensorProto};
 use onnxquant_quant::{ConvGeometry, MatrixView, Padding};
 
@@ -28,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{} requests, {} MB", requests.len(), gram_bytes(&requests) >> 20);
     let start = Instant::now();
     let session = Session::new(&model, &values, &data)?;
-    println!("session: {:?}", start.elapsed());
+    println!("session: {:?}; {}", start.elapsed(), memory());
     let all: Vec<usize> = (0..data.len()).collect();
     let start = Instant::now();
     let run = |_: usize| -> Result<(), Box<dyn Error>> {
@@ -36,10 +38,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(())
     };
     run(0)?;
-    println!("run alone: {:?}", start.elapsed());
+    println!("run alone: {:?}; {}", start.elapsed(), memory());
     let start = Instant::now();
     let stats = collect(&session, &data, &all, &requests, &|_| ())?;
-    println!("run and collect: {:?}", start.elapsed());
+    println!("run and collect: {:?}; {}", start.elapsed(), memory());
     let sums: Vec<f64> = stats.iter().flatten().map(|s| s.mean_square().sum()).collect();
     println!("checksum {:x}", sums.iter().fold(0_u64, |h, x| h.rotate_left(5) ^ x.to_bits()));
     drop(stats);
@@ -55,6 +57,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let same = compare(&session, &session, &data, &data.split().held_out, &|_| ())?;
     println!("compare {} outputs of {}: {:?}", same.len(), session.values().len(), start.elapsed());
     Ok(())
+}
+
+/// Memory in use and its peak.
+fn memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let lines = status.lines().filter(|l| ["VmHWM", "VmRSS", "RssAnon"].iter().any(|k| l.starts_with(k)));
+    lines.map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>().join(", ")
 }
 
 fn requests(graph: &GraphProto) -> Vec<StatRequest> {

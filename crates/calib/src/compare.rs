@@ -78,7 +78,13 @@ impl OutputComparison {
         }
         self.elements += a.len();
         self.signal_power += aa;
-        self.cosine_sum += if aa == 0.0 && bb == 0.0 { 1.0 } else if aa == 0.0 || bb == 0.0 { 0.0 } else { ab / (aa * bb).sqrt() };
+        self.cosine_sum += if aa == 0.0 && bb == 0.0 {
+            1.0
+        } else if aa == 0.0 || bb == 0.0 {
+            0.0
+        } else {
+            ab / (aa * bb).sqrt()
+        };
         self.samples += 1;
     }
 

@@ -171,7 +171,9 @@ pub enum CalibError {
         reason: String,
     },
     /// The engine does not take the model.
-    #[error("the calibration engine cannot load the model: {place}: {detail}; `--method msq --weights-only` works without calibration data")]
+    #[error(
+        "the calibration engine cannot load the model: {place}: {detail}; `--method msq --weights-only` works without calibration data"
+    )]
     Load {
         /// Node and operator, where known.
         place: String,
@@ -179,7 +181,9 @@ pub enum CalibError {
         detail: String,
     },
     /// The engine failed on a sample.
-    #[error("the calibration engine failed on {sample}: {detail}; `--method msq --weights-only` works without calibration data")]
+    #[error(
+        "the calibration engine failed on {sample}: {detail}; `--method msq --weights-only` works without calibration data"
+    )]
     Run {
         /// Which sample, with its shapes.
         sample: String,

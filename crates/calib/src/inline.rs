@@ -94,7 +94,10 @@ impl Inliner<'_> {
             let function = self.functions.get(&key(node.domain(), node.op_type(), node.overload())).copied();
             if let Some(function) = function {
                 if depth >= MAX_DEPTH {
-                    return Err(CalibError::BadModel(format!("its function `{}` seems to call itself", function.name())));
+                    return Err(CalibError::BadModel(format!(
+                        "its function `{}` seems to call itself",
+                        function.name()
+                    )));
                 }
                 let body = self.instantiate(function, &node);
                 expanded.extend(self.expand_nodes(body, depth + 1)?);
@@ -222,7 +225,11 @@ mod tests {
     }
 
     fn model(functions: Vec<FunctionProto>, nodes: Vec<NodeProto>) -> ModelProto {
-        ModelProto { functions, graph: Some(GraphProto { node: nodes, ..GraphProto::default() }), ..ModelProto::default() }
+        ModelProto {
+            functions,
+            graph: Some(GraphProto { node: nodes, ..GraphProto::default() }),
+            ..ModelProto::default()
+        }
     }
 
     fn text(model: &ModelProto) -> Vec<String> {
@@ -232,8 +239,18 @@ mod tests {
 
     #[test]
     fn nested_calls_become_plain_nodes_with_unique_names() {
-        let twice = function("Twice", &["a"], &["c"], vec![node("Inc", "local", &["a"], &["b"]), node("Inc", "local", &["b"], &["c"])]);
-        let inc = function("Inc", &["a", "unused"], &["b"], vec![node("One", "", &[], &["one"]), node("Add", "", &["a", "one"], &["b"])]);
+        let twice = function(
+            "Twice",
+            &["a"],
+            &["c"],
+            vec![node("Inc", "local", &["a"], &["b"]), node("Inc", "local", &["b"], &["c"])],
+        );
+        let inc = function(
+            "Inc",
+            &["a", "unused"],
+            &["b"],
+            vec![node("One", "", &[], &["one"]), node("Add", "", &["a", "one"], &["b"])],
+        );
         let inlined = inline_functions(&model(vec![twice, inc], vec![node("Twice", "local", &["x"], &["y"])])).unwrap();
         let expected = [
             "One() -> Inc.2/one",
@@ -249,10 +266,15 @@ mod tests {
     fn attributes_come_from_the_caller_or_the_default() {
         let mut inner = node("Scale", "", &["a"], &["b"]);
         for name in ["alpha", "beta", "gamma"] {
-            inner.attribute.push(AttributeProto { name: Some(name.into()), ref_attr_name: Some(format!("f_{name}")), ..AttributeProto::default() });
+            inner.attribute.push(AttributeProto {
+                name: Some(name.into()),
+                ref_attr_name: Some(format!("f_{name}")),
+                ..AttributeProto::default()
+            });
         }
         let mut f = function("F", &["a"], &["b"], vec![inner]);
-        let value = |name: &str, x: f32| AttributeProto { name: Some(name.into()), f: Some(x), ..AttributeProto::default() };
+        let value =
+            |name: &str, x: f32| AttributeProto { name: Some(name.into()), f: Some(x), ..AttributeProto::default() };
         f.attribute_proto = vec![value("f_alpha", 1.0), value("f_beta", 2.0)];
         let mut call = node("F", "local", &["x"], &["y"]);
         call.attribute.push(value("f_alpha", 3.0));

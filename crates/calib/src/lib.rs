@@ -13,8 +13,8 @@ mod tensor;
 
 pub use compare::{OutputComparison, compare, total_sqnr_db};
 pub use data::{
-    CalibSet, ChannelOrder, DataOptions, Dim, FormatError, ImageFit, ImageLayout, ImageOptions, InputSpec, NamedTensors,
-    Sample, Split, read_npy, read_npz,
+    CalibSet, ChannelOrder, DataOptions, Dim, FormatError, ImageFit, ImageLayout, ImageOptions, InputSpec,
+    NamedTensors, Sample, Split, read_npy, read_npz,
 };
 pub use dump::write_captures;
 pub use engine::{Engine, Session};

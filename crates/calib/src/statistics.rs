@@ -48,7 +48,9 @@ fn request_bytes(request: &StatRequest) -> u64 {
     let one = match request.kind {
         StatKind::Diagonal => k.saturating_mul(16),
         // 8 K^2 of sums, 4 K^2 of scratch, and the buffer of max(K, 512) rows.
-        StatKind::Gram => k.saturating_mul(12).saturating_mul(k).saturating_add(k.saturating_mul(4).saturating_mul(k.max(512))),
+        StatKind::Gram => {
+            k.saturating_mul(12).saturating_mul(k).saturating_add(k.saturating_mul(4).saturating_mul(k.max(512)))
+        }
     };
     one.saturating_mul(groups)
 }
@@ -81,7 +83,10 @@ pub fn collect(
 fn value_positions(engine: &dyn Engine, requests: &[StatRequest]) -> Result<Vec<usize>, CalibError> {
     let positions: HashMap<&str, usize> = engine.values().iter().enumerate().map(|(i, v)| (v.as_str(), i)).collect();
     let find = |r: &StatRequest| positions.get(r.value.as_str()).copied();
-    let missing = |r: &StatRequest| CalibError::NoSuchValue { name: r.value.clone(), reason: "the session does not observe it".into() };
+    let missing = |r: &StatRequest| CalibError::NoSuchValue {
+        name: r.value.clone(),
+        reason: "the session does not observe it".into(),
+    };
     requests.iter().map(|r| find(r).ok_or_else(|| missing(r))).collect()
 }
 

@@ -21,7 +21,12 @@ fn convertible(from: ElementType, to: ElementType) -> bool {
 }
 
 /// Checks type and shape as far as a header tells.
-pub(crate) fn check_header(path: &Path, spec: &InputSpec, element: ElementType, shape: &[usize]) -> Result<(), CalibError> {
+pub(crate) fn check_header(
+    path: &Path,
+    spec: &InputSpec,
+    element: ElementType,
+    shape: &[usize],
+) -> Result<(), CalibError> {
     if !convertible(element, spec.element) {
         return Err(CalibError::WrongType {
             path: path.into(),

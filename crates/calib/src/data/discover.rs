@@ -157,12 +157,18 @@ mod tests {
     #[test]
     fn test_data_sets_are_grouped_and_ordered_by_number() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["test_data_set_10/input_0.pb", "test_data_set_9/input_10.pb", "test_data_set_9/input_2.pb", "test_data_set_9/output_0.pb"] {
+        for name in [
+            "test_data_set_10/input_0.pb",
+            "test_data_set_9/input_10.pb",
+            "test_data_set_9/input_2.pb",
+            "test_data_set_9/output_0.pb",
+        ] {
             touch(dir.path(), name);
         }
         let (kind, groups) = discover(dir.path()).unwrap();
         assert_eq!(kind, Kind::TestData);
-        let expected: [&[&str]; 2] = [&["test_data_set_9/input_2.pb", "test_data_set_9/input_10.pb"], &["test_data_set_10/input_0.pb"]];
+        let expected: [&[&str]; 2] =
+            [&["test_data_set_9/input_2.pb", "test_data_set_9/input_10.pb"], &["test_data_set_10/input_0.pb"]];
         assert_eq!(names(dir.path(), &groups), expected);
     }
 

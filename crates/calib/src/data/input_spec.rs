@@ -82,8 +82,7 @@ impl InputSpec {
     /// Whether a shape agrees with the declared one.
     pub fn accepts(&self, shape: &[usize]) -> bool {
         let Some(dims) = &self.dims else { return true };
-        dims.len() == shape.len()
-            && dims.iter().zip(shape).all(|(d, &n)| !matches!(d, Dim::Fixed(m) if *m != n))
+        dims.len() == shape.len() && dims.iter().zip(shape).all(|(d, &n)| !matches!(d, Dim::Fixed(m) if *m != n))
     }
 
     /// Whether the first axis looks like a batch axis that a single sample fills with 1.
@@ -106,7 +105,8 @@ mod tests {
 
     #[test]
     fn shapes_are_checked_axis_by_axis() {
-        let spec = |dims: Option<Vec<Dim>>| InputSpec { name: "x".into(), element: ElementType::F32, dims, optional: false };
+        let spec =
+            |dims: Option<Vec<Dim>>| InputSpec { name: "x".into(), element: ElementType::F32, dims, optional: false };
         let image = spec(Some(vec![Dim::Symbolic("n".into()), Dim::Fixed(3), Dim::Unknown]));
         assert!(image.accepts(&[7, 3, 9]));
         assert!(!image.accepts(&[7, 4, 9]));

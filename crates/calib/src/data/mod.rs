@@ -95,7 +95,8 @@ impl CalibSet {
             check_same_inputs(source, inputs, given.get_or_insert_with(|| names.clone()), &names)?;
             shapes.push(found.into_iter().map(|(_, shape)| shape).collect());
         }
-        let given = given.ok_or_else(|| CalibError::NoSamples { path: path.into(), found: "no sample was selected".into() })?;
+        let given =
+            given.ok_or_else(|| CalibError::NoSamples { path: path.into(), found: "no sample was selected".into() })?;
         let inputs = given.into_iter().map(|i| inputs[i].clone()).collect();
         Ok(Self { inputs, sources, shapes, reader })
     }
@@ -159,7 +160,12 @@ fn evenly_spaced<T>(items: Vec<T>, wanted: usize) -> Vec<T> {
     chosen.map(|(_, item)| item).collect()
 }
 
-fn check_same_inputs(source: &Source, inputs: &[InputSpec], first: &[usize], these: &[usize]) -> Result<(), CalibError> {
+fn check_same_inputs(
+    source: &Source,
+    inputs: &[InputSpec],
+    first: &[usize],
+    these: &[usize],
+) -> Result<(), CalibError> {
     let differing = first.iter().find(|i| !these.contains(i)).or_else(|| these.iter().find(|i| !first.contains(i)));
     match differing {
         None => Ok(()),

@@ -196,16 +196,17 @@ fn boolean(text: &str) -> Result<(bool, &str), FormatError> {
     if let Some(rest) = text.strip_prefix("False") {
         return Ok((false, rest));
     }
-    text.strip_prefix("True").map(|rest| (true, rest)).ok_or(FormatError::Header("`fortran_order` is neither True nor False"))
+    text.strip_prefix("True")
+        .map(|rest| (true, rest))
+        .ok_or(FormatError::Header("`fortran_order` is neither True nor False"))
 }
 
 fn tuple(text: &str) -> Result<(Vec<usize>, &str), FormatError> {
     let malformed = || FormatError::Header("`shape` is not a tuple of non-negative integers");
     let (inside, rest) = text.strip_prefix('(').and_then(|t| t.split_once(')')).ok_or_else(malformed)?;
     let words = inside.split(',').map(str::trim).filter(|w| !w.is_empty());
-    let dims = words
-        .map(|w| w.trim_end_matches('L').parse().map_err(|_| malformed()))
-        .collect::<Result<Vec<usize>, _>>()?;
+    let dims =
+        words.map(|w| w.trim_end_matches('L').parse().map_err(|_| malformed())).collect::<Result<Vec<usize>, _>>()?;
     if dims.len() > MAX_RANK {
         return Err(FormatError::Header("`shape` has more than 64 axes"));
     }
@@ -254,7 +255,13 @@ pub(crate) fn read_elements(reader: &mut impl Read, header: &Header, bytes: usiz
 }
 
 /// Elements in memory; `None` if their number does not fit the shape.
-pub(crate) fn decode(raw: &[u8], element: ElementType, shape: &[usize], big_endian: bool, fortran: bool) -> Option<Tensor> {
+pub(crate) fn decode(
+    raw: &[u8],
+    element: ElementType,
+    shape: &[usize],
+    big_endian: bool,
+    fortran: bool,
+) -> Option<Tensor> {
     macro_rules! numbers {
         ($variant:ident, $t:ty) => {{
             let values = raw.chunks_exact(size_of::<$t>()).map(|c| {
@@ -344,7 +351,11 @@ mod tests {
     #[test]
     fn hostile_headers_are_refused() {
         let rows: &[(&str, &[u8], &str)] = &[
-            ("{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999, 99999999999999), }", &[0; 4], "more than fits"),
+            (
+                "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999, 99999999999999), }",
+                &[0; 4],
+                "more than fits",
+            ),
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000,), }", &[0; 4], "4000000000 bytes"),
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }", &[0; 5], "holds 5 bytes"),
             ("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }", &[0; 4], "non-negative"),

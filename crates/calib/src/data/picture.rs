@@ -153,7 +153,8 @@ impl Preparation {
         if spec.element == ElementType::Bool {
             return Err(fail("it is boolean"));
         }
-        let made = Self { options: options.clone(), layout, channels, height, width, element: spec.element, batch_axis };
+        let made =
+            Self { options: options.clone(), layout, channels, height, width, element: spec.element, batch_axis };
         if !spec.accepts(&made.shape()) {
             return Err(fail(&format!("the options lead to shape {:?}", made.shape())));
         }
@@ -191,7 +192,8 @@ impl Preparation {
             ImageFit::Stretch => None,
             ImageFit::CenterCrop(ratio) => {
                 let (w, h) = (f64::from(picture.width()), f64::from(picture.height()));
-                let unit = (w / f64::from(self.width)).min(h / f64::from(self.height)) * f64::from(ratio.clamp(0.01, 1.0));
+                let unit =
+                    (w / f64::from(self.width)).min(h / f64::from(self.height)) * f64::from(ratio.clamp(0.01, 1.0));
                 let (cw, ch) = (pixels_in(unit * f64::from(self.width)), pixels_in(unit * f64::from(self.height)));
                 let (cw, ch) = (cw.min(picture.width()), ch.min(picture.height()));
                 Some(picture.crop_imm((picture.width() - cw) / 2, (picture.height() - ch) / 2, cw, ch))
@@ -282,7 +284,12 @@ mod tests {
         let a = chw.load(&path).unwrap().to_f32().unwrap();
         assert_eq!((a.shape(), a[[0, 0, 1, 1]]), (&[1, 3, 4, 8][..], 1.0));
         assert!((a[[0, 2, 1, 1]] - 0.2).abs() < 1e-6);
-        let bgr = ImageOptions { channel_order: ChannelOrder::Bgr, mean: [0.2, 0.5, 0.5], std: [0.5; 3], ..ImageOptions::default() };
+        let bgr = ImageOptions {
+            channel_order: ChannelOrder::Bgr,
+            mean: [0.2, 0.5, 0.5],
+            std: [0.5; 3],
+            ..ImageOptions::default()
+        };
         let hwc = Preparation::new(&spec(&[4, 8, 3], ElementType::F32), &bgr).unwrap();
         let a = hwc.load(&path).unwrap().to_f32().unwrap();
         assert_eq!((a.shape(), a[[1, 1, 2]]), (&[4, 8, 3][..], 1.0));
@@ -301,7 +308,8 @@ mod tests {
 
     #[test]
     fn unsuited_inputs_are_refused() {
-        let rows = [(vec![1, 5, 4, 4], "no axis has"), (vec![1, 3, 0, 0], "give height"), (vec![7, 7], "expected 3 axes")];
+        let rows =
+            [(vec![1, 5, 4, 4], "no axis has"), (vec![1, 3, 0, 0], "give height"), (vec![7, 7], "expected 3 axes")];
         for (dims, expected) in rows {
             let error = Preparation::new(&spec(&dims, ElementType::F32), &ImageOptions::default()).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");

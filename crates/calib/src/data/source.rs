@@ -21,7 +21,11 @@ use crate::tensor::{Tensor, with_array};
 pub(crate) enum Source {
     Npz(PathBuf),
     /// The array, or one row of it.
-    Npy { path: PathBuf, header: Header, row: Option<usize> },
+    Npy {
+        path: PathBuf,
+        header: Header,
+        row: Option<usize>,
+    },
     /// Files in the order of their numbers.
     TestData(Vec<PathBuf>),
     Picture(PathBuf),
@@ -56,7 +60,12 @@ pub(crate) struct SourceReader {
 }
 
 impl SourceReader {
-    pub(crate) fn new(kind: Kind, path: &Path, inputs: &[InputSpec], options: &DataOptions) -> Result<Self, CalibError> {
+    pub(crate) fn new(
+        kind: Kind,
+        path: &Path,
+        inputs: &[InputSpec],
+        options: &DataOptions,
+    ) -> Result<Self, CalibError> {
         let mut required = inputs.iter().enumerate().filter(|(_, i)| !i.optional);
         let single = match (required.next(), required.next()) {
             (Some((index, _)), None) => Some(index),
@@ -107,7 +116,11 @@ impl SourceReader {
         let same_rank = spec.dims.as_ref().is_some_and(|d| d.len() == header.shape.len());
         match header.shape.first() {
             Some(&rows) if rows > 1 && same_rank && spec.has_free_batch_axis() => {
-                sources.extend((0..rows).map(|row| Source::Npy { path: path.clone(), header: header.clone(), row: Some(row) }));
+                sources.extend((0..rows).map(|row| Source::Npy {
+                    path: path.clone(),
+                    header: header.clone(),
+                    row: Some(row),
+                }));
             }
             _ => sources.push(Source::Npy { path, header, row: None }),
         }
@@ -119,7 +132,8 @@ impl SourceReader {
         let path = source.path();
         let mut found = match source {
             Source::Npz(path) => {
-                let headers = read_headers(open(path)?).map_err(|source| CalibError::Malformed { path: path.clone(), source })?;
+                let headers =
+                    read_headers(open(path)?).map_err(|source| CalibError::Malformed { path: path.clone(), source })?;
                 let names: Vec<String> = headers.iter().map(|(n, _)| n.clone()).collect();
                 let mut found = Vec::new();
                 for (name, header) in headers {
@@ -134,7 +148,12 @@ impl SourceReader {
                 let (index, spec) = self.single_spec();
                 let shape = npy_shape(spec, header, *row);
                 check_header(path, spec, header.element, &shape).map_err(|error| match error {
-                    CalibError::WrongShape { .. } => wrong_shape(path, spec, &header.shape, " (a first axis of 1 is added, or split, where the input has a batch axis)"),
+                    CalibError::WrongShape { .. } => wrong_shape(
+                        path,
+                        spec,
+                        &header.shape,
+                        " (a first axis of 1 is added, or split, where the input has a batch axis)",
+                    ),
                     other => other,
                 })?;
                 vec![(index, shape)]
@@ -177,13 +196,17 @@ impl SourceReader {
 
     fn read(&self, source: &Source) -> Result<Vec<(String, Tensor)>, CalibError> {
         match source {
-            Source::Npz(path) => read_arrays(open(path)?, self.limit, |name| self.inputs.iter().any(|i| i.name == name))
-                .map_err(|source| CalibError::Malformed { path: path.clone(), source }),
+            Source::Npz(path) => {
+                read_arrays(open(path)?, self.limit, |name| self.inputs.iter().any(|i| i.name == name))
+                    .map_err(|source| CalibError::Malformed { path: path.clone(), source })
+            }
             Source::Npy { path, header, row } => {
                 let spec = self.single_spec().1;
                 let tensor = self.read_npy(path, header, *row)?;
                 let shape = npy_shape(spec, header, *row);
-                let tensor = tensor.into_shape(&shape).ok_or_else(|| self.malformed(path, "the shape does not match the data"))?;
+                let tensor = tensor
+                    .into_shape(&shape)
+                    .ok_or_else(|| self.malformed(path, "the shape does not match the data"))?;
                 Ok(vec![(spec.name.clone(), tensor)])
             }
             Source::TestData(files) => {
@@ -224,11 +247,13 @@ impl SourceReader {
         let mut left = self.limit;
         let mut found: Vec<(usize, &Path, Tensor)> = Vec::new();
         for (number, path) in files.iter().enumerate() {
-            let bytes = std::fs::metadata(path).and_then(|m| if m.len() > left { Ok(None) } else { std::fs::read(path).map(Some) });
+            let bytes = std::fs::metadata(path)
+                .and_then(|m| if m.len() > left { Ok(None) } else { std::fs::read(path).map(Some) });
             let bytes = bytes.map_err(|source| CalibError::Io { path: path.clone(), source })?;
             let Some(bytes) = bytes else { return Err(self.malformed(path, "the sample is larger than the limit")) };
             left -= bytes.len() as u64;
-            let (name, tensor) = read_tensor_proto(&bytes, self.limit).map_err(|source| CalibError::Malformed { path: path.clone(), source })?;
+            let (name, tensor) = read_tensor_proto(&bytes, self.limit)
+                .map_err(|source| CalibError::Malformed { path: path.clone(), source })?;
             let index = self.inputs.iter().position(|i| i.name == name);
             let index = match index {
                 Some(index) => index,
@@ -253,7 +278,12 @@ impl SourceReader {
         CalibError::UnknownArray { path: path.into(), name: name.into(), inputs }
     }
 
-    fn check_complete(&self, path: &Path, found: &[(usize, Vec<usize>)], arrays: Vec<String>) -> Result<(), CalibError> {
+    fn check_complete(
+        &self,
+        path: &Path,
+        found: &[(usize, Vec<usize>)],
+        arrays: Vec<String>,
+    ) -> Result<(), CalibError> {
         let given = |index: usize| found.iter().any(|(i, _)| *i == index);
         match self.inputs.iter().enumerate().find(|(i, spec)| !spec.optional && !given(*i)) {
             None => Ok(()),

@@ -21,7 +21,8 @@ fn to_tensor(proto: &TensorProto) -> Result<Tensor, FormatError> {
         return Err(fail("its data are in another file".into()));
     }
     let code = proto.data_type.unwrap_or_default();
-    let element = ElementType::from_onnx(code).ok_or_else(|| FormatError::ElementType(format!("TensorProto.DataType {code}")))?;
+    let element =
+        ElementType::from_onnx(code).ok_or_else(|| FormatError::ElementType(format!("TensorProto.DataType {code}")))?;
     let shape: Vec<usize> = proto
         .dims
         .iter()
@@ -89,7 +90,12 @@ mod tests {
     #[test]
     fn shapes_that_do_not_match_are_errors() {
         for dims in [vec![3], vec![-1], vec![i64::MAX, i64::MAX], vec![]] {
-            let proto = TensorProto { dims: dims.clone(), data_type: Some(1), float_data: vec![1.0, 2.0], ..TensorProto::default() };
+            let proto = TensorProto {
+                dims: dims.clone(),
+                data_type: Some(1),
+                float_data: vec![1.0, 2.0],
+                ..TensorProto::default()
+            };
             assert!(read_tensor_proto(&proto.encode_to_vec(), 100).is_err(), "{dims:?}");
         }
         assert!(read_tensor_proto(b"\xff\xff\xff\xff", 100).is_err());

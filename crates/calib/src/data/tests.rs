@@ -43,7 +43,8 @@ fn npz_samples_come_in_graph_order() {
 #[test]
 fn npz_with_wrong_arrays_is_refused_when_opened() {
     let inputs = [spec("a", ElementType::F32, &[2]), spec("b", ElementType::F32, &[0])];
-    let rows: [(&[(&str, ArrayD<f32>)], &str); 4] = [
+    type Row<'a> = (&'a [(&'a str, ArrayD<f32>)], &'a str);
+    let rows: [Row<'_>; 4] = [
         (&[("a", ramp(&[2])), ("x", ramp(&[1]))], "no graph input named `x`"),
         (&[("a", ramp(&[2]))], "graph input `b` is missing from"),
         (&[("a", ramp(&[3])), ("b", ramp(&[1]))], "has shape [3], expected [2]"),
@@ -73,7 +74,8 @@ fn optional_inputs_are_given_always_or_never() {
 fn npy_batches_are_split_and_missing_batch_axes_added() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npy");
-    let rows: [(&[usize], &[usize], usize, &[usize]); 6] = [
+    type Row<'a> = (&'a [usize], &'a [usize], usize, &'a [usize]);
+    let rows: [Row<'_>; 6] = [
         (&[5, 3], &[0, 3], 5, &[1, 3]),
         (&[5, 3], &[1, 3], 5, &[1, 3]),
         (&[5, 3], &[5, 3], 1, &[5, 3]),

@@ -37,7 +37,8 @@ pub(crate) fn engine_model(model: &ModelProto, values: &[String], fed: &[&str]) 
     let graph = model.graph.as_ref().ok_or_else(|| CalibError::BadModel("it has no graph".into()))?;
     check_values(graph, values)?;
     let needed = needed_nodes(graph, values);
-    let nodes: Vec<NodeProto> = graph.node.iter().zip(&needed).filter(|(_, n)| **n).map(|(node, _)| node.clone()).collect();
+    let nodes: Vec<NodeProto> =
+        graph.node.iter().zip(&needed).filter(|(_, n)| **n).map(|(node, _)| node.clone()).collect();
     let mut used: HashSet<String> = nodes.iter().flat_map(reads).map(str::to_owned).collect();
     used.extend(values.iter().cloned());
     let is_used = |name: &Option<String>| name.as_ref().is_some_and(|n| used.contains(n));
@@ -54,7 +55,8 @@ pub(crate) fn engine_model(model: &ModelProto, values: &[String], fed: &[&str]) 
     }
     let output = values.iter().map(|v| ValueInfoProto { name: Some(v.clone()), ..ValueInfoProto::default() }).collect();
     let has_convolutions = nodes.iter().any(|n| n.op_type().contains("Conv"));
-    let mut cut = GraphProto { node: nodes, name: graph.name.clone(), initializer, input, output, ..GraphProto::default() };
+    let mut cut =
+        GraphProto { node: nodes, name: graph.name.clone(), initializer, input, output, ..GraphProto::default() };
     let mut tensors = Vec::new();
     take_tensors(&mut cut, &mut tensors);
     let proto = ModelProto {
@@ -184,7 +186,8 @@ mod tests {
     }
 
     fn chain() -> ModelProto {
-        let weight = TensorProto { name: Some("w".into()), raw_data: Some(vec![0; 1000].into()), ..TensorProto::default() };
+        let weight =
+            TensorProto { name: Some("w".into()), raw_data: Some(vec![0; 1000].into()), ..TensorProto::default() };
         model(GraphProto {
             node: vec![node("MatMul", &["x", "w"], "y"), node("Odd", &["y", "z"], "out")],
             initializer: vec![weight],

@@ -9,9 +9,12 @@ use onnxquant_proto::onnx::ModelProto;
 use prost::Message;
 use tract_onnx::Onnx;
 use tract_onnx::data_resolver::ModelDataResolver;
-use tract_onnx::tract_hir::infer::Factoid;
-use tract_onnx::prelude::{DatumType, Framework, IntoRunnable, InferenceFact, InferenceModel, InferenceModelExt, TractResult, TypedModel, TypedRunnableModel};
+use tract_onnx::prelude::{
+    DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TractResult, TypedModel,
+    TypedRunnableModel,
+};
 use tract_onnx::tract_core::internal::{TDim, bail};
+use tract_onnx::tract_hir::infer::Factoid;
 
 use super::graph::{EngineModel, all_nodes};
 use super::shapes::Shapes;

@@ -160,7 +160,9 @@ impl Engine for Session {
             values.push(match *origin {
                 Origin::Sample(input) => sample.get(input).map(|(_, tensor)| tensor.clone()),
                 // A value asked for twice is handed over the second time.
-                Origin::Engine(k) if later.iter().any(|o| matches!(o, Origin::Engine(l) if *l == k)) => computed[k].clone(),
+                Origin::Engine(k) if later.iter().any(|o| matches!(o, Origin::Engine(l) if *l == k)) => {
+                    computed[k].clone()
+                }
                 Origin::Engine(k) => computed[k].take(),
             });
         }
@@ -188,7 +190,8 @@ impl Session {
         let shapes: Shapes = inputs.iter().map(|t| t.shape().to_vec()).collect();
         let plan = self.concrete_plan(&shapes)?;
         guarded(|| run_plan(&plan, &inputs)).map_err(|detail| {
-            let words: Vec<String> = self.model.inputs.iter().zip(&shapes).map(|(n, s)| format!("`{n}` {s:?}")).collect();
+            let words: Vec<String> =
+                self.model.inputs.iter().zip(&shapes).map(|(n, s)| format!("`{n}` {s:?}")).collect();
             CalibError::Run { sample: format!("a sample with inputs {}", words.join(", ")), detail }
         })
     }

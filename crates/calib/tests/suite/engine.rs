@@ -1,0 +1,189 @@
+//! Sessions: what they return, for which models, and what they say when they cannot.
+
+use ndarray::{ArrayD, Ix2, array};
+use onnxquant_calib::{CalibError, CalibSet, Engine, Session, inline_functions};
+use onnxquant_proto::onnx::{FunctionProto, GraphProto, ModelProto, ValueInfoProto};
+
+use crate::models::{self, body, data, input, model, node, noise, tensor, typed_input};
+
+fn names(values: &[&str]) -> Vec<String> {
+    values.iter().map(|v| (*v).into()).collect()
+}
+
+fn run(model: &ModelProto, data: &CalibSet, values: &[&str]) -> Result<Vec<Vec<ArrayD<f32>>>, CalibError> {
+    let session = Session::new(model, &names(values), data)?;
+    let floats = |index| -> Result<Vec<ArrayD<f32>>, CalibError> {
+        let captured = session.run(&data.load(index)?)?;
+        Ok(captured.iter().map(|t| t.to_f32().expect("only floats are observed here")).collect())
+    };
+    (0..data.len()).map(floats).collect()
+}
+
+/// x [n, 16] -> y = x w -> z = relu(y)
+fn dense() -> ModelProto {
+    let nodes = vec![node("MatMul", &["x", "w"], &["y"]), node("Relu", &["y"], &["z"])];
+    model(vec![input("x", &[-1, 16])], nodes, vec![tensor("w", &[16, 8], &noise(7, 128))])
+}
+
+fn expected_dense(x: &ArrayD<f32>) -> ArrayD<f32> {
+    let w = models::array(7, &[16, 8]).into_dimensionality::<Ix2>().expect("two axes");
+    let x = x.clone().into_dimensionality::<Ix2>().expect("two axes");
+    x.dot(&w).into_dyn()
+}
+
+fn close(a: &ArrayD<f32>, b: &ArrayD<f32>) -> bool {
+    a.shape() == b.shape() && a.iter().zip(b).all(|(x, y)| (x - y).abs() <= 1e-5 * (1.0 + y.abs()))
+}
+
+#[test]
+fn inputs_inner_values_and_outputs_are_observed_in_the_order_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let x = models::array(1, &[3, 16]);
+    let data = data(folder.path(), &dense(), &[vec![("x", x.clone())]]);
+    let values = run(&dense(), &data, &["z", "x", "y", "z"]).unwrap().remove(0);
+    let y = expected_dense(&x);
+    assert_eq!(values[1], x);
+    assert!(close(&values[2], &y));
+    assert!(close(&values[0], &y.mapv(|v| v.max(0.0))));
+    assert_eq!(values[0], values[3]);
+    assert_eq!(run(&dense(), &data, &["x"]).unwrap()[0][0], x, "nothing to compute");
+}
+
+#[test]
+fn few_many_and_grouped_shapes_give_the_same_values() {
+    for shapes in [3, 9] {
+        let folder = tempfile::tempdir().unwrap();
+        let samples: Vec<_> = (0..18).map(|i| vec![("x", models::array(i as u64, &[1 + i % shapes, 16]))]).collect();
+        let data = data(folder.path(), &dense(), &samples);
+        let runs = run(&dense(), &data, &["y"]).unwrap();
+        for (values, sample) in runs.iter().zip(&samples) {
+            assert!(close(&values[0], &expected_dense(&sample[0].1)), "{shapes} shapes");
+        }
+    }
+}
+
+#[test]
+fn convolutions_over_many_shapes_run_with_a_plan_for_each() {
+    let conv = model(
+        vec![input("x", &[1, 1, -1])],
+        vec![node("Conv", &["x", "w"], &["y"])],
+        vec![tensor("w", &[2, 1, 3], &noise(3, 6))],
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let samples: Vec<_> = (0..12).map(|i| vec![("x", models::array(i, &[1, 1, 4 + i as usize]))]).collect();
+    let data = data(folder.path(), &conv, &samples);
+    let session = Session::new(&conv, &names(&["y"]), &data).unwrap();
+    assert!(session.prefers_grouping());
+    let runs = run(&conv, &data, &["y"]).unwrap();
+    for (values, sample) in runs.iter().zip(&samples) {
+        let (w, x) = (noise(3, 6), &sample[0].1);
+        let expected = x[[0, 0, 1]] * w[3] + x[[0, 0, 2]] * w[4] + x[[0, 0, 3]] * w[5];
+        assert_eq!(values[0].shape(), [1, 2, x.len() - 2]);
+        assert!((values[0][[0, 1, 1]] - expected).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn an_overridable_weight_is_fed_if_the_data_have_it() {
+    let mut model = dense();
+    model.graph.as_mut().unwrap().input.push(input("w", &[16, 8]));
+    let folder = tempfile::tempdir().unwrap();
+    let x = models::array(1, &[2, 16]);
+    let given = data(folder.path(), &model, &[vec![("x", x.clone())]]);
+    assert!(close(&run(&model, &given, &["y"]).unwrap()[0][0], &expected_dense(&x)));
+    let given = data(folder.path(), &model, &[vec![("x", x), ("w", ArrayD::zeros(vec![16, 8]))]]);
+    assert_eq!(run(&model, &given, &["y"]).unwrap()[0][0], ArrayD::<f32>::zeros(vec![2, 8]));
+}
+
+#[test]
+fn operators_behind_the_last_value_do_not_matter_and_others_are_named() {
+    let mut model = dense();
+    model.graph.as_mut().unwrap().node.push(node("Unheard", &["z"], &["out"]));
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path(), &model, &[vec![("x", models::array(1, &[2, 16]))]]);
+    assert!(run(&model, &data, &["z"]).is_ok());
+    let message = run(&model, &data, &["out"]).unwrap_err().to_string();
+    assert!(message.contains("node `node_out` (Unheard)") && message.contains("--weights-only"), "{message}");
+}
+
+#[test]
+fn a_failing_model_is_an_error_that_names_the_operator() {
+    let bad = model(
+        vec![input("x", &[-1, 16])],
+        vec![node("MatMul", &["x", "w"], &["y"])],
+        vec![tensor("w", &[15, 8], &noise(7, 120))],
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path(), &bad, &[vec![("x", models::array(1, &[2, 16]))]]);
+    let message = run(&bad, &data, &["y"]).unwrap_err().to_string();
+    assert!(message.contains("node_y"), "{message}");
+}
+
+#[test]
+fn local_functions_run_after_inlining() {
+    let mut model = dense();
+    model.graph.as_mut().unwrap().node[1] =
+        onnxquant_proto::onnx::NodeProto { domain: Some("local".into()), ..node("Double", &["y"], &["z"]) };
+    model.functions = vec![FunctionProto {
+        name: Some("Double".into()),
+        domain: Some("local".into()),
+        input: vec!["a".into()],
+        output: vec!["b".into()],
+        node: vec![node("Add", &["a", "a"], &["b"])],
+        opset_import: model.opset_import.clone(),
+        ..FunctionProto::default()
+    }];
+    let folder = tempfile::tempdir().unwrap();
+    let x = models::array(1, &[2, 16]);
+    let data = data(folder.path(), &model, &[vec![("x", x.clone())]]);
+    assert!(run(&model, &data, &["z"]).unwrap_err().to_string().contains("(Double of domain `local`)"));
+    let values = run(&inline_functions(&model).unwrap(), &data, &["z"]).unwrap();
+    assert!(close(&values[0][0], &expected_dense(&x).mapv(|v| 2.0 * v)));
+}
+
+#[test]
+fn branches_run_but_values_inside_them_are_refused() {
+    let branch = |op: &str, inner: &str| GraphProto {
+        name: Some("branch".into()),
+        node: vec![node(op, &["y"], &[inner])],
+        output: vec![ValueInfoProto { name: Some(inner.into()), ..ValueInfoProto::default() }],
+        ..GraphProto::default()
+    };
+    let mut choice = node("If", &["flag"], &["z"]);
+    choice.attribute = vec![body("then_branch", branch("Relu", "kept")), body("else_branch", branch("Neg", "turned"))];
+    let mut model = dense();
+    let graph = model.graph.as_mut().unwrap();
+    graph.node[1] = choice;
+    graph.input.push(typed_input("flag", &[], 9));
+    let folder = tempfile::tempdir().unwrap();
+    let set = folder.path().join("test_data_set_0");
+    std::fs::create_dir(&set).unwrap();
+    let x = models::array(1, &[2, 16]);
+    let values: Vec<f32> = x.iter().copied().collect();
+    let flag = onnxquant_proto::onnx::TensorProto { data_type: Some(9), int32_data: vec![0], ..Default::default() };
+    std::fs::write(set.join("input_0.pb"), prost::Message::encode_to_vec(&tensor("x", &[2, 16], &values))).unwrap();
+    std::fs::write(set.join("input_1.pb"), prost::Message::encode_to_vec(&flag)).unwrap();
+    let data = models::open(folder.path(), &model);
+    let found = run(&model, &data, &["z"]).unwrap();
+    assert!(close(&found[0][0], &expected_dense(&x).mapv(|v| -v)));
+    let message = run(&model, &data, &["turned"]).unwrap_err().to_string();
+    assert!(message.contains("`turned`") && message.contains("inside the body"), "{message}");
+}
+
+#[test]
+fn half_precision_models_run_and_are_observed() {
+    let half = |values: &[f32]| values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect::<Vec<u8>>();
+    let mut weight = tensor("w", &[16, 8], &[]);
+    weight.data_type = Some(10);
+    weight.raw_data = Some(half(&noise(7, 128)).into());
+    let nodes = vec![node("MatMul", &["x", "w"], &["y"]), node("Relu", &["y"], &["z"])];
+    let model = model(vec![typed_input("x", &[-1, 16], 10)], nodes, vec![weight]);
+    let folder = tempfile::tempdir().unwrap();
+    let x =
+        array![[1.0_f32, 0.5, -0.25, 2.0, 1.0, 0.5, -0.25, 2.0, 1.0, 0.5, -0.25, 2.0, 1.0, 0.5, -0.25, 2.0]].into_dyn();
+    let data = data(folder.path(), &model, &[vec![("x", x.clone())]]);
+    let values = run(&model, &data, &["x", "y", "z"]).unwrap().remove(0);
+    assert_eq!(values[0], x);
+    let difference = (&values[1] - &expected_dense(&x)).mapv(f32::abs).iter().copied().fold(0.0, f32::max);
+    assert!(difference < 5e-3, "{difference}");
+}

@@ -1,0 +1,42 @@
+//! The repository's trained models: every float value of the graph can be observed.
+
+use std::path::{Path, PathBuf};
+
+use onnxquant_calib::{CalibSet, DataOptions, Engine, InputSpec, Session};
+use onnxquant_proto::onnx::ModelProto;
+
+fn fixture(name: &str) -> (ModelProto, PathBuf) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name);
+    let model = onnxquant_proto::read_model(&folder.join("model.onnx")).expect("the fixture is a valid model");
+    (model, folder)
+}
+
+fn open(model: &ModelProto, path: &Path, samples: usize) -> CalibSet {
+    let graph = model.graph.as_ref().expect("the fixture has a graph");
+    let inputs = InputSpec::from_graph(graph, model.ir_version.unwrap_or_default()).expect("inputs are tensors");
+    let options = DataOptions { samples: Some(samples), ..DataOptions::default() };
+    CalibSet::open(path, &inputs, &options).expect("the fixture's data fits its model")
+}
+
+#[test]
+fn every_value_of_every_fixture_is_observed() {
+    for name in ["digits_mlp", "mnist_cnn", "digits_conv1d", "digits_transformer", "digits_transformer_op14"] {
+        let (model, folder) = fixture(name);
+        let data = open(&model, &folder.join("calib"), 3);
+        let graph = model.graph.as_ref().expect("checked when opening");
+        let values: Vec<String> = graph.node.iter().flat_map(|n| n.output.clone()).filter(|o| !o.is_empty()).collect();
+        let all = Session::new(&model, &values, &data).expect("tract runs the fixtures");
+        let outputs: Vec<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
+        let plain = Session::new(&model, &outputs, &data).expect("tract runs the fixtures");
+        for index in 0..data.len() {
+            let sample = data.load(index).expect("the fixture's data are readable");
+            let observed = all.run(&sample).expect("runs");
+            for (output, expected) in outputs.iter().zip(plain.run(&sample).expect("runs")) {
+                let position = values.iter().position(|v| v == output).expect("outputs are computed by nodes");
+                let (a, b) = (observed[position].to_f32().expect("float"), expected.to_f32().expect("float"));
+                let worst = (&a - &b).iter().fold(0.0_f32, |m, d| m.max(d.abs()));
+                assert!(worst < 1e-4, "{name} {output}: observing everything changes the output by {worst}");
+            }
+        }
+    }
+}
