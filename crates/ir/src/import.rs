@@ -33,6 +33,14 @@ impl Model {
         let violations = verify(&model);
         if violations.is_empty() { Ok(model) } else { Err(violations) }
     }
+
+    /// Imports `proto`, a rewritten form of this model's message; the files beside the model stay known.
+    ///
+    /// # Errors
+    /// All violations found.
+    pub fn with_message(&self, proto: ModelProto) -> Result<Self, Vec<Violation>> {
+        Ok(Self { external_files: self.external_files.clone(), ..Self::from_proto(proto)? })
+    }
 }
 
 struct Import {

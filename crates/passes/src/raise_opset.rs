@@ -1,0 +1,94 @@
+//! Moves a model to a newer opset: operators whose meaning changed in between are rewritten.
+//!
+//! The pass works on the message: every body (main graph, subgraphs of If, Loop and Scan, local functions)
+//! goes through the opsets one by one, and [`steps`] says what a node becomes on entering each. Operators
+//! that only gained types, optional attributes or optional inputs stay as they are.
+//!
+//! Names of values never change, so graph outputs and captures of subgraphs stay valid. Arguments that
+//! became inputs are added as initializers, equal ones once a graph.
+//!
+//! Local functions are raised along with the graph: runtimes inline them, and then read them at the model's
+//! opset. Imports of other domains stay.
+//!
+//! Refused, with the node and the reason, leaving the model untouched: operators unknown to the default
+//! domain at the model's opset; nodes in training mode; what needs a rank or an element type that the model
+//! does not tell; and the few forms without a counterpart ([`Refusal`]).
+
+mod arguments;
+mod attributes;
+mod bodies;
+mod broadcasting;
+mod context;
+mod error;
+mod facts;
+mod known;
+mod normalization;
+mod resize;
+mod softmax;
+mod steps;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use onnxquant_ir::Model;
+
+use bodies::{Raise, Span};
+pub use error::{RaiseError, Refusal};
+use table::{IR_VERSIONS, NEWEST};
+
+/// Lowest opset that models are raised to.
+pub const LOWEST_TARGET: i64 = 13;
+/// Highest opset that models are raised to.
+pub const HIGHEST_TARGET: i64 = NEWEST;
+
+/// A node that was rewritten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The node's name, or its first output where it has none.
+    pub node: String,
+    /// The operator before the step.
+    pub op_type: String,
+    /// The opset whose rules made the step necessary.
+    pub opset: i64,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node `{}` ({}) rewritten for opset {}", self.node, self.op_type, self.opset)
+    }
+}
+
+/// Raises the default domain of `model` to opset `target` and returns the nodes that were rewritten.
+///
+/// A model that already is at `target` or above stays as it is. The IR version rises to what the opset came
+/// with. Ids of nodes and values are new afterwards.
+///
+/// # Errors
+/// [`RaiseError`]; the model is then untouched.
+pub fn raise_opset(model: &mut Model, target: i64) -> Result<Vec<Change>, RaiseError> {
+    if !(LOWEST_TARGET..=HIGHEST_TARGET).contains(&target) {
+        return Err(RaiseError::UnknownTarget { target });
+    }
+    let from = model.opset("").unwrap_or(target);
+    if model.opset("").is_some_and(|opset| opset >= target) {
+        return Ok(Vec::new());
+    }
+    let span = Span { from, to: target };
+    let mut proto = model.to_proto();
+    if !proto.training_info.is_empty() {
+        return Err(RaiseError::TrainingInfo { span });
+    }
+    let changes = Raise::new(&proto).model(&mut proto, span)?;
+    let mut raised = model.with_message(proto).map_err(RaiseError::Invalid)?;
+    raised.raise_ir_version(ir_version(target));
+    *model = raised;
+    Ok(changes)
+}
+
+/// The IR version that came with `opset`.
+fn ir_version(opset: i64) -> i64 {
+    let known = IR_VERSIONS.iter().take_while(|&&(known, _)| known <= opset);
+    known.map(|&(_, version)| version).max().unwrap_or(0)
+}
