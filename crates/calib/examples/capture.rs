@@ -8,16 +8,14 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use onnxquant_calib::{CalibSet, DataOptions, Engine, InputSpec, Session, write_captures};
-use onnxquant_proto::onnx::ModelProto;
-use prost::Message;
+use onnxquant_calib::{CalibSet, DataOptions, Engine, InputSpec, Session, inline_functions, write_captures};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [model, data, out, samples, values @ ..] = args.as_slice() else {
         return Err("usage: capture MODEL DATA OUT_DIR N_SAMPLES VALUE...".into());
     };
-    let model = ModelProto::decode(bytes::Bytes::from(std::fs::read(model)?))?;
+    let model = inline_functions(&onnxquant_proto::read_model(Path::new(model))?)?;
     let graph = model.graph.as_ref().ok_or("no graph")?;
     let inputs = InputSpec::from_graph(graph, model.ir_version.unwrap_or_default())?;
     let options = DataOptions { samples: Some(samples.parse()?), ..DataOptions::default() };

@@ -14,6 +14,7 @@ use onnxquant_proto::onnx::{
     GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation,
 };
 
+use super::adapt::adapt;
 use crate::error::CalibError;
 
 /// Smaller tensors stay in the message: the engine reads them more than once (shapes, axes).
@@ -57,14 +58,15 @@ pub(crate) fn engine_model(model: &ModelProto, values: &[String], fed: &[&str]) 
     let has_convolutions = nodes.iter().any(|n| n.op_type().contains("Conv"));
     let mut cut =
         GraphProto { node: nodes, name: graph.name.clone(), initializer, input, output, ..GraphProto::default() };
-    let mut tensors = Vec::new();
-    take_tensors(&mut cut, &mut tensors);
-    let proto = ModelProto {
+    let mut proto = ModelProto {
         ir_version: model.ir_version,
         opset_import: model.opset_import.clone(),
         graph: Some(cut),
         ..ModelProto::default()
     };
+    adapt(&mut proto)?;
+    let mut tensors = Vec::new();
+    proto.graph.iter_mut().for_each(|graph| take_tensors(graph, &mut tensors));
     Ok(EngineModel { proto, tensors, inputs, has_convolutions })
 }
 
@@ -117,6 +119,11 @@ fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs))
 }
 
+/// The graphs in a node's attributes.
+pub(crate) fn subgraphs_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
+    node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().map(AsMut::as_mut).chain(&mut a.graphs))
+}
+
 /// All nodes of a graph and of the graphs inside it.
 pub(crate) fn all_nodes(graph: &GraphProto) -> Vec<&NodeProto> {
     let mut graphs = vec![graph];
@@ -147,10 +154,6 @@ fn take_tensors(graph: &mut GraphProto, table: &mut Vec<Bytes>) {
 }
 
 fn take_tensor(tensor: &mut TensorProto, table: &mut Vec<Bytes>) {
-    if tensor.raw_data.is_none() && tensor.float_data.len() * 4 > INLINE_BYTES {
-        let floats = std::mem::take(&mut tensor.float_data);
-        tensor.raw_data = Some(floats.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into());
-    }
     let large = tensor.raw_data.take_if(|raw| raw.len() > INLINE_BYTES);
     let Some(raw) = large else { return };
     let entry = |key: &str, value: String| StringStringEntryProto { key: Some(key.into()), value: Some(value) };

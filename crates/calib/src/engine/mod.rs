@@ -1,5 +1,6 @@
 //! Running a float model and observing values inside it.
 
+mod adapt;
 mod convert;
 mod graph;
 mod plan;

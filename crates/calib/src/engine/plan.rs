@@ -9,13 +9,16 @@ use onnxquant_proto::onnx::ModelProto;
 use prost::Message;
 use tract_onnx::Onnx;
 use tract_onnx::data_resolver::ModelDataResolver;
+use tract_onnx::model::ParsingContext;
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceFact, InferenceModel, InferenceModelExt, IntoRunnable, TractResult, TypedModel,
     TypedRunnableModel,
 };
 use tract_onnx::tract_core::internal::{TDim, bail};
 use tract_onnx::tract_hir::infer::Factoid;
+use tract_onnx::tract_hir::infer::InferenceOp;
 
+use super::adapt::label;
 use super::graph::{EngineModel, all_nodes};
 use super::shapes::Shapes;
 use crate::error::CalibError;
@@ -37,6 +40,7 @@ impl ModelDataResolver for Table {
 /// Parses a model; no shapes are known yet.
 pub(crate) fn parse(model: &EngineModel) -> Result<InferenceModel, CalibError> {
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    onnx.op_register.insert("Upsample", upsample);
     check_operators(&onnx, &model.proto)?;
     onnx.provider = Arc::new(Table(model.tensors.clone()));
     let bytes = model.proto.encode_to_vec();
@@ -55,15 +59,25 @@ pub(crate) fn parse(model: &EngineModel) -> Result<InferenceModel, CalibError> {
 fn check_operators(onnx: &Onnx, model: &ModelProto) -> Result<(), CalibError> {
     let nodes = model.graph.as_ref().map(all_nodes).unwrap_or_default();
     let Some(node) = nodes.into_iter().find(|n| !onnx.op_register.0.contains_key(n.op_type())) else { return Ok(()) };
-    let name = if node.name().is_empty() { node.output.first().map_or("", String::as_str) } else { node.name() };
     let domain = match node.domain() {
         "" | "ai.onnx" => String::new(),
         domain => format!(" of domain `{domain}`"),
     };
     Err(CalibError::Load {
-        place: format!("node `{name}` ({}{domain})", node.op_type()),
+        place: format!("node `{}` ({}{domain})", label(node), node.op_type()),
         detail: "it does not know this operator".into(),
     })
+}
+
+/// Upsample is Resize as it was in opset 10.
+fn upsample(
+    context: &ParsingContext<'_>,
+    node: &tract_onnx::pb::NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let Some(resize) = context.framework.op_register.0.get("Resize") else { bail!("there is no Resize") };
+    let mut context = context.clone();
+    context.onnx_operator_set_version = 10;
+    resize(&context, node)
 }
 
 /// Shapes for a plan: lengths, or the numbers of symbols.
