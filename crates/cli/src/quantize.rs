@@ -80,7 +80,7 @@ fn summary(report: &Report) -> String {
 
 /// The layers with the largest error, worst first.
 fn worst_layers(layers: &[LayerReport]) -> String {
-    let error = |layer: &LayerReport| layer.held_out_error.or(layer.certificate.achieved);
+    let error = |layer: &LayerReport| layer.held_out_error.or(layer.error);
     let mut ranked = layers.iter().filter_map(|layer| Some((error(layer)?, layer))).collect::<Vec<_>>();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     if ranked.is_empty() {

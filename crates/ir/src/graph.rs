@@ -394,6 +394,17 @@ impl Graph {
         Ok(())
     }
 
+    /// Exchanges the first outputs of two nodes: names and readers go with the values.
+    pub fn swap_outputs(&mut self, a: NodeId, b: NodeId) {
+        let (of_a, of_b) = (self.node(a).output(0), self.node(b).output(0));
+        for (node, value) in [(a, of_b), (b, of_a)] {
+            if let Some(value) = value {
+                self.node_mut(node).outputs[0] = Some(value);
+                self.value_mut(value).origin = Origin::Output(node, 0);
+            }
+        }
+    }
+
     /// Removes `node`, whose outputs must be unused; the outputs go with it.
     pub fn remove_node(&mut self, node: NodeId) -> Result<(), GraphError> {
         let outputs = self.node(node).outputs.iter().copied().flatten().collect::<Vec<_>>();

@@ -2,6 +2,7 @@
 
 use onnxquant_ir::Model;
 use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_passes::raise_opset::LOWEST_TARGET;
 use onnxquant_passes::sites::{SkipReason, Site, find_sites};
 use onnxquant_passes::write_codes::needed_opset;
 use onnxquant_quant::{Granularity, MatrixView};
@@ -72,8 +73,10 @@ impl Plan {
             }
         }
         let needed = layers.iter().map(|layer| needed_opset(&layer.site.view, storage, layer.granularity));
-        let opset = needed.max().unwrap_or(0).max(model.opset("").unwrap_or(0));
-        if opset > config.opset_max && opset > model.opset("").unwrap_or(0) {
+        let needed = needed.max().unwrap_or(0);
+        let present = model.opset("").unwrap_or(0);
+        let opset = if needed > present { needed.max(LOWEST_TARGET) } else { present };
+        if opset > config.opset_max && opset > present {
             let settings = "choose a coarser granularity, or allow a higher opset with --opset-max";
             return Err(Error::Usage(format!(
                 "the codes need opset {opset}, but at most {} is allowed: {settings}",

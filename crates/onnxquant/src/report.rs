@@ -56,7 +56,10 @@ pub struct LayerReport {
     pub bytes: usize,
     /// The method that made the codes.
     pub method: Method,
-    /// `|X (W - Q)| / |X W|` on held-out samples.
+    /// Relative error of the layer's output on the calibration samples, bias correction included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
+    /// The same on held-out samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out_error: Option<f64>,
     /// What a reader should know.

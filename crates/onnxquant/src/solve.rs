@@ -1,10 +1,12 @@
 //! Quantizes the planned layers, stage by stage, and certifies each.
 
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{Array2, ArrayD, IxDyn};
 use onnxquant_ir::{Model, tensor};
+use onnxquant_passes::add_to_bias::has_bias;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
-    Granularity, LayerProblem, LayerSolution, Method, QuantError, Saturation, Verdict, auto, certify, relative_error, solve,
+    Granularity, GramStats, LayerProblem, LayerSolution, Method, QuantError, Saturation, Verdict, auto, bias_correction,
+    certify, corrected_error, solve,
 };
 
 use crate::calibration::{Calibration, LayerStats, stages};
@@ -79,11 +81,20 @@ fn solve_layer(
     let held_out = stats.as_ref().and_then(|stats| stats.held_out);
     let (solution, method, verdict) = choose(config, &problem, held_out).map_err(failed)?;
     let certificate = certify(&problem, &solution).map_err(failed)?;
-    let held_out_error = held_out
-        .map(|held_out| relative_error(weights.view(), solution.dequantize().view(), held_out))
-        .transpose()
-        .map_err(failed)?;
-    let weight = PackedWeight::new(site, plan.storage, granularity, &solution).map_err(failed)?;
+    let decoded = solution.dequantize();
+    let correction = match &stats {
+        Some(stats) if has_bias(model.graph(), site) => {
+            bias_correction(weights.view(), decoded.view(), stats.calibration).map_err(failed)?
+        }
+        _ => Array2::zeros((weights.dim().0, weights.dim().2)),
+    };
+    let error_on = |stats: &[GramStats]| {
+        corrected_error(weights.view(), decoded.view(), correction.view(), stats).map_err(failed)
+    };
+    let error = stats.as_ref().map(|stats| error_on(stats.calibration)).transpose()?;
+    let held_out_error = held_out.map(error_on).transpose()?;
+    let correction = correction.iter().map(|&c| c as f32).collect();
+    let weight = PackedWeight::new(site, plan.storage, granularity, &solution, correction).map_err(failed)?;
     let report = LayerReport {
         label: layer.label.clone(),
         op_type: layer.op_type.clone(),
@@ -94,6 +105,7 @@ fn solve_layer(
         granularity,
         bytes: weight.bytes(),
         method,
+        error,
         held_out_error,
         notes: solution.notes.iter().map(ToString::to_string).collect(),
         certificate,
@@ -105,7 +117,7 @@ fn solve_layer(
 fn choose(
     config: &Config,
     problem: &LayerProblem<'_>,
-    held_out: Option<&[onnxquant_quant::GramStats]>,
+    held_out: Option<&[GramStats]>,
 ) -> Result<(LayerSolution, Method, Option<Verdict>), QuantError> {
     match (config.method, held_out) {
         (MethodChoice::Auto, Some(held_out)) => {

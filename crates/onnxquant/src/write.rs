@@ -33,7 +33,7 @@ pub(crate) struct Rewritten {
 pub(crate) fn rewrite(model: &Model, plan: &Plan, codes: Vec<(PlannedLayer, PackedWeight)>) -> Result<Rewritten, Error> {
     let (mut evaluated, mut written) = (model.clone(), model.clone());
     let opset_changes = match plan.opset > model.opset("").unwrap_or(0) {
-        true => raise_opset(&mut written, plan.opset)?,
+        true => raise_opset(&mut written, plan.opset)?.iter().map(ToString::to_string).collect(),
         false => Vec::new(),
     };
     check(&written, "raising the opset")?;

@@ -10,6 +10,11 @@
 //! A `DequantizeLinear` before a Conv would be computed at every run instead. Both forms mean
 //! `real = scale * (code - zero_point)`, and both give the same f32 numbers.
 //!
+//! A correction of the layer's mean output goes into its bias (see [`crate::add_to_bias`]).
+//!
+//! What comes after a MatMul or Gemm is changed where it would keep the runtime from fusing (see
+//! [`crate::keep_fusible`]).
+//!
 //! Every layer gets its own initializers and its own decoding nodes, also where layers shared a weight: the
 //! runtime does not fuse a shared one. The float weight goes when nothing reads it any more.
 
@@ -18,7 +23,9 @@ use onnxquant_ir::onnx::{AttributeProto, TensorProto};
 use onnxquant_ir::{Graph, NewNode, NodeId, ValueId, int_attribute, tensor};
 use onnxquant_quant::{Granularity, LayerSolution, MatrixView, QuantError};
 
+use crate::add_to_bias::add_to_bias;
 use crate::constant_chain;
+use crate::keep_fusible::keep_fusible;
 use crate::sites::Site;
 
 /// A quantized weight, packed as it is stored in the file.
@@ -30,17 +37,21 @@ pub struct PackedWeight {
     zero_point: Option<TensorProto>,
     /// Attributes of `DequantizeLinear`.
     attributes: Vec<AttributeProto>,
+    /// Added to the layer's bias, one number an output channel.
+    correction: Vec<f32>,
 }
 
 impl PackedWeight {
     /// Packs the solution of `site` with codes of type `storage`.
     ///
-    /// A Conv takes scales per tensor or per channel only.
+    /// A Conv takes scales per tensor or per channel only. `correction` is added to the bias where the layer
+    /// has one.
     pub fn new(
         site: &Site,
         storage: DataType,
         granularity: Granularity,
         solution: &LayerSolution,
+        correction: Vec<f32>,
     ) -> Result<Self, QuantError> {
         let codes = match &site.view {
             MatrixView::Dense { .. } => {
@@ -66,6 +77,7 @@ impl PackedWeight {
             scale: real(solution.scales.iter().copied().take(count).collect()),
             zero_point,
             attributes: attributes(granularity),
+            correction,
         })
     }
 
@@ -144,6 +156,12 @@ pub fn write_codes(graph: &mut Graph, site: &Site, weight: PackedWeight) {
     graph.set_input(site.node, 1, Some(decoded));
     graph.remove_attribute(site.node, "transB");
     graph.remove_if_unused(site.weight);
+    if weight.correction.iter().any(|&c| c != 0.0) {
+        add_to_bias(graph, site, &weight.correction);
+    }
+    if matches!(site.view, MatrixView::Dense { .. }) {
+        keep_fusible(graph, site);
+    }
 }
 
 fn insert(

@@ -27,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bias;
 mod cell_walk;
 mod certificate;
 mod error;
@@ -52,6 +53,7 @@ mod unfold;
 mod view;
 mod walk;
 
+pub use bias::{bias_correction, corrected_error};
 pub use certificate::{Certificate, Hypothesis, HypothesisKind, certify};
 pub use error::{Array, QuantError};
 pub use grid::{Affine, Grid, Symmetry};
