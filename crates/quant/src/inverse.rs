@@ -70,15 +70,6 @@ impl Inverse {
         self.exchanges += 1;
     }
 
-    /// Adds `factor` times row `source` to row `target`: the basis column
-    /// `source` becomes itself minus `factor` times column `target`.
-    pub(crate) fn add_row(&mut self, target: usize, source: usize, factor: f64) {
-        for k in 0..self.matrix.ncols() {
-            let column = self.matrix.col_as_slice_mut(k);
-            column[target] += factor * column[source];
-        }
-    }
-
     /// Exchanges since the last factorization.
     pub(crate) fn exchanges(&self) -> usize {
         self.exchanges
@@ -119,12 +110,6 @@ mod tests {
             }
             inverse.exchange(slot, &y);
             basis.col_as_slice_mut(slot).copy_from_slice(&v);
-        }
-        let other = (2, 5);
-        inverse.add_row(other.0, other.1, 0.5);
-        for i in 0..rank {
-            let x = basis[(i, other.0)];
-            basis[(i, other.1)] -= 0.5 * x;
         }
         let error = &inverse.matrix * &basis - Mat::<f64>::identity(rank, rank);
         assert!(error.norm_max() < 1e-8, "{}", error.norm_max());

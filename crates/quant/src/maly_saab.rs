@@ -33,7 +33,7 @@
 //!
 //! # Cost
 //!
-//! O(K r^2) a neuron; `Saturation::Min` some hundred steps of O(K r) more.
+//! O(K r^2) a neuron; `Saturation::Min` a few times r steps of O(K r) more.
 //!
 //! # Failure
 //!
@@ -94,7 +94,7 @@ fn saturate_least(
         let walls = ends(problem, table, g, m)?;
         match &kernels[g] {
             Kernel::Trivial { .. } => Ok((start, 1.0)),
-            Kernel::Walkable(directions) => min_norm::shrink(directions, &start, &walls),
+            Kernel::Walkable(directions) => Ok(min_norm::shrink(directions, &start, &walls)),
         }
     });
     let least = least.into_iter().collect::<Result<Vec<_>, QuantError>>()?;

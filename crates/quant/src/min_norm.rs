@@ -12,325 +12,290 @@
 //!
 //! # Method
 //!
-//! A primal simplex method. It starts at the vertex where the kernel walk ends
-//! (`g = 1`). Off-wall coordinates and `g` itself are basic; every other
-//! coordinate sits on a wall, `z_j = g s_j` with `s_j` one of its two walls at
-//! `g = 1`. With `a = sum_j s_j x_j` the basis matrix has the columns of the basic
-//! coordinates and, in the place of the one that `g` replaced, `a`. Row `g` of its
-//! inverse says how `g` changes when a coordinate leaves its wall; the one with
-//! the greatest gain enters, and either a basic coordinate reaches a (moving) wall
-//! and leaves, or the entering one crosses to its own other wall. Either way the
-//! inverse changes by one rank-one update and additions of row `g`.
+//! The dual is a regression in r unknowns in the sum of absolute values: with
+//! `t = X w` and `v = X^T y`,
+//!
+//! ```text
+//! minimise sum_j max(upper_j v_j, lower_j v_j)    subject to    t^T y = 1
+//! ```
+//!
+//! and its minimum is `1 / g`. At a vertex `r - 1` coordinates (the members) have
+//! `v_j = 0`. Dropping member i opens two edges, along plus and minus row i of the
+//! inverse of `B = [x_members, t]`; their slopes follow from `q = B^-1 a`, where
+//! `a` sums `x_j` times the wall that the sign of `v_j` selects. The steepest falling edge
+//! is followed to its very minimum, across all breakpoints at which some `v_j`
+//! changes sign, and the coordinate that stops it becomes a member: one
+//! rank-one update. No falling edge: optimal, and `g = 1 / q_t`, `z = -g q` on the
+//! members, `g` times the selected wall elsewhere.
 //!
 //! # Guarantee
 //!
-//! Every iterate is feasible and `g` never grows, so stopping early is safe. At the
-//! optimum at most `rank(X) - 1` coordinates are off their walls.
+//! At the optimum at most `rank(X) - 1` coordinates are off their walls.
 //!
 //! # Numerics
 //!
-//! `f64`. Gains below `1e-10` (of a total that is 1 by construction) count as
-//! none. The inverse is refactored, and basic values recomputed, every 128 exchanges.
+//! `f64`. Slopes count as falling beyond `1e-9` of the widest box. `B` is
+//! refactored every 64 exchanges and before the solution is read off, which is
+//! then checked against the box.
 //!
 //! # Cost
 //!
-//! O(K r) a step, a few hundred to a few thousand steps; at most 20 K.
+//! O(K (r + log K)) a step, a few times r steps.
 //!
 //! # Failure
 //!
-//! Errors of the walk that finds the first vertex. If a later basis is singular to
-//! working precision, the last sound vertex is returned.
+//! None: if the optimum is not reached in `50 (r + 10)` steps, or fails the
+//! check, the start is returned with g = 1, which is always feasible.
 //!
 //! # References
 //!
-//! Barrodale and Phillips, *Solution of an overdetermined system of linear
-//! equations in the Chebyshev norm*, ACM TOMS 1 (1975), treat the dual problem.
+//! I. Barrodale, F. D. K. Roberts, *An improved algorithm for discrete l1 linear
+//! approximation*, SIAM J. Numer. Anal. 10 (1973): the long step.
 
-use crate::error::QuantError;
 use crate::inverse::Inverse;
 use crate::kernel::Directions;
-use crate::walk::{WalkOptions, Walls};
+use crate::walk::Walls;
 use faer::Mat;
 
-const REFACTOR_EVERY: usize = 128;
-const LEAST_GAIN: f64 = 1e-10;
-/// Rates of approach to a wall, relative to the largest, that cannot block.
-const NEGLIGIBLE: f64 = 1e-9;
-/// Walls nearer than this fraction of the box count as met together.
-const TOGETHER: f64 = 1e-11;
-const STEPS_PER_INPUT: usize = 20;
+const REFACTOR_EVERY: usize = 64;
+/// Slopes, relative to the widest box, that count as falling.
+const FALLING: f64 = 1e-9;
+/// Relative to the largest, changes of `v` too small to pivot on.
+const NEGLIGIBLE: f64 = 1e-10;
+/// How far outside its box, in widths, a solution may lie by rounding.
+const SLACK: f64 = 1e-8;
 
 /// A solution and its factor `g` on the walls.
-pub(crate) fn shrink(directions: &Directions, start: &[f64], walls: &Walls) -> Result<(Vec<f64>, f64), QuantError> {
-    let walked = directions.walk(start, walls, WalkOptions::default())?;
-    let mut simplex = Simplex::new(directions, walls, start, walked.values, walked.members);
-    let mut best = (simplex.values.clone(), 1.0);
-    if !simplex.admit_factor() {
-        return Ok(best);
-    }
-    for _ in 0..STEPS_PER_INPUT * start.len() {
-        if simplex.inverse.exchanges() >= REFACTOR_EVERY {
-            if !simplex.refresh() {
-                return Ok(best);
-            }
-            best = simplex.solution();
+pub(crate) fn shrink(directions: &Directions, start: &[f64], walls: &Walls) -> (Vec<f64>, f64) {
+    let unchanged = || (start.to_vec(), 1.0);
+    let target = directions.image(start);
+    let slot = (0..target.len()).max_by(|i, j| target[*i].abs().total_cmp(&target[*j].abs()));
+    let Some(slot) = slot.filter(|slot| target[*slot] != 0.0) else {
+        return (vec![0.0; start.len()], 0.0);
+    };
+    let mut dual = Dual::new(directions, walls, target, slot);
+    for _ in 0..50 * (directions.rank() + 10) {
+        if dual.inverse.exchanges() >= REFACTOR_EVERY && !dual.refresh() {
+            return unchanged();
         }
-        let Some(entering) = simplex.price() else {
-            break;
+        let Some(edge) = dual.steepest() else {
+            return dual.solution().unwrap_or_else(unchanged);
         };
-        if !simplex.step(entering) {
-            break;
+        if !dual.descend(edge) {
+            return unchanged();
         }
     }
-    if simplex.refresh() {
-        best = simplex.solution();
-    }
-    Ok(best)
+    unchanged()
 }
 
-struct Simplex<'a> {
+struct Dual<'a> {
     directions: &'a Directions,
     walls: &'a Walls,
-    /// `X w`, in the basis of `directions`.
+    /// `t = X w`, in the basis of `directions`.
     target: Vec<f64>,
-    values: Vec<f64>,
-    /// `s_j` of coordinates on a wall.
-    side: Vec<f64>,
-    basic: Vec<bool>,
-    /// Basic coordinate of every slot; that of `factor_slot` is void.
+    /// Member of every slot; that of `target_slot` is void.
     members: Vec<usize>,
-    factor: f64,
-    factor_slot: usize,
+    target_slot: usize,
+    member: Vec<bool>,
     inverse: Inverse,
-    y: Vec<f64>,
-    prices: Vec<f64>,
+    /// `v = X^T y`.
+    v: Vec<f64>,
+    /// The wall that the sign of `v_j` selects.
+    side: Vec<f64>,
+    /// Sum of `side_j x_j` over all but the members.
+    image: Vec<f64>,
+    /// `B^-1 image`.
+    q: Vec<f64>,
 }
 
-/// A coordinate that leaves its wall.
+/// An edge that leads down: the member that is dropped, and which way.
 #[derive(Clone, Copy)]
-struct Entering {
-    j: usize,
-    /// +1 from the lower wall, -1 from the upper one.
-    sign: f64,
-}
-
-/// Which basic coordinate stops the step, and at which of its walls.
-#[derive(Clone, Copy)]
-struct Block {
+struct Edge {
     slot: usize,
-    wall: f64,
-    step: f64,
+    sign: f64,
+    slope: f64,
 }
 
-impl<'a> Simplex<'a> {
-    fn new(
-        directions: &'a Directions,
-        walls: &'a Walls,
-        start: &[f64],
-        values: Vec<f64>,
-        members: Vec<usize>,
-    ) -> Simplex<'a> {
-        let rank = members.len();
-        let mut basic = vec![false; values.len()];
-        members.iter().for_each(|i| basic[*i] = true);
-        Simplex {
+impl<'a> Dual<'a> {
+    /// The vertex at which all unit columns but the one of `slot` are members.
+    fn new(directions: &'a Directions, walls: &'a Walls, target: Vec<f64>, slot: usize) -> Dual<'a> {
+        let (rank, k) = (directions.rank(), directions.inputs());
+        let members = directions.basis().to_vec();
+        let mut member = vec![false; k];
+        members.iter().for_each(|i| member[*i] = true);
+        member[members[slot]] = false;
+        let mut inverse = Inverse::identity(rank);
+        inverse.exchange(slot, &target);
+        let mut dual = Dual {
             directions,
             walls,
-            target: directions.image(start),
-            side: values.clone(),
-            values,
-            basic,
+            target,
             members,
-            factor: 1.0,
-            factor_slot: usize::MAX,
-            inverse: Inverse::identity(rank),
-            y: vec![0.0; rank],
-            prices: vec![0.0; rank],
-        }
-    }
-
-    /// `a`: what the coordinates on walls contribute at `g = 1`.
-    fn wall_image(&self) -> Vec<f64> {
-        let on_wall = |(side, basic): (&f64, &bool)| if *basic { 0.0 } else { *side };
-        let sides: Vec<f64> = self.side.iter().zip(&self.basic).map(on_wall).collect();
-        self.directions.image(&sides)
-    }
-
-    /// Shrinks the box until a basic coordinate blocks; `g` takes its slot.
-    /// False if there is no basic coordinate or nothing blocks.
-    fn admit_factor(&mut self) -> bool {
-        if self.members.is_empty() || !self.refactor() {
-            return false;
-        }
-        let image = self.wall_image();
-        self.inverse.apply(&image, &mut self.y);
-        let y = self.y.clone();
-        let Some(block) = self.first_block(&y, 1.0, f64::INFINITY) else {
-            return false;
+            target_slot: slot,
+            member,
+            inverse,
+            v: Vec::new(),
+            side: vec![0.0; k],
+            image: Vec::new(),
+            q: vec![0.0; rank],
         };
-        self.advance(&y, 1.0, block.step);
-        self.y[block.slot] += block.wall;
-        self.retire(block);
-        self.factor_slot = block.slot;
-        self.inverse.exchange(block.slot, &self.y);
-        true
+        dual.recompute();
+        dual
     }
 
-    /// The coordinate on a wall whose departure lowers `g` most.
-    fn price(&mut self) -> Option<Entering> {
-        self.inverse.copy_row(self.factor_slot, &mut self.prices);
-        let mut best = None;
-        let mut most = LEAST_GAIN;
-        for j in (0..self.values.len()).filter(|j| !self.basic[*j]) {
-            let column = self.directions.column(j);
-            let price: f64 = self.prices.iter().zip(column).map(|(p, x)| p * x).sum();
-            let width = self.walls.upper()[j] - self.walls.lower()[j];
-            let sign = if self.side[j] == self.walls.lower()[j] { 1.0 } else { -1.0 };
-            let gain = sign * price * width;
-            if gain > most {
-                most = gain;
-                best = Some(Entering { j, sign });
+    /// `X^T` times a row of the inverse.
+    fn products(&self, slot: usize) -> Vec<f64> {
+        let mut row = vec![0.0; self.members.len()];
+        self.inverse.copy_row(slot, &mut row);
+        (0..self.side.len()).map(|j| dot(&row, self.directions.column(j))).collect()
+    }
+
+    fn selected(&self, j: usize) -> f64 {
+        if self.v[j] > 0.0 { self.walls.upper()[j] } else { self.walls.lower()[j] }
+    }
+
+    /// Everything that follows from members and inverse.
+    fn recompute(&mut self) {
+        self.v = self.products(self.target_slot);
+        for j in 0..self.v.len() {
+            if self.member[j] {
+                self.v[j] = 0.0;
+                self.side[j] = 0.0;
+            } else {
+                self.side[j] = self.selected(j);
+            }
+        }
+        self.image = self.directions.image(&self.side);
+    }
+
+    /// Factors the basis matrix anew; false if it is singular.
+    fn refresh(&mut self) -> bool {
+        let rank = self.members.len();
+        let basis = Mat::from_fn(rank, rank, |i, slot| {
+            if slot == self.target_slot { self.target[i] } else { self.directions.column(self.members[slot])[i] }
+        });
+        let sound = self.inverse.refactor(basis);
+        if sound {
+            self.recompute();
+        }
+        sound
+    }
+
+    /// The edge along which the objective falls most.
+    fn steepest(&mut self) -> Option<Edge> {
+        self.inverse.apply(&self.image, &mut self.q);
+        let width = |i: usize| self.walls.upper()[i] - self.walls.lower()[i];
+        let widest = (0..self.v.len()).fold(0.0f64, |widest, i| widest.max(width(i)));
+        let mut best: Option<Edge> = None;
+        for slot in (0..self.members.len()).filter(|slot| *slot != self.target_slot) {
+            let i = self.members[slot];
+            let up = self.q[slot] + self.walls.upper()[i];
+            let down = -self.q[slot] - self.walls.lower()[i];
+            let (sign, slope) = if up < down { (1.0, up) } else { (-1.0, down) };
+            if slope < best.map_or(-FALLING * widest, |edge| edge.slope) {
+                best = Some(Edge { slot, sign, slope });
             }
         }
         best
     }
 
-    /// Moves `entering` off its wall; false if the basis cannot follow.
-    fn step(&mut self, entering: Entering) -> bool {
-        let Entering { j, sign } = entering;
-        self.inverse.apply(self.directions.column(j), &mut self.y);
-        let y: Vec<f64> = self.y.iter().map(|y| -sign * y).collect();
-        let falling = -y[self.factor_slot];
-        let width = self.walls.upper()[j] - self.walls.lower()[j];
-        let crossing = self.factor * width / (1.0 + falling * width);
-        let blocked = self.first_block(&y, falling, crossing);
-        self.advance(&y, falling, blocked.map_or(crossing, |block| block.step));
-        match blocked {
-            None => self.cross(j, sign * width),
-            Some(block) => self.replace(block, j, sign),
+    /// Follows `edge` to its minimum; false if there is none.
+    fn descend(&mut self, edge: Edge) -> bool {
+        let mut change = self.products(edge.slot);
+        change.iter_mut().for_each(|u| *u *= edge.sign);
+        let largest = change.iter().fold(0.0f64, |largest, u| largest.max(u.abs()));
+        let leaving = self.members[edge.slot];
+        let crosses = |j: &usize| {
+            let towards = change[*j] * (self.side[*j] - self.opposite(*j));
+            !self.member[*j] && change[*j].abs() > NEGLIGIBLE * largest && towards < 0.0
+        };
+        let mut breaks: Vec<(f64, usize)> =
+            (0..self.v.len()).filter(crosses).map(|j| ((-self.v[j] / change[j]).max(0.0), j)).collect();
+        breaks.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut slope = edge.slope;
+        let stop = breaks.iter().position(|(_, j)| {
+            slope += change[*j].abs() * (self.side[*j] - self.opposite(*j)).abs();
+            slope >= 0.0
+        });
+        let Some(stop) = stop else {
+            return false;
+        };
+        let (step, entering) = breaks[stop];
+        for (_, j) in &breaks[..stop] {
+            self.turn(*j, self.opposite(*j));
         }
+        for (v, u) in self.v.iter_mut().zip(&change) {
+            *v += step * u;
+        }
+        self.replace(edge, leaving, entering)
     }
 
-    /// The first basic coordinate to meet a wall within `limit`, when basic values
-    /// move at rates `y` while `g` falls at rate `falling`.
-    fn first_block(&self, y: &[f64], falling: f64, limit: f64) -> Option<Block> {
-        let slots = || (0..y.len()).filter(|slot| *slot != self.factor_slot);
-        let approach = |slot: usize, wall: f64, sign: f64| {
-            let gap = sign * (self.factor * wall - self.values[self.members[slot]]);
-            (gap.max(0.0), sign * (y[slot] + falling * wall))
-        };
-        let both = |slot: usize| {
+    fn replace(&mut self, edge: Edge, leaving: usize, entering: usize) -> bool {
+        self.turn(entering, 0.0);
+        let side = if edge.sign > 0.0 { self.walls.upper() } else { self.walls.lower() }[leaving];
+        self.turn(leaving, side);
+        (self.member[leaving], self.member[entering]) = (false, true);
+        self.members[edge.slot] = entering;
+        for (slot, member) in self.members.iter().enumerate() {
+            if slot != self.target_slot {
+                self.v[*member] = 0.0;
+            }
+        }
+        self.inverse.apply(self.directions.column(entering), &mut self.q);
+        let sound = self.q[edge.slot] != 0.0;
+        if sound {
+            self.inverse.exchange(edge.slot, &self.q);
+        }
+        sound
+    }
+
+    fn opposite(&self, j: usize) -> f64 {
+        let (lower, upper) = (self.walls.lower()[j], self.walls.upper()[j]);
+        if self.side[j] == upper { lower } else { upper }
+    }
+
+    /// Coordinate `j` selects another wall.
+    fn turn(&mut self, j: usize, side: f64) {
+        let change = side - self.side[j];
+        for (sum, x) in self.image.iter_mut().zip(self.directions.column(j)) {
+            *sum += change * x;
+        }
+        self.side[j] = side;
+    }
+
+    /// The primal solution that belongs to this vertex, if it is inside the box.
+    fn solution(mut self) -> Option<(Vec<f64>, f64)> {
+        if !self.refresh() {
+            return None;
+        }
+        self.inverse.apply(&self.image, &mut self.q);
+        let factor = 1.0 / self.q[self.target_slot];
+        let mut values: Vec<f64> = self.side.iter().map(|side| factor * side).collect();
+        for slot in (0..self.members.len()).filter(|slot| *slot != self.target_slot) {
             let i = self.members[slot];
             let (lower, upper) = (self.walls.lower()[i], self.walls.upper()[i]);
-            [(lower, -1.0), (upper, 1.0)].map(|(wall, sign)| {
-                let (gap, rate) = approach(slot, wall, sign);
-                (wall, gap, rate, upper - lower)
-            })
-        };
-        let fastest = slots().flat_map(both).fold(0.0f64, |most, (_, _, rate, _)| most.max(rate));
-        let able = |rate: f64| rate > NEGLIGIBLE * fastest && rate > 0.0;
-        let mut reach = limit;
-        for (_, gap, rate, width) in slots().flat_map(both).filter(|wall| able(wall.2)) {
-            reach = reach.min((gap + TOGETHER * width) / rate);
-        }
-        let mut best: Option<(f64, Block)> = None;
-        for slot in slots() {
-            for (wall, gap, rate, _) in both(slot) {
-                let step = gap / rate;
-                let better = best.is_none_or(|(most, _)| rate > most);
-                if able(rate) && step <= reach && step < limit && better {
-                    best = Some((rate, Block { slot, wall, step }));
-                }
+            let slack = SLACK * (upper - lower);
+            let relative = -self.q[slot];
+            if !(lower - slack..=upper + slack).contains(&relative) {
+                return None;
             }
+            values[i] = factor * relative.clamp(lower, upper);
         }
-        best.map(|(_, block)| block)
+        (factor > 0.0 && factor <= 1.0 + SLACK).then_some((values, factor.min(1.0)))
     }
+}
 
-    fn advance(&mut self, y: &[f64], falling: f64, step: f64) {
-        self.factor -= step * falling;
-        for (slot, rate) in y.iter().enumerate() {
-            if slot != self.factor_slot {
-                self.values[self.members[slot]] += step * rate;
-            }
+/// With four independent sums, so that additions need not wait for each other.
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    let (mut quads_a, mut quads_b) = (a.chunks_exact(4), b.chunks_exact(4));
+    let mut sums = [0.0; 4];
+    for (a, b) in (&mut quads_a).zip(&mut quads_b) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += a * b;
         }
     }
-
-    /// A basic coordinate settles on the wall it met.
-    fn retire(&mut self, block: Block) {
-        let i = self.members[block.slot];
-        self.basic[i] = false;
-        self.side[i] = block.wall;
-    }
-
-    /// Coordinate `j` goes to its other wall, `change` away at `g = 1`.
-    fn cross(&mut self, j: usize, change: f64) -> bool {
-        let (lower, upper) = (self.walls.lower()[j], self.walls.upper()[j]);
-        self.side[j] = if change > 0.0 { upper } else { lower };
-        self.y.iter_mut().for_each(|y| *y *= change);
-        self.y[self.factor_slot] += 1.0;
-        self.pivot(self.factor_slot)
-    }
-
-    /// Coordinate `j` becomes basic in the place of the one that blocks.
-    fn replace(&mut self, block: Block, j: usize, sign: f64) -> bool {
-        let (slot, side) = (block.slot, self.side[j]);
-        self.values[j] = self.factor * side + sign * block.step;
-        self.retire(block);
-        self.basic[j] = true;
-        self.members[slot] = j;
-        self.inverse.add_row(slot, self.factor_slot, -block.wall);
-        self.y[slot] -= block.wall * self.y[self.factor_slot];
-        let sound = self.pivot(slot);
-        self.inverse.add_row(slot, self.factor_slot, side);
-        sound
-    }
-
-    fn pivot(&mut self, slot: usize) -> bool {
-        let sound = self.y[slot] != 0.0;
-        if sound {
-            self.inverse.exchange(slot, &self.y);
-        }
-        sound
-    }
-
-    /// Factors the basis matrix; false if it is singular.
-    fn refactor(&mut self) -> bool {
-        let image = self.wall_image();
-        let rank = self.members.len();
-        let basis = Mat::from_fn(rank, rank, |i, slot| {
-            if slot == self.factor_slot { image[i] } else { self.directions.column(self.members[slot])[i] }
-        });
-        self.inverse.refactor(basis)
-    }
-
-    /// Factors the basis matrix and recomputes all values; false if that fails
-    /// or shows that the iterate had left the box.
-    fn refresh(&mut self) -> bool {
-        if !self.refactor() {
-            return false;
-        }
-        let target = std::mem::take(&mut self.target);
-        self.inverse.apply(&target, &mut self.y);
-        self.target = target;
-        self.factor = self.y[self.factor_slot].max(0.0);
-        for slot in (0..self.members.len()).filter(|slot| *slot != self.factor_slot) {
-            self.values[self.members[slot]] = self.y[slot];
-        }
-        let slack = 1e-9 * self.factor;
-        (0..self.values.len()).filter(|i| self.basic[*i]).all(|i| {
-            let (lower, upper) = (self.walls.lower()[i], self.walls.upper()[i]);
-            let slack = slack * (upper - lower);
-            let value = self.values[i];
-            value >= self.factor * lower - slack && value <= self.factor * upper + slack
-        })
-    }
-
-    fn solution(&self) -> (Vec<f64>, f64) {
-        let value = |i: usize| {
-            if self.basic[i] { self.values[i] } else { self.factor * self.side[i] }
-        };
-        ((0..self.values.len()).map(value).collect(), self.factor)
-    }
+    let rest = quads_a.remainder().iter().zip(quads_b.remainder());
+    sums.iter().sum::<f64>() + rest.map(|(a, b)| a * b).sum::<f64>()
 }
 
 #[cfg(test)]
