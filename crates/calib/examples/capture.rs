@@ -8,7 +8,9 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use onnxquant_calib::{CalibSet, DataOptions, Engine, InputSpec, Session, inline_functions, write_captures};
+use onnxquant_calib::{
+    CalibSet, DataOptions, Engine, InputSpec, Session, graph_outputs, inline_functions, write_captures,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -23,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let data = CalibSet::open(Path::new(data), &inputs, &options)?;
     eprintln!("opened {} samples: {:?}", data.len(), start.elapsed());
     let values = match values {
-        [] => graph.output.iter().filter_map(|o| o.name.clone()).collect(),
+        [] => graph_outputs(&model),
         _ => values.to_vec(),
     };
     let start = Instant::now();

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use onnxquant_calib::{
     CalibSet, DataOptions, Engine, InputSpec, Session, StatKind, StatRequest, collect, compare, gram_bytes,
+    graph_outputs,
 };
 use onnxquant_proto::onnx::{GraphProto, NodeProto, TensorProto};
 use onnxquant_quant::{ConvGeometry, MatrixView, Padding};
@@ -51,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let stats = collect(&session, &data, &all, &some, &|_| ())?;
         println!("{name}: {} requests, {:?}", stats.len(), start.elapsed());
     }
-    let outputs: Vec<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
+    let outputs = graph_outputs(&model);
     let start = Instant::now();
     let session = Session::new(&model, &outputs, &data)?;
     let same = compare(&session, &session, &data, &data.split().held_out, &|_| ())?;

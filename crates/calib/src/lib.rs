@@ -1,4 +1,27 @@
 //! Calibration data, inference with tract, and layer statistics.
+//!
+//! [`CalibSet`] finds and checks samples and reads them one at a time. A [`Session`] runs a
+//! model on them and observes values inside it by their ONNX names. [`collect`] gathers the
+//! second moments of layer inputs; [`compare`] measures how far one model's outputs are from
+//! another's. This crate knows tensors, names and `ModelProto`; it knows neither layers nor
+//! quantization, and is the only one that knows the inference engine.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use onnxquant_calib::{CalibSet, DataOptions, InputSpec, Session, StatKind, StatRequest, collect, inline_functions};
+//! use onnxquant_quant::MatrixView;
+//!
+//! let model = inline_functions(&onnxquant_proto::read_model(Path::new("model.onnx"))?)?;
+//! let graph = model.graph.as_ref().ok_or("no graph")?;
+//! let inputs = InputSpec::from_graph(graph, model.ir_version())?;
+//! let data = CalibSet::open(Path::new("calib"), &inputs, &DataOptions::default())?;
+//! let view = MatrixView::Dense { inputs: 64, outputs: 32, transposed: false };
+//! let request = StatRequest { value: "x".into(), view, kind: StatKind::Gram };
+//! let session = Session::new(&model, &[request.value.clone()], &data)?;
+//! let stats = collect(&session, &data, &data.split().calibration, &[request], &|_| ())?;
+//! println!("{} rows", stats[0][0].n_rows());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 mod compare;
@@ -17,7 +40,7 @@ pub use data::{
     NamedTensors, Sample, Split, read_npy, read_npz,
 };
 pub use dump::write_captures;
-pub use engine::{Engine, Session};
+pub use engine::{Engine, Session, graph_outputs};
 pub use error::CalibError;
 pub use inline::inline_functions;
 pub use run::{Progress, SampleRun, for_each_batch};

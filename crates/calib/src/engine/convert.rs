@@ -2,6 +2,8 @@
 
 use tract_onnx::prelude::{DatumType, Tensor as TractTensor, TractResult, f16};
 
+use tract_onnx::tract_core::internal::bail;
+
 use crate::tensor::{Tensor, with_array};
 
 /// A copy for tract, as `datum_type` (models in half precision are run in single precision).
@@ -27,6 +29,7 @@ pub(crate) fn from_tract(tensor: TractTensor) -> TractResult<Tensor> {
         DatumType::U16 => Tensor::U16(tensor.into_plain_array::<u16>()?),
         DatumType::U8 => Tensor::U8(tensor.into_plain_array::<u8>()?),
         DatumType::Bool => Tensor::Bool(tensor.into_plain_array::<bool>()?),
+        DatumType::String => bail!("a tensor of strings cannot be observed"),
         _ => Tensor::I64(tensor.cast_to_dt(DatumType::I64)?.into_owned().into_plain_array::<i64>()?),
     })
 }

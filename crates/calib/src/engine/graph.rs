@@ -12,10 +12,12 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use onnxquant_proto::onnx::{
     GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation,
+    type_proto::Value as TypeValue,
 };
 
 use super::adapt::adapt;
 use crate::error::CalibError;
+use crate::tensor::ElementType;
 
 /// Smaller tensors stay in the message: the engine reads them more than once (shapes, axes).
 const INLINE_BYTES: usize = 256;
@@ -31,6 +33,8 @@ pub(crate) struct EngineModel {
     pub(crate) inputs: Vec<String>,
     /// Whether there is a convolution.
     pub(crate) has_convolutions: bool,
+    /// Whether activations are quantized.
+    pub(crate) quantizes: bool,
 }
 
 /// Prepares `model` to compute `values` when samples give the inputs named `fed`.
@@ -55,9 +59,9 @@ pub(crate) fn engine_model(model: &ModelProto, values: &[String], fed: &[&str]) 
         return Err(CalibError::BadModel(format!("no data is given for its input `{missing}`")));
     }
     let output = values.iter().map(|v| ValueInfoProto { name: Some(v.clone()), ..ValueInfoProto::default() }).collect();
+    let quantizes = nodes.iter().any(|n| matches!(n.op_type(), "QuantizeLinear" | "DynamicQuantizeLinear"));
     let has_convolutions = nodes.iter().any(|n| n.op_type().contains("Conv"));
-    let mut cut =
-        GraphProto { node: nodes, name: graph.name.clone(), initializer, input, output, ..GraphProto::default() };
+    let cut = GraphProto { node: nodes, name: graph.name.clone(), initializer, input, output, ..GraphProto::default() };
     let mut proto = ModelProto {
         ir_version: model.ir_version,
         opset_import: model.opset_import.clone(),
@@ -67,7 +71,7 @@ pub(crate) fn engine_model(model: &ModelProto, values: &[String], fed: &[&str]) 
     adapt(&mut proto)?;
     let mut tensors = Vec::new();
     proto.graph.iter_mut().for_each(|graph| take_tensors(graph, &mut tensors));
-    Ok(EngineModel { proto, tensors, inputs, has_convolutions })
+    Ok(EngineModel { proto, tensors, inputs, has_convolutions, quantizes })
 }
 
 fn check_values(graph: &GraphProto, values: &[String]) -> Result<(), CalibError> {
@@ -101,6 +105,18 @@ fn needed_nodes(graph: &GraphProto, values: &[String]) -> Vec<bool> {
         open.extend(reads(&graph.node[index]).filter_map(|name| producer.get(name).copied()));
     }
     needed
+}
+
+/// The outputs of a model's graph that can be observed: tensors of numbers or booleans, and
+/// those whose type is not declared.
+pub fn graph_outputs(model: &ModelProto) -> Vec<String> {
+    let observable = |info: &&ValueInfoProto| match info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+        Some(TypeValue::TensorType(tensor)) => ElementType::from_onnx(tensor.elem_type()).is_some(),
+        Some(_) => false,
+        None => true,
+    };
+    let outputs = model.graph.iter().flat_map(|g| &g.output).filter(observable);
+    outputs.filter_map(|o| o.name.clone()).collect()
 }
 
 /// Names that a node or the graphs inside it mention as inputs or results.

@@ -7,6 +7,7 @@ mod plan;
 mod session;
 mod shapes;
 
+pub use graph::graph_outputs;
 pub use session::Session;
 
 use crate::data::Sample;

@@ -91,7 +91,8 @@ impl Session {
     fn choose_plans(&mut self, samples: &[Shapes]) -> Result<(), CalibError> {
         let Some(first) = samples.first() else { return Ok(()) };
         if let Strategy::Symbolic(symbols) = choose(samples, self.model.has_convolutions) {
-            self.symbolic = prepare(&*self.parsed()?, &PlanShapes::Symbolic(first, &symbols)).ok();
+            self.symbolic =
+                prepare(&*self.parsed()?, &PlanShapes::Symbolic(first, &symbols), self.model.quantizes).ok();
         }
         if self.symbolic.is_none() {
             let distinct = distinct(samples);
@@ -119,7 +120,7 @@ impl Session {
         let cell = self.plan_cell(shapes);
         if cell.get().is_none() {
             let parsed = self.parsed()?;
-            cell.get_or_init(|| prepare(&parsed, &PlanShapes::Concrete(shapes)));
+            cell.get_or_init(|| prepare(&parsed, &PlanShapes::Concrete(shapes), self.model.quantizes));
         }
         let made = cell.get().expect("set above").clone();
         made.map_err(|detail| CalibError::Load { place: "optimising the graph".into(), detail })

@@ -1,0 +1,40 @@
+//! What this crate relies on in tract, so that a new version that changes it is noticed.
+
+use onnxquant_calib::{Engine, Session};
+use onnxquant_proto::onnx::TensorProto;
+
+use crate::models::{self, data, input, model, node, tensor};
+
+/// tract's optimised form of a Softmax between DequantizeLinear and QuantizeLinear is wrong.
+#[test]
+fn softmax_between_quantized_values_is_computed_in_float() {
+    let step = |name: &str, value: f32| tensor(name, &[], &[value]);
+    let zero = TensorProto {
+        name: Some("zero".into()),
+        data_type: Some(3),
+        raw_data: Some(vec![0].into()),
+        ..Default::default()
+    };
+    let nodes = vec![
+        node("QuantizeLinear", &["x", "sx", "zero"], &["xq"]),
+        node("DequantizeLinear", &["xq", "sx", "zero"], &["xd"]),
+        node("Softmax", &["xd"], &["p"]),
+        node("QuantizeLinear", &["p", "sp", "zero"], &["pq"]),
+        node("DequantizeLinear", &["pq", "sp", "zero"], &["y"]),
+    ];
+    let initializers = vec![step("sx", 1.0 / 32.0), step("sp", 1.0 / 127.0), zero];
+    let model = model(vec![input("x", &[2, 6])], nodes, initializers);
+    let folder = tempfile::tempdir().unwrap();
+    let x = models::array(5, &[2, 6]).mapv(|v| 3.0 * v);
+    let data = data(folder.path(), &model, &[vec![("x", x.clone())]]);
+    let session = Session::new(&model, &["y".to_owned()], &data).unwrap();
+    let y = session.run(&data.load(0).unwrap()).unwrap()[0].to_f32().unwrap();
+    let quantize = |v: f32, scale: f32| (v / scale).round_ties_even().clamp(-128.0, 127.0) * scale;
+    let e = x.mapv(|v| quantize(v, 1.0 / 32.0).exp());
+    for (row, found) in e.outer_iter().zip(y.outer_iter()) {
+        let sum = row.sum();
+        for (v, found) in row.iter().zip(found) {
+            assert!((quantize(v / sum, 1.0 / 127.0) - found).abs() < 1.5 / 127.0, "{found} for {}", v / sum);
+        }
+    }
+}
