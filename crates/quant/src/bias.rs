@@ -11,13 +11,17 @@
 //!
 //! # Method
 //!
-//!     c = mean(X)^T (W - Q),      b' = b + c
+//! ```text
+//! c = mean(X)^T (W - Q),      b' = b + c
+//! ```
 //!
 //! # Guarantee
 //!
 //! On the calibration rows the squared error falls by exactly `n |c|^2`: with D = W - Q,
 //!
-//!     |X D - 1 c^T|_F^2 / n  =  tr(D^T H D) - 2 c^T D^T mean + |c|^2
+//! ```text
+//! |X D - 1 c^T|_F^2 / n  =  tr(D^T H D) - 2 c^T D^T mean + |c|^2
+//! ```
 //!
 //! # Cost
 //!

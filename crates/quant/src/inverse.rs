@@ -20,7 +20,8 @@
 //! small pivots and refactor now and then; both are theirs to decide.
 
 use crate::linalg;
-use faer::Mat;
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 /// `B^-1`, r x r.
 #[derive(Clone, Debug)]
@@ -38,12 +39,15 @@ impl Inverse {
 
     /// `target = B^-1 v`.
     pub(crate) fn apply(&self, v: &[f64], target: &mut [f64]) {
-        target.fill(0.0);
-        for (k, factor) in v.iter().enumerate() {
-            for (sum, x) in target.iter_mut().zip(self.matrix.col_as_slice(k)) {
-                *sum += factor * x;
-            }
-        }
+        let rank = self.matrix.nrows();
+        matmul(
+            MatMut::from_column_major_slice_mut(target, rank, 1),
+            Accum::Replace,
+            self.matrix.as_ref(),
+            MatRef::from_column_major_slice(v, rank, 1),
+            1.0,
+            Par::Seq,
+        );
     }
 
     /// `target = row slot of B^-1`.
@@ -58,13 +62,18 @@ impl Inverse {
         let pivot = y[slot];
         let mut row = std::mem::take(&mut self.row);
         self.copy_row(slot, &mut row);
+        row.iter_mut().for_each(|value| *value /= pivot);
+        let rank = self.matrix.nrows();
+        matmul(
+            self.matrix.as_mut(),
+            Accum::Add,
+            MatRef::from_column_major_slice(y, rank, 1),
+            MatRef::from_row_major_slice(&row, 1, rank),
+            -1.0,
+            Par::Seq,
+        );
         for (k, value) in row.iter().enumerate() {
-            let factor = value / pivot;
-            let column = self.matrix.col_as_slice_mut(k);
-            for (x, y) in column.iter_mut().zip(y) {
-                *x -= factor * y;
-            }
-            column[slot] = factor;
+            self.matrix[(slot, k)] = *value;
         }
         self.row = row;
         self.exchanges += 1;

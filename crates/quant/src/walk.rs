@@ -225,7 +225,9 @@ impl<'a> Walk<'a> {
     /// Moves along the kernel direction of column `j` until something is fixed.
     fn enter(&mut self, j: usize) -> Result<(), QuantError> {
         self.inverse.apply(self.directions.column(j), &mut self.y);
-        let (up, down) = (self.first_wall(j, 1.0), self.first_wall(j, -1.0));
+        let negligible = NEGLIGIBLE * self.y.iter().fold(1.0f64, |most, y| most.max(y.abs()));
+        let up = self.first_wall(j, 1.0, negligible);
+        let down = self.first_wall(j, -1.0, negligible);
         let hit = if -down.step < up.step { down } else { up };
         for (y, i) in self.y.iter().zip(&self.members) {
             self.values[*i] = self.walls.clamp(*i, self.values[*i] - hit.step * y);
@@ -245,32 +247,30 @@ impl<'a> Walk<'a> {
     }
 
     /// The first wall when the entering coordinate moves in direction `sign`.
-    fn first_wall(&self, j: usize, sign: f64) -> Hit {
-        let largest = self.y.iter().fold(1.0f64, |largest, y| largest.max(y.abs()));
+    /// Members whose rate is below `negligible` do not block.
+    fn first_wall(&self, j: usize, sign: f64, negligible: f64) -> Hit {
         let gap = |i: usize, motion: f64| {
             if motion > 0.0 { self.walls.upper[i] - self.values[i] } else { self.values[i] - self.walls.lower[i] }
         };
         let own = gap(j, sign);
         let mut reach = own + TOGETHER * self.walls.width(j);
         for (y, i) in self.y.iter().zip(&self.members) {
-            if y.abs() > NEGLIGIBLE * largest {
-                let relaxed = gap(*i, -sign * y) + TOGETHER * self.walls.width(*i);
-                reach = reach.min(relaxed / y.abs());
+            let relaxed = gap(*i, -sign * y) + TOGETHER * self.walls.width(*i);
+            if y.abs() > negligible && relaxed < reach * y.abs() {
+                reach = relaxed / y.abs();
             }
         }
-        let mut best = (0.0, own, None);
+        let (mut rate, mut slot) = (0.0f64, None);
         if own <= reach {
-            best.0 = 1.0;
+            rate = 1.0;
         }
-        for (slot, (y, i)) in self.y.iter().zip(&self.members).enumerate() {
-            if y.abs() > best.0 && y.abs() > NEGLIGIBLE * largest {
-                let step = gap(*i, -sign * y) / y.abs();
-                if step <= reach {
-                    best = (y.abs(), step, Some(slot));
-                }
+        for (candidate, (y, i)) in self.y.iter().zip(&self.members).enumerate() {
+            if y.abs() > rate.max(negligible) && gap(*i, -sign * y) <= reach * y.abs() {
+                (rate, slot) = (y.abs(), Some(candidate));
             }
         }
-        Hit { step: sign * best.1, slot: best.2 }
+        let first = slot.map_or(own, |slot| gap(self.members[slot], -sign * self.y[slot]) / rate);
+        Hit { step: sign * first, slot }
     }
 
     /// Column `j` takes the place of member `slot`.
