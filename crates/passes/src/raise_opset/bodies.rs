@@ -160,5 +160,10 @@ fn constant_node(mut tensor: TensorProto) -> NodeProto {
         t: Some(Box::new(tensor)),
         ..AttributeProto::default()
     };
-    super::context::node("Constant", &[], &output, vec![value])
+    NodeProto {
+        op_type: Some("Constant".to_owned()),
+        output: vec![output],
+        attribute: vec![value],
+        ..NodeProto::default()
+    }
 }

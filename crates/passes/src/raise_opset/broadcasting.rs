@@ -7,7 +7,7 @@
 use onnxquant_ir::ints_attribute;
 use onnxquant_ir::onnx::NodeProto;
 
-use super::context::{Context, input, label, node, set_input, take, take_int};
+use super::context::{Context, input, label, set_input, take, take_int};
 use super::error::Refusal;
 
 /// Add, And, Div, Equal, Greater, Less, Mul, Or, Pow, Sub, Xor 7.
@@ -53,7 +53,7 @@ pub(super) fn prelu(found: NodeProto, context: &mut Context<'_>) -> Result<Vec<N
 fn with_more_axes(mut found: NodeProto, axes: &[i64], context: &mut Context<'_>) -> Vec<NodeProto> {
     let wide = context.fresh(&format!("{}_operand", label(&found)));
     let operand = input(&found, 1).unwrap_or_default();
-    let unsqueeze = node("Unsqueeze", &[operand], &wide, vec![ints_attribute("axes", axes)]);
+    let unsqueeze = context.node("Unsqueeze", &[operand], &wide, vec![ints_attribute("axes", axes)]);
     set_input(&mut found, 1, wide);
     vec![unsqueeze, found]
 }

@@ -66,6 +66,24 @@ impl<'a> Context<'a> {
         Ok(self.constant(wanted, tensor::from_f32_as(dtype, &[], &[number])))
     }
 
+    /// A new node of the default domain, named after its output.
+    pub(super) fn node(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        output: &str,
+        attributes: Vec<AttributeProto>,
+    ) -> NodeProto {
+        NodeProto {
+            name: Some(self.fresh(&format!("{output}_{op}"))),
+            op_type: Some(op.to_owned()),
+            input: inputs.iter().map(|&input| input.to_owned()).collect(),
+            output: vec![output.to_owned()],
+            attribute: attributes,
+            ..NodeProto::default()
+        }
+    }
+
     /// The element type of a value whose operator takes only floats.
     pub(super) fn float_type(&self, value: &str) -> Result<DataType, Refusal> {
         let everywhere = self.facts.all_floats_are_f32().then_some(DataType::Float);
@@ -114,18 +132,6 @@ impl<'a> Context<'a> {
 pub(super) fn label(node: &NodeProto) -> &str {
     let output = node.output.iter().map(String::as_str).find(|output| !output.is_empty());
     if node.name().is_empty() { output.unwrap_or_default() } else { node.name() }
-}
-
-/// A node of the default domain.
-pub(super) fn node(op_type: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) -> NodeProto {
-    NodeProto {
-        name: Some(format!("{output}_{op_type}")),
-        op_type: Some(op_type.to_owned()),
-        input: inputs.iter().map(|&input| input.to_owned()).collect(),
-        output: vec![output.to_owned()],
-        attribute: attributes,
-        ..NodeProto::default()
-    }
 }
 
 /// Input `slot`, unless it is left out.

@@ -15,6 +15,9 @@ use super::context::input;
 /// Constants up to this size are kept for steps to read.
 const SMALL_CONSTANT: usize = 64;
 
+/// Tensors of more axes are taken as unknown: nothing real has them, and a file must not choose our memory.
+const MAX_RANK: usize = 64;
+
 /// Lengths of the axes; `None` is a length not known.
 pub(super) type Dims = Vec<Option<i64>>;
 
@@ -125,7 +128,7 @@ impl Reader<'_> {
         }
         let element = self.element(slot);
         let dims = if slot == 0 || EVERY_OUTPUT_ALIKE.contains(&op) { self.dims() } else { None };
-        Known::new(element, dims)
+        Known::new(element, dims.filter(|dims| dims.len() <= MAX_RANK))
     }
 
     fn known(&self, slot: usize) -> Option<&Known> {
@@ -227,7 +230,7 @@ impl Reader<'_> {
     /// The length of a vector.
     fn length(&self, slot: usize) -> Option<usize> {
         match self.input_dims(slot)?.as_slice() {
-            [Some(length)] => usize::try_from(*length).ok(),
+            [Some(length)] => usize::try_from(*length).ok().filter(|&length| length <= MAX_RANK),
             _ => None,
         }
     }

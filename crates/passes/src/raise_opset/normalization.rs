@@ -3,7 +3,7 @@
 use onnxquant_ir::int_attribute;
 use onnxquant_ir::onnx::NodeProto;
 
-use super::context::{Context, input, int, label, node, set_input, take, take_int};
+use super::context::{Context, input, int, label, set_input, take, take_int};
 use super::error::Refusal;
 
 type Rewritten = Result<Vec<NodeProto>, Refusal>;
@@ -33,26 +33,22 @@ pub(super) fn one_output(mut found: NodeProto, _: &mut Context<'_>) -> Rewritten
     Ok(vec![found])
 }
 
-/// Dropout 10: the mask is boolean; whoever reads it gets the old type.
-pub(super) fn boolean_mask(mut found: NodeProto, context: &mut Context<'_>) -> Rewritten {
-    let mask = found.output.get(1).filter(|mask| !mask.is_empty()).cloned();
-    found.output.truncate(1);
-    let Some(mask) = mask else { return Ok(vec![found]) };
-    if !context.is_read(&mask) {
+/// Dropout 10 and 12: the mask became boolean, then ones instead of whatever outside training.
+pub(super) fn no_mask(mut found: NodeProto, context: &mut Context<'_>) -> Rewritten {
+    if let Some(mask) = found.output.iter().skip(1).find(|mask| !mask.is_empty()).cloned() {
+        if context.is_read(&mask) {
+            return Err(Refusal::NoCounterpart { form: "a mask that is read", opset: 10 });
+        }
         context.drop_value(mask);
-        return Ok(vec![found]);
     }
-    let dtype = context.float_type(input(&found, 0).unwrap_or_default())?;
-    let boolean = context.fresh(&format!("{mask}_boolean"));
-    let cast = node("Cast", &[&boolean], &mask, vec![int_attribute("to", i64::from(dtype as i32))]);
-    found.output.push(boolean);
-    Ok(vec![found, cast])
+    found.output.truncate(1);
+    Ok(vec![found])
 }
 
 /// Dropout 12: the ratio is an input, and without effect outside training.
-pub(super) fn no_dropout_ratio(mut found: NodeProto, _: &mut Context<'_>) -> Rewritten {
+pub(super) fn no_ratio(mut found: NodeProto, context: &mut Context<'_>) -> Rewritten {
     take(&mut found, "ratio")?;
-    Ok(vec![found])
+    no_mask(found, context)
 }
 
 /// GroupNormalization 21: scale and bias are one a channel, no longer one a group.
@@ -73,16 +69,16 @@ pub(super) fn scale_per_channel(mut found: NodeProto, context: &mut Context<'_>)
     let (one, flat) = (context.integers("channel_axis", &[1]), context.integers("flat", &[-1]));
     let data = input(&found, 0).unwrap_or_default();
     let mut nodes = vec![
-        node("Shape", &[data], &shape, Vec::new()),
-        node("Gather", &[&shape, &one], &channels, vec![int_attribute("axis", 0)]),
-        node("Div", &[&channels, &groups], &each, Vec::new()),
-        node("Concat", &[&groups, &each], &repeats, vec![int_attribute("axis", 0)]),
+        context.node("Shape", &[data], &shape, Vec::new()),
+        context.node("Gather", &[&shape, &one], &channels, vec![int_attribute("axis", 0)]),
+        context.node("Div", &[&channels, &groups], &each, Vec::new()),
+        context.node("Concat", &[&groups, &each], &repeats, vec![int_attribute("axis", 0)]),
     ];
     for (slot, [column, wide, narrow]) in (1..).zip(parameters) {
         let parameter = input(&found, slot).unwrap_or_default();
-        nodes.push(node("Unsqueeze", &[parameter, &one], &column, Vec::new()));
-        nodes.push(node("Expand", &[&column, &repeats], &wide, Vec::new()));
-        nodes.push(node("Reshape", &[&wide, &flat], &narrow, Vec::new()));
+        nodes.push(context.node("Unsqueeze", &[parameter, &one], &column, Vec::new()));
+        nodes.push(context.node("Expand", &[&column, &repeats], &wide, Vec::new()));
+        nodes.push(context.node("Reshape", &[&wide, &flat], &narrow, Vec::new()));
         set_input(&mut found, slot, narrow);
     }
     nodes.push(found);

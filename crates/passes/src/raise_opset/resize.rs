@@ -72,15 +72,28 @@ fn rounding(scales: &str, context: &Context<'_>) -> Result<&'static str, Refusal
     }
 }
 
-/// Resize 13: `roi` and the one of `scales` and `sizes` that does not count are left out, not empty.
-pub(super) fn no_empty_inputs(mut node: NodeProto, context: &mut Context<'_>) -> Rewritten {
-    let uses_roi = text(&node, "coordinate_transformation_mode", "half_pixel")? == "tf_crop_and_resize";
+/// Resize 13: `roi` and the one of `scales` and `sizes` that does not count are left out, not empty; and the
+/// placement `tf_half_pixel_for_nn` is gone.
+///
+/// That one is `half_pixel` without the final `- 0.5`, which rounding to the nearest undoes:
+/// `floor(x) = round(x - 0.5)`, halves rounded up.
+pub(super) fn clean_inputs(mut node: NodeProto, context: &mut Context<'_>) -> Rewritten {
+    const PLACEMENT: &str = "coordinate_transformation_mode";
+    let placement = text(&node, PLACEMENT, "half_pixel")?.to_owned();
     for slot in 1..node.input.len() {
         let empty =
             input(&node, slot).and_then(|value| context.dims(value)).is_some_and(|dims| dims.contains(&Some(0)));
-        if empty || (slot == 1 && !uses_roi) {
+        if empty || (slot == 1 && placement != "tf_crop_and_resize") {
             set_input(&mut node, slot, String::new());
         }
+    }
+    if placement == "tf_half_pixel_for_nn" {
+        let modes = (text(&node, "mode", "nearest")?, text(&node, "nearest_mode", "round_prefer_floor")?);
+        if modes != ("nearest", "floor") {
+            return Err(Refusal::NoCounterpart { form: "`tf_half_pixel_for_nn` other than with `floor`", opset: 13 });
+        }
+        set(&mut node, text_attribute(PLACEMENT, "half_pixel"));
+        set(&mut node, text_attribute("nearest_mode", "round_prefer_ceil"));
     }
     Ok(vec![node])
 }

@@ -11,7 +11,7 @@
 use onnxquant_ir::int_attribute;
 use onnxquant_ir::onnx::NodeProto;
 
-use super::context::{Context, input, label, node, set, set_input, take_int};
+use super::context::{Context, input, label, set, set_input, take_int};
 use super::error::Refusal;
 
 /// Softmax, LogSoftmax and Hardmax 13.
@@ -26,9 +26,9 @@ pub(super) fn one_axis(mut found: NodeProto, context: &mut Context<'_>) -> Resul
     let mut name = |part: &str| context.fresh(&format!("{base}_{part}"));
     let (matrix, rows, shape) = (name("matrix"), name("rows"), name("shape"));
     let output = found.output.first().cloned().unwrap_or_default();
-    let flatten = node("Flatten", &[&data], &matrix, vec![int_attribute("axis", axis)]);
-    let shape_of = node("Shape", &[&data], &shape, Vec::new());
-    let reshape = node("Reshape", &[&rows, &shape], &output, Vec::new());
+    let flatten = context.node("Flatten", &[&data], &matrix, vec![int_attribute("axis", axis)]);
+    let shape_of = context.node("Shape", &[&data], &shape, Vec::new());
+    let reshape = context.node("Reshape", &[&rows, &shape], &output, Vec::new());
     set(&mut found, int_attribute("axis", -1));
     set_input(&mut found, 0, matrix);
     found.output = vec![rows];
