@@ -40,7 +40,9 @@ pub use data::{
     NamedTensors, Sample, Split, read_npy, read_npz,
 };
 pub use dump::write_captures;
-pub use engine::{Engine, Session, graph_outputs};
+pub use engine::Engine;
+#[cfg(feature = "tract")]
+pub use engine::{Session, graph_outputs};
 pub use error::CalibError;
 pub use inline::inline_functions;
 pub use run::{Progress, SampleRun, for_each_batch};

@@ -1,13 +1,21 @@
 //! Running a float model and observing values inside it.
 
+#[cfg(feature = "tract")]
 mod adapt;
+#[cfg(feature = "tract")]
 mod convert;
+#[cfg(feature = "tract")]
 mod graph;
+#[cfg(feature = "tract")]
 mod plan;
+#[cfg(feature = "tract")]
 mod session;
+#[cfg(feature = "tract")]
 mod shapes;
 
+#[cfg(feature = "tract")]
 pub use graph::graph_outputs;
+#[cfg(feature = "tract")]
 pub use session::Session;
 
 use crate::data::Sample;
