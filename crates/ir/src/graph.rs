@@ -9,6 +9,7 @@ use onnxquant_proto::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, 
 
 use crate::error::GraphError;
 use crate::ids::{Arena, NodeId, ValueId};
+use crate::model::plain_domain;
 
 /// One operator of the graph.
 #[derive(Clone, Debug)]
@@ -27,10 +28,7 @@ impl Node {
 
     /// The operator's domain, empty for the default one (`ai.onnx` reads as empty).
     pub fn domain(&self) -> &str {
-        match self.proto.domain() {
-            "ai.onnx" => "",
-            other => other,
-        }
+        plain_domain(self.proto.domain())
     }
 
     /// Whether this is `op_type` of the default domain.

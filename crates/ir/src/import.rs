@@ -71,7 +71,10 @@ impl Import {
     }
 
     fn initializers(&mut self, tensors: Vec<TensorProto>) {
-        for tensor in tensors {
+        for (index, tensor) in tensors.into_iter().enumerate() {
+            if tensor.name().is_empty() {
+                self.violations.push(Violation::UnnamedInitializer { index });
+            }
             let listed = self.graph.find(tensor.name()).filter(|&id| self.graph.value(id).origin() == Origin::Input);
             let value = match listed {
                 Some(value) => {

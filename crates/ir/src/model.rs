@@ -45,19 +45,20 @@ impl Model {
         self.rest.ir_version = Some(self.ir_version().max(version));
     }
 
-    /// The imported version of an operator domain; `""` is the default one.
+    /// The imported version of an operator domain; `""` is the default one. Of several, the highest holds.
     pub fn opset(&self, domain: &str) -> Option<i64> {
-        self.rest.opset_import.iter().find(|import| same_domain(import.domain(), domain)).map(OperatorSetIdProto::version)
+        let imports = self.rest.opset_import.iter().filter(|import| same_domain(import.domain(), domain));
+        imports.map(OperatorSetIdProto::version).max()
     }
 
-    /// Sets the imported version of an operator domain.
+    /// Sets the imported version of an operator domain, in all its entries.
     pub fn set_opset(&mut self, domain: &str, version: i64) {
         let imports = &mut self.rest.opset_import;
-        match imports.iter_mut().find(|import| same_domain(import.domain(), domain)) {
-            Some(import) => import.version = Some(version),
-            None => {
-                imports.push(OperatorSetIdProto { domain: Some(domain.to_owned()), version: Some(version) });
-            }
+        let mut known = imports.iter_mut().filter(|import| same_domain(import.domain(), domain)).peekable();
+        if known.peek().is_some() {
+            known.for_each(|import| import.version = Some(version));
+        } else {
+            imports.push(OperatorSetIdProto { domain: Some(domain.to_owned()), version: Some(version) });
         }
     }
 
@@ -124,7 +125,10 @@ impl Graph {
 }
 
 /// `ai.onnx` is another name of the default domain.
+pub(crate) fn plain_domain(domain: &str) -> &str {
+    if domain == "ai.onnx" { "" } else { domain }
+}
+
 fn same_domain(a: &str, b: &str) -> bool {
-    let plain = |domain: &'_ str| if domain == "ai.onnx" { String::new() } else { domain.to_owned() };
-    plain(a) == plain(b)
+    plain_domain(a) == plain_domain(b)
 }

@@ -47,6 +47,9 @@ pub fn check_payload(tensor: &TensorProto) -> Result<(), TensorError> {
     if dtype == DataType::Undefined {
         return error("data type is undefined".to_owned());
     }
+    if tensor.raw_data.is_some() && typed_entries(tensor) > 0 {
+        return error("holds its numbers twice, in raw_data and in a typed field".to_owned());
+    }
     let (found, expected, unit) = match (&tensor.raw_data, data_type_bits(dtype)) {
         (Some(_), None) => return error("strings cannot be held in raw_data".to_owned()),
         (Some(raw), Some(bits)) => (raw.len(), packed_len(count, bits), "bytes of raw_data"),
@@ -57,6 +60,12 @@ pub fn check_payload(tensor: &TensorProto) -> Result<(), TensorError> {
     }
     let expected = expected.map_or("more than memory holds".to_owned(), |n| n.to_string());
     error(format!("shape {:?} of {} needs {expected} {unit}, found {found}", tensor.dims, dtype.as_str_name()))
+}
+
+/// Entries in all typed fields.
+fn typed_entries(tensor: &TensorProto) -> usize {
+    let integers = tensor.int32_data.len() + tensor.int64_data.len() + tensor.uint64_data.len();
+    integers + tensor.float_data.len() + tensor.double_data.len() + tensor.string_data.len()
 }
 
 /// Entries in the typed field that `dtype` uses.

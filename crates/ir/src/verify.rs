@@ -7,16 +7,19 @@
 //!
 //! Not checked: shapes of intermediate values, and the rules of single operators other than Q/DQ.
 
+mod functions;
+
 use std::collections::HashSet;
 use std::fmt;
 
+use onnxquant_proto::MAX_OPSET;
 use onnxquant_proto::onnx::tensor_proto::DataType;
 use onnxquant_proto::onnx::{AttributeProto, TensorProto};
 
 use crate::error::TensorError;
 use crate::graph::{Graph, Node, Origin, Use};
 use crate::ids::{NodeId, ValueId};
-use crate::model::Model;
+use crate::model::{Model, plain_domain};
 use crate::{subgraph, tensor};
 
 /// One broken rule.
@@ -27,6 +30,14 @@ pub enum Violation {
     NoGraph,
     /// Two values have the same name.
     DuplicateName { name: String },
+    /// An initializer has no name.
+    UnnamedInitializer { index: usize },
+    /// An operator domain is imported at a version that does not exist.
+    Opset { domain: String, version: i64 },
+    /// A node lacks a subgraph that its operator needs.
+    NoBody { node: String, attribute: &'static str },
+    /// A local function calls itself, directly or through others.
+    Recursion { function: String },
     /// A node reads a name that nothing defines.
     UnknownValue { node: String, name: String },
     /// The graph lists an output that nothing defines.
@@ -50,6 +61,13 @@ impl fmt::Display for Violation {
         match self {
             Self::NoGraph => write!(f, "the model holds no graph"),
             Self::DuplicateName { name } => write!(f, "value name `{name}` is defined more than once"),
+            Self::UnnamedInitializer { index } => write!(f, "initializer {index} has no name"),
+            Self::Opset { domain, version } if domain.is_empty() => {
+                write!(f, "the model imports opset {version}, this program knows 1 to {MAX_OPSET}")
+            }
+            Self::Opset { domain, version } => write!(f, "domain `{domain}` is imported at version {version}"),
+            Self::NoBody { node, attribute } => write!(f, "node {node} has no {attribute}"),
+            Self::Recursion { function } => write!(f, "the local function `{function}` calls itself"),
             Self::UnknownValue { node, name } => write!(f, "node {node} reads `{name}`, which nothing defines"),
             Self::UnknownOutput { name } => write!(f, "graph output `{name}` is defined by nothing"),
             Self::NotTopological { node, name } => {
@@ -70,18 +88,41 @@ impl fmt::Display for Violation {
 pub fn verify(model: &Model) -> Vec<Violation> {
     let graph = model.graph();
     let mut violations = Vec::new();
+    imports(model, &mut violations);
+    functions::recursion(model, &mut violations);
     edges(graph, &mut violations);
     order(graph, &mut violations);
     shadowing(graph, &mut violations);
     tensors(graph, &mut violations);
     for (id, node) in graph.nodes() {
         domains(model, id, node, &mut violations);
+        bodies(graph, id, node, &mut violations);
         if node.is("DequantizeLinear") || node.is("QuantizeLinear") {
             let found = quantization(model, node);
             violations.extend(found.map(|problem| Violation::Quantization { node: graph.describe(id), problem }));
         }
     }
     violations
+}
+
+fn imports(model: &Model, violations: &mut Vec<Violation>) {
+    for import in model.opsets() {
+        let (domain, version) = (plain_domain(import.domain()), import.version());
+        if version < 1 || (domain.is_empty() && version > MAX_OPSET) {
+            violations.push(Violation::Opset { domain: domain.to_owned(), version });
+        }
+    }
+}
+
+/// The subgraphs without which a control flow node means nothing.
+fn bodies(graph: &Graph, id: NodeId, node: &Node, violations: &mut Vec<Violation>) {
+    let needed: &[&'static str] = match node.op_type() {
+        "If" if node.is("If") => &["then_branch", "else_branch"],
+        "Loop" | "Scan" if node.domain().is_empty() => &["body"],
+        _ => &[],
+    };
+    let missing = needed.iter().filter(|name| node.attribute(name).is_none_or(|attribute| attribute.g.is_none()));
+    violations.extend(missing.map(|&attribute| Violation::NoBody { node: graph.describe(id), attribute }));
 }
 
 fn edges(graph: &Graph, violations: &mut Vec<Violation>) {

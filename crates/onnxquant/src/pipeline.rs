@@ -40,7 +40,10 @@ pub fn quantize(
     let solved = solve_layers(&model, &plan, config, calibration.as_ref(), progress)?;
     let (layers, codes): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
     let Rewritten { evaluated, mut written, opset_changes } = rewrite(&model, &plan, codes)?;
-    let held_out = calibration.map(|calibration| held_out(model, evaluated, &calibration, progress)).transpose()?;
+    let held_out = match calibration.filter(|_| !layers.is_empty()) {
+        Some(calibration) => Some(held_out(model, evaluated, &calibration, progress)?),
+        None => None,
+    };
     let opset = written.opset("").unwrap_or(0);
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),

@@ -72,7 +72,7 @@ impl Plan {
                 Err(reason) => skipped.push(SkippedLayer { label, op_type, weight_shape, reason }),
             }
         }
-        let needed = layers.iter().map(|layer| needed_opset(&layer.site.view, storage, layer.granularity));
+        let needed = layers.iter().map(|layer| needed_opset(&layer.site, storage, layer.granularity));
         let needed = needed.max().unwrap_or(0);
         let present = model.opset("").unwrap_or(0);
         let opset = if needed > present { needed.max(LOWEST_TARGET) } else { present };

@@ -114,19 +114,25 @@ fn attributes(granularity: Granularity) -> Vec<AttributeProto> {
 }
 
 /// What the codes of a layer need of the default opset.
-pub fn needed_opset(view: &MatrixView, storage: DataType, granularity: Granularity) -> i64 {
+pub fn needed_opset(site: &Site, storage: DataType, granularity: Granularity) -> i64 {
     let of_type = match storage {
         DataType::Int2 | DataType::Uint2 => 25,
         DataType::Int4 | DataType::Uint4 => 21,
         _ => 7,
     };
-    let of_form = match (view, granularity) {
+    let of_form = match (&site.view, granularity) {
         (MatrixView::Conv(_), _) => 7,
+
         (_, Granularity::Tensor) => 10,
         (_, Granularity::Channel) => 13,
         (_, Granularity::Block(_)) => 21,
     };
-    of_type.max(of_form)
+    // Below 19 the scales of DequantizeLinear are f32.
+    let of_scale = match (&site.view, site.dtype) {
+        (MatrixView::Conv(_), _) | (_, DataType::Float) => 7,
+        _ => 19,
+    };
+    of_type.max(of_form).max(of_scale)
 }
 
 /// Writes the codes of `site` into the graph in place of its float weight.
