@@ -179,7 +179,9 @@ def resizing():
         one(f"{prefix}resize_{mode}_both", (10,), "Resize", (1, 2, 6, 8), {"scales": both}, mode=mode)
     for scale in (1.5, 2.0, 2.7, 3.0, 0.5, 0.7):
         scales = {"roi": np.zeros(0, np.float32), "scales": np.array([1, 1, scale, scale * 1.1], np.float32)}
-        one(f"resize_tf_{scale}", (11,), "Resize", (1, 1, 9, 13), scales, mode="nearest", coordinate_transformation_mode="tf_half_pixel_for_nn", nearest_mode="floor")
+        for rounding in ("floor", "round_prefer_floor", "ceil"):
+            prefix = "refused_" if rounding == "ceil" else ""
+            one(f"{prefix}resize_tf_{rounding}_{scale}", (11,), "Resize", (1, 1, 9, 13), scales, mode="nearest", coordinate_transformation_mode="tf_half_pixel_for_nn", nearest_mode=rounding)
     empty, roi = np.zeros(0, np.float32), np.zeros(8, np.float32)
     modes = {"half_pixel": "linear", "asymmetric": "nearest", "align_corners": "linear", "pytorch_half_pixel": "cubic", "tf_half_pixel_for_nn": "nearest"}
     for opset in (11, 12, 13, 18):

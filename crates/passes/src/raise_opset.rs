@@ -1,7 +1,7 @@
 //! Moves a model to a newer opset: operators whose meaning changed in between are rewritten.
 //!
 //! The pass works on the message: every body (main graph, subgraphs of If, Loop and Scan, local functions)
-//! goes through the opsets one by one, and [`steps`] says what a node becomes on entering each. Operators
+//! goes through the opsets one by one, and `steps.rs` says what a node becomes on entering each. Operators
 //! that only gained types, optional attributes or optional inputs stay as they are.
 //!
 //! Names of values never change, so graph outputs and captures of subgraphs stay valid. Arguments that
@@ -34,7 +34,8 @@ use std::fmt;
 
 use onnxquant_ir::Model;
 
-use bodies::{Raise, Span};
+use bodies::Raise;
+pub use bodies::Span;
 pub use error::{RaiseError, Refusal};
 use table::{IR_VERSIONS, NEWEST};
 

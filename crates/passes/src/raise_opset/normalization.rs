@@ -33,22 +33,27 @@ pub(super) fn one_output(mut found: NodeProto, _: &mut Context<'_>) -> Rewritten
     Ok(vec![found])
 }
 
-/// Dropout 10 and 12: the mask became boolean, then ones instead of whatever outside training.
-pub(super) fn no_mask(mut found: NodeProto, context: &mut Context<'_>) -> Rewritten {
+/// Dropout 10: the mask is boolean.
+pub(super) fn boolean_mask(found: NodeProto, context: &mut Context<'_>) -> Rewritten {
+    without_mask(found, context, 10)
+}
+
+/// Dropout 12: the ratio is an input, and without effect outside training; the mask is all ones then.
+pub(super) fn no_ratio(mut found: NodeProto, context: &mut Context<'_>) -> Rewritten {
+    take(&mut found, "ratio")?;
+    without_mask(found, context, 12)
+}
+
+/// Drops a mask that nothing reads; what it held was up to the runtime.
+fn without_mask(mut found: NodeProto, context: &mut Context<'_>, opset: i64) -> Rewritten {
     if let Some(mask) = found.output.iter().skip(1).find(|mask| !mask.is_empty()).cloned() {
         if context.is_read(&mask) {
-            return Err(Refusal::NoCounterpart { form: "a mask that is read", opset: 10 });
+            return Err(Refusal::NoCounterpart { form: "a mask that is read", opset });
         }
         context.drop_value(mask);
     }
     found.output.truncate(1);
     Ok(vec![found])
-}
-
-/// Dropout 12: the ratio is an input, and without effect outside training.
-pub(super) fn no_ratio(mut found: NodeProto, context: &mut Context<'_>) -> Rewritten {
-    take(&mut found, "ratio")?;
-    no_mask(found, context)
 }
 
 /// GroupNormalization 21: scale and bias are one a channel, no longer one a group.

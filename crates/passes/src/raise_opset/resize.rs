@@ -75,8 +75,8 @@ fn rounding(scales: &str, context: &Context<'_>) -> Result<&'static str, Refusal
 /// Resize 13: `roi` and the one of `scales` and `sizes` that does not count are left out, not empty; and the
 /// placement `tf_half_pixel_for_nn` is gone.
 ///
-/// That one is `half_pixel` without the final `- 0.5`, which rounding to the nearest undoes:
-/// `floor(x) = round(x - 0.5)`, halves rounded up.
+/// That one is `half_pixel` without the final `- 0.5`, which another rounding undoes: with `h = x - 0.5`,
+/// `floor(x)` is `h` rounded with halves going up, and `x` rounded with halves going down is `ceil(h)`.
 pub(super) fn clean_inputs(mut node: NodeProto, context: &mut Context<'_>) -> Rewritten {
     const PLACEMENT: &str = "coordinate_transformation_mode";
     let placement = text(&node, PLACEMENT, "half_pixel")?.to_owned();
@@ -88,12 +88,13 @@ pub(super) fn clean_inputs(mut node: NodeProto, context: &mut Context<'_>) -> Re
         }
     }
     if placement == "tf_half_pixel_for_nn" {
-        let modes = (text(&node, "mode", "nearest")?, text(&node, "nearest_mode", "round_prefer_floor")?);
-        if modes != ("nearest", "floor") {
-            return Err(Refusal::NoCounterpart { form: "`tf_half_pixel_for_nn` other than with `floor`", opset: 13 });
-        }
+        let rounding = match (text(&node, "mode", "nearest")?, text(&node, "nearest_mode", "round_prefer_floor")?) {
+            ("nearest", "floor") => "round_prefer_ceil",
+            ("nearest", "round_prefer_floor") => "ceil",
+            _ => return Err(Refusal::NoCounterpart { form: "this use of `tf_half_pixel_for_nn`", opset: 13 }),
+        };
         set(&mut node, text_attribute(PLACEMENT, "half_pixel"));
-        set(&mut node, text_attribute("nearest_mode", "round_prefer_ceil"));
+        set(&mut node, text_attribute("nearest_mode", rounding));
     }
     Ok(vec![node])
 }

@@ -45,7 +45,7 @@ pub(super) const STEPS: &[(i64, &[&str], Step)] = &[
     (9, &["BatchNormalization"], normalization::per_channel_only),
     (9, &["Scan"], attributes::scan_with_batch),
     (9, &["Upsample"], resize::upsample_scales_to_input),
-    (10, &["Dropout"], normalization::no_mask),
+    (10, &["Dropout"], normalization::boolean_mask),
     (10, &["Slice"], arguments::slice),
     (10, &["TopK"], arguments::top_k),
     (10, &["Upsample"], resize::upsample_to_resize),
