@@ -5,6 +5,8 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod codegen;
 mod paper;
+mod process;
+mod python;
 mod regress;
 mod test;
 

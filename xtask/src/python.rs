@@ -1,0 +1,88 @@
+//! A virtual environment under `target/` with ONNX Runtime and the `onnx` package, pinned.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::process;
+
+/// Names under which Python is looked for; the variable `PYTHON` comes first.
+const NAMES: [&str; 2] = ["python3", "python"];
+
+/// Exits with 0 where Python is new enough for the pinned packages.
+const NEW_ENOUGH: &str = "import sys; sys.exit(sys.version_info < (3, 11))";
+
+/// A Python that has the packages of `tests/python/requirements.txt`.
+pub struct Python {
+    path: PathBuf,
+    requirements: String,
+}
+
+impl Python {
+    /// Makes the environment, or finds the one that was made for the same requirements.
+    pub fn set_up() -> anyhow::Result<Self> {
+        let list = process::root().join("tests/python/requirements.txt");
+        let requirements =
+            std::fs::read_to_string(&list).with_context(|| format!("cannot read `{}`", list.display()))?;
+        let folder = process::target_folder()?.join("venv");
+        let path = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+        let stamp = folder.join("requirements.txt");
+        let made = std::fs::read_to_string(&stamp).is_ok_and(|found| found == requirements);
+        if !(made && works(&path)) {
+            install(&folder, &path, &list)?;
+            std::fs::write(&stamp, &requirements).with_context(|| format!("cannot write `{}`", stamp.display()))?;
+        }
+        Ok(Self { path, requirements })
+    }
+
+    /// The interpreter.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is installed in it, as pip reads it.
+    pub fn requirements(&self) -> &str {
+        &self.requirements
+    }
+
+    /// Starts a command line for the interpreter.
+    pub fn command(&self) -> Command {
+        Command::new(&self.path)
+    }
+}
+
+fn install(folder: &Path, path: &Path, list: &Path) -> anyhow::Result<()> {
+    let system = find()?;
+    eprintln!("making a virtual environment in `{}`", folder.display());
+    if folder.exists() {
+        std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
+    }
+    process::run_quietly(Command::new(&system).args(["-m", "venv"]).arg(folder)).with_context(|| {
+        format!("`{system}` cannot make a virtual environment: its modules venv and ensurepip are needed")
+    })?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+    process::run(Command::new(path).args(pip).arg(list))
+        .with_context(|| format!("cannot install the packages of `{}`", list.display()))
+}
+
+fn find() -> anyhow::Result<String> {
+    let chosen = std::env::var("PYTHON").ok();
+    let names = chosen.iter().map(String::as_str).chain(NAMES);
+    let works =
+        |name: &&str| Command::new(name).args(["-c", NEW_ENOUGH]).output().is_ok_and(|output| output.status.success());
+    match names.clone().find(works) {
+        Some(name) => Ok(name.to_owned()),
+        None => bail!(
+            "no Python 3.11 or newer found, looked for {}: install it, or name it in the variable PYTHON",
+            names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+fn works(python: &Path) -> bool {
+    Command::new(python)
+        .args(["-c", "import numpy, onnx, onnxruntime"])
+        .output()
+        .is_ok_and(|output| output.status.success())
+}

@@ -1,0 +1,172 @@
+//! Quantizes and measures.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::process;
+use crate::python::Python;
+
+const FIXTURES: [&str; 5] =
+    ["digits_mlp", "mnist_cnn", "digits_transformer", "digits_transformer_op14", "digits_conv1d"];
+const METHODS: [&str; 4] = ["msq", "maly-saab", "cell-walk", "auto"];
+const BITS: [u32; 5] = [8, 4, 3, 2, 1];
+
+/// How far rounding alone may lift an error above its bound.
+const BOUND_SLACK: f64 = 1e-6;
+
+/// What is quantized, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Case {
+    fixture: String,
+    method: String,
+    bits: u32,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Figures {
+    /// Share of the labelled test samples that are recognised.
+    pub accuracy: f64,
+    /// The same of the float model.
+    pub float_accuracy: f64,
+    /// Of all outputs on the test samples, against the float model.
+    pub sqnr_db: f64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// The largest relative error of a layer on calibration samples.
+    pub worst_error: f64,
+    /// Layers whose certified error exceeds its bound.
+    #[serde(skip)]
+    pub broken_bounds: Vec<String>,
+}
+
+impl Case {
+    fn all() -> Vec<Self> {
+        let mut cases = Vec::new();
+        for fixture in FIXTURES {
+            for bits in BITS {
+                cases.extend(METHODS.map(|method| Self {
+                    fixture: fixture.to_owned(),
+                    method: method.to_owned(),
+                    bits,
+                }));
+            }
+        }
+        cases
+    }
+
+    /// Fixture, method and bits.
+    pub fn name(&self) -> String {
+        format!("{} {} {}", self.fixture, self.method, self.bits)
+    }
+
+    fn folder(&self) -> PathBuf {
+        process::root().join("fixtures").join(&self.fixture)
+    }
+}
+
+impl Figures {
+    /// With the digits that are worth committing.
+    pub fn rounded(&self) -> Self {
+        let to = |number: f64, digits: i32| (number * 10f64.powi(digits)).round() / 10f64.powi(digits);
+        Self {
+            accuracy: to(self.accuracy, 4),
+            float_accuracy: to(self.float_accuracy, 4),
+            sqnr_db: to(self.sqnr_db, 2),
+            worst_error: to(self.worst_error, 5),
+            ..self.clone()
+        }
+    }
+}
+
+/// Quantizes and measures every case that `wanted` accepts.
+pub fn all(python: &Python, wanted: impl Fn(&Case) -> bool) -> anyhow::Result<Vec<(Case, Figures)>> {
+    let cases = Case::all().into_iter().filter(wanted).collect::<Vec<_>>();
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let mut jobs = FIXTURES.map(float_job).to_vec();
+    let mut reports = Vec::new();
+    for (index, case) in cases.iter().enumerate() {
+        let output = folder.path().join(format!("{index}.onnx"));
+        reports.push(quantize(case, &output)?);
+        jobs.push(job(case, &output));
+    }
+    let mut float = measure(python, &jobs)?;
+    let quantized = float.split_off(FIXTURES.len());
+    let float_accuracy = |case: &Case| {
+        let position = FIXTURES.iter().position(|name| *name == case.fixture);
+        position.and_then(|index| float[index].accuracy).with_context(|| format!("{}: no float accuracy", case.fixture))
+    };
+    let rows = cases.into_iter().zip(quantized).zip(reports);
+    rows.map(|((case, measured), report)| {
+        let figures = figures(&measured, &report, float_accuracy(&case)?).with_context(|| case.name())?;
+        Ok((case, figures))
+    })
+    .collect()
+}
+
+/// Runs the command; returns its report.
+fn quantize(case: &Case, output: &Path) -> anyhow::Result<Value> {
+    let program = process::target_folder()?.join("release").join(format!("onnxquant{}", std::env::consts::EXE_SUFFIX));
+    let report = output.with_extension("json");
+    let mut command = Command::new(program);
+    command.arg(case.folder().join("model.onnx")).arg(output).arg("--calib").arg(case.folder().join("calib"));
+    command.args(["--quiet", "--method", &case.method, "--bits", &case.bits.to_string(), "--report"]).arg(&report);
+    process::run_quietly(&mut command).with_context(|| case.name())?;
+    Ok(serde_json::from_slice(&std::fs::read(report)?)?)
+}
+
+/// What `tests/python/measure.py` found.
+#[derive(Deserialize)]
+struct Measured {
+    problems: Vec<String>,
+    sqnr_db: Option<f64>,
+    accuracy: Option<f64>,
+    #[serde(default)]
+    differences: Vec<String>,
+}
+
+fn float_job(fixture: &str) -> Value {
+    let folder = process::root().join("fixtures").join(fixture);
+    json!({ "model": folder.join("model.onnx"), "labels": folder.join("test.npz") })
+}
+
+fn job(case: &Case, model: &Path) -> Value {
+    let labels = case.folder().join("test.npz");
+    json!({ "model": model, "reference": case.folder().join("model.onnx"), "samples": [labels], "labels": labels })
+}
+
+fn measure(python: &Python, jobs: &[Value]) -> anyhow::Result<Vec<Measured>> {
+    let mut command = python.command();
+    command.arg(process::root().join("tests/python/measure.py")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+    let stdin = child.stdin.take().context("the script has no standard input")?;
+    serde_json::to_writer(stdin, jobs)?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "{command:?} failed: {}", output.status);
+    let found: Vec<Measured> = serde_json::from_slice(&output.stdout).context("cannot read what measure.py printed")?;
+    ensure!(found.len() == jobs.len(), "measure.py answered {} of {} jobs", found.len(), jobs.len());
+    Ok(found)
+}
+
+fn figures(measured: &Measured, report: &Value, float_accuracy: f64) -> anyhow::Result<Figures> {
+    let problems = measured.problems.iter().chain(&measured.differences).cloned().collect::<Vec<_>>();
+    ensure!(problems.is_empty(), "{}", problems.join("; "));
+    let layers = report["layers"].as_array().context("the report has no layers")?;
+    let error = |layer: &Value| layer["certificate"]["achieved"].as_f64();
+    let broken = |layer: &&Value| {
+        let bound = layer["certificate"]["bound"].as_f64();
+        error(layer).zip(bound).is_some_and(|(error, bound)| error > bound * (1.0 + BOUND_SLACK))
+    };
+    Ok(Figures {
+        accuracy: measured.accuracy.context("no accuracy")?,
+        float_accuracy,
+        sqnr_db: measured.sqnr_db.context("the outputs are those of the float model")?,
+        bytes: report["bytes_after"].as_u64().context("the report has no bytes_after")?,
+        worst_error: layers.iter().filter_map(error).fold(0.0, f64::max),
+        broken_bounds: layers.iter().filter(broken).map(|layer| layer["label"].to_string()).collect(),
+    })
+}
