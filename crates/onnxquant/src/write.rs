@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use onnxquant_ir::{ExternalData, Graph, Model, write_model};
+use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, write_model};
 use onnxquant_passes::raise_opset::raise_opset;
 use onnxquant_passes::sites::{Site, find_sites};
 use onnxquant_passes::write_codes::{PackedWeight, write_codes};
@@ -36,6 +36,9 @@ pub(crate) fn rewrite(model: &Model, plan: &Plan, codes: Vec<(PlannedLayer, Pack
         true => raise_opset(&mut written, plan.opset)?.iter().map(ToString::to_string).collect(),
         false => Vec::new(),
     };
+    if !codes.is_empty() {
+        written.raise_ir_version(IR_WITH_PLAIN_INITIALIZERS);
+    }
     check(&written, "raising the opset")?;
     let mut raised = sites_by_output(&written);
     for (layer, weight) in codes {
