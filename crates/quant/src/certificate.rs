@@ -28,7 +28,8 @@
 //! # Numerics
 //!
 //! `f64`; the levels are those the runtime computes in `f32`. `sigma_max` is the
-//! root of the largest eigenvalue of `H` restricted to I. An error seen through
+//! root of the largest eigenvalue of `H` restricted to I (of all of `H` where I is
+//! more than half of the inputs, which can only make the bound larger). An error seen through
 //! `H` is a root of a difference: relative errors below about 1e-8 are noise.
 //!
 //! # Cost
@@ -192,12 +193,23 @@ impl Claim<'_, '_> {
     }
 
     /// `sigma_max(X_I) / sqrt(n)` times the norm of the half steps, per neuron.
+    /// A neuron with most inputs in I gets `sigma_max(X)` instead, which is no
+    /// smaller and the same for all: one eigenvalue problem a group, not one a neuron.
     fn neuron_bounds(&self, unsaturated: &[Vec<usize>]) -> Result<Vec<f64>, QuantError> {
+        let most = self.problem.inputs() / 2;
+        let all: Vec<usize> = (0..self.problem.inputs()).collect();
+        let whole = self.stats.iter().zip(unsaturated.chunks(self.problem.outputs()));
+        let whole = whole.map(|(stats, neurons)| {
+            let needed = neurons.iter().any(|inputs| inputs.len() > most);
+            largest_root(stats, if needed { &all } else { &[] })
+        });
+        let whole = whole.collect::<Result<Vec<f64>, QuantError>>()?;
         let bounds = self.problem.map_neurons(|g, m| {
             let inputs = &unsaturated[g * self.problem.outputs() + m];
             let halves = inputs.iter().map(|k| (HALF_STEP * self.step(g, *k, m)).powi(2));
             let halves = halves.sum::<f64>().sqrt();
-            Ok(halves * largest_root(&self.stats[g], inputs)?)
+            let root = if inputs.len() > most { whole[g] } else { largest_root(&self.stats[g], inputs)? };
+            Ok(halves * root)
         });
         bounds.into_iter().collect()
     }
