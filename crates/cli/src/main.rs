@@ -11,6 +11,7 @@ mod table;
 
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clap::{CommandFactory, Parser};
 
@@ -21,8 +22,13 @@ const BAD_INPUT: u8 = 2;
 /// A defect of this program.
 const DEFECT: u8 = 3;
 
+/// What the last panic said. The inference engine's panics are caught below and become errors, so that nothing
+/// is printed where a panic happens.
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    std::panic::set_hook(Box::new(|info| *last_panic() = info.to_string()));
     match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
@@ -30,8 +36,15 @@ fn main() -> ExitCode {
             let defect = error.downcast_ref::<onnxquant::Error>().is_some_and(onnxquant::Error::is_internal);
             ExitCode::from(if defect { DEFECT } else { BAD_INPUT })
         }
-        Err(_) => ExitCode::from(DEFECT),
+        Err(_) => {
+            eprintln!("error: internal error: {}", last_panic());
+            ExitCode::from(DEFECT)
+        }
     }
+}
+
+fn last_panic() -> MutexGuard<'static, String> {
+    LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
