@@ -1,0 +1,462 @@
+//! The command itself: exit codes, messages, what it prints, what it leaves behind.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use onnxquant::calib::{Tensor, write_captures};
+use serde_json::Value;
+
+use crate::support::{
+    Failures, Fixture, MatMulModel, Run, files_in, folder, inspect, onnxquant, refused, report, root, write,
+};
+
+/// What `compare --json` says.
+pub fn compare(first: &Path, second: &Path, data: &Path) -> Value {
+    let run = Run::of(onnxquant(&["compare", "--json"]).args([first, second]).arg("--data").arg(data)).succeeded();
+    serde_json::from_str(&run.stdout).expect("compare --json prints JSON")
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    std::fs::read(path).expect("the file can be read")
+}
+
+/// A refused run: what differs from `onnxquant MODEL OUT --calib CALIB`, and what the message must say.
+struct Refusal {
+    name: &'static str,
+    input: PathBuf,
+    output: PathBuf,
+    args: Vec<PathBuf>,
+    texts: Vec<&'static str>,
+}
+
+#[test]
+fn bad_input_is_refused_with_a_message_and_nothing_left_behind() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let mlp = Fixture::MLP;
+    std::fs::create_dir(at("empty")).expect("a folder can be made");
+    std::fs::create_dir(at("text")).expect("a folder can be made");
+    std::fs::write(at("text/notes.txt"), "no samples here").expect("a file can be written");
+    std::fs::write(at("text.onnx"), "This is no model.").expect("a file can be written");
+    std::fs::copy(mlp.model(), at("model.onnx")).expect("the fixture can be copied");
+    sample(&at("wrong_name"), "picture", &[1, 64]);
+    sample(&at("wrong_rank"), "x", &[64]);
+    sample(&at("wrong_shape"), "x", &[1, 63]);
+    std::fs::create_dir(at("wrong_dtype")).expect("a folder can be made");
+    std::fs::copy(root().join("fixtures/traps/matmul_int32.npz"), at("wrong_dtype/0.npz")).expect("it can be copied");
+    std::fs::create_dir(at("broken")).expect("a folder can be made");
+    std::fs::write(at("broken/0.npz"), &bytes(&mlp.sample(0))[..200]).expect("a file can be written");
+
+    let calib = |path: PathBuf| vec!["--calib".into(), path];
+    let good = |more: &[&str]| [calib(mlp.calib()), more.iter().map(PathBuf::from).collect()].concat();
+    let usual = |name, args, texts: &[&'static str]| Refusal {
+        name,
+        input: at("model.onnx"),
+        output: at("out.onnx"),
+        args,
+        texts: texts.to_vec(),
+    };
+    let cases = [
+        Refusal { input: at("absent.onnx"), ..usual("no such model", good(&[]), &["absent.onnx", "No such file"]) },
+        Refusal { input: at("text.onnx"), ..usual("no model", good(&[]), &["text.onnx"]) },
+        Refusal { input: at("empty"), ..usual("a folder as model", good(&[]), &["empty"]) },
+        Refusal {
+            output: at("model.onnx"),
+            ..usual("output is the input", good(&[]), &["model.onnx", "never overwritten"])
+        },
+        Refusal {
+            output: at("./empty/../model.onnx"),
+            ..usual("the same in other words", good(&[]), &["never overwritten"])
+        },
+        Refusal {
+            output: at("absent/out.onnx"),
+            ..usual("no such folder", good(&[]), &["out.onnx", "folder does not exist"])
+        },
+        Refusal { output: at("empty"), ..usual("output is a folder", good(&[]), &["empty", "folder"]) },
+        usual("no data", vec![], &["--calib"]),
+        usual("no such data", calib(at("absent")), &["absent"]),
+        usual("empty folder", calib(at("empty")), &["empty"]),
+        usual("folder without samples", calib(at("text")), &["text"]),
+        usual("array of another name", calib(at("wrong_name")), &["0.npz", "`picture`", "`x`"]),
+        usual("array of another rank", calib(at("wrong_rank")), &["0.npz", "`x`", "[64]"]),
+        usual("array of another shape", calib(at("wrong_shape")), &["0.npz", "`x`", "[1, 63]", "64"]),
+        usual("array of another type", calib(at("wrong_dtype")), &["0.npz", "`x`"]),
+        usual("broken sample", calib(at("broken")), &["0.npz"]),
+        usual("9 bits", good(&["--bits", "9"]), &["9"]),
+        usual("0 bits", good(&["--bits", "0"]), &["0"]),
+        usual("bits and scheme", good(&["--bits", "4", "--scheme", "w4"]), &["--scheme"]),
+        usual("unknown method", good(&["--method", "magic"]), &["magic", "msq"]),
+        usual("bad granularity", good(&["--granularity", "block:1"]), &["block:1", "block:N"]),
+        usual("bad glob", good(&["--include", "[a"]), &["[a"]),
+        usual("no samples wanted", good(&["--samples", "0"]), &["0"]),
+        usual("no threads wanted", good(&["--threads", "0"]), &["0"]),
+        usual("calib and no calib", good(&["--weights-only"]), &["--weights-only"]),
+        usual(
+            "walk without data",
+            vec!["--weights-only".into(), "--method".into(), "cell-walk".into()],
+            &["calibration data"],
+        ),
+        usual("opset too low", good(&["--bits", "4", "--opset-max", "13"]), &["opset"]),
+        usual("report in no folder", good(&["--report", "/absent/report.json"]), &["/absent/report.json"]),
+        usual("unknown flag", good(&["--faster"]), &["--faster"]),
+    ];
+    let before = (files_in(folder.path()), bytes(&at("model.onnx")));
+    let mut failures = Failures::default();
+    for case in cases {
+        let run = Run::of(onnxquant(&[&case.input, &case.output]).args(&case.args));
+        let fault = refused(&run, &case.texts);
+        failures.check(fault.is_none(), || format!("{}: {}", case.name, fault.unwrap_or_default()));
+        failures.check(run.stdout.is_empty(), || format!("{}: printed {}", case.name, run.stdout));
+        let after = (files_in(folder.path()), bytes(&at("model.onnx")));
+        failures.check(after == before, || format!("{}: files changed: {:?}", case.name, after.0));
+    }
+    failures.check(files_in(&at("empty")).is_empty(), || "something was left in `empty`".to_owned());
+    failures.finish();
+}
+
+/// A folder with one sample that holds one array.
+fn sample(folder: &Path, name: &str, shape: &[usize]) {
+    std::fs::create_dir(folder).expect("a folder can be made");
+    let array = ndarray::ArrayD::from_elem(ndarray::IxDyn(shape), 0.5f32);
+    write_captures(&folder.join("0.npz"), &[name.to_owned()], &[Tensor::F32(array)]).expect("a sample can be written");
+}
+
+#[test]
+fn bad_input_is_refused_by_inspect_and_compare() {
+    let model = Fixture::MLP.model();
+    let (other, calib) = (Fixture::CONV1D.model(), Fixture::MLP.calib());
+    let traps = root().join("fixtures/traps");
+    let renamed = traps.join("matmul_alone.onnx");
+    let cases: [(&str, Run, &[&str]); 6] = [
+        ("inspect of nothing", Run::of(&mut onnxquant(&["inspect", "absent.onnx"])), &["absent.onnx"]),
+        ("inspect without a model", Run::of(&mut onnxquant(&["inspect"])), &["MODEL"]),
+        (
+            "compare with nothing",
+            Run::of(onnxquant(&["compare", "absent.onnx"]).args([&model]).arg("--data").arg(&calib)),
+            &["absent.onnx"],
+        ),
+        ("compare without data", Run::of(onnxquant(&["compare"]).args([&model, &model])), &["--data"]),
+        (
+            "compare on another's data",
+            Run::of(onnxquant(&["compare"]).args([&other, &other]).arg("--data").arg(calib.join("0000.npz"))),
+            &["`x`"],
+        ),
+        (
+            "compare of other outputs",
+            Run::of(onnxquant(&["compare"]).args([&model, &renamed]).arg("--data").arg(&calib)),
+            &["`logits`"],
+        ),
+    ];
+    let mut failures = Failures::default();
+    for (name, run, texts) in cases {
+        let fault = refused(&run, texts);
+        failures.check(fault.is_none(), || format!("{name}: {}", fault.unwrap_or_default()));
+    }
+    failures.finish();
+}
+
+#[test]
+fn result_has_usual_permissions_and_the_input_is_untouched() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder();
+    let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
+    std::fs::copy(Fixture::CNN.model(), &input).expect("the fixture can be copied");
+    let before = (bytes(&input), std::fs::metadata(&input).and_then(|found| found.modified()).expect("it has a time"));
+    report(&input, &output, &[], Some(&Fixture::CNN.calib()));
+    let after = (bytes(&input), std::fs::metadata(&input).and_then(|found| found.modified()).expect("it has a time"));
+    assert!(before == after, "the input changed");
+    for name in ["out.onnx", "out.report.json"] {
+        let mode = std::fs::metadata(folder.path().join(name)).expect("it was written").permissions().mode();
+        assert_eq!(mode & 0o777, 0o644, "of {name}");
+    }
+    assert_eq!(files_in(folder.path()), ["in.onnx", "out.onnx", "out.report.json"]);
+}
+
+#[test]
+fn result_replaces_an_older_file() {
+    let folder = folder();
+    let output = folder.path().join("out.onnx");
+    std::fs::write(&output, "something older").expect("it can be written");
+    report(&Fixture::MLP.model(), &output, &[], None);
+    assert!(inspect(&output, &[])["skipped"].as_array().is_some_and(|skipped| skipped.len() == 3));
+}
+
+/// Kills the process while it has the unfinished output open.
+#[cfg(target_os = "linux")]
+#[test]
+fn killed_run_leaves_no_file() {
+    let folder = folder();
+    let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
+    write(&MatMulModel::new(4096, 4096).proto(), &input);
+    // The process may end between two looks; it is killed in one of a few rounds.
+    for _ in 0..20 {
+        let mut command = onnxquant(&[&input, &output]);
+        let mut child =
+            command.args(["--weights-only", "--quiet", "--external-data"]).spawn().expect("it can be started");
+        let opened = loop {
+            let ended = child.try_wait().expect("it can be waited for").is_some();
+            if ended || has_open(child.id(), folder.path()) {
+                break !ended;
+            }
+            std::thread::yield_now();
+        };
+        child.kill().expect("it can be killed");
+        let status = child.wait().expect("it can be waited for");
+        if opened && status.code().is_none() {
+            assert_eq!(files_in(folder.path()), ["in.onnx"]);
+            return;
+        }
+        std::fs::remove_file(&output).expect("it was written");
+        std::fs::remove_file(folder.path().join("out.onnx.data")).expect("it was written");
+    }
+    panic!("the process was never caught while it wrote");
+}
+
+/// Whether the process has a file of `folder` open other than the input.
+#[cfg(target_os = "linux")]
+fn has_open(process: u32, folder: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{process}/fd")) else { return false };
+    let targets = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets.into_iter().any(|target| target.starts_with(folder) && !target.ends_with("in.onnx"))
+}
+
+#[test]
+fn pipes_get_no_progress_bars_and_quiet_prints_nothing() {
+    let folder = folder();
+    let run = |more: &[&str]| {
+        let mut command = onnxquant(&[Fixture::CNN.model(), folder.path().join("out.onnx")]);
+        Run::of(command.arg("--calib").arg(Fixture::CNN.calib()).args(more)).succeeded()
+    };
+    let usual = run(&[]);
+    assert_eq!(usual.stderr, "");
+    assert!(!usual.stdout.contains('\x1b') && !usual.stdout.contains('\r'), "{}", usual.stdout);
+    let quiet = run(&["--quiet"]);
+    assert_eq!((quiet.stdout, quiet.stderr), (String::new(), String::new()));
+}
+
+#[test]
+fn summary_tells_layers_bits_sizes_worst_layers_and_error() {
+    let folder = folder();
+    let mut command = onnxquant(&[Fixture::CNN.model(), folder.path().join("out.onnx")]);
+    command.arg("--calib").arg(Fixture::CNN.calib()).args(["--bits", "4", "--exclude", "*logits*"]);
+    let text = Run::of(&mut command).succeeded().stdout;
+    let parts = [
+        "5 layers quantized to 4 bits per channel, 1 left in float; 31904 weights",
+        "worst layers",
+        "node_conv1",
+        "1 layers: excluded by the settings",
+        "size ",
+        "opset 21",
+        "on 4 samples held out",
+    ];
+    let missing = parts.iter().filter(|part| !text.contains(**part)).collect::<Vec<_>>();
+    assert!(missing.is_empty(), "{missing:?} not in\n{text}");
+}
+
+#[test]
+fn report_has_the_documented_shape() {
+    let folder = folder();
+    let output = folder.path().join("out.onnx");
+    let mut paths = BTreeSet::new();
+    for (fixture, args) in [(Fixture::CNN, ["--method", "auto"]), (Fixture::TRANSFORMER, ["--method", "maly-saab"])] {
+        shape("", &report(&fixture.model(), &output, &args, Some(&fixture.calib())), &mut paths);
+    }
+    let found = paths.into_iter().map(|path| path + "\n").collect::<String>();
+    let expected = include_str!("report_shape.txt");
+    assert_eq!(found, expected, "found:\n{found}");
+}
+
+/// Every path in a JSON value with the type at its end; elements of lists have one path.
+fn shape(path: &str, value: &Value, paths: &mut BTreeSet<String>) {
+    let kind = match value {
+        Value::Object(fields) => {
+            return fields.iter().for_each(|(key, value)| shape(&format!("{path}.{key}"), value, paths));
+        }
+        Value::Array(elements) if !elements.is_empty() => {
+            return elements.iter().for_each(|element| shape(&format!("{path}[]"), element, paths));
+        }
+        Value::Array(_) => return,
+        Value::Null => return,
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+    };
+    paths.insert(format!("{}: {kind}", path.trim_start_matches('.')));
+}
+
+#[test]
+fn include_and_exclude_choose_layers_by_name() {
+    let model = Fixture::CNN.model();
+    let labels = |args: &[&str]| {
+        let found = inspect(&model, args);
+        let layers = found["layers"].as_array().expect("it lists layers").clone();
+        layers.iter().map(|layer| layer["label"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let all = ["node_conv1", "node_depthwise", "node_pointwise", "node_grouped", "node_strided", "node_logits"];
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&[], &all),
+        (&["--include", "node_conv1"], &all[..1]),
+        (&["--include", "*wise", "--include", "*logits"], &[all[1], all[2], all[5]]),
+        (&["--exclude", "*wise"], &[all[0], all[3], all[4], all[5]]),
+        (&["--include", "*wise", "--exclude", "*depth*"], &all[2..3]),
+        (&["--include", "nothing"], &[]),
+    ];
+    let mut failures = Failures::default();
+    for (args, expected) in cases {
+        let found = labels(args);
+        failures.check(found == expected, || format!("{args:?}: {found:?}"));
+    }
+    failures.finish();
+}
+
+#[test]
+fn excluded_layers_keep_their_float_weights() {
+    let folder = folder();
+    let output = folder.path().join("out.onnx");
+    let found = report(&Fixture::MLP.model(), &output, &["--exclude", "node_fc*"], Some(&Fixture::MLP.calib()));
+    let reasons = found["skipped"].as_array().expect("it lists skipped layers").iter().map(|layer| &layer["reason"]);
+    assert_eq!(reasons.collect::<Vec<_>>(), ["excluded", "excluded"]);
+    let weights = |path: &Path| {
+        let graph = onnxquant::read(path).expect("it can be read").to_proto().graph.expect("it has a graph");
+        let mut kept =
+            graph.initializer.into_iter().filter(|tensor| tensor.name().starts_with("fc")).collect::<Vec<_>>();
+        kept.sort_by(|a, b| a.name().cmp(b.name()));
+        kept
+    };
+    let before = weights(&Fixture::MLP.model());
+    assert_eq!(before.len(), 4, "two weights and two biases");
+    assert_eq!(weights(&output), before);
+}
+
+#[test]
+fn inspect_prints_a_table_of_all_layers() {
+    let mut command = onnxquant(&["inspect"]);
+    let run = Run::of(command.arg(Fixture::TRANSFORMER.model()).args(["--bits", "4"])).succeeded();
+    let lines = run.stdout.lines().collect::<Vec<_>>();
+    assert_eq!(lines.len(), 20, "a head, 18 layers and a sum:\n{}", run.stdout);
+    assert!(lines[0].starts_with("layer"), "{}", lines[0]);
+    assert_eq!(lines[1..19].iter().filter(|line| line.contains("INT4")).count(), 14);
+    assert_eq!(lines[1..19].iter().filter(|line| line.contains("both operands are activations")).count(), 4);
+    assert_eq!(lines[19], "14 layers to quantize, 4 left in float, opset 21");
+}
+
+#[test]
+fn inspect_tells_as_json_what_would_be_done() {
+    let found = inspect(&Fixture::CONV1D.model(), &["--bits", "2", "--granularity", "block:32"]);
+    let layer = |index: usize| &found["layers"][index];
+    let label = |index: usize| layer(index)["label"].as_str();
+    assert_eq!(found["layers"].as_array().map(Vec::len), Some(5));
+    assert_eq!((label(0), layer(0)["op_type"].as_str()), (Some("node_conv1"), Some("Conv")));
+    assert_eq!((label(4), layer(4)["op_type"].as_str()), (Some("node_head"), Some("MatMul")));
+    assert_eq!(layer(4)["parameters"], 5120);
+    assert_eq!(layer(4)["weight_shape"], serde_json::json!([512, 10]));
+    assert_eq!((layer(4)["bits"].as_u64(), layer(4)["storage"].as_str()), (Some(2), Some("INT2")));
+    assert_eq!(layer(0)["granularity"], "channel");
+    assert_eq!(layer(4)["granularity"], serde_json::json!({ "block": 32 }));
+    assert_eq!((found["opset"].as_i64(), found["skipped"].as_array().map(Vec::len)), (Some(25), Some(0)));
+}
+
+#[test]
+fn compare_of_a_model_with_itself_finds_nothing() {
+    let model = Fixture::TRANSFORMER.model();
+    let found = compare(&model, &model, &Fixture::TRANSFORMER.calib());
+    let outputs = found["outputs"].as_array().expect("it lists outputs");
+    assert_eq!(outputs.iter().map(|output| &output["name"]).collect::<Vec<_>>(), ["logits", "embedding"]);
+    for output in outputs {
+        assert_eq!((output["max_abs_error"].as_f64(), output["sqnr_db"].as_f64()), (Some(0.0), None), "{output}");
+        assert!(output["mean_cosine"].as_f64().is_some_and(|cosine| (cosine - 1.0).abs() < 1e-9), "{output}");
+    }
+}
+
+#[test]
+fn compare_prints_a_line_for_each_output() {
+    let folder = folder();
+    let (model, output) = (Fixture::TRANSFORMER.model(), folder.path().join("out.onnx"));
+    report(&model, &output, &[], Some(&Fixture::TRANSFORMER.calib()));
+    let mut command = onnxquant(&["compare"]);
+    command.args([&model, &output]).arg("--data").arg(Fixture::TRANSFORMER.calib()).args(["--samples", "5"]);
+    let run = Run::of(&mut command).succeeded();
+    let lines = run.stdout.lines().collect::<Vec<_>>();
+    assert_eq!(lines.len(), 3, "{}", run.stdout);
+    for (line, name) in lines[1..].iter().zip(["logits", "embedding"]) {
+        assert!(line.starts_with(name) && line.contains(" dB") && line.ends_with(" 5"), "{line}");
+    }
+    assert_eq!(run.stderr, "");
+}
+
+#[test]
+fn samples_limits_how_many_are_used() {
+    let folder = folder();
+    let args = ["--samples", "10"];
+    let found = report(&Fixture::MLP.model(), &folder.path().join("out.onnx"), &args, Some(&Fixture::MLP.calib()));
+    assert_eq!(
+        (&found["held_out"]["calibration_samples"], &found["held_out"]["held_out_samples"]),
+        (&9.into(), &1.into())
+    );
+}
+
+#[test]
+fn quantized_model_is_left_as_it_is() {
+    let folder = folder();
+    let (first, second) = (folder.path().join("first.onnx"), folder.path().join("second.onnx"));
+    let mut failures = Failures::default();
+    for fixture in Fixture::ALL {
+        report(&fixture.model(), &first, &["--bits", "4"], Some(&fixture.calib()));
+        let again = report(&first, &second, &["--bits", "2"], None);
+        failures.check(again["layers"] == serde_json::json!([]), || format!("{}: quantized twice", fixture.name));
+        failures.check(bytes(&first) == bytes(&second), || format!("{}: other bytes", fixture.name));
+        let with_data = report(&first, &second, &["--bits", "2"], Some(&fixture.calib()));
+        failures.check(bytes(&first) == bytes(&second), || format!("{}: other bytes with data", fixture.name));
+        failures.check(with_data["layers"] == serde_json::json!([]), || format!("{}: quantized twice", fixture.name));
+    }
+    failures.finish();
+}
+
+#[test]
+fn settings_and_certificates_stand_in_the_metadata() {
+    let folder = folder();
+    let output = folder.path().join("out.onnx");
+    let found =
+        report(&Fixture::MLP.model(), &output, &["--method", "msq", "--bits", "4"], Some(&Fixture::MLP.calib()));
+    let model = onnxquant::read(&output).expect("it can be read");
+    let entry = |key: &str| -> Value {
+        serde_json::from_str(model.metadata(key).expect("the entry is there")).expect("the entry is JSON")
+    };
+    assert_eq!(entry("onnxquant.settings"), found["settings"]);
+    let certificates = entry("onnxquant.certificates");
+    for (index, label) in ["node_fc1", "node_fc2", "node_logits"].into_iter().enumerate() {
+        let (entry, layer) = (&certificates[index], &found["layers"][index]);
+        assert_eq!((entry["layer"].as_str(), &entry["error"]), (Some(label), &layer["certificate"]["achieved"]));
+    }
+}
+
+#[test]
+fn help_has_examples_and_exit_codes_and_completions_are_printed() {
+    let help = Run::of(&mut onnxquant(&["--help"])).succeeded().stdout;
+    for part in ["Examples:", "Exit codes:", "--calib", "inspect", "compare"] {
+        assert!(help.contains(part), "`{part}` not in\n{help}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        let script = Run::of(&mut onnxquant(&["completions", shell])).succeeded().stdout;
+        assert!(script.contains("onnxquant") && script.contains("granularity"), "for {shell}");
+    }
+    let folder = folder();
+    let path = folder.path().join("onnxquant.bash");
+    std::fs::write(&path, Run::of(&mut onnxquant(&["completions", "bash"])).stdout).expect("it can be written");
+    Run::of(Command::new("bash").arg("-n").arg(path)).succeeded();
+    let version = Run::of(&mut onnxquant(&["--version"])).succeeded().stdout;
+    assert_eq!(version.trim(), format!("onnxquant {}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn usage_errors_have_exit_code_2() {
+    let mut failures = Failures::default();
+    let cases: [&[&str]; 5] =
+        [&[], &["model.onnx"], &["--calib"], &["completions", "cmd"], &["a", "b", "c", "--weights-only"]];
+    for args in cases {
+        let run = Run::of(&mut onnxquant(args));
+        failures.check(run.code == Some(2) && !run.stderr.is_empty(), || format!("{args:?}: {run:?}"));
+    }
+    failures.finish();
+}

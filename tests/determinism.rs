@@ -1,0 +1,39 @@
+//! Same input, same options: the same bytes, whatever the number of threads.
+
+use std::path::Path;
+
+use crate::support::{Failures, Fixture, Run, folder, onnxquant};
+
+const RUNS: [&[&str]; 3] = [&["--threads", "1"], &["--threads", "2"], &["--threads", "2"]];
+const SETTINGS: [&[&str]; 6] = [
+    &["--method", "auto", "--bits", "4"],
+    &["--method", "msq", "--bits", "8", "--asymmetric"],
+    &["--method", "maly-saab", "--bits", "4"],
+    &["--method", "maly-saab", "--saturation", "min", "--bits", "2"],
+    &["--method", "cell-walk", "--bits", "3"],
+    &["--method", "cell-walk", "--bits", "4", "--granularity", "block:32"],
+];
+
+#[test]
+fn number_of_threads_and_repetition_change_no_byte() {
+    let folder = folder();
+    let mut failures = Failures::default();
+    for fixture in [Fixture::MLP, Fixture::CNN, Fixture::CONV1D, Fixture::TRANSFORMER] {
+        for setting in SETTINGS {
+            let results = RUNS.map(|threads| quantize(folder.path(), fixture, &[setting, threads].concat()));
+            let name = || format!("{} {}", fixture.name, setting.join(" "));
+            failures.check(results[0] == results[1], || format!("{}: 1 and 2 threads differ", name()));
+            failures.check(results[1] == results[2], || format!("{}: two runs differ", name()));
+        }
+    }
+    failures.finish();
+}
+
+/// Bytes of the model and of the report, which is the same too.
+fn quantize(folder: &Path, fixture: Fixture, args: &[&str]) -> [Vec<u8>; 2] {
+    let (output, report) = (folder.join("out.onnx"), folder.join("out.json"));
+    let mut command = onnxquant(&[fixture.model(), output.clone()]);
+    command.args(args).arg("--calib").arg(fixture.calib()).arg("--report").arg(&report);
+    Run::of(&mut command).succeeded();
+    [output, report].map(|path| std::fs::read(path).expect("it was written"))
+}

@@ -1,0 +1,16 @@
+//! End-to-end tests: the built command on fixtures, traps and hostile files, and what it wrote in ONNX Runtime.
+//!
+//! `cargo xtask test` sets up Python with ONNX Runtime and starts them. Without it the tests that need Python fail.
+
+#![forbid(unsafe_code)]
+
+mod capture;
+mod command;
+mod determinism;
+mod external;
+#[cfg(unix)]
+mod hostile;
+mod lossless;
+mod runtime;
+mod support;
+mod traps;

@@ -1,0 +1,164 @@
+//! What is written runs in ONNX Runtime: at every optimization level, with the outputs that were promised, fused,
+//! and as accurate as it should be.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{Failures, Fixture, Job, Measured, folder, measure, report};
+
+/// A way to quantize, and what it must achieve.
+struct Setting {
+    name: &'static str,
+    args: &'static [&'static str],
+    /// Output SQNR on labelled samples, at least; `None` where so few bits promise nothing.
+    sqnr_db: Option<f64>,
+}
+
+const fn setting(name: &'static str, args: &'static [&'static str], sqnr_db: Option<f64>) -> Setting {
+    Setting { name, args, sqnr_db }
+}
+
+const SETTINGS: [Setting; 14] = [
+    setting("w8", &["--scheme", "w8"], Some(30.0)),
+    setting("w8 msq", &["--method", "msq"], Some(30.0)),
+    setting("w8 tensor", &["--granularity", "tensor"], Some(25.0)),
+    setting("w8 block", &["--granularity", "block:32"], Some(30.0)),
+    setting("w8 asymmetric", &["--asymmetric"], Some(30.0)),
+    setting("w4", &["--scheme", "w4"], Some(8.0)),
+    setting("w4 block", &["--scheme", "w4", "--granularity", "block:32"], Some(8.0)),
+    setting("w4 block asymmetric", &["--bits", "4", "--granularity", "block:16", "--asymmetric"], Some(8.0)),
+    setting("w3", &["--scheme", "w3"], Some(3.0)),
+    setting("w2", &["--scheme", "w2"], None),
+    setting("w2 asymmetric", &["--bits", "2", "--asymmetric"], None),
+    setting("w2 block", &["--bits", "2", "--granularity", "block:32"], None),
+    setting("w2 below opset 25", &["--bits", "2", "--opset-max", "21"], None),
+    setting("w1", &["--scheme", "w1"], None),
+];
+
+/// Tract and ONNX Runtime round sums differently, by far less than quantization changes them.
+const SIMULATION_MARGIN_DB: f64 = 0.1;
+/// Accuracy that 8 bits may cost.
+const ACCURACY_MARGIN: f64 = 0.01;
+
+/// A written file and what was reported of it.
+struct Written {
+    fixture: Fixture,
+    setting: &'static Setting,
+    report: Value,
+}
+
+impl Written {
+    fn name(&self) -> String {
+        format!("{}, {}", self.fixture.name, self.setting.name)
+    }
+}
+
+fn write_all(folder: &Path) -> Vec<(Written, std::path::PathBuf)> {
+    let cases = Fixture::ALL.into_iter().flat_map(|fixture| SETTINGS.iter().map(move |setting| (fixture, setting)));
+    let write = |(index, (fixture, setting)): (usize, (Fixture, &'static Setting))| {
+        let path = folder.join(format!("{index}.onnx"));
+        let report = report(&fixture.model(), &path, setting.args, Some(&fixture.calib()));
+        (Written { fixture, setting, report }, path)
+    };
+    cases.enumerate().map(write).collect()
+}
+
+#[test]
+fn written_files_run_in_onnx_runtime_as_reported() {
+    let folder = folder();
+    let written = write_all(folder.path());
+    let mut jobs = Vec::new();
+    for (case, path) in &written {
+        let model = case.fixture.model();
+        jobs.push(Job { nodes: true, ..Job::compare(path, &model, &case.fixture.held_out()) });
+        let labels = case.fixture.test_set();
+        jobs.push(Job {
+            labels: Some(labels.clone()),
+            check: false,
+            load: false,
+            ..Job::compare(path, &model, &[labels])
+        });
+    }
+    let float_from = jobs.len();
+    let float = |fixture: Fixture| Job { model: fixture.model(), labels: Some(fixture.test_set()), ..Job::default() };
+    jobs.extend(Fixture::ALL.map(float));
+    let found = measure(&jobs);
+    let (found, float) = found.split_at(float_from);
+
+    let mut failures = Failures::default();
+    for ((case, _), results) in written.iter().zip(found.chunks(2)) {
+        let (held_out, test_set) = (&results[0], &results[1]);
+        let faults = [held_out.faults(), test_set.faults()].concat();
+        failures.check(faults.is_empty(), || format!("{}: {faults}", case.name()));
+        check_simulation(case, held_out, &mut failures);
+        check_fusion(case, held_out, &mut failures);
+        let position = Fixture::ALL.iter().position(|fixture| *fixture == case.fixture).expect("it is one of all");
+        check_accuracy(case, test_set, float[position].accuracy, &mut failures);
+    }
+    failures.finish();
+}
+
+/// The simulated error on held-out samples is the one that ONNX Runtime has.
+fn check_simulation(case: &Written, found: &Measured, failures: &mut Failures) {
+    let simulated = case.report["held_out"]["sqnr_db"].as_f64();
+    let agree = simulated.zip(found.sqnr_db).is_some_and(|(a, b)| (a - b).abs() <= SIMULATION_MARGIN_DB);
+    failures.check(agree, || {
+        format!("{}: held-out SQNR {:?} dB in ONNX Runtime, {simulated:?} dB reported", case.name(), found.sqnr_db)
+    });
+}
+
+/// MatMul and Gemm became MatMulNBits, Conv has a float weight again, nothing is decoded at every run.
+fn check_fusion(case: &Written, found: &Measured, failures: &mut Failures) {
+    let convolutions = found.count("Conv") + found.count("FusedConv");
+    let counts = [
+        ("MatMulNBits", found.count("MatMulNBits"), case.fixture.n_dense),
+        ("Conv", convolutions, case.fixture.n_conv),
+        ("DequantizeLinear", found.count("DequantizeLinear"), 0),
+        ("Cast", found.count("Cast"), 0),
+    ];
+    for (op_type, count, expected) in counts {
+        let nodes = &found.nodes;
+        failures.check(count == expected, || {
+            format!("{}: {count} {op_type}, expected {expected}, in {nodes:?}", case.name())
+        });
+    }
+}
+
+fn check_accuracy(case: &Written, found: &Measured, float: Option<f64>, failures: &mut Failures) {
+    if let Some(least) = case.setting.sqnr_db {
+        for (how, sqnr_db) in [("exact", found.sqnr_db), ("default", found.default_sqnr_db)] {
+            let reached = sqnr_db.is_some_and(|sqnr_db| sqnr_db >= least);
+            failures.check(reached, || format!("{}: {how} SQNR {sqnr_db:?} dB, expected {least} dB", case.name()));
+        }
+    }
+    if case.report["settings"]["bits"] == 8 {
+        let kept = found.accuracy.zip(float).is_some_and(|(found, float)| found >= float - ACCURACY_MARGIN);
+        failures.check(kept, || format!("{}: accuracy {:?}, float {float:?}", case.name(), found.accuracy));
+    }
+}
+
+#[test]
+fn compare_agrees_with_onnx_runtime_on_all_samples() {
+    let folder = folder();
+    let mut failures = Failures::default();
+    let (mut jobs, mut simulated) = (Vec::new(), Vec::new());
+    for fixture in [Fixture::CNN, Fixture::TRANSFORMER] {
+        let (model, quantized) = (fixture.model(), folder.path().join(format!("{}.onnx", fixture.name)));
+        report(&model, &quantized, &["--bits", "4"], Some(&fixture.calib()));
+        let samples = (0..48).map(|index| fixture.sample(index)).collect::<Vec<_>>();
+        jobs.push(Job::compare(&quantized, &model, &samples));
+        simulated.push(crate::command::compare(&model, &quantized, &fixture.calib()));
+    }
+    for (found, simulated) in measure(&jobs).iter().zip(simulated) {
+        let outputs = simulated["outputs"].as_array().expect("compare lists outputs");
+        let in_outputs = outputs.iter().filter_map(|output| output["sqnr_db"].as_f64()).collect::<Vec<_>>();
+        let (low, high) = (in_outputs.iter().copied().reduce(f64::min), in_outputs.iter().copied().reduce(f64::max));
+        let found = found.sqnr_db.expect("4 bits change something");
+        // ONNX Runtime's figure is over all outputs together, so it lies between those of the outputs.
+        let inside = low.is_some_and(|low| found >= low - SIMULATION_MARGIN_DB)
+            && high.is_some_and(|high| found <= high + SIMULATION_MARGIN_DB);
+        failures.check(inside, || format!("{found} dB in ONNX Runtime, {in_outputs:?} dB by compare"));
+    }
+    failures.finish();
+}

@@ -1,0 +1,26 @@
+//! What the tests share.
+
+mod failures;
+mod fixture;
+mod models;
+mod python;
+mod tool;
+
+pub use failures::Failures;
+pub use fixture::Fixture;
+pub use models::{MatMulModel, external_tensor, write};
+pub use python::{Job, Measured, measure, node_models, python};
+pub use tool::{Run, files_in, inspect, onnxquant, refused, report};
+
+use std::path::PathBuf;
+
+/// The repository.
+pub fn root() -> PathBuf {
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("the package lies in crates/cli").to_owned()
+}
+
+/// A folder that goes away with the value.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary folder can be made")
+}
