@@ -27,10 +27,12 @@ pub enum Error {
     #[error(transparent)]
     Calibration(#[from] CalibError),
     /// A layer could not be quantized.
-    #[error("cannot quantize `{layer}`")]
+    #[error("cannot quantize `{layer}` (weight `{weight}`)")]
     Layer {
         /// Name of the layer.
         layer: String,
+        /// Name of its weight.
+        weight: String,
         /// Why.
         #[source]
         source: QuantError,

@@ -63,8 +63,10 @@ fn solve_layer(
     layer: &PlannedLayer,
     stats: Option<LayerStats<'_>>,
 ) -> Result<SolvedLayer, Error> {
-    let failed = |source: QuantError| Error::Layer { layer: layer.label.clone(), source };
     let site = &layer.site;
+    let weight_name = model.graph().value(site.weight).name();
+    let failed =
+        |source: QuantError| Error::Layer { layer: layer.label.clone(), weight: weight_name.to_owned(), source };
     let stored = site.weight_tensor(model.graph())?;
     let numbers = tensor::to_f32(&stored)?.into_owned();
     let stored = ArrayD::from_shape_vec(IxDyn(&site.view.weight_shape()), numbers)

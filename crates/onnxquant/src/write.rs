@@ -38,6 +38,8 @@ pub(crate) fn rewrite(model: &Model, plan: &Plan, codes: Vec<(PlannedLayer, Pack
     };
     if !codes.is_empty() {
         written.raise_ir_version(IR_WITH_PLAIN_INITIALIZERS);
+        // Of several imports of one domain runtimes take this one or that: make them agree.
+        written.set_opset("", plan.opset);
     }
     check(&written, "raising the opset")?;
     let mut raised = sites_by_output(&written);

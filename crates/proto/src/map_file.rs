@@ -1,24 +1,23 @@
 //! Maps a file into memory: the only unsafe code of the project.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
 
-/// What is read at most from something that cannot be mapped, such as a pipe.
-const MAX_STREAM_BYTES: u64 = 1 << 31;
-
-/// The content of a file: mapped if it is a regular file, else read.
+/// The content of a regular file, mapped.
+///
+/// Folders, devices and pipes are refused: opening a pipe would wait for a writer.
 pub fn map_file(path: &Path) -> io::Result<Bytes> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.is_file() && metadata.len() > 0 {
-        return map(&file);
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    let mut content = Vec::new();
-    file.take(MAX_STREAM_BYTES).read_to_end(&mut content)?;
-    Ok(content.into())
+    if metadata.len() == 0 {
+        return Ok(Bytes::new());
+    }
+    map(&File::open(path)?)
 }
 
 /// The content of an open regular file, mapped; it must not be changed while the bytes live.
