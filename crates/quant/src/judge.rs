@@ -7,9 +7,12 @@
 //!
 //! # Method
 //!
-//! Every candidate is solved on the problem and judged by
-//! `|X_h (W - Q)|_F / |X_h W|_F` on the held-out rows `X_h`; the least wins, the
-//! first of equals. `msq` enters with both scale rules. Two short cuts, both
+//! Every candidate is solved on the problem and judged by what its error leaves
+//! on the held-out rows `X_h` after the bias was corrected from the calibration
+//! rows, as it will be in use ([`corrected_error`]); where the layer's bias is fixed
+//! ([`LayerProblem::with_fixed_bias`]) that is `|X_h (W - Q)|_F / |X_h W|_F`. The
+//! least wins, the first of equals. Methods that do not walk enter with both scale
+//! rules. Two short cuts, both
 //! visible in the verdict: a walk without a kernel is `msq` and is not run; a
 //! walk over a large layer is first run on 16 evenly spaced neurons and only
 //! goes on if it beats the best so far there.
@@ -23,6 +26,7 @@
 //! A candidate that fails is reported and passed over; if all fail, the first
 //! error is returned.
 
+use crate::bias::{bias_correction, corrected_error};
 use crate::certificate::{ratio, total};
 use crate::error::QuantError;
 use crate::kernel::Kernel;
@@ -34,7 +38,7 @@ use crate::solve::solve_in;
 use crate::spec::ScaleRule;
 use crate::stats::GramStats;
 use crate::view::shape_error;
-use ndarray::{Array3, ArrayView3, Axis};
+use ndarray::{Array2, Array3, ArrayView3, Axis};
 use serde::Serialize;
 
 /// Neurons of a group on which an expensive walk has to win first.
@@ -46,7 +50,7 @@ const CHEAP_WALK: f64 = 2e9;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Relative error on the held-out rows.
+    /// Relative error on the held-out rows, after the bias was corrected.
     HeldOutError(f64),
     /// The data leave no kernel; the method would round without pre-processing.
     SameAsRounding,
@@ -98,28 +102,47 @@ pub fn relative_error(
         let expected = format!("{:?}", weights.shape());
         return Err(shape_error("dequantized weights", dequantized.shape(), expected));
     }
-    let usable = |stats: &GramStats| stats.k() == weights.dim().1 && stats.gram().is_some();
-    if held_out.len() != weights.dim().0 || !held_out.iter().all(usable) {
-        let found: Vec<usize> = held_out.iter().map(GramStats::k).collect();
-        let expected = format!("one Gram matrix per group of {:?}", weights.shape());
-        return Err(shape_error("held-out statistics", &found, expected));
-    }
+    check_held_out(weights, held_out)?;
     let weights = weights.mapv(f64::from);
     let errors = &weights - &dequantized.mapv(f64::from);
     Ok(ratio(total(held_out, &errors), total(held_out, &weights)))
 }
 
+fn check_held_out(weights: ArrayView3<'_, f32>, held_out: &[GramStats]) -> Result<(), QuantError> {
+    let usable = |stats: &GramStats| stats.k() == weights.dim().1 && stats.gram().is_some();
+    if held_out.len() == weights.dim().0 && held_out.iter().all(usable) {
+        return Ok(());
+    }
+    let found: Vec<usize> = held_out.iter().map(GramStats::k).collect();
+    let expected = format!("one Gram matrix per group of {:?}", weights.shape());
+    Err(shape_error("held-out statistics", &found, expected))
+}
+
+/// What remains of the error on the held-out rows once the bias is corrected.
+fn remaining_error(
+    problem: &LayerProblem<'_>,
+    dequantized: ArrayView3<'_, f32>,
+    held_out: &[GramStats],
+) -> Result<f64, QuantError> {
+    let weights = problem.weights();
+    let correction = match problem.stats().filter(|_| problem.corrects_bias()) {
+        Some(stats) => bias_correction(weights, dequantized, stats)?,
+        None => Array2::zeros((problem.groups(), problem.outputs())),
+    };
+    corrected_error(weights, dequantized, correction.view(), held_out)
+}
+
 /// Solves the layer with every method of `candidates` and keeps the solution
-/// with the least error on `held_out`.
+/// with the least error on `held_out` (one entry per group, with Gram matrices).
 pub fn auto(
     candidates: &[Method],
     problem: &LayerProblem<'_>,
     held_out: &[GramStats],
 ) -> Result<(LayerSolution, Verdict), QuantError> {
     let mut judge = Judge::new(problem, held_out, candidates)?;
-    // Rounding first: it is cheap and sets the mark that walks have to beat.
-    let (rounding, walking): (Vec<Method>, Vec<Method>) = candidates.iter().partition(|method| !method.walks());
-    for method in rounding {
+    // Walks last: the others are cheap and set the mark that walks have to beat.
+    let (quick, walking): (Vec<Method>, Vec<Method>) = candidates.iter().partition(|method| !method.walks());
+    for method in quick {
         judge.run(method, ScaleRule::Max);
         judge.run(method, ScaleRule::LeastSquares);
     }
@@ -144,6 +167,7 @@ impl<'a, 'p> Judge<'a, 'p> {
         held_out: &'a [GramStats],
         candidates: &[Method],
     ) -> Result<Judge<'a, 'p>, QuantError> {
+        check_held_out(problem.weights(), held_out)?;
         let kernels = match candidates.iter().find(|method| method.walks()) {
             Some(method) => preprocess::kernels(*method, problem)?,
             None => Vec::new(),
@@ -178,11 +202,10 @@ impl<'a, 'p> Judge<'a, 'p> {
         }
         let chosen: Vec<usize> = (0..SCREENED_NEURONS).map(|i| i * outputs / SCREENED_NEURONS).collect();
         let weights = self.problem.weights().select(Axis(2), &chosen);
-        let spec = *self.problem.spec();
-        let few = LayerProblem::new(weights.view(), self.problem.stats(), spec).ok()?;
+        let few = self.problem.with_weights(weights.view()).ok()?;
         let walked = solve_in(&self.kernels, method, &few).ok()?.dequantize();
         let best = best.dequantize().select(Axis(2), &chosen);
-        let error = |levels: &Array3<f32>| relative_error(weights.view(), levels.view(), self.held_out).ok();
+        let error = |levels: &Array3<f32>| remaining_error(&few, levels.view(), self.held_out).ok();
         let (error, best) = (error(&walked)?, error(&best)?);
         (error >= best).then_some(Outcome::ScreenedOut { error, best })
     }
@@ -191,7 +214,7 @@ impl<'a, 'p> Judge<'a, 'p> {
         let problem = self.problem.with_spec(self.problem.spec().with_scale_rule(scale_rule));
         let solved = solve_in(&self.kernels, method, &problem).and_then(|solution| {
             let levels = solution.dequantize();
-            let error = relative_error(problem.weights(), levels.view(), self.held_out)?;
+            let error = remaining_error(&problem, levels.view(), self.held_out)?;
             Ok((solution, error))
         });
         match solved {

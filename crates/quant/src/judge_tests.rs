@@ -20,9 +20,11 @@ fn fresh_data_off_the_span_send_the_walk_home() {
     let fresh = stats(&gaussian_rows(64, 64, 3));
     let problem = LayerProblem::new(weights.view(), Some(&seen), spec(4)).unwrap();
     let (solution, verdict) = auto(&Method::ALL, &problem, &fresh).unwrap();
-    assert_eq!(verdict.winner().method, Method::Msq, "{verdict:?}");
-    assert_eq!(verdict.candidates.len(), 5);
-    let error = relative_error(weights.view(), solution.dequantize().view(), &fresh).unwrap();
+    assert!(!verdict.winner().method.walks(), "{verdict:?}");
+    assert_eq!(verdict.candidates.len(), 7);
+    let levels = solution.dequantize();
+    let correction = bias_correction(weights.view(), levels.view(), &seen).unwrap();
+    let error = corrected_error(weights.view(), levels.view(), correction.view(), &fresh).unwrap();
     assert_eq!(verdict.winner().outcome, Outcome::HeldOutError(error));
     for candidate in &verdict.candidates {
         assert!(matches!(candidate.outcome, Outcome::HeldOutError(other) if other >= error));
@@ -46,8 +48,8 @@ fn without_a_kernel_walks_are_not_run() {
     let rows = stats(&gaussian_rows(200, 16, 2));
     let problem = LayerProblem::new(weights.view(), Some(&rows), spec(3)).unwrap();
     let (_, verdict) = auto(&Method::ALL, &problem, &rows).unwrap();
-    assert_eq!(verdict.winner().method, Method::Msq);
-    for candidate in &verdict.candidates[2..] {
+    assert_eq!(verdict.winner().method, Method::Optq);
+    for candidate in &verdict.candidates[4..] {
         assert_eq!(candidate.outcome, Outcome::SameAsRounding);
     }
 }
@@ -74,4 +76,18 @@ fn missing_candidates_statistics_and_groups_are_errors() {
     let twice = concatenate![Axis(0), weights, weights];
     assert!(relative_error(twice.view(), twice.view(), &rows).is_err());
     assert!(relative_error(weights.view(), twice.view(), &rows).is_err());
+}
+
+#[test]
+fn a_fixed_bias_is_judged_with_its_mean_error() {
+    let weights = gaussian_weights(1, 24, 6, 1);
+    let rows = gaussian_rows(200, 24, 2) + 3.0;
+    let (seen, fresh) = (stats(&rows), stats(&(gaussian_rows(100, 24, 3) + 3.0)));
+    let problem = LayerProblem::new(weights.view(), Some(&seen), spec(3)).unwrap();
+    for (problem, corrected) in [(problem, true), (problem.with_fixed_bias(), false)] {
+        let (solution, verdict) = auto(&[Method::Optq], &problem, &fresh).unwrap();
+        let Outcome::HeldOutError(judged) = verdict.winner().outcome else { panic!("{verdict:?}") };
+        let plain = relative_error(weights.view(), solution.dequantize().view(), &fresh).unwrap();
+        assert_eq!(judged != plain, corrected, "{judged} {plain}");
+    }
 }

@@ -35,8 +35,14 @@ pub(crate) fn gram_lower<T: ComplexField + faer::traits::Conjugate<Canonical = T
     );
 }
 
-/// Whether a symmetric matrix (lower triangle read, destroyed) is positive definite.
-pub(crate) fn is_positive_definite(mut a: Mat<f64>) -> bool {
+/// Whether a symmetric matrix (lower triangle read) is positive definite.
+pub(crate) fn is_positive_definite(a: Mat<f64>) -> bool {
+    cholesky(a).is_some()
+}
+
+/// The factor `L` of `a = L L^T` (lower triangles; the upper ones mean nothing),
+/// or `None` if `a` is not positive definite.
+pub(crate) fn cholesky(mut a: Mat<f64>) -> Option<Mat<f64>> {
     let scratch = llt::factor::cholesky_in_place_scratch::<f64>(a.nrows(), Par::Seq, default());
     llt::factor::cholesky_in_place(
         a.as_mut(),
@@ -45,7 +51,8 @@ pub(crate) fn is_positive_definite(mut a: Mat<f64>) -> bool {
         MemStack::new(&mut MemBuffer::new(scratch)),
         default(),
     )
-    .is_ok()
+    .ok()?;
+    Some(a)
 }
 
 /// Eigenvalues in ascending order and, if wanted, eigenvectors as columns.

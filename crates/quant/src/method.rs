@@ -29,15 +29,18 @@ pub enum Method {
     },
     /// Kernel walk inside each weight's quantization cell, then nearest level.
     CellWalk,
+    /// Error feedback along the Cholesky factor of the inputs' covariance.
+    Optq,
 }
 
 impl Method {
     /// Every method, in the order in which they are documented.
-    pub const ALL: [Method; 4] = [
+    pub const ALL: [Method; 5] = [
         Method::Msq,
         Method::MalySaab { saturation: Saturation::Max },
         Method::MalySaab { saturation: Saturation::Min },
         Method::CellWalk,
+        Method::Optq,
     ];
 
     /// The name used on the command line and in reports.
@@ -47,12 +50,13 @@ impl Method {
             Method::MalySaab { saturation: Saturation::Max } => "maly-saab",
             Method::MalySaab { saturation: Saturation::Min } => "maly-saab-min",
             Method::CellWalk => "cell-walk",
+            Method::Optq => "optq",
         }
     }
 
     /// Whether the method walks in the kernel of the data.
     pub fn walks(self) -> bool {
-        self != Method::Msq
+        matches!(self, Method::MalySaab { .. } | Method::CellWalk)
     }
 }
 
@@ -69,7 +73,7 @@ impl FromStr for Method {
         Method::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| QuantError::Setting {
             what: "method",
             found: format!("`{name}`"),
-            expected: "`msq`, `maly-saab`, `maly-saab-min` or `cell-walk`",
+            expected: "`msq`, `maly-saab`, `maly-saab-min`, `cell-walk` or `optq`",
         })
     }
 }
@@ -89,7 +93,7 @@ mod tests {
         for method in Method::ALL {
             assert_eq!(method.to_string().parse::<Method>().unwrap(), method);
         }
-        let error = "optq".parse::<Method>().unwrap_err().to_string();
-        assert!(error.contains("`optq`") && error.contains("cell-walk"));
+        let error = "gptq".parse::<Method>().unwrap_err().to_string();
+        assert!(error.contains("`gptq`") && error.contains("cell-walk"));
     }
 }

@@ -13,6 +13,7 @@ pub struct LayerProblem<'a> {
     weights: ArrayView3<'a, f32>, // [groups, K, M]
     stats: Option<&'a [GramStats]>,
     spec: QuantSpec,
+    corrects_bias: bool,
 }
 
 impl<'a> LayerProblem<'a> {
@@ -44,7 +45,7 @@ impl<'a> LayerProblem<'a> {
                 return Err(shape_error("statistics", &inputs, expected));
             }
         }
-        Ok(LayerProblem { weights, stats, spec })
+        Ok(LayerProblem { weights, stats, spec, corrects_bias: true })
     }
 
     /// `[groups, K, M]`.
@@ -60,6 +61,25 @@ impl<'a> LayerProblem<'a> {
     /// What is wanted.
     pub fn spec(&self) -> &QuantSpec {
         &self.spec
+    }
+
+    /// Whether the layer's bias will take off the mean error; so unless stated otherwise.
+    pub fn corrects_bias(&self) -> bool {
+        self.corrects_bias
+    }
+
+    /// The same layer without a bias to correct: its mean error counts like any other.
+    pub fn with_fixed_bias(self) -> LayerProblem<'a> {
+        LayerProblem { corrects_bias: false, ..self }
+    }
+
+    /// The same inputs with other neurons, `[groups, K, M']`.
+    pub(crate) fn with_weights<'b>(&self, weights: ArrayView3<'b, f32>) -> Result<LayerProblem<'b>, QuantError>
+    where
+        'a: 'b,
+    {
+        let problem = LayerProblem::new(weights, self.stats, self.spec)?;
+        Ok(LayerProblem { corrects_bias: self.corrects_bias, ..problem })
     }
 
     /// The same layer with another specification.

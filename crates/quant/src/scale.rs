@@ -71,6 +71,12 @@ impl ScaleTable {
         }
     }
 
+    /// All scales times `factor`, zero points as they are.
+    pub(crate) fn scaled(&self, factor: f64) -> ScaleTable {
+        let scaled = |affine: &Affine| Affine::clamped(factor * f64::from(affine.scale()), affine.zero_point());
+        ScaleTable { affine: self.affine.map(scaled), block_size: self.block_size }
+    }
+
     /// The meaning of input `k`'s codes.
     pub(crate) fn at(&self, group: usize, k: usize, output: usize) -> Affine {
         self.affine[[group, k / self.block_size, output]]

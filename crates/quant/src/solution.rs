@@ -90,6 +90,13 @@ pub enum Note {
         /// How many.
         weights: usize,
     },
+    /// The Gram matrix was not positive definite with the usual damping of 0.01.
+    DampingRaised {
+        /// Group of the layer.
+        group: usize,
+        /// What was needed, as a fraction of the mean diagonal.
+        damping: f64,
+    },
 }
 
 impl fmt::Display for Note {
@@ -104,6 +111,9 @@ impl fmt::Display for Note {
             Note::ScaleRuleUnused => f.write_str("the method fixes the scale itself; the scale rule was not used"),
             Note::Clipped { weights } => {
                 write!(f, "{weights} weights beyond the grid were cut to its ends before the walk")
+            }
+            Note::DampingRaised { group, damping } => {
+                write!(f, "group {group}: the Gram matrix needed damping {damping:.0e} to be factored")
             }
         }
     }

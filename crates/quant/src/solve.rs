@@ -5,7 +5,7 @@ use crate::kernel::Kernel;
 use crate::method::Method;
 use crate::problem::LayerProblem;
 use crate::solution::LayerSolution;
-use crate::{cell_walk, maly_saab, msq, preprocess};
+use crate::{cell_walk, maly_saab, msq, optq, preprocess};
 
 /// Quantizes one layer.
 ///
@@ -14,30 +14,26 @@ use crate::{cell_walk, maly_saab, msq, preprocess};
 /// Where the data leave no kernel, a walking method returns what [`Method::Msq`]
 /// returns, with a [`Note`](crate::Note) that says so.
 pub fn solve(method: Method, problem: &LayerProblem<'_>) -> Result<LayerSolution, QuantError> {
-    if !method.walks() {
-        return Ok(msq::solve(problem));
-    }
-    let kernels = preprocess::kernels(method, problem)?;
+    let kernels = if method.walks() { preprocess::kernels(method, problem)? } else { Vec::new() };
     solve_in(&kernels, method, problem)
 }
 
-/// The same with kernels that are known already.
+/// The same with kernels that are known already; only walks look at them.
 pub(crate) fn solve_in(
     kernels: &[Kernel],
     method: Method,
     problem: &LayerProblem<'_>,
 ) -> Result<LayerSolution, QuantError> {
-    if preprocess::all_trivial(kernels) {
+    if method.walks() && preprocess::all_trivial(kernels) {
         let mut solution = msq::solve(problem);
-        if method.walks() {
-            solution.notes = preprocess::kernel_notes(problem, kernels);
-        }
+        solution.notes = preprocess::kernel_notes(problem, kernels);
         return Ok(solution);
     }
     match method {
         Method::Msq => Ok(msq::solve(problem)),
         Method::MalySaab { saturation } => maly_saab::solve(problem, saturation, kernels),
         Method::CellWalk => cell_walk::solve(problem, kernels),
+        Method::Optq => optq::solve(problem),
     }
 }
 

@@ -1,0 +1,260 @@
+//! Error feedback and coordinate descent on a few neurons side by side.
+//!
+//! # Shapes and units
+//!
+//! Matrices are P x K, column-major: P neurons of a panel lie next to each other
+//! in memory, inputs in the order of [`Quadratic`]. `E = W - Q`, in units of the
+//! weights.
+//!
+//! # Method
+//!
+//! Error feedback rounds from the last input to the first,
+//!
+//! ```text
+//! t_i = w_i + sum_{k > i} L_ki e_k / L_ii,      q_i = nearest level of t_i
+//! ```
+//!
+//! The sum over earlier blocks of [`BLOCK`] inputs is one matrix product; within
+//! a block each column is added as soon as it is known. The error comes for free:
+//! `e^T A e = sum_i L_ii^2 (t_i - q_i)^2`.
+//!
+//! Coordinate descent keeps `G = E A` and moves each code to the level nearest to
+//! `q_i + g_i / A_ii`, the minimiser with all others fixed; again one product a
+//! block carries the changes to the other blocks.
+//!
+//! # Guarantee
+//!
+//! If no `t_i` lies beyond the grid's ends, feedback leaves an error of at most
+//! `sum_i (step_i / 2)^2 L_ii^2` (Babai's nearest plane). Descent never raises it.
+//!
+//! # Cost
+//!
+//! `K^2` multiply-adds a neuron for feedback, with half of them skipped; `K^2` for `G` and for
+//! each sweep of the descent.
+
+use crate::grid::{Affine, Grid};
+use crate::quadratic::Quadratic;
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, MatMut, MatRef, Par};
+
+/// Inputs whose errors enter one matrix product.
+const BLOCK: usize = 64;
+
+/// Neurons of one group, with what their errors cost.
+pub(crate) struct Panel<'a> {
+    pub(crate) form: &'a Quadratic,
+    pub(crate) grid: &'a Grid,
+    /// P x K.
+    pub(crate) weights: Mat<f64>,
+}
+
+/// Codes of a panel.
+#[derive(Clone, Debug)]
+pub(crate) struct Rounded {
+    /// K columns of P codes.
+    pub(crate) codes: Vec<i16>,
+    /// `E`, P x K.
+    pub(crate) errors: Mat<f64>,
+}
+
+impl Panel<'_> {
+    fn width(&self) -> usize {
+        self.weights.nrows()
+    }
+
+    fn inputs(&self) -> usize {
+        self.weights.ncols()
+    }
+
+    fn empty(&self) -> Rounded {
+        let (p, k) = (self.width(), self.inputs());
+        Rounded { codes: vec![0; p * k], errors: Mat::zeros(p, k) }
+    }
+
+    /// Every weight to its nearest level. `affine(i, p)` is what codes mean.
+    pub(crate) fn round(&self, affine: &impl Fn(usize, usize) -> Affine) -> Rounded {
+        let mut rounded = self.empty();
+        for i in 0..self.inputs() {
+            let column = self.weights.col_as_slice(i);
+            rounded.set(i, column, column, self.grid, affine);
+        }
+        rounded
+    }
+
+    /// Error feedback; and the error `e^T A e` of every neuron.
+    pub(crate) fn feed_back(&self, affine: &impl Fn(usize, usize) -> Affine) -> (Rounded, Vec<f64>) {
+        let (p, k) = (self.width(), self.inputs());
+        let factor = &self.form.factor;
+        let mut rounded = self.empty();
+        let mut energies = vec![0.0; p];
+        let mut target = vec![0.0; p];
+        let mut carried = Mat::<f64>::zeros(p, BLOCK);
+        let mut end = k;
+        while end > 0 {
+            let start = end.saturating_sub(BLOCK);
+            let size = end - start;
+            multiply(
+                carried.as_mut().subcols_mut(0, size),
+                Accum::Replace,
+                rounded.errors.as_ref().subcols(end, k - end),
+                factor.as_ref().submatrix(end, start, k - end, size),
+            );
+            for i in (start..end).rev() {
+                let pivot = factor[(i, i)];
+                let weights = self.weights.col_as_slice(i);
+                for ((target, w), carried) in target.iter_mut().zip(weights).zip(carried.col_as_slice(i - start)) {
+                    *target = w + carried / pivot;
+                }
+                rounded.set(i, &target, weights, self.grid, affine);
+                let errors = rounded.errors.col_as_slice(i);
+                for (((energy, target), w), e) in energies.iter_mut().zip(&target).zip(weights).zip(errors) {
+                    // The level is w - e.
+                    *energy += (pivot * (target - w + e)).powi(2);
+                }
+                for earlier in start..i {
+                    add_scaled(carried.col_as_slice_mut(earlier - start), factor[(i, earlier)], errors);
+                }
+            }
+            end = start;
+        }
+        (rounded, energies)
+    }
+
+    /// Coordinate descent: at most `sweeps` passes over all codes, or until none changes.
+    pub(crate) fn descend(&self, rounded: &mut Rounded, affine: &impl Fn(usize, usize) -> Affine, sweeps: usize) {
+        let (p, k) = (self.width(), self.inputs());
+        let matrix = &self.form.matrix;
+        let mut gradient = self.gradient(rounded);
+        let mut change = Mat::<f64>::zeros(p, BLOCK);
+        for _ in 0..sweeps {
+            let mut changed = false;
+            let mut end = k;
+            while end > 0 {
+                let start = end.saturating_sub(BLOCK);
+                let size = end - start;
+                let mut block_changed = false;
+                for i in (start..end).rev() {
+                    let own = matrix[(i, i)];
+                    let moves = change.col_as_slice_mut(i - start);
+                    if !self.improve(i, rounded, gradient.col_as_slice(i), own, affine, moves) {
+                        continue;
+                    }
+                    block_changed = true;
+                    for other in start..end {
+                        let moves = change.col_as_slice(i - start);
+                        add_scaled(gradient.col_as_slice_mut(other), matrix[(i, other)], moves);
+                    }
+                }
+                if block_changed {
+                    changed = true;
+                    let moves = change.as_ref().subcols(0, size);
+                    for (from, to) in [(0, start), (end, k)] {
+                        multiply(
+                            gradient.as_mut().subcols_mut(from, to - from),
+                            Accum::Add,
+                            moves,
+                            matrix.as_ref().submatrix(start, from, size, to - from),
+                        );
+                    }
+                }
+                end = start;
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    /// Moves code `i` of every neuron to its best level; `moves` receives the
+    /// changes of `e_i`. False if there were none.
+    fn improve(
+        &self,
+        i: usize,
+        rounded: &mut Rounded,
+        gradient: &[f64],
+        own: f64,
+        affine: &impl Fn(usize, usize) -> Affine,
+        moves: &mut [f64],
+    ) -> bool {
+        let weights = self.weights.col_as_slice(i);
+        let codes = rounded.codes[i * weights.len()..].iter_mut();
+        let errors = rounded.errors.col_as_slice_mut(i);
+        let mut any = false;
+        for (p, (((code, error), (w, g)), step)) in
+            codes.zip(errors).zip(weights.iter().zip(gradient)).zip(moves).enumerate()
+        {
+            *step = 0.0;
+            let affine = affine(i, p);
+            let best = affine.quantize((w - *error + g / own) as f32, self.grid);
+            if best == *code {
+                continue;
+            }
+            let moved = w - f64::from(affine.dequantize(best)) - *error;
+            // Rounding of the target to `f32` must not make it worse.
+            if moved * (moved * own + 2.0 * g) < 0.0 {
+                (*code, *error, *step, any) = (best, *error + moved, moved, true);
+            }
+        }
+        any
+    }
+
+    /// `E A`.
+    fn gradient(&self, rounded: &Rounded) -> Mat<f64> {
+        let mut gradient = Mat::zeros(self.width(), self.inputs());
+        multiply(gradient.as_mut(), Accum::Replace, rounded.errors.as_ref(), self.form.matrix.as_ref());
+        gradient
+    }
+
+    /// `e^T A e` of every neuron.
+    pub(crate) fn energies(&self, rounded: &Rounded) -> Vec<f64> {
+        let gradient = self.gradient(rounded);
+        let mut energies = vec![0.0; self.width()];
+        for i in 0..self.inputs() {
+            let terms = gradient.col_as_slice(i).iter().zip(rounded.errors.col_as_slice(i));
+            for (energy, (g, e)) in energies.iter_mut().zip(terms) {
+                *energy += g * e;
+            }
+        }
+        energies
+    }
+}
+
+impl Rounded {
+    /// Rounds `target` for input `i` and notes what that does to `weights`.
+    fn set(
+        &mut self,
+        i: usize,
+        target: &[f64],
+        weights: &[f64],
+        grid: &Grid,
+        affine: &impl Fn(usize, usize) -> Affine,
+    ) {
+        let width = weights.len();
+        let codes = self.codes[i * width..].iter_mut();
+        let errors = self.errors.col_as_slice_mut(i);
+        for (p, ((code, error), (target, w))) in codes.zip(errors).zip(target.iter().zip(weights)).enumerate() {
+            let affine = affine(i, p);
+            *code = affine.quantize(*target as f32, grid);
+            *error = w - f64::from(affine.dequantize(*code));
+        }
+    }
+
+    /// Takes neuron `p` over from another solution.
+    pub(crate) fn take(&mut self, p: usize, other: &Rounded) {
+        let (width, inputs) = (self.errors.nrows(), self.errors.ncols());
+        for i in 0..inputs {
+            self.codes[i * width + p] = other.codes[i * width + p];
+            self.errors[(p, i)] = other.errors[(p, i)];
+        }
+    }
+}
+
+fn add_scaled(target: &mut [f64], factor: f64, source: &[f64]) {
+    for (target, source) in target.iter_mut().zip(source) {
+        *target += factor * source;
+    }
+}
+
+fn multiply(target: MatMut<'_, f64>, accum: Accum, a: MatRef<'_, f64>, b: MatRef<'_, f64>) {
+    matmul(target, accum, a, b, 1.0, Par::Seq);
+}
