@@ -125,7 +125,8 @@ const LAYERS: [(&str, usize, &[&str]); 59] = [
 ];
 
 /// Legal models that are refused all the same, by what the message must say.
-const REFUSED: [(&str, &[&str]); 3] = [
+const REFUSED: [(&str, &[&str]); 4] = [
+    ("op11_dropout", &["cannot raise the opset from 11", "`Dropout_d`", "mask"]),
     ("op8_scan", &["cannot raise the opset from 8", "Scan_last"]),
     ("weight_nan", &["`w`", "[2, 1]"]),
     ("weight_infinite", &["`w`", "[0, 2]"]),

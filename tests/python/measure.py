@@ -13,13 +13,14 @@ A job names a `model` and what is wanted:
 | `check` | true | the ONNX checker with shape inference: `problems` |
 | `load` | true | loading at every optimization level: `problems` |
 | `nodes` | true | `nodes`: operators of the fully optimized graph, with counts |
-| `reference`, `samples` | a model and .npz files | `sqnr_db`, `default_sqnr_db`, `differences` |
+| `reference`, `samples` | a model and .npz files | `sqnr_db`, `default_sqnr_db`, `agreement_db`, `differences` |
 | `labels` | .npz with inputs and labels `y` | `accuracy` of the first output |
 | `captures` | pairs of .npz: sample, captured values | `capture_error`: largest relative difference |
 
 `sqnr_db` is measured without the optimizations that change numbers, `default_sqnr_db` as users
-run the model; null where nothing differs. `differences` lists what a ratio cannot express: other
-types, other shapes, other integers, NaN on one side only.
+run the model, `agreement_db` compares these two runs of the model with each other; null where
+nothing differs. `differences` lists what a ratio cannot express: other types, other shapes, other
+integers, NaN on one side only.
 """
 
 import json
@@ -162,13 +163,15 @@ class Comparison:
 def compare(job, result):
     reference = exact_session(job["reference"])
     exact, default = exact_session(job["model"]), session(job["model"])
-    sums = Comparison(), Comparison()
+    exact_sums, default_sums, agreement = Comparison(), Comparison(), Comparison()
     for sample in job["samples"]:
-        expected = run(reference, sample)
-        sums[0].add(expected, run(exact, sample))
-        sums[1].add(expected, run(default, sample))
-    result["sqnr_db"], result["default_sqnr_db"] = sums[0].sqnr_db(), sums[1].sqnr_db()
-    result["differences"] = sums[0].differences + [f"optimized: {d}" for d in sums[1].differences]
+        expected, found, fast = run(reference, sample), run(exact, sample), run(default, sample)
+        exact_sums.add(expected, found)
+        default_sums.add(expected, fast)
+        agreement.add(found, fast)
+    result["sqnr_db"], result["default_sqnr_db"] = exact_sums.sqnr_db(), default_sums.sqnr_db()
+    result["agreement_db"] = agreement.sqnr_db()
+    result["differences"] = exact_sums.differences + [f"optimized: {d}" for d in default_sums.differences]
 
 
 def accuracy(model, labels):

@@ -31,6 +31,8 @@ pub struct Measured {
     /// Absent where nothing differs.
     pub sqnr_db: Option<f64>,
     pub default_sqnr_db: Option<f64>,
+    /// Of the model as users run it against itself without optimizations.
+    pub agreement_db: Option<f64>,
     pub differences: Vec<String>,
     pub accuracy: Option<f64>,
     pub capture_error: Option<f64>,

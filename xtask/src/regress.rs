@@ -1,8 +1,9 @@
 //! `cargo xtask regress`: quantizes each fixture with each method and bit width, and compares with committed figures.
 //!
 //! The command runs as users run it; ONNX Runtime runs what it wrote on the labelled test samples. Compared with
-//! `fixtures/golden/regress.json` are accuracy, output SQNR against the float model and the size of the file;
-//! a layer whose certified error exceeds its bound is a failure in any case.
+//! `fixtures/golden/regress.json` are accuracy, output SQNR against the float model and the size of the file.
+//! A layer whose certified error exceeds its bound is a failure in any case, and so is a file whose outputs depend on
+//! which of its kernels ONNX Runtime chooses.
 
 mod golden;
 mod measure;
