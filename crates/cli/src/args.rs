@@ -210,6 +210,7 @@ enum MethodName {
     Msq,
     MalySaab,
     CellWalk,
+    Optq,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -262,6 +263,7 @@ impl SettingsArgs {
                 MethodName::Msq => MethodChoice::Fixed(Method::Msq),
                 MethodName::MalySaab => MethodChoice::Fixed(Method::MalySaab { saturation }),
                 MethodName::CellWalk => MethodChoice::Fixed(Method::CellWalk),
+                MethodName::Optq => MethodChoice::Fixed(Method::Optq),
             },
             bits: self.bits.unwrap_or(match self.scheme {
                 Scheme::W8 => 8,

@@ -17,7 +17,8 @@ use crate::progress::{Phase, Progress};
 use crate::report::LayerReport;
 
 /// The methods between which `auto` chooses.
-const CANDIDATES: [Method; 3] = [Method::Msq, Method::MalySaab { saturation: Saturation::Max }, Method::CellWalk];
+const CANDIDATES: [Method; 4] =
+    [Method::Msq, Method::Optq, Method::MalySaab { saturation: Saturation::Max }, Method::CellWalk];
 
 /// A layer with its codes.
 pub(crate) struct SolvedLayer {
@@ -79,13 +80,18 @@ fn solve_layer(
         (granularity, _) => granularity,
     };
     let spec = config.spec(granularity).map_err(failed)?;
-    let problem = LayerProblem::new(weights.view(), stats.as_ref().map(|stats| stats.calibration), spec).map_err(failed)?;
+    let mut problem =
+        LayerProblem::new(weights.view(), stats.as_ref().map(|stats| stats.calibration), spec).map_err(failed)?;
+    let corrects_bias = has_bias(model.graph(), site);
+    if !corrects_bias {
+        problem = problem.with_fixed_bias();
+    }
     let held_out = stats.as_ref().and_then(|stats| stats.held_out);
     let (solution, method, verdict) = choose(config, &problem, held_out).map_err(failed)?;
     let certificate = certify(&problem, &solution).map_err(failed)?;
     let decoded = solution.dequantize();
     let correction = match &stats {
-        Some(stats) if has_bias(model.graph(), site) => {
+        Some(stats) if corrects_bias => {
             bias_correction(weights.view(), decoded.view(), stats.calibration).map_err(failed)?
         }
         _ => Array2::zeros((weights.dim().0, weights.dim().2)),
