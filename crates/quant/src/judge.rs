@@ -14,12 +14,17 @@
 //! least wins, the first of equals. Methods that do not walk enter with both scale
 //! rules. Two short cuts, both
 //! visible in the verdict: a walk without a kernel is `msq` and is not run; a
-//! walk over a large layer is first run on 16 evenly spaced neurons and only
+//! walk over a large layer is first run on 6 evenly spaced neurons and only
 //! goes on if it beats the best so far there.
+//!
+//! Walks are left out where they, or the search for the kernel, would take more
+//! than `3e11` multiply-adds by the estimates in [`crate::walk`] and
+//! [`crate::kernel`]: half a minute on one core. Called by its name a method has no such limit.
 //!
 //! # Cost
 //!
-//! The candidates' own costs and O(K^2 M) for each judgement.
+//! The candidates' own costs and O(K^2 M) for each judgement; for each walk at
+//! most the limit above.
 //!
 //! # Failure
 //!
@@ -42,9 +47,11 @@ use ndarray::{Array2, Array3, ArrayView3, Axis};
 use serde::Serialize;
 
 /// Neurons of a group on which an expensive walk has to win first.
-const SCREENED_NEURONS: usize = 16;
-/// Multiply-adds (K r^2 M) up to which screening is not worth it: about a second.
-const CHEAP_WALK: f64 = 2e9;
+const SCREENED_NEURONS: usize = 6;
+/// Multiply-adds up to which screening is not worth it: about a second.
+const CHEAP_WALK: f64 = 1e10;
+/// Multiply-adds beyond which a walk is not tried: about half a minute on one core.
+const LARGEST_WALK: f64 = 3e11;
 
 /// What became of a candidate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -60,6 +67,13 @@ pub enum Outcome {
         error: f64,
         /// The error of the best candidate so far there.
         best: f64,
+    },
+    /// Not tried: it would take too long for a candidate.
+    TooExpensive {
+        /// About how many multiply-adds.
+        multiply_adds: f64,
+        /// The most that is allowed.
+        limit: f64,
     },
     /// The reason why it could not be solved.
     Failed(String),
@@ -155,7 +169,10 @@ pub fn auto(
 struct Judge<'a, 'p> {
     problem: &'a LayerProblem<'p>,
     held_out: &'a [GramStats],
+    /// Empty if no candidate walks or the search is too expensive.
     kernels: Vec<Kernel>,
+    /// Multiply-adds of a walk or of the search for the kernels, whichever is more.
+    walk_cost: f64,
     candidates: Vec<Candidate>,
     best: Option<(usize, f64, LayerSolution)>,
     first_error: Option<QuantError>,
@@ -168,15 +185,23 @@ impl<'a, 'p> Judge<'a, 'p> {
         candidates: &[Method],
     ) -> Result<Judge<'a, 'p>, QuantError> {
         check_held_out(problem.weights(), held_out)?;
+        let searches: f64 = problem.stats().iter().flat_map(|stats| stats.iter()).map(Kernel::search_cost).sum();
         let kernels = match candidates.iter().find(|method| method.walks()) {
-            Some(method) => preprocess::kernels(*method, problem)?,
-            None => Vec::new(),
+            Some(method) if searches <= LARGEST_WALK => preprocess::kernels(*method, problem)?,
+            _ => Vec::new(),
         };
-        Ok(Judge { problem, held_out, kernels, candidates: Vec::new(), best: None, first_error: None })
+        let walks: f64 = kernels.iter().map(|kernel| kernel.walk_cost() * problem.outputs() as f64).sum();
+        let walk_cost = walks.max(searches);
+        Ok(Judge { problem, held_out, kernels, walk_cost, candidates: Vec::new(), best: None, first_error: None })
     }
 
     fn walk(&mut self, method: Method) {
         let scale_rule = self.problem.spec().scale_rule();
+        if self.walk_cost > LARGEST_WALK {
+            let outcome = Outcome::TooExpensive { multiply_adds: self.walk_cost, limit: LARGEST_WALK };
+            self.record(method, scale_rule, outcome);
+            return;
+        }
         let known = self
             .candidates
             .iter()
@@ -195,9 +220,7 @@ impl<'a, 'p> Judge<'a, 'p> {
     fn screen(&self, method: Method) -> Option<Outcome> {
         let (_, _, best) = self.best.as_ref()?;
         let outputs = self.problem.outputs();
-        let rank = self.kernels.iter().map(Kernel::rank).max()?;
-        let cost = (self.problem.inputs() * outputs) as f64 * (rank as f64).powi(2);
-        if outputs < 2 * SCREENED_NEURONS || cost < CHEAP_WALK {
+        if outputs < 2 * SCREENED_NEURONS || self.walk_cost < CHEAP_WALK {
             return None;
         }
         let chosen: Vec<usize> = (0..SCREENED_NEURONS).map(|i| i * outputs / SCREENED_NEURONS).collect();

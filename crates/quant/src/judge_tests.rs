@@ -56,7 +56,7 @@ fn without_a_kernel_walks_are_not_run() {
 
 #[test]
 fn expensive_walks_must_win_on_a_few_neurons_first() {
-    let weights = gaussian_weights(1, 1200, 40, 1);
+    let weights = gaussian_weights(1, 1200, 100, 1);
     let seen = stats(&gaussian_rows(260, 1200, 2));
     let fresh = stats(&gaussian_rows(30, 1200, 3));
     let problem = LayerProblem::new(weights.view(), Some(&seen), spec(4)).unwrap();
@@ -90,4 +90,14 @@ fn a_fixed_bias_is_judged_with_its_mean_error() {
         let plain = relative_error(weights.view(), solution.dequantize().view(), &fresh).unwrap();
         assert_eq!(judged != plain, corrected, "{judged} {plain}");
     }
+}
+
+#[test]
+fn walks_that_take_too_long_are_left_out() {
+    let weights = gaussian_weights(1, 1000, 1700, 1);
+    let seen = stats(&gaussian_rows(400, 1000, 2));
+    let problem = LayerProblem::new(weights.view(), Some(&seen), spec(8)).unwrap();
+    let (_, verdict) = auto(&[Method::Msq, Method::CellWalk], &problem, &seen).unwrap();
+    let Outcome::TooExpensive { multiply_adds, limit } = verdict.candidates[2].outcome else { panic!("{verdict:?}") };
+    assert!(multiply_adds > limit && verdict.chosen < 2);
 }

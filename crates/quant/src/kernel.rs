@@ -61,6 +61,27 @@ pub struct Directions {
 }
 
 impl Kernel {
+    /// About how many multiply-adds the search for the kernel takes.
+    pub(crate) fn search_cost(stats: &GramStats) -> f64 {
+        let k = stats.k() as f64;
+        match stats.rows() {
+            Some(rows) => rows.nrows() as f64 * k * k.min(rows.nrows() as f64),
+            None => 9.0 * k.powi(3),
+        }
+    }
+
+    /// About how many multiply-adds one neuron's walk takes at most.
+    pub(crate) fn walk_cost(&self) -> f64 {
+        match self {
+            Kernel::Trivial { .. } => 0.0,
+            Kernel::Walkable(directions) => {
+                let rank = directions.rank() as f64;
+                let steps = directions.inputs() as f64 - rank;
+                2.0 * steps * rank * rank.min(steps)
+            }
+        }
+    }
+
     /// From rows where they were kept, else from the Gram matrix; `None` if
     /// only the diagonal was gathered.
     pub fn new(stats: &GramStats) -> Result<Option<Kernel>, QuantError> {

@@ -55,7 +55,6 @@
 use crate::inverse::Inverse;
 use crate::kernel::Directions;
 use crate::walk::Walls;
-use faer::Mat;
 
 const REFACTOR_EVERY: usize = 64;
 /// Slopes, relative to the widest box, that count as falling.
@@ -170,11 +169,10 @@ impl<'a> Dual<'a> {
 
     /// Factors the basis matrix anew; false if it is singular.
     fn refresh(&mut self) -> bool {
-        let rank = self.members.len();
-        let basis = Mat::from_fn(rank, rank, |i, slot| {
-            if slot == self.target_slot { self.target[i] } else { self.directions.column(self.members[slot])[i] }
-        });
-        let sound = self.inverse.refactor(basis);
+        let (target, target_slot, members) = (&self.target, self.target_slot, &self.members);
+        let sound = self
+            .inverse
+            .refactor(|i, slot| if slot == target_slot { target[i] } else { self.directions.column(members[slot])[i] });
         if sound {
             self.recompute();
         }

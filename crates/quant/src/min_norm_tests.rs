@@ -2,6 +2,7 @@ use super::*;
 use crate::kernel::Kernel;
 use crate::stats::GramStats;
 use crate::testing::{Gaussian, gaussian_rows};
+use faer::Mat;
 use ndarray::Array2;
 
 fn directions_of(rows: &Array2<f32>) -> Directions {

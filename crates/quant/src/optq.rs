@@ -87,8 +87,12 @@ use rayon::prelude::*;
 const PANEL: usize = 32;
 /// Grids with more levels gain nothing from another scale.
 const SEARCHED_LEVELS: usize = 16;
+/// On grids with more levels the last multiples never win.
+const WIDELY_SEARCHED_LEVELS: usize = 8;
 /// Multiples of the fitted scale, the first of equals wins.
-const MULTIPLES: [f64; 5] = [1.0, 0.9, 0.8, 0.7, 1.1];
+const MULTIPLES: [f64; 8] = [1.0, 0.9, 0.8, 0.7, 1.1, 0.6, 0.5, 0.4];
+/// How many of them are tried on grids of more than [`WIDELY_SEARCHED_LEVELS`].
+const NEAR_MULTIPLES: usize = 5;
 const SWEEPS: usize = 4;
 
 pub(crate) fn solve(problem: &LayerProblem<'_>) -> Result<LayerSolution, QuantError> {
@@ -164,7 +168,9 @@ impl<'a, 'p> Layer<'a, 'p> {
         if self.problem.spec().grid().levels() > SEARCHED_LEVELS {
             return fitted;
         }
-        let tables: Vec<ScaleTable> = MULTIPLES.iter().map(|multiple| fitted.scaled(*multiple)).collect();
+        let wide = self.problem.spec().grid().levels() <= WIDELY_SEARCHED_LEVELS;
+        let multiples = if wide { &MULTIPLES[..] } else { &MULTIPLES[..NEAR_MULTIPLES] };
+        let tables: Vec<ScaleTable> = multiples.iter().map(|multiple| fitted.scaled(*multiple)).collect();
         let jobs: Vec<(&ScaleTable, Place)> =
             tables.iter().flat_map(|table| self.panels.iter().map(move |place| (table, *place))).collect();
         let energies: Vec<Vec<f64>> = jobs

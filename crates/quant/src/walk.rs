@@ -26,7 +26,8 @@
 //! | fix it, take the next column | j replaces the member that hit, or is itself fixed |
 //!
 //! The columns enter in ascending order; each enters once, so there are K - r
-//! steps. `B^-1` is updated by rank one ([`crate::inverse`]).
+//! steps. They are known in advance: `B^-1` is applied to 32 of them at a time, and
+//! the exchanges made meanwhile are added one by one ([`crate::inverse`]).
 //!
 //! # Guarantee
 //!
@@ -38,15 +39,16 @@
 //!
 //! `f64`. Among walls met within `1e-10` of the box's width the one with the
 //! largest pivot is taken, the others are snapped; entries of `y` below `1e-9`
-//! of the largest do not block. `B^-1` is refactored every 256 exchanges (about
-//! the cost of the exchanges themselves at r = 256) or after a pivot below
+//! of the largest do not block. `B^-1` is refactored every 256 exchanges (less
+//! than the exchanges themselves cost) or after a pivot below
 //! `1e-7`; then, and at the end, the members are corrected by
 //! `B^-1 X (w - z)`. A drift `|X (z - w)|` above `1e-9 |X w|` is corrected again
 //! after refactoring.
 //!
 //! # Cost
 //!
-//! O(K r^2) a neuron, O(r^2) memory.
+//! `2 (K - r) r min(r, K - r)` multiply-adds a neuron at most, nearly all in
+//! matrix products, and `8 r min(r, K - r)` bytes.
 //!
 //! # Failure
 //!
@@ -59,9 +61,8 @@
 //! and Computational Harmonic Analysis 66 (2023) 138-150, arXiv 2209.03487.
 
 use crate::error::QuantError;
-use crate::inverse::Inverse;
+use crate::inverse::{BLOCK, Inverse};
 use crate::kernel::Directions;
-use faer::Mat;
 
 const REFACTOR_EVERY: usize = 256;
 const POLISH_EVERY: usize = 256;
@@ -213,18 +214,24 @@ impl<'a> Walk<'a> {
         for member in self.directions.basis() {
             entering[*member] = false;
         }
-        for j in (0..self.values.len()).filter(|j| entering[*j]) {
-            if !self.walls.touched(j, self.values[j]) {
-                self.enter(j)?;
+        let free = |j: &usize| entering[*j] && !self.walls.touched(*j, self.values[*j]);
+        let entering: Vec<usize> = (0..self.values.len()).filter(free).collect();
+        for block in entering.chunks(BLOCK) {
+            let columns: Vec<&[f64]> = block.iter().map(|j| self.directions.column(*j)).collect();
+            let prepared = self.inverse.prepare(&columns);
+            for (index, j) in block.iter().enumerate() {
+                if !self.inverse.finish(&prepared, index, &mut self.y) {
+                    self.inverse.apply(columns[index], &mut self.y);
+                }
+                self.enter(*j)?;
             }
         }
         self.settle()?;
         Ok(Walked { values: self.values, members: self.members, exchanges: self.exchanges })
     }
 
-    /// Moves along the kernel direction of column `j` until something is fixed.
+    /// Moves along the kernel direction of column `j`, of which `y = B^-1 x_j`, until something is fixed.
     fn enter(&mut self, j: usize) -> Result<(), QuantError> {
-        self.inverse.apply(self.directions.column(j), &mut self.y);
         let negligible = NEGLIGIBLE * self.y.iter().fold(1.0f64, |most, y| most.max(y.abs()));
         let up = self.first_wall(j, 1.0, negligible);
         let down = self.first_wall(j, -1.0, negligible);
@@ -277,9 +284,6 @@ impl<'a> Walk<'a> {
     fn exchange(&mut self, slot: usize, j: usize) -> Result<(), QuantError> {
         self.members[slot] = j;
         self.exchanges += 1;
-        if self.options.refactor_every == 1 {
-            return self.refactor();
-        }
         let largest = self.y.iter().fold(0.0f64, |largest, y| largest.max(y.abs()));
         self.inverse.exchange(slot, &self.y);
         let poor = self.y[slot].abs() < SMALL_PIVOT * largest;
@@ -294,8 +298,7 @@ impl<'a> Walk<'a> {
 
     fn refactor(&mut self) -> Result<(), QuantError> {
         let rank = self.members.len();
-        let basis = Mat::from_fn(rank, rank, |i, slot| self.directions.column(self.members[slot])[i]);
-        if self.inverse.refactor(basis) {
+        if self.inverse.refactor(|i, slot| self.directions.column(self.members[slot])[i]) {
             return Ok(());
         }
         Err(QuantError::Factorization {

@@ -3,6 +3,7 @@ use crate::kernel::Kernel;
 use crate::linalg;
 use crate::stats::GramStats;
 use crate::testing::{Gaussian, gaussian_rows};
+use faer::Mat;
 use ndarray::{Array2, ArrayView2, Axis, arr1};
 use proptest::prelude::*;
 
