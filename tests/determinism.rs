@@ -5,12 +5,13 @@ use std::path::Path;
 use crate::support::{Failures, Fixture, Run, folder, onnxquant};
 
 const RUNS: [&[&str]; 3] = [&["--threads", "1"], &["--threads", "2"], &["--threads", "2"]];
-const SETTINGS: [&[&str]; 6] = [
+const SETTINGS: [&[&str]; 7] = [
     &["--method", "auto", "--bits", "4"],
     &["--method", "msq", "--bits", "8", "--asymmetric"],
     &["--method", "maly-saab", "--bits", "4"],
     &["--method", "maly-saab", "--saturation", "min", "--bits", "2"],
     &["--method", "cell-walk", "--bits", "3"],
+    &["--method", "optq", "--bits", "4"],
     &["--method", "cell-walk", "--bits", "4", "--granularity", "block:32"],
 ];
 

@@ -11,6 +11,7 @@ mod external;
 #[cfg(unix)]
 mod hostile;
 mod lossless;
+mod opset;
 mod runtime;
 mod support;
 mod traps;

@@ -64,7 +64,7 @@ fn check_committed(python: &Python) -> anyhow::Result<()> {
 
 fn cargo_test(python: &Python, models: &Path, args: &[String]) -> anyhow::Result<()> {
     let mut cargo = process::cargo();
-    cargo.args(["test", "--release", "--workspace", "--locked"]).args(args);
+    cargo.args(["test", "--release", "--workspace", "--locked", "--no-fail-fast"]).args(args);
     cargo.env("ONNXQUANT_PYTHON", python.path()).env("ONNXQUANT_NODE_MODELS", models);
     process::run(&mut cargo)
 }

@@ -12,7 +12,7 @@ use crate::python::Python;
 
 const FIXTURES: [&str; 5] =
     ["digits_mlp", "mnist_cnn", "digits_transformer", "digits_transformer_op14", "digits_conv1d"];
-const METHODS: [&str; 4] = ["msq", "maly-saab", "cell-walk", "auto"];
+const METHODS: [&str; 5] = ["msq", "maly-saab", "cell-walk", "optq", "auto"];
 const BITS: [u32; 5] = [8, 4, 3, 2, 1];
 
 /// How far rounding alone may lift an error above its bound.
