@@ -25,7 +25,7 @@ fn as_table(plan: &Plan, bits: u32) -> String {
     let head = ["layer", "operator", "shape", "weights", "what would be done"].map(str::to_owned).to_vec();
     let layer = |layer: &PlannedLayer| {
         let dims = layer.site.view.weight_shape();
-        let done = format!("{bits} bits {}, stored as {}", granularity(layer.granularity), plan.storage.as_str_name());
+        let done = format!("{bits} bits {}, stored as {}", granularity(layer.granularity), layer.storage.as_str_name());
         vec![layer.label.clone(), layer.op_type.clone(), shape(&dims), layer.site.parameters().to_string(), done]
     };
     let skipped = |layer: &SkippedLayer| {
@@ -48,7 +48,7 @@ fn as_json(plan: &Plan, bits: u32) -> Value {
             "parameters": layer.site.parameters(),
             "bits": bits,
             "granularity": layer.granularity,
-            "storage": plan.storage.as_str_name(),
+            "storage": layer.storage.as_str_name(),
         })
     };
     json!({

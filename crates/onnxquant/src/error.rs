@@ -37,6 +37,16 @@ pub enum Error {
         #[source]
         source: QuantError,
     },
+    /// A weight is NaN or infinite.
+    #[error("weight `{tensor}` holds {value} at {index:?}, expected finite numbers")]
+    NonFinite {
+        /// Name of the weight.
+        tensor: String,
+        /// The first such element.
+        index: Vec<usize>,
+        /// What it is.
+        value: f32,
+    },
     /// Settings that the mathematics refuses.
     #[error(transparent)]
     Quant(#[from] QuantError),

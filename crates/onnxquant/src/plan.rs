@@ -22,6 +22,8 @@ pub struct PlannedLayer {
     pub site: Site,
     /// Which weights share a scale: as configured, but never blocks in a Conv.
     pub granularity: Granularity,
+    /// Storage type of the codes.
+    pub storage: DataType,
 }
 
 /// A layer that stays in float.
@@ -46,8 +48,6 @@ pub struct Plan {
     pub layers: Vec<PlannedLayer>,
     /// Layers that stay in float, in the same order.
     pub skipped: Vec<SkippedLayer>,
-    /// Storage type of the codes.
-    pub storage: DataType,
     /// Opset that the written model needs at least.
     pub opset: i64,
 }
@@ -56,7 +56,6 @@ impl Plan {
     /// The plan for `model` under `config`.
     pub fn new(model: &Model, config: &Config) -> Result<Self, Error> {
         let selection = Selection::new(config)?;
-        let storage = config.storage();
         let (mut layers, mut skipped) = (Vec::new(), Vec::new());
         for candidate in find_sites(model) {
             let outcome = candidate.outcome.and_then(|site| match selection.contains(&candidate.label) {
@@ -67,12 +66,13 @@ impl Plan {
             match outcome {
                 Ok(site) => {
                     let granularity = granularity(&site.view, config.granularity);
-                    layers.push(PlannedLayer { label, op_type, site, granularity });
+                    let storage = storage(&site.view, config.storage());
+                    layers.push(PlannedLayer { label, op_type, site, granularity, storage });
                 }
                 Err(reason) => skipped.push(SkippedLayer { label, op_type, weight_shape, reason }),
             }
         }
-        let needed = layers.iter().map(|layer| needed_opset(&layer.site, storage, layer.granularity));
+        let needed = layers.iter().map(|layer| needed_opset(&layer.site, layer.storage, layer.granularity));
         let needed = needed.max().unwrap_or(0);
         let present = model.opset("").unwrap_or(0);
         let opset = if needed > present { needed.max(LOWEST_TARGET) } else { present };
@@ -83,7 +83,19 @@ impl Plan {
                 config.opset_max
             )));
         }
-        Ok(Self { layers, skipped, storage, opset })
+        Ok(Self { layers, skipped, opset })
+    }
+}
+
+/// ONNX Runtime 1.32 computes its fused 2-bit MatMul wrongly unless the number of outputs is a multiple of 4: such
+/// a layer takes the next wider type.
+fn storage(view: &MatrixView, wanted: DataType) -> DataType {
+    const OUTPUTS_OF_TWO_BIT_KERNEL: usize = 4;
+    match (view, wanted) {
+        (MatrixView::Dense { outputs, .. }, _) if outputs % OUTPUTS_OF_TWO_BIT_KERNEL == 0 => wanted,
+        (MatrixView::Dense { .. }, DataType::Int2) => DataType::Int4,
+        (MatrixView::Dense { .. }, DataType::Uint2) => DataType::Uint4,
+        _ => wanted,
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn solve_layers(
         let stats = calibration.map(|data| data.statistics(model, layers, judged, progress)).transpose()?;
         for layer in layers {
             let stats = stats.as_ref().and_then(|stats| stats.of(model, layer));
-            solved.push(solve_layer(model, plan, config, layer, stats)?);
+            solved.push(solve_layer(model, config, layer, stats)?);
             progress(Phase::Quantize, solved.len(), plan.layers.len());
         }
     }
@@ -59,7 +59,6 @@ pub(crate) fn solve_layers(
 
 fn solve_layer(
     model: &Model,
-    plan: &Plan,
     config: &Config,
     layer: &PlannedLayer,
     stats: Option<LayerStats<'_>>,
@@ -72,6 +71,10 @@ fn solve_layer(
     let numbers = tensor::to_f32(&stored)?.into_owned();
     let stored = ArrayD::from_shape_vec(IxDyn(&site.view.weight_shape()), numbers)
         .map_err(|error| Error::Internal(format!("weight of `{}`: {error}", layer.label)))?;
+    if let Some((index, &value)) = stored.indexed_iter().find(|(_, weight)| !weight.is_finite()) {
+        let index = index.slice().to_vec();
+        return Err(Error::NonFinite { tensor: weight_name.to_owned(), index, value });
+    }
     let weights = site.view.to_matrix(stored.view()).map_err(failed)?;
     drop(stored);
 
@@ -102,7 +105,7 @@ fn solve_layer(
     let error = stats.as_ref().map(|stats| error_on(stats.calibration)).transpose()?;
     let held_out_error = held_out.map(error_on).transpose()?;
     let correction = correction.iter().map(|&c| c as f32).collect();
-    let weight = PackedWeight::new(site, plan.storage, granularity, &solution, correction).map_err(failed)?;
+    let weight = PackedWeight::new(site, layer.storage, granularity, &solution, correction).map_err(failed)?;
     let report = LayerReport {
         label: layer.label.clone(),
         op_type: layer.op_type.clone(),
