@@ -1,6 +1,6 @@
 //! Quantizes the planned layers, stage by stage, and certifies each.
 
-use ndarray::{Array2, ArrayD, IxDyn};
+use ndarray::{Array2, ArrayD, Dimension, IxDyn};
 use onnxquant_ir::{Model, tensor};
 use onnxquant_passes::add_to_bias::has_bias;
 use onnxquant_passes::write_codes::PackedWeight;
