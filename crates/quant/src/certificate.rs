@@ -283,7 +283,11 @@ fn check(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<(), Qua
         return reject(format!("code {code} at {index:?} is not on the grid"));
     }
     for ((g, b, m), zero_point) in solution.zero_points.indexed_iter() {
-        affine_at(solution, g, b * block_size, m)?;
+        let scale = affine_at(solution, g, b * block_size, m)?.scale();
+        let scale_type = problem.spec().scale_type();
+        if !scale_type.holds(scale) {
+            return reject(format!("scale {scale} at {:?} is not a number of type {scale_type:?}", [g, b, m]));
+        }
         let codes = grid.min_code()..=grid.max_code();
         if !codes.contains(zero_point) {
             return reject(format!("zero point {zero_point} at {:?} is not on the grid", [g, b, m]));

@@ -142,19 +142,9 @@ impl Affine {
         })
     }
 
-    /// Brings any positive real scale into the range of normal `f32` numbers.
-    pub(crate) fn clamped(scale: f64, zero_point: i16) -> Affine {
-        Affine { scale: (scale as f32).clamp(f32::MIN_POSITIVE, f32::MAX), zero_point }
-    }
-
-    /// Like [`Affine::clamped`], but never below `scale`: what lies inside
-    /// `scale * code` in real arithmetic still does after rounding the scale.
-    pub(crate) fn at_least(scale: f64, zero_point: i16) -> Affine {
-        let mut affine = Affine::clamped(scale, zero_point);
-        if f64::from(affine.scale) < scale && affine.scale < f32::MAX {
-            affine.scale = affine.scale.next_up();
-        }
-        affine
+    /// With a scale that is known to be a positive normal number.
+    pub(crate) fn exact(scale: f32, zero_point: i16) -> Affine {
+        Affine { scale, zero_point }
     }
 
     /// Real units per code.
@@ -255,8 +245,6 @@ mod tests {
         for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-45] {
             assert!(Affine::new(scale, 0).is_err(), "{scale}");
         }
-        assert_eq!(Affine::clamped(1e-60, 0).scale(), f32::MIN_POSITIVE);
-        assert_eq!(Affine::clamped(1e60, 0).scale(), f32::MAX);
     }
 
     proptest! {

@@ -51,6 +51,7 @@ use crate::min_norm;
 use crate::preprocess;
 use crate::problem::LayerProblem;
 use crate::scale::ScaleTable;
+use crate::scale_type::Rounding;
 use crate::solution::{LayerSolution, Note};
 use crate::spec::{Granularity, ScaleRule};
 use crate::walk::Walls;
@@ -106,7 +107,9 @@ fn saturate_least(
             _ => *factor,
         };
         let blocks = table.blocks(g, m);
-        let shrink = |affine: Affine| Affine::at_least(factor * ROOM * f64::from(affine.scale()), affine.zero_point());
+        let shrink = |affine: Affine| {
+            problem.spec().affine(factor * ROOM * f64::from(affine.scale()), affine.zero_point(), Rounding::Up)
+        };
         blocks.into_iter().map(shrink).collect()
     };
     let columns: Vec<Vec<Affine>> = least.iter().enumerate().map(shrunk).collect();

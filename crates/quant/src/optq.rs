@@ -170,7 +170,8 @@ impl<'a, 'p> Layer<'a, 'p> {
         }
         let wide = self.problem.spec().grid().levels() <= WIDELY_SEARCHED_LEVELS;
         let multiples = if wide { &MULTIPLES[..] } else { &MULTIPLES[..NEAR_MULTIPLES] };
-        let tables: Vec<ScaleTable> = multiples.iter().map(|multiple| fitted.scaled(*multiple)).collect();
+        let tables: Vec<ScaleTable> =
+            multiples.iter().map(|multiple| fitted.scaled(self.problem.spec(), *multiple)).collect();
         let jobs: Vec<(&ScaleTable, Place)> =
             tables.iter().flat_map(|table| self.panels.iter().map(move |place| (table, *place))).collect();
         let energies: Vec<Vec<f64>> = jobs

@@ -118,7 +118,7 @@ fn feedback_keeps_to_the_bound_of_the_nearest_plane() {
         let problem = LayerProblem::new(weights.view(), Some(&stats), channel(8)).unwrap();
         let layer = Layer::new(&problem).unwrap();
         // Twice the range: nothing is clipped.
-        let table = ScaleTable::fit(&problem, ScaleRule::Max).scaled(4.0);
+        let table = ScaleTable::fit(&problem, ScaleRule::Max).scaled(problem.spec(), 4.0);
         let place = layer.panels[0];
         let panel = layer.panel(place);
         let affine = layer.affine(place, &table);

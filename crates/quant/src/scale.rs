@@ -17,18 +17,21 @@
 //!
 //! # Numerics
 //!
-//! The scale is rounded to `f32` (up, so that the largest weight stays inside)
-//! before any code is computed; everything after uses the rounded scale.
+//! The scale is rounded to the type in which it is stored (up, so that the largest
+//! weight stays inside; see [`ScaleType`](crate::ScaleType)) before any code is computed; everything
+//! after uses the rounded scale. Where `scale * code` would overflow, the scale
+//! is the largest for which it does not.
 //!
 //! # Failure
 //!
 //! None. All weights zero: scale 1 and every code the zero point; on a grid
-//! without a zero level the smallest normal scale instead. Weights so small that
-//! the scale would be denormal: the smallest normal scale.
+//! without a zero level the least scale of the type instead. Weights so small that
+//! the scale would be below that: the least scale.
 
 use crate::grid::{Affine, Grid, Symmetry};
 use crate::problem::LayerProblem;
-use crate::spec::{Granularity, ScaleRule};
+use crate::scale_type::Rounding;
+use crate::spec::{Granularity, QuantSpec, ScaleRule};
 use ndarray::Array3;
 
 const SHRINK_STEPS: u32 = 14;
@@ -46,15 +49,15 @@ impl ScaleTable {
     pub(crate) fn fit(problem: &LayerProblem<'_>, rule: ScaleRule) -> ScaleTable {
         let block_size = problem.spec().block_size(problem.inputs());
         let neurons = problem.map_neurons(|g, m| Neuron::new(problem, g, m));
-        let grid = problem.spec().grid();
+        let spec = problem.spec();
         let columns: Vec<Vec<Affine>> = match problem.spec().granularity() {
             Granularity::Tensor => {
-                let affine = fit_together(&neurons, grid, rule);
+                let affine = fit_together(&neurons, spec, rule);
                 neurons.iter().map(|_| vec![affine]).collect()
             }
             _ => problem.map_neurons(|g, m| {
                 let neuron = &neurons[g * problem.outputs() + m];
-                neuron.blocks(block_size).map(|block| fit_together(&[block], grid, rule)).collect()
+                neuron.blocks(block_size).map(|block| fit_together(&[block], spec, rule)).collect()
             }),
         };
         ScaleTable::from_columns(problem, &columns)
@@ -72,8 +75,9 @@ impl ScaleTable {
     }
 
     /// All scales times `factor`, zero points as they are.
-    pub(crate) fn scaled(&self, factor: f64) -> ScaleTable {
-        let scaled = |affine: &Affine| Affine::clamped(factor * f64::from(affine.scale()), affine.zero_point());
+    pub(crate) fn scaled(&self, spec: &QuantSpec, factor: f64) -> ScaleTable {
+        let scaled =
+            |affine: &Affine| spec.affine(factor * f64::from(affine.scale()), affine.zero_point(), Rounding::Nearest);
         ScaleTable { affine: self.affine.map(scaled), block_size: self.block_size }
     }
 
@@ -134,20 +138,20 @@ impl Neuron {
     }
 }
 
-fn fit_together(neurons: &[Neuron], grid: &Grid, rule: ScaleRule) -> Affine {
+fn fit_together(neurons: &[Neuron], spec: &QuantSpec, rule: ScaleRule) -> Affine {
     let all = || neurons.iter().flat_map(|neuron| &neuron.weights);
     let least = all().fold(0.0f32, |least, w| least.min(*w));
     let greatest = all().fold(0.0f32, |greatest, w| greatest.max(*w));
     let (least, greatest) = (f64::from(least), f64::from(greatest));
-    let widest = enclosing(least, greatest, grid);
+    let widest = enclosing(least, greatest, spec);
     if rule == ScaleRule::Max {
         return widest;
     }
     let mut best = (f64::INFINITY, widest);
     for step in 0..SHRINK_STEPS {
         let factor = 1.0 - SHRINK_BY * f64::from(step);
-        let affine = enclosing(factor * least, factor * greatest, grid);
-        let error: f64 = neurons.iter().map(|neuron| neuron.error(affine, grid)).sum();
+        let affine = enclosing(factor * least, factor * greatest, spec);
+        let error: f64 = neurons.iter().map(|neuron| neuron.error(affine, spec.grid())).sum();
         if error < best.0 {
             best = (error, affine);
         }
@@ -156,10 +160,11 @@ fn fit_together(neurons: &[Neuron], grid: &Grid, rule: ScaleRule) -> Affine {
 }
 
 /// The least scale whose grid contains `least <= 0 <= greatest`.
-pub(crate) fn enclosing(least: f64, greatest: f64, grid: &Grid) -> Affine {
+fn enclosing(least: f64, greatest: f64, spec: &QuantSpec) -> Affine {
+    let grid = spec.grid();
     if least == 0.0 && greatest == 0.0 {
         let scale = if grid.has_zero() { 1.0 } else { 0.0 };
-        return Affine::clamped(scale, grid.min_code().max(0));
+        return spec.affine(scale, grid.min_code().max(0), Rounding::Nearest);
     }
     let zero_point = match grid.symmetry() {
         Symmetry::Symmetric => 0,
@@ -167,24 +172,24 @@ pub(crate) fn enclosing(least: f64, greatest: f64, grid: &Grid) -> Affine {
     };
     let span = |real: f64, codes: i16| if codes > 0 { real / f64::from(codes) } else { 0.0 };
     let scale = span(greatest, grid.max_code() - zero_point).max(span(-least, zero_point - grid.min_code()));
-    Affine::at_least(scale, zero_point)
+    spec.affine(scale, zero_point, Rounding::Up)
 }
 
+/// The code nearest to where 0 lies if the ends lie at `least` and `greatest`.
 fn zero_point(least: f64, greatest: f64, grid: &Grid) -> i16 {
     let steps = f64::from(grid.max_code() - grid.min_code());
-    let rough = Affine::clamped((greatest - least) / steps, grid.min_code());
-    let nearest = rough.quantize(-least as f32, grid);
+    let offset = (-least / (greatest - least) * steps).round_ties_even() as i16;
     // Both ends can only be inside if each has a code of its own.
     let room = i16::from(grid.levels() > 2);
     let first = grid.min_code() + if least < 0.0 { room } else { 0 };
     let last = grid.max_code() - if greatest > 0.0 { room } else { 0 };
-    nearest.clamp(first, last)
+    (grid.min_code() + offset).clamp(first, last)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::QuantSpec;
+    use crate::scale_type::ScaleType;
     use crate::stats::GramStats;
     use crate::testing::gaussian_rows;
     use ndarray::{Array3, Axis, array};
@@ -270,6 +275,43 @@ mod tests {
             let scales = table.affine().index_axis(Axis(0), 0).mapv(|affine| affine.scale());
             for (found, wanted) in scales.iter().zip(&wanted) {
                 assert!((found - wanted).abs() < 1e-6, "{scales} {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_number_of_the_type_does_not_decode_to_infinity() {
+        let types = [(ScaleType::F32, f32::MAX), (ScaleType::F16, 65504.0), (ScaleType::Bf16, 3.38953e38)];
+        for (scale_type, largest) in types {
+            for grid in grids() {
+                let weights = array![[[largest], [-largest], [largest / 3.0]]];
+                let spec = QuantSpec::new(grid, Granularity::Channel, ScaleRule::Max).unwrap();
+                let problem = LayerProblem::new(weights.view(), None, spec.with_scale_type(scale_type)).unwrap();
+                let affine = ScaleTable::fit(&problem, ScaleRule::Max).at(0, 0, 0);
+                let (least, greatest) = affine.ends(&grid);
+                assert!(greatest.max(-least) <= largest * 1.0001, "{scale_type:?} {grid:?} {least} {greatest}");
+                assert!(greatest.max(-least) >= largest * 0.99, "{scale_type:?} {grid:?} {least} {greatest}");
+            }
+        }
+    }
+
+    #[test]
+    fn sixteen_bit_scales_contain_every_weight() {
+        let weights = gaussian_rows(1, 50, 3).mapv(|w| w * 0.05);
+        let weights = Array3::from_shape_vec((1, 50, 1), weights.iter().copied().collect()).unwrap();
+        for scale_type in [ScaleType::F16, ScaleType::Bf16] {
+            for grid in grids() {
+                let spec = QuantSpec::new(grid, Granularity::Block(7), ScaleRule::Max).unwrap();
+                let problem = LayerProblem::new(weights.view(), None, spec.with_scale_type(scale_type)).unwrap();
+                let table = ScaleTable::fit(&problem, ScaleRule::Max);
+                for (k, w) in weights.iter().enumerate() {
+                    let affine = table.at(0, k, 0);
+                    let (least, greatest) = affine.ends(&grid);
+                    assert!(
+                        scale_type.holds(affine.scale()) && (least..=greatest).contains(w),
+                        "{scale_type:?} {grid:?}"
+                    );
+                }
             }
         }
     }

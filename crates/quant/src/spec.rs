@@ -1,7 +1,8 @@
 //! What the user asked for: grid, granularity, rule for the scale.
 
 use crate::error::QuantError;
-use crate::grid::Grid;
+use crate::grid::{Affine, Grid};
+use crate::scale_type::{Rounding, ScaleType};
 use serde::Serialize;
 
 /// Which weights share a scale.
@@ -33,6 +34,7 @@ pub struct QuantSpec {
     grid: Grid,
     granularity: Granularity,
     scale_rule: ScaleRule,
+    scale_type: ScaleType,
 }
 
 impl QuantSpec {
@@ -41,7 +43,7 @@ impl QuantSpec {
         if granularity == Granularity::Block(0) {
             return Err(QuantError::Setting { what: "block size", found: "0".into(), expected: "at least 1" });
         }
-        Ok(QuantSpec { grid, granularity, scale_rule })
+        Ok(QuantSpec { grid, granularity, scale_rule, scale_type: ScaleType::F32 })
     }
 
     /// The codes that may be used.
@@ -62,6 +64,23 @@ impl QuantSpec {
     /// The same with another rule for the scale.
     pub fn with_scale_rule(self, scale_rule: ScaleRule) -> QuantSpec {
         QuantSpec { scale_rule, ..self }
+    }
+
+    /// The type in which scales are stored; `F32` unless stated otherwise.
+    pub fn scale_type(&self) -> ScaleType {
+        self.scale_type
+    }
+
+    /// The same with scales stored in another type.
+    pub fn with_scale_type(self, scale_type: ScaleType) -> QuantSpec {
+        QuantSpec { scale_type, ..self }
+    }
+
+    /// The only way from a real scale to one that can be stored.
+    pub(crate) fn affine(&self, scale: f64, zero_point: i16, rounding: Rounding) -> Affine {
+        let above = self.grid.max_code() - zero_point;
+        let below = zero_point - self.grid.min_code();
+        Affine::exact(self.scale_type.round(scale, rounding, above.max(below)), zero_point)
     }
 
     /// Inputs per scale in a layer of `k` inputs.
