@@ -25,11 +25,7 @@ enum Temporary {
 impl PendingFile {
     /// Starts a file that will be called `target`; its folder must exist.
     pub fn create(target: &Path) -> io::Result<Self> {
-        let folder = match target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        Ok(Self { temporary: temporary_in(folder)?, target: target.to_owned() })
+        Ok(Self { temporary: temporary_in(folder_of(target))?, target: target.to_owned() })
     }
 
     /// The open file, for writing and for reading back.
@@ -56,6 +52,11 @@ impl PendingFile {
     }
 }
 
+/// The folder of `target`; the working folder where the path names none.
+pub(crate) fn folder_of(target: &Path) -> &Path {
+    target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn temporary_in(folder: &Path) -> io::Result<Temporary> {
     #[cfg(target_os = "linux")]
     if let Some(file) = linux::unnamed_in(folder) {
@@ -75,7 +76,7 @@ fn usual_permissions(target: &Path) -> Permissions {
 
 /// Makes the new name durable; not every file system can.
 fn sync_folder(target: &Path) {
-    if let Some(folder) = target.parent().and_then(|folder| File::open(folder).ok()) {
+    if let Ok(folder) = File::open(folder_of(target)) {
         let _ = folder.sync_all();
     }
 }
@@ -92,7 +93,6 @@ mod linux {
     /// An unnamed file that can be given a name later, where the file system has such files.
     pub(super) fn unnamed_in(folder: &Path) -> Option<File> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let file = open(folder, flags, Mode::RUSR | Mode::WUSR).ok()?;
         Path::new("/proc/self/fd").exists().then(|| File::from(file))
     }

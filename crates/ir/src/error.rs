@@ -21,6 +21,12 @@ pub enum GraphError {
         /// Name of the value.
         value: String,
     },
+    /// The edit needs a value that a node makes.
+    #[error("cannot let another node make value `{value}`: it is an input or an initializer")]
+    NotMadeByNode {
+        /// Name of the value.
+        value: String,
+    },
     /// The edit needs a node with exactly one output.
     #[error("cannot turn node {node} into a constant: it has not exactly one output")]
     NotOneOutput {

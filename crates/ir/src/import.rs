@@ -53,7 +53,9 @@ impl Import {
     fn run(&mut self, mut proto: GraphProto) {
         self.inputs(std::mem::take(&mut proto.input));
         self.initializers(std::mem::take(&mut proto.initializer));
-        proto.sparse_initializer.iter().for_each(|sparse| self.sparse_initializer(sparse));
+        for (index, sparse) in proto.sparse_initializer.iter().enumerate() {
+            self.sparse_initializer(index, sparse);
+        }
         let nodes = std::mem::take(&mut proto.node);
         let ids = nodes.into_iter().map(|node| self.node_outputs(node)).collect::<Vec<_>>();
         for (id, inputs) in ids {
@@ -93,9 +95,15 @@ impl Import {
     }
 
     /// A sparse initializer is named by its values; it stays in the message and has no dense tensor here.
-    fn sparse_initializer(&mut self, sparse: &SparseTensorProto) {
+    ///
+    /// One that is listed as a graph input stays an input: nothing takes it for a constant.
+    fn sparse_initializer(&mut self, index: usize, sparse: &SparseTensorProto) {
         let name = sparse.values.as_ref().map_or("", TensorProto::name);
-        if self.graph.find(name).is_none() {
+        if name.is_empty() {
+            self.violations.push(Violation::UnnamedInitializer { index });
+        }
+        let listed = self.graph.find(name).is_some_and(|id| self.graph.value(id).origin() == Origin::Input);
+        if !listed {
             self.define(name, Origin::Constant, None);
         }
     }

@@ -12,6 +12,7 @@
 mod atomic;
 mod attribute;
 mod dump;
+mod edit;
 mod error;
 mod external;
 mod graph;
@@ -26,8 +27,9 @@ mod write;
 pub use atomic::PendingFile;
 pub use attribute::{float_attribute, int_attribute, ints_attribute, text_attribute};
 pub use dump::dump;
+pub use edit::NewNode;
 pub use error::{GraphError, ReadModelError, TensorError, WriteModelError};
-pub use graph::{Graph, NewNode, Node, Origin, Port, Use, Value};
+pub use graph::{Graph, Node, Origin, Port, Use, Value};
 pub use ids::{NodeId, ValueId};
 pub use model::{IR_WITH_PLAIN_INITIALIZERS, Model};
 pub use onnxquant_proto::onnx;

@@ -7,18 +7,19 @@
 //!
 //! Not checked: shapes of intermediate values, and the rules of single operators other than Q/DQ.
 
+mod edges;
 mod functions;
+mod quantization;
 
 use std::collections::HashSet;
 use std::fmt;
 
 use onnxquant_proto::MAX_OPSET;
-use onnxquant_proto::onnx::tensor_proto::DataType;
-use onnxquant_proto::onnx::{AttributeProto, TensorProto};
+use onnxquant_proto::onnx::TensorProto;
 
 use crate::error::TensorError;
-use crate::graph::{Graph, Node, Origin, Use};
-use crate::ids::{NodeId, ValueId};
+use crate::graph::{Graph, Node, Origin};
+use crate::ids::NodeId;
 use crate::model::{Model, plain_domain};
 use crate::{subgraph, tensor};
 
@@ -90,7 +91,10 @@ pub fn verify(model: &Model) -> Vec<Violation> {
     let mut violations = Vec::new();
     imports(model, &mut violations);
     functions::recursion(model, &mut violations);
-    edges(graph, &mut violations);
+    edges::edges(graph, &mut violations);
+    if violations.iter().any(|violation| matches!(violation, Violation::BrokenEdge { .. })) {
+        return violations; // the rest walks along the edges
+    }
     order(graph, &mut violations);
     shadowing(graph, &mut violations);
     tensors(graph, &mut violations);
@@ -98,7 +102,7 @@ pub fn verify(model: &Model) -> Vec<Violation> {
         domains(model, id, node, &mut violations);
         bodies(graph, id, node, &mut violations);
         if node.is("DequantizeLinear") || node.is("QuantizeLinear") {
-            let found = quantization(model, node);
+            let found = quantization::problem(model, node);
             violations.extend(found.map(|problem| Violation::Quantization { node: graph.describe(id), problem }));
         }
     }
@@ -123,54 +127,6 @@ fn bodies(graph: &Graph, id: NodeId, node: &Node, violations: &mut Vec<Violation
     };
     let missing = needed.iter().filter(|name| node.attribute(name).is_none_or(|attribute| attribute.g.is_none()));
     violations.extend(missing.map(|&attribute| Violation::NoBody { node: graph.describe(id), attribute }));
-}
-
-fn edges(graph: &Graph, violations: &mut Vec<Violation>) {
-    let mut broken = |id: ValueId, detail: String| {
-        violations.push(Violation::BrokenEdge { value: graph.value(id).name().to_owned(), detail });
-    };
-    let mut expected = HashSet::new();
-    for (id, node) in graph.nodes() {
-        let inputs = node.inputs().iter().enumerate();
-        expected.extend(inputs.filter_map(|(slot, value)| Some(((*value)?, Key::Input(id, slot)))));
-        expected.extend(node.captures().iter().map(|&value| (value, Key::Capture(id))));
-        for (slot, value) in node.outputs().iter().enumerate() {
-            let Some(value) = *value else { continue };
-            if graph.value(value).origin() != Origin::Output(id, slot) {
-                broken(value, format!("output {slot} of {} is not its origin", graph.describe(id)));
-            }
-        }
-    }
-    expected.extend(graph.outputs().iter().enumerate().map(|(index, port)| (port.value, Key::GraphOutput(index))));
-    for (id, value) in graph.values() {
-        for user in value.uses() {
-            if !expected.remove(&(id, Key::from(*user))) {
-                broken(id, format!("{user:?} does not read it"));
-            }
-        }
-        if graph.find(value.name()) != Some(id) {
-            broken(id, "its name leads elsewhere".to_owned());
-        }
-    }
-    expected.into_iter().for_each(|(id, key)| broken(id, format!("does not know its user {key:?}")));
-}
-
-/// [`Use`] as a key of a set.
-#[derive(PartialEq, Eq, Hash, Debug)]
-enum Key {
-    Input(NodeId, usize),
-    Capture(NodeId),
-    GraphOutput(usize),
-}
-
-impl From<Use> for Key {
-    fn from(user: Use) -> Self {
-        match user {
-            Use::Input(node, slot) => Self::Input(node, slot),
-            Use::Capture(node) => Self::Capture(node),
-            Use::GraphOutput(index) => Self::GraphOutput(index),
-        }
-    }
 }
 
 fn order(graph: &Graph, violations: &mut Vec<Violation>) {
@@ -210,65 +166,4 @@ fn domains(model: &Model, id: NodeId, node: &Node, violations: &mut Vec<Violatio
         let domain = node.domain().to_owned();
         violations.push(Violation::DomainNotImported { node: model.graph().describe(id), domain });
     }
-}
-
-/// Lowest opset whose QuantizeLinear/DequantizeLinear take codes of `dtype`.
-fn opset_of_codes(dtype: DataType) -> Option<i64> {
-    match dtype {
-        DataType::Int8 | DataType::Uint8 | DataType::Int32 => Some(10),
-        DataType::Float8e4m3fn | DataType::Float8e4m3fnuz | DataType::Float8e5m2 | DataType::Float8e5m2fnuz => Some(19),
-        DataType::Int4 | DataType::Uint4 | DataType::Int16 | DataType::Uint16 => Some(21),
-        DataType::Float4e2m1 => Some(23),
-        DataType::Int2 | DataType::Uint2 => Some(25),
-        _ => None,
-    }
-}
-
-/// What is wrong with a Q or DQ node, as far as its constants tell.
-fn quantization(model: &Model, node: &Node) -> Option<String> {
-    let graph = model.graph();
-    let constant = |slot| node.input(slot).and_then(|value: ValueId| graph.value(value).constant());
-    let opset = model.opset("").unwrap_or(0);
-    let (codes, scale, zero_point) = (constant(0), constant(1), constant(2));
-    let blocks = node.attribute("block_size").map(AttributeProto::i).filter(|&size| size != 0);
-    if let Some(scale) = scale.filter(|scale| tensor::is_float(scale)) {
-        let numbers = tensor::to_f32(scale).ok()?;
-        if let Some(index) = numbers.iter().position(|&x| !x.is_finite() || x <= 0.0) {
-            return Some(format!("scale {index} is {}, expected a finite number > 0", numbers[index]));
-        }
-        let needed = if blocks.is_some() { 21 } else if scale.dims.is_empty() || scale.dims == [1] { 10 } else { 13 };
-        if opset < needed {
-            return Some(format!("a scale of shape {:?} needs opset {needed}, the model imports {opset}", scale.dims));
-        }
-    }
-    let codes_type = codes.or(zero_point).and_then(|codes| tensor::data_type(codes).ok());
-    if let Some(needed) = codes_type.and_then(opset_of_codes).filter(|&needed| opset < needed) {
-        return Some(format!("{codes_type:?} codes need opset {needed}, the model imports {opset}"));
-    }
-    if let (Some(codes), Some(zero_point)) = (codes.filter(|_| node.is("DequantizeLinear")), zero_point)
-        && codes.data_type() != zero_point.data_type()
-    {
-        return Some("codes and zero point have different types".to_owned());
-    }
-    axis_problem(node, codes?, scale?, blocks)
-}
-
-fn axis_problem(node: &Node, codes: &TensorProto, scale: &TensorProto, blocks: Option<i64>) -> Option<String> {
-    let rank = i64::try_from(codes.dims.len()).ok()?;
-    let axis = node.int("axis", 1);
-    let per_axis = scale.dims.len() == 1 && scale.dims != [1];
-    if !per_axis && blocks.is_none() {
-        return None;
-    }
-    if !(-rank..rank).contains(&axis) {
-        return Some(format!("axis {axis} is outside a tensor of rank {rank}"));
-    }
-    let axis = usize::try_from(axis.rem_euclid(rank)).ok()?;
-    let mut expected = codes.dims.clone();
-    match blocks {
-        Some(size) if size > 0 => expected[axis] = (expected[axis] + size - 1) / size,
-        Some(size) => return Some(format!("block_size is {size}, expected a number > 0")),
-        None => expected = vec![expected[axis]],
-    }
-    (scale.dims != expected).then(|| format!("scale has shape {:?}, expected {expected:?}", scale.dims))
 }

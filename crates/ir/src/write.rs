@@ -9,7 +9,7 @@ use onnxquant_proto::Message as _;
 use onnxquant_proto::onnx::tensor_proto::{DataLocation, DataType};
 use onnxquant_proto::onnx::{ModelProto, StringStringEntryProto, TensorProto};
 
-use crate::atomic::PendingFile;
+use crate::atomic::{PendingFile, folder_of};
 use crate::error::{ReadModelError, WriteModelError};
 use crate::external;
 use crate::model::Model;
@@ -40,8 +40,7 @@ impl Model {
     /// The files stay mapped while the model or one of its tensors lives; they must not be changed meanwhile.
     pub fn read(path: &Path) -> Result<Self, ReadModelError> {
         let mut proto = onnxquant_proto::read_model(path)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let files = external::attach(&mut proto, folder)?;
+        let files = external::attach(&mut proto, folder_of(path))?;
         let mut model = Self::from_proto(proto).map_err(ReadModelError::Invalid)?;
         model.external_files = files;
         Ok(model)
@@ -72,6 +71,7 @@ pub fn write_model(model: &Model, path: &Path, external: ExternalData) -> Result
         || !model.external_files.is_empty()
         || proto.encoded_len() > LARGEST_MODEL_BYTES;
     let data_path = external_path(path);
+    not_a_folder(path).map_err(io_error(path))?;
     let data = if split { move_out(&mut proto, &data_path).map_err(io_error(&data_path))? } else { None };
 
     let mut pending = PendingFile::create(path).map_err(io_error(path))?;
@@ -89,13 +89,20 @@ pub fn write_model(model: &Model, path: &Path, external: ExternalData) -> Result
     Ok(written)
 }
 
+/// Found out before anything is written, not when the model is to get its name and its data already have theirs.
+fn not_a_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(()) }
+}
+
 fn length(file: &File) -> io::Result<u64> {
     Ok(file.metadata()?.len())
 }
 
 /// Moves the payload of large initializers into a pending file; `None` where there are none.
 fn move_out(proto: &mut ModelProto, path: &Path) -> io::Result<Option<PendingFile>> {
-    let location = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let location = path.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let unnameable = || io::Error::new(io::ErrorKind::InvalidInput, "the model can refer to UTF-8 file names only");
+    let location = location.ok_or_else(unnameable)?;
     let mut pending = PendingFile::create(path)?;
     let mut moved = Vec::new();
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, pending.file());

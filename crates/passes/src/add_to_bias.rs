@@ -35,8 +35,13 @@ pub fn add_to_bias(graph: &mut Graph, site: &Site, vector: &[f32]) -> bool {
         Some(old) => format!("{}_corrected", graph.value(old).name()),
         None => format!("{}_bias", graph.label(site.node)),
     };
-    let value = graph.add_constant(&name, tensor::from_f32_as(site.dtype, &[sum.len()], &sum));
+    let dims = row_dims(graph, &slot, sum.len());
+    let value = graph.add_constant(&name, tensor::from_f32_as(site.dtype, &dims, &sum));
     graph.set_input(slot.node, slot.input, Some(value));
+    if graph.node(slot.node).is("Gemm") {
+        // 1 where there was a bias, and without meaning where there was none.
+        graph.remove_attribute(slot.node, "beta");
+    }
     if let Some(old) = slot.old {
         graph.remove_if_unused(old);
     }
@@ -54,6 +59,13 @@ fn slot(graph: &Graph, site: &Site) -> Option<Slot> {
     found.is("Add").then_some(Slot { node: *add, input: other, old: found.input(other) }).filter(|slot| slot.old.is_some())
 }
 
+/// The shape of the old bias with `len` numbers in its last dimension: the rank of an Add's result depends on it.
+fn row_dims(graph: &Graph, slot: &Slot, len: usize) -> Vec<usize> {
+    let old = slot.old.and_then(|old| graph.value(old).constant());
+    let rank = old.map_or(1, |tensor| tensor.dims.len().max(1));
+    std::iter::repeat_n(1, rank - 1).chain([len]).collect()
+}
+
 /// The bias as one number an output channel; zeros where there is none.
 fn numbers(graph: &Graph, site: &Site, slot: &Slot) -> Option<Vec<f32>> {
     let outputs = site.view.groups() * site.view.outputs();
@@ -66,3 +78,7 @@ fn numbers(graph: &Graph, site: &Site, slot: &Slot) -> Option<Vec<f32>> {
         len => (len == outputs).then(|| numbers.into_owned()),
     }
 }
+
+#[cfg(test)]
+#[path = "add_to_bias_tests.rs"]
+mod tests;

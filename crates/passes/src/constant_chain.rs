@@ -53,13 +53,15 @@ fn resolve_within(graph: &Graph, value: ValueId, links: usize) -> Option<Resolve
     let rank = tensor.dims.len();
     let argument = |slot| graph.value(node.input(slot)?).constant().and_then(|tensor| tensor::to_i64(tensor).ok());
     let axes = || node.ints("axes").map(<[i64]>::to_vec).or_else(|| argument(1));
+    let has_axes = node.attribute("axes").is_some() || node.input(1).is_some();
     let tensor = match node.op_type() {
         "Identity" => tensor,
         "Cast" => cast(&tensor, DataType::try_from(i32::try_from(node.int("to", 0)).ok()?).ok()?)?,
         "Transpose" => transpose(&tensor, &permutation(node.ints("perm"), rank)?)?,
         "Reshape" => with_dims(reshaped(&tensor.dims, &argument(1)?, node.int("allowzero", 0) != 0)?, tensor)?,
         "Flatten" => with_dims(flattened(&tensor.dims, node.int("axis", 1))?, tensor)?,
-        "Squeeze" => with_dims(squeezed(&tensor.dims, axes().as_deref())?, tensor)?,
+        "Squeeze" if has_axes => with_dims(squeezed(&tensor.dims, Some(&axes()?))?, tensor)?,
+        "Squeeze" => with_dims(squeezed(&tensor.dims, None)?, tensor)?,
         "Unsqueeze" => with_dims(unsqueezed(&tensor.dims, &axes()?)?, tensor)?,
         _ => return None,
     };
@@ -86,7 +88,7 @@ fn reshaped(dims: &[i64], wanted: &[i64], allow_zero: bool) -> Option<Vec<i64>> 
     for (index, &dim) in wanted.iter().enumerate() {
         result.push(if dim == 0 && !allow_zero { *dims.get(index)? } else { dim });
     }
-    let count = dims.iter().try_fold(1i64, |product, &dim| product.checked_mul(dim))?;
+    let count = product(dims)?;
     let known = result.iter().filter(|&&dim| dim != -1).try_fold(1i64, |product, &dim| product.checked_mul(dim))?;
     if let Some(open) = result.iter().position(|&dim| dim == -1) {
         result[open] = count.checked_div(known)?;
@@ -96,24 +98,38 @@ fn reshaped(dims: &[i64], wanted: &[i64], allow_zero: bool) -> Option<Vec<i64>> 
 
 fn flattened(dims: &[i64], axis: i64) -> Option<Vec<i64>> {
     let rank = i64::try_from(dims.len()).ok()?;
-    let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok().filter(|&axis| axis <= dims.len())?;
-    Some(vec![dims[..axis].iter().product(), dims[axis..].iter().product()])
+    let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
+    let (rows, columns) = dims.split_at_checked(axis)?;
+    Some(vec![product(rows)?, product(columns)?])
 }
 
+fn product(dims: &[i64]) -> Option<i64> {
+    dims.iter().try_fold(1i64, |product, &dim| product.checked_mul(dim))
+}
+
+/// Without axes, all dimensions of 1 go; a dimension that is named must be 1.
 fn squeezed(dims: &[i64], axes: Option<&[i64]>) -> Option<Vec<i64>> {
-    let rank = i64::try_from(dims.len()).ok()?;
-    let dropped = |index: usize, dim: i64| match axes {
-        None => dim == 1,
-        Some(axes) => axes.iter().any(|&axis| axis.rem_euclid(rank) == index as i64),
+    let dropped = match axes {
+        Some(axes) => positions(axes, dims.len())?,
+        None => (0..dims.len()).filter(|&index| dims[index] == 1).collect(),
     };
-    Some(dims.iter().enumerate().filter(|&(index, &dim)| !dropped(index, dim)).map(|(_, &dim)| dim).collect())
+    let is_one = |&index: &usize| dims.get(index) == Some(&1);
+    let rest = dims.iter().enumerate().filter(|(index, _)| !dropped.contains(index)).map(|(_, &dim)| dim);
+    dropped.iter().all(is_one).then(|| rest.collect())
 }
 
 fn unsqueezed(dims: &[i64], axes: &[i64]) -> Option<Vec<i64>> {
-    let rank = i64::try_from(dims.len() + axes.len()).ok()?;
+    let rank = dims.len() + axes.len();
+    let new = positions(axes, rank)?;
     let mut rest = dims.iter();
-    let is_new = |index: i64| axes.iter().any(|&axis| axis.rem_euclid(rank) == index);
-    (0..rank).map(|index| if is_new(index) { Some(1) } else { rest.next().copied() }).collect()
+    (0..rank).map(|index| if new.contains(&index) { Some(1) } else { rest.next().copied() }).collect()
+}
+
+/// Axes counted from the front; `None` where one lies outside `rank` dimensions.
+fn positions(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
+    let rank = i64::try_from(rank).ok()?;
+    let inside = |&axis: &i64| (-rank..rank).contains(&axis).then(|| usize::try_from(axis.rem_euclid(rank)).ok())?;
+    axes.iter().map(inside).collect()
 }
 
 /// The permutation of `Transpose`: reversed axes where the attribute is absent.
@@ -130,10 +146,15 @@ fn transpose(from: &TensorProto, perm: &[usize]) -> Option<TensorProto> {
     let dtype = tensor::data_type(from).ok()?;
     let width = usize::try_from(data_type_bits(dtype).filter(|bits| bits % 8 == 0)? / 8).ok()?;
     let (shape, raw) = (tensor::shape(from).ok()?, tensor::to_raw(from).ok()?);
-    let dims = perm.iter().map(|&axis| shape[axis]).collect::<Vec<_>>();
+    let dims = perm.iter().map(|&axis| shape.get(axis).copied()).collect::<Option<Vec<_>>>()?;
     let starts = (0..raw.len()).step_by(width).collect::<Vec<_>>();
     let index = ndarray::ArrayD::from_shape_vec(ndarray::IxDyn(&shape), starts).ok()?;
     let index = index.permuted_axes(ndarray::IxDyn(perm));
-    let bytes = index.iter().flat_map(|&start| &raw[start..start + width]).copied().collect::<Vec<u8>>();
+    let element = |&start: &usize| raw.get(start..start + width).unwrap_or_default();
+    let bytes = index.iter().flat_map(element).copied().collect::<Vec<u8>>();
     Some(tensor::from_raw(dtype, &dims, bytes))
 }
+
+#[cfg(test)]
+#[path = "constant_chain_tests.rs"]
+mod tests;

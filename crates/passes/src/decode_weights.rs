@@ -4,7 +4,8 @@
 //! `DequantizeLinear` of constants, and `Cast -> [Sub ->] Mul` of constants with integer codes. The
 //! arithmetic is the runtime's, `scale * (code - zero_point)` in f32.
 //!
-//! Not decoded: values that graph outputs or subgraphs refer to by name. Q/DQ around activations stay.
+//! Not decoded: graph outputs, products whose shape is not that of the codes, results of another type than the
+//! scale's. Q/DQ around activations stay.
 
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::{Graph, GraphError, Model, Node, NodeId, TensorError, ValueId, tensor};
@@ -27,10 +28,14 @@ enum Layout {
 /// Replaces every decoding of constants by the float constant it makes; returns how many.
 pub fn decode_weights(model: &mut Model) -> Result<usize, DecodeError> {
     let graph = model.graph_mut();
+    // What a replacement removes stands before it, so that every id is still there when its turn comes.
     let nodes = graph.nodes().map(|(id, _)| id).collect::<Vec<_>>();
     let mut decoded = 0;
     for id in nodes {
-        let Some(tensor) = encoded(graph, graph.node(id)).map(|found| decode(&found)).transpose()? else { continue };
+        let node = graph.node(id);
+        let named = node.output(0).is_none_or(|value| graph.is_output(value));
+        let Some(found) = encoded(graph, node).filter(|_| !named) else { continue };
+        let tensor = decode(&found)?;
         replace(graph, id, tensor)?;
         decoded += 1;
     }
@@ -59,51 +64,93 @@ fn constant<'a>(graph: &'a Graph, node: &Node, slot: usize) -> Option<&'a Tensor
 fn encoded<'a>(graph: &'a Graph, node: &Node) -> Option<Encoded<'a>> {
     match node.op_type() {
         _ if !node.domain().is_empty() => None,
-        "DequantizeLinear" => Some(Encoded {
-            codes: constant(graph, node, 0).filter(|codes| tensor::holds_codes(codes))?,
-            scale: constant(graph, node, 1)?,
-            zero_point: match node.input(2) {
+        "DequantizeLinear" => {
+            let scale = constant(graph, node, 1).filter(|scale| makes(node, "output_dtype", scale))?;
+            let codes = constant(graph, node, 0).filter(|codes| tensor::holds_codes(codes))?;
+            let zero_point = match node.input(2) {
                 Some(zero_point) => Some(graph.value(zero_point).constant()?),
                 None => None,
-            },
-            layout: Layout::Axis { axis: node.int("axis", 1), block_size: node.int("block_size", 0) },
-        }),
-        "Mul" => {
-            let scale = constant(graph, node, 1)?;
-            let (_, inner) = graph.producer(node.input(0)?)?;
-            let (cast, zero_point) = match inner.op_type() {
-                "Sub" => (graph.producer(inner.input(0)?)?.1, Some(constant(graph, inner, 1)?)),
-                _ => (inner, None),
             };
-            let codes = constant(graph, cast, 0).filter(|codes| cast.is("Cast") && tensor::holds_codes(codes))?;
-            Some(Encoded { codes, scale, zero_point, layout: Layout::Broadcast })
+            let layout = Layout::Axis { axis: node.int("axis", 1), block_size: node.int("block_size", 0) };
+            Some(Encoded { codes, scale, zero_point, layout })
         }
+        "Mul" => product(graph, node),
         _ => None,
     }
 }
 
-fn decode(found: &Encoded<'_>) -> Result<TensorProto, TensorError> {
-    let codes = tensor::to_codes(found.codes)?;
-    let shape = tensor::shape(found.codes)?;
-    let scales = tensor::to_f32(found.scale)?;
-    let zero_points = match found.zero_point {
-        Some(zero_point) if tensor::is_float(zero_point) => tensor::to_f32(zero_point)?.into_owned(),
-        Some(zero_point) => tensor::to_codes(zero_point)?.into_iter().map(f32::from).collect(),
-        None => vec![0.0; scales.len()],
+/// Whether the result that `attribute` of `node` names, if it does, is of the type of `scale`, a float one.
+fn makes(node: &Node, attribute: &str, scale: &TensorProto) -> bool {
+    let wanted = node.int(attribute, 0);
+    tensor::is_float(scale) && (wanted == 0 || wanted == i64::from(scale.data_type()))
+}
+
+/// `Cast -> [Sub ->] Mul` of constants, where the product has the shape of the codes.
+fn product<'a>(graph: &'a Graph, node: &Node) -> Option<Encoded<'a>> {
+    let scale = constant(graph, node, 1)?;
+    let (_, inner) = graph.producer(node.input(0)?)?;
+    let (cast, zero_point) = match inner.is("Sub") {
+        true => (graph.producer(inner.input(0)?)?.1, Some(constant(graph, inner, 1)?)),
+        false => (inner, None),
     };
-    let scale_shape = tensor::shape(found.scale)?;
-    let index = ScaleIndex::new(&shape, &scale_shape, &found.layout)
-        .filter(|index| index.len == scales.len() && zero_points.len() == scales.len())
-        .ok_or_else(|| TensorError {
-            tensor: found.codes.name().to_owned(),
-            problem: format!("scale of shape {scale_shape:?} does not fit codes of shape {shape:?}"),
-        })?;
+    let is_cast = cast.is("Cast") && cast.attribute("to").is_some() && makes(cast, "to", scale);
+    let codes = constant(graph, cast, 0).filter(|codes| is_cast && tensor::holds_codes(codes))?;
+    let shape = tensor::shape(codes).ok()?;
+    let fits = |tensor: &TensorProto| {
+        let index = tensor::shape(tensor).ok().and_then(|dims| ScaleIndex::new(&shape, &dims, &Layout::Broadcast));
+        index.is_some() && tensor.data_type() == scale.data_type()
+    };
+    let all_fit = fits(scale) && zero_point.is_none_or(fits);
+    all_fit.then_some(Encoded { codes, scale, zero_point, layout: Layout::Broadcast })
+}
+
+fn decode(found: &Encoded<'_>) -> Result<TensorProto, TensorError> {
+    let shape = tensor::shape(found.codes)?;
+    let dtype = tensor::data_type(found.scale)?;
+    let codes = tensor::to_codes(found.codes)?;
+    if codes.is_empty() {
+        return Ok(tensor::from_f32_as(dtype, &shape, &[]));
+    }
+    let scales = Spread::new(found, &shape, found.scale, tensor::to_f32(found.scale)?.into_owned())?;
+    let zero_points = match found.zero_point {
+        Some(zero_point) => Some(Spread::new(found, &shape, zero_point, zero_points(zero_point)?)?),
+        None => None,
+    };
     let real = |(position, &code): (usize, &i16)| {
-        let group = index.of(position);
-        scales[group] * (f32::from(code) - zero_points[group])
+        let zero_point = zero_points.as_ref().map_or(0.0, |zero_points| zero_points.of(position));
+        scales.of(position) * (f32::from(code) - zero_point)
     };
     let numbers = codes.iter().enumerate().map(real).collect::<Vec<f32>>();
-    Ok(tensor::from_f32_as(tensor::data_type(found.scale)?, &shape, &numbers))
+    Ok(tensor::from_f32_as(dtype, &shape, &numbers))
+}
+
+fn zero_points(tensor: &TensorProto) -> Result<Vec<f32>, TensorError> {
+    match tensor::is_float(tensor) {
+        true => Ok(tensor::to_f32(tensor)?.into_owned()),
+        false => Ok(tensor::to_codes(tensor)?.into_iter().map(f32::from).collect()),
+    }
+}
+
+/// Scales or zero points, read by the position of a code.
+struct Spread {
+    numbers: Vec<f32>,
+    index: ScaleIndex,
+}
+
+impl Spread {
+    fn new(found: &Encoded<'_>, shape: &[usize], of: &TensorProto, numbers: Vec<f32>) -> Result<Self, TensorError> {
+        let own_shape = tensor::shape(of)?;
+        let index = ScaleIndex::new(shape, &own_shape, &found.layout).filter(|index| index.len == numbers.len());
+        let index = index.ok_or_else(|| TensorError {
+            tensor: found.codes.name().to_owned(),
+            problem: format!("scale or zero point of shape {own_shape:?} does not fit codes of shape {shape:?}"),
+        })?;
+        Ok(Self { numbers, index })
+    }
+
+    fn of(&self, position: usize) -> f32 {
+        self.numbers[self.index.of(position)]
+    }
 }
 
 /// Maps the position of a code to that of its scale: per dimension a divisor and a stride.
@@ -114,32 +161,18 @@ struct ScaleIndex {
 }
 
 impl ScaleIndex {
+    /// `None` where the shapes do not fit, and for codes without elements.
     fn new(shape: &[usize], scale_shape: &[usize], layout: &Layout) -> Option<Self> {
-        let mut blocks = vec![usize::MAX; shape.len()];
-        match layout {
-            Layout::Axis { .. } if scale_shape.iter().product::<usize>() == 1 && scale_shape.len() < 2 => {}
-            Layout::Axis { axis, block_size } => {
-                let axis = usize::try_from(axis.rem_euclid(i64::try_from(shape.len()).ok()?.max(1))).ok()?;
-                if *block_size > 0 {
-                    blocks.fill(1);
-                    blocks[axis] = usize::try_from(*block_size).ok()?;
-                } else {
-                    *blocks.get_mut(axis)? = 1;
-                }
-            }
-            Layout::Broadcast => {
-                let missing = shape.len().checked_sub(scale_shape.len())?;
-                for (index, (&dim, &of_scale)) in shape[missing..].iter().zip(scale_shape).enumerate() {
-                    blocks[missing + index] = if of_scale == dim { 1 } else { usize::MAX };
-                    (of_scale == dim || of_scale == 1).then_some(())?;
-                }
-            }
-        }
-        let mut len = 1;
+        let blocks = match layout {
+            Layout::Axis { .. } if matches!(scale_shape, [] | [1]) => vec![usize::MAX; shape.len()],
+            Layout::Axis { axis, block_size } => axis_blocks(shape, *axis, *block_size)?,
+            Layout::Broadcast => broadcast_blocks(shape, scale_shape)?,
+        };
+        let mut len = 1usize;
         let mut dims = Vec::new();
         for (&size, &block) in shape.iter().zip(&blocks).rev() {
-            dims.push((size.max(1), block, len));
-            len *= size.max(1).div_ceil(block);
+            dims.push((size, block, len));
+            len = len.checked_mul(size.div_ceil(block)).filter(|&len| len > 0)?;
         }
         Some(Self { dims, len })
     }
@@ -154,10 +187,33 @@ impl ScaleIndex {
     }
 }
 
+/// How many codes share a scale along each dimension.
+fn axis_blocks(shape: &[usize], axis: i64, block_size: i64) -> Option<Vec<usize>> {
+    let rank = i64::try_from(shape.len()).ok()?;
+    let axis = (-rank..rank).contains(&axis).then(|| usize::try_from(axis.rem_euclid(rank)).ok())??;
+    let (along, others) = match usize::try_from(block_size).ok()? {
+        0 => (1, usize::MAX),
+        size => (size, 1),
+    };
+    Some((0..shape.len()).map(|index| if index == axis { along } else { others }).collect())
+}
+
+fn broadcast_blocks(shape: &[usize], scale_shape: &[usize]) -> Option<Vec<usize>> {
+    let missing = shape.len().checked_sub(scale_shape.len())?;
+    let of = |(&dim, of_scale): (&usize, usize)| match of_scale {
+        1 => Some(usize::MAX),
+        _ => (of_scale == dim).then_some(1),
+    };
+    shape.iter().zip(std::iter::repeat_n(1, missing).chain(scale_shape.iter().copied())).map(of).collect()
+}
+
 fn replace(graph: &mut Graph, node: NodeId, decoded: TensorProto) -> Result<(), GraphError> {
     let inputs = graph.node(node).inputs().iter().copied().flatten().collect::<Vec<ValueId>>();
-    if graph.node_to_constant(node, decoded).is_ok() {
-        inputs.into_iter().for_each(|value| graph.remove_if_unused(value));
-    }
+    graph.node_to_constant(node, decoded)?;
+    inputs.into_iter().for_each(|value| graph.remove_if_unused(value));
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "decode_weights_tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@
 //!
 //! Not folded: a layer whose output has another user or is a graph output; weights, biases or statistics
 //! that are not plain constants of their own (shared, graph inputs, made by nodes); types other than f32;
-//! nodes in training mode (more than one output); a Gemm with alpha or beta other than 1 or a bias that is
+//! nodes in training mode (or with more than one output); layers without weights; a Gemm with alpha or beta other than 1 or a bias that is
 //! not one number a column. Subgraphs are not entered.
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
@@ -45,7 +45,8 @@ fn plan(graph: &Graph, norm: NodeId) -> Option<Fold> {
     let inference = node.outputs().iter().flatten().count() == 1
         && node.int("training_mode", 0) == 0
         && node.int("is_test", 1) != 0
-        && node.int("spatial", 1) != 0;
+        && node.int("spatial", 1) != 0
+        && node.output(0).is_some();
     let between = node.input(0).filter(|_| inference)?;
     let (layer, found) = graph.producer(between)?;
     if graph.value(between).uses().len() != 1 || found.outputs().len() != 1 {
@@ -54,7 +55,10 @@ fn plan(graph: &Graph, norm: NodeId) -> Option<Fold> {
     let weight = found.input(1)?;
     let shape = own_shape(graph, weight)?;
     let channel_axis = channel_axis(found, &shape)?;
-    let channels = shape[channel_axis];
+    let (channels, run) = (*shape.get(channel_axis)?, shape.get(channel_axis + 1..)?);
+    if shape.contains(&0) {
+        return None;
+    }
     let parameter = |slot| numbers(graph, node.input(slot)?, channels);
     let (gamma, beta, mean, variance) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
     let epsilon = f64::from(node.float("epsilon", EPSILON));
@@ -62,13 +66,13 @@ fn plan(graph: &Graph, norm: NodeId) -> Option<Fold> {
     let factors = (0..channels).map(factor).collect::<Vec<f64>>();
 
     let old_bias = match found.input(2) {
-        Some(bias) => numbers(graph, bias, channels)?,
+        Some(bias) => row(graph, bias, channels)?,
         None => vec![0.0; channels],
     };
     let bias = |c: usize| (f64::from(old_bias[c]) - f64::from(mean[c])) * factors[c] + f64::from(beta[c]);
     let bias = (0..channels).map(|c| bias(c) as f32).collect::<Vec<f32>>();
     let old = tensor::to_f32(graph.value(weight).constant()?).ok()?;
-    let run = shape[channel_axis + 1..].iter().product::<usize>();
+    let run = run.iter().product::<usize>();
     let scaled = |(index, &w): (usize, &f32)| (f64::from(w) * factors[index / run % channels]) as f32;
     let weights = old.iter().enumerate().map(scaled).collect::<Vec<f32>>();
     let finite = weights.iter().chain(&bias).all(|x| x.is_finite());
@@ -99,6 +103,12 @@ fn numbers(graph: &Graph, value: ValueId, channels: usize) -> Option<Vec<f32>> {
     (numbers.len() == channels).then(|| numbers.into_owned())
 }
 
+/// Likewise, and no column, which a Gemm would add to every output alike.
+fn row(graph: &Graph, value: ValueId, channels: usize) -> Option<Vec<f32>> {
+    let dims = &graph.value(value).constant()?.dims;
+    dims.iter().rev().skip(1).all(|&dim| dim == 1).then(|| numbers(graph, value, channels))?
+}
+
 fn apply(graph: &mut Graph, norm: NodeId, fold: Fold) -> Result<(), GraphError> {
     let Fold { layer, weight, weights, bias } = fold;
     let shape = graph.value(weight).tensor().map(|tensor| tensor::shape(tensor).unwrap_or_default()).unwrap_or_default();
@@ -107,6 +117,8 @@ fn apply(graph: &mut Graph, norm: NodeId, fold: Fold) -> Result<(), GraphError> 
     let base = format!("{}_folded_bias", graph.value(weight).name());
     let new_bias = graph.add_constant(&base, tensor::from_f32(&[bias.len()], &bias));
     graph.set_input(layer, 2, Some(new_bias));
+    // A Gemm without bias may have any beta, which meant nothing until now.
+    graph.remove_attribute(layer, "beta");
     let orphans = graph.node(norm).inputs().iter().skip(1).copied().flatten().chain(old_bias).collect::<Vec<_>>();
     let result = graph.node(norm).output(0);
     graph.set_input(norm, 0, None);
@@ -117,3 +129,7 @@ fn apply(graph: &mut Graph, norm: NodeId, fold: Fold) -> Result<(), GraphError> 
     orphans.into_iter().for_each(|value| graph.remove_if_unused(value));
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "fold_batchnorm_tests.rs"]
+mod tests;

@@ -85,3 +85,7 @@ fn clip_low(graph: &mut Graph, clip: NodeId, data: Option<ValueId>, low: ValueId
     let max = graph.insert_before(clip, max);
     graph.node(max).output(0).expect("the node was made with one output")
 }
+
+#[cfg(test)]
+#[path = "keep_fusible_tests.rs"]
+mod tests;

@@ -21,4 +21,6 @@ pub mod keep_fusible;
 pub mod lift_constants;
 pub mod raise_opset;
 pub mod sites;
+#[cfg(test)]
+mod testing;
 pub mod write_codes;

@@ -42,3 +42,7 @@ fn value_of(node: &Node) -> Option<TensorProto> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "lift_constants_tests.rs"]
+mod tests;

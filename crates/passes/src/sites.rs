@@ -244,10 +244,15 @@ fn gemm_view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
     }
 }
 
+fn too_flat(shape: &[usize]) -> SkipReason {
+    SkipReason::Rank { shape: shape.to_vec(), expected: "at least three dimensions" }
+}
+
 fn conv_view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
-    let [out_channels, group_channels, kernel @ ..] = shape else {
-        return Err(SkipReason::Rank { shape: shape.to_vec(), expected: "at least three dimensions" });
-    };
+    let [out_channels, group_channels, kernel @ ..] = shape else { return Err(too_flat(shape)) };
+    if kernel.is_empty() {
+        return Err(too_flat(shape));
+    }
     let rank = kernel.len();
     let problem = |problem: String| SkipReason::Geometry { problem };
     let sizes = |name: &str, count: usize, default: usize| -> Result<Vec<usize>, SkipReason> {
@@ -255,7 +260,8 @@ fn conv_view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
         let list = found.iter().map(|&n| usize::try_from(n).ok()).collect::<Option<Vec<_>>>();
         list.filter(|list| list.len() == count).ok_or_else(|| problem(format!("{name} is {found:?}")))
     };
-    if sizes("kernel_shape", rank, 0).is_ok_and(|declared| declared != kernel && declared != vec![0; rank]) {
+    let declared = node.ints("kernel_shape").is_some_and(|list| !list.is_empty());
+    if declared && sizes("kernel_shape", rank, 0)? != kernel {
         return Err(problem(format!("kernel_shape differs from the weight's shape {shape:?}")));
     }
     let groups = usize::try_from(node.int("group", 1)).ok().filter(|&groups| groups > 0);
@@ -264,6 +270,7 @@ fn conv_view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
         "SAME_UPPER" => Padding::SameUpper,
         "SAME_LOWER" => Padding::SameLower,
         "VALID" => Padding::Valid,
+        other if !matches!(other, "NOTSET" | "") => return Err(problem(format!("auto_pad is `{other}`"))),
         _ => {
             let pads = sizes("pads", 2 * rank, 0)?;
             Padding::Explicit { begin: pads[..rank].to_vec(), end: pads[rank..].to_vec() }
@@ -281,3 +288,7 @@ fn conv_view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
     geometry.check().map_err(|error| problem(error.to_string()))?;
     Ok(MatrixView::Conv(geometry))
 }
+
+#[cfg(test)]
+#[path = "sites_tests.rs"]
+mod tests;

@@ -63,6 +63,13 @@ impl PackedWeight {
                 tensor::from_codes(storage, codes.shape(), codes.iter().copied())
             }
         };
+        if let (MatrixView::Conv(_), Granularity::Block(size)) = (&site.view, granularity) {
+            return Err(QuantError::Setting {
+                what: "granularity of a Conv",
+                found: format!("blocks of {size}"),
+                expected: "scales per tensor or per channel",
+            });
+        }
         let dims = scale_dims(site, granularity, solution);
         let count = dims.iter().product();
         let real = |numbers: Vec<f32>| tensor::from_f32_as(site.dtype, &dims, &numbers);
@@ -122,7 +129,6 @@ pub fn needed_opset(site: &Site, storage: DataType, granularity: Granularity) ->
     };
     let of_form = match (&site.view, granularity) {
         (MatrixView::Conv(_), _) => 7,
-
         (_, Granularity::Tensor) => 10,
         (_, Granularity::Channel) => 13,
         (_, Granularity::Block(_)) => 21,
@@ -183,3 +189,7 @@ fn insert(
     let node = graph.insert_before(before, new);
     graph.node(node).output(0).expect("the node was made with one output")
 }
+
+#[cfg(test)]
+#[path = "write_codes_tests.rs"]
+mod tests;

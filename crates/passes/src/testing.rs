@@ -1,0 +1,280 @@
+//! What the tests of this crate share: small models, and a slow interpreter that shows what they mean.
+
+use std::collections::HashMap;
+
+use ndarray::{ArrayD, Axis, IxDyn, Zip};
+use onnxquant_ir::onnx::attribute_proto::AttributeType;
+use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::onnx::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TypeProto, ValueInfoProto,
+    type_proto,
+};
+use onnxquant_ir::{Graph, Model, Node, NodeId, ValueId, tensor, verify};
+
+use crate::sites::{Site, SkipReason, find_sites};
+
+/// A node named like its first output with `node_` before it.
+pub(crate) fn node(op_type: &str, inputs: &[&str], outputs: &[&str], attribute: Vec<AttributeProto>) -> NodeProto {
+    let own = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    NodeProto {
+        name: outputs.first().map(|name| format!("node_{name}")),
+        op_type: Some(op_type.to_owned()),
+        input: own(inputs),
+        output: own(outputs),
+        attribute,
+        ..NodeProto::default()
+    }
+}
+
+pub(crate) fn graph_attribute(name: &str, graph: GraphProto) -> AttributeProto {
+    AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Graph as i32),
+        g: Some(Box::new(graph)),
+        ..AttributeProto::default()
+    }
+}
+
+pub(crate) fn info(name: &str) -> ValueInfoProto {
+    let kind = type_proto::Tensor { elem_type: Some(DataType::Float as i32), shape: None };
+    let kind = TypeProto { value: Some(type_proto::Value::TensorType(kind)), ..TypeProto::default() };
+    ValueInfoProto { name: Some(name.to_owned()), r#type: Some(kind), ..ValueInfoProto::default() }
+}
+
+pub(crate) fn body(nodes: Vec<NodeProto>, outputs: &[&str]) -> GraphProto {
+    let output = outputs.iter().map(|name| info(name)).collect();
+    GraphProto { name: Some("g".to_owned()), node: nodes, output, ..GraphProto::default() }
+}
+
+pub(crate) fn named(name: &str, tensor: TensorProto) -> TensorProto {
+    TensorProto { name: Some(name.to_owned()), ..tensor }
+}
+
+/// Opset 21, IR version 10; inputs and outputs in words separated by blanks.
+pub(crate) fn message(
+    inputs: &str,
+    constants: Vec<(&str, TensorProto)>,
+    nodes: Vec<NodeProto>,
+    outputs: &str,
+) -> ModelProto {
+    let infos = |names: &str| names.split_whitespace().map(info).collect();
+    let graph = GraphProto {
+        name: Some("g".to_owned()),
+        node: nodes,
+        initializer: constants.into_iter().map(|(name, tensor)| named(name, tensor)).collect(),
+        input: infos(inputs),
+        output: infos(outputs),
+        ..GraphProto::default()
+    };
+    ModelProto {
+        ir_version: Some(10),
+        opset_import: vec![OperatorSetIdProto { version: Some(21), ..OperatorSetIdProto::default() }],
+        graph: Some(graph),
+        ..ModelProto::default()
+    }
+}
+
+pub(crate) fn model(
+    inputs: &str,
+    constants: Vec<(&str, TensorProto)>,
+    nodes: Vec<NodeProto>,
+    outputs: &str,
+) -> Model {
+    Model::from_proto(message(inputs, constants, nodes, outputs)).expect("the model of a test is valid")
+}
+
+/// f32 numbers that look random and are exact in f16: multiples of 1/8 from -2 to 2.
+pub(crate) fn floats(dims: &[usize], seed: usize) -> TensorProto {
+    tensor::from_f32(dims, &numbers(dims.iter().product(), seed))
+}
+
+pub(crate) fn numbers(count: usize, seed: usize) -> Vec<f32> {
+    let mut state = seed as u64 * 2 + 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) % 33) as f32 / 8.0 - 2.0
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+pub(crate) fn sites(model: &Model) -> Vec<Result<Site, SkipReason>> {
+    find_sites(model).into_iter().map(|candidate| candidate.outcome).collect()
+}
+
+/// The only layer of the model, which can be quantized.
+pub(crate) fn only_site(model: &Model) -> Site {
+    let mut found = sites(model);
+    assert_eq!(found.len(), 1);
+    found.remove(0).expect("the layer can be quantized")
+}
+
+pub(crate) fn find_node(graph: &Graph, op_type: &str) -> Option<NodeId> {
+    graph.nodes().find(|(_, node)| node.is(op_type)).map(|(id, _)| id)
+}
+
+pub(crate) fn op_types(model: &Model) -> Vec<&str> {
+    model.graph().nodes().map(|(_, node)| node.op_type()).collect()
+}
+
+pub(crate) fn input_names<'a>(graph: &'a Graph, node: &Node) -> Vec<&'a str> {
+    node.inputs().iter().map(|value| value.map_or("", |id| graph.value(id).name())).collect()
+}
+
+#[track_caller]
+pub(crate) fn assert_valid(model: &Model) {
+    assert_eq!(verify(model), []);
+    let again = Model::from_proto(model.to_proto()).expect("what is written can be read");
+    assert_eq!(again.to_proto(), model.to_proto());
+}
+
+/// The outputs of the model for one input `x`, in order.
+pub(crate) fn run(model: &Model, x: &ArrayD<f32>) -> Vec<ArrayD<f32>> {
+    let graph = model.graph();
+    let mut known = HashMap::from([(graph.inputs()[0].value, x.clone())]);
+    for &id in graph.initializers() {
+        known.insert(id, array(graph.value(id).tensor().expect("initializers have data")));
+    }
+    for (_, node) in graph.nodes() {
+        let inputs = node.inputs().iter().map(|value| value.map(|id| &known[&id])).collect::<Vec<_>>();
+        let result = evaluate(node, &inputs);
+        known.insert(node.output(0).expect("every operator here makes its first output"), result);
+    }
+    graph.outputs().iter().map(|port| known[&port.value].clone()).collect()
+}
+
+pub(crate) fn array(tensor: &TensorProto) -> ArrayD<f32> {
+    let floats = tensor::to_f32(tensor).map(|numbers| numbers.into_owned());
+    let codes = || tensor::to_codes(tensor).map(|codes| codes.into_iter().map(f32::from).collect());
+    let integers = || tensor::to_i64(tensor).map(|numbers| numbers.into_iter().map(|x| x as f32).collect());
+    let numbers = floats.or_else(|_| codes()).or_else(|_| integers()).expect("a tensor of numbers");
+    ArrayD::from_shape_vec(tensor::shape(tensor).unwrap(), numbers).unwrap()
+}
+
+pub(crate) fn constant_named<'a>(graph: &'a Graph, name: &str) -> &'a TensorProto {
+    graph.find(name).and_then(|id: ValueId| graph.value(id).constant()).expect("the initializer is there")
+}
+
+fn evaluate(node: &Node, inputs: &[Option<&ArrayD<f32>>]) -> ArrayD<f32> {
+    let given = |slot: usize| inputs.get(slot).copied().flatten();
+    let input = |slot: usize| given(slot).expect("a needed input");
+    let integers = |slot: usize| input(slot).iter().map(|&x| x as i64).collect::<Vec<_>>();
+    let x = input(0);
+    match node.op_type() {
+        "Identity" => x.clone(),
+        "Cast" => {
+            let to = DataType::try_from(node.int("to", 0) as i32).unwrap();
+            array(&tensor::from_f32_as(to, x.shape(), &x.iter().copied().collect::<Vec<_>>()))
+        }
+        "Relu" => x.mapv(|x| x.max(0.0)),
+        "Clip" => {
+            let bound = |slot: usize, name: &str, default: f32| {
+                given(slot).map_or_else(|| node.float(name, default), |bound| *bound.iter().next().unwrap())
+            };
+            let (low, high) = (bound(1, "min", f32::NEG_INFINITY), bound(2, "max", f32::INFINITY));
+            x.mapv(|x| x.max(low).min(high))
+        }
+        "Add" => broadcast(x, input(1), |a, b| a + b),
+        "Sub" => broadcast(x, input(1), |a, b| a - b),
+        "Mul" => broadcast(x, input(1), |a, b| a * b),
+        "Max" => broadcast(x, input(1), f32::max),
+        "Min" => broadcast(x, input(1), f32::min),
+        "MatMul" => matmul(x, input(1)),
+        "Gemm" => {
+            let turned = |array: &ArrayD<f32>, name| if node.int(name, 0) != 0 { array.t().to_owned() } else { array.clone() };
+            let product = matmul(&turned(x, "transA"), &turned(input(1), "transB")) * node.float("alpha", 1.0);
+            given(2).map_or(product.clone(), |c| broadcast(&product, &(c * node.float("beta", 1.0)), |a, b| a + b))
+        }
+        "Conv" => conv(node, x, input(1), given(2)),
+        "BatchNormalization" => {
+            let channel = |slot: usize| {
+                let ones = vec![1; x.ndim().saturating_sub(2)];
+                let shape = [vec![input(slot).len()], ones].concat();
+                input(slot).to_shape(shape).unwrap().to_owned()
+            };
+            let factor = channel(1) / (channel(4) + node.float("epsilon", 1e-5)).mapv(f32::sqrt);
+            let centred = broadcast(x, &channel(3), |a, b| a - b);
+            broadcast(&broadcast(&centred, &factor, |a, b| a * b), &channel(2), |a, b| a + b)
+        }
+        "DequantizeLinear" => dequantize(node, x, input(1), given(2)),
+        "Transpose" => match node.ints("perm") {
+            Some(perm) => x.clone().permuted_axes(perm.iter().map(|&a| a as usize).collect::<Vec<_>>()),
+            None => x.t().to_owned(),
+        },
+        "Reshape" => {
+            let mut dims = integers(1);
+            dims.iter_mut().enumerate().filter(|(_, dim)| **dim == 0).for_each(|(i, dim)| *dim = x.shape()[i] as i64);
+            let known = dims.iter().filter(|&&dim| dim > 0).product::<i64>();
+            let dims = dims.iter().map(|&dim| if dim < 0 { x.len() as i64 / known } else { dim } as usize);
+            ArrayD::from_shape_vec(dims.collect::<Vec<_>>(), x.iter().copied().collect()).unwrap()
+        }
+        other => panic!("no interpreter for {other}"),
+    }
+}
+
+fn broadcast(a: &ArrayD<f32>, b: &ArrayD<f32>, f: impl Fn(f32, f32) -> f32) -> ArrayD<f32> {
+    let rank = a.ndim().max(b.ndim());
+    let dim = |array: &ArrayD<f32>, index: usize| {
+        (index + array.ndim()).checked_sub(rank).map_or(1, |index| array.shape()[index])
+    };
+    let one = |index| if dim(a, index) == 1 { dim(b, index) } else { dim(a, index) };
+    let shape = (0..rank).map(one).collect::<Vec<_>>();
+    let (a, b) = (a.broadcast(shape.clone()).unwrap(), b.broadcast(shape).unwrap());
+    Zip::from(&a).and(&b).map_collect(|&a, &b| f(a, b))
+}
+
+fn matmul(x: &ArrayD<f32>, w: &ArrayD<f32>) -> ArrayD<f32> {
+    let (k, m) = (w.shape()[0], w.shape()[1]);
+    let rows = x.len() / k;
+    let flat = x.to_shape((rows, k)).unwrap();
+    let product = ArrayD::from_shape_fn(IxDyn(&[rows, m]), |at| (0..k).map(|i| flat[[at[0], i]] * w[[i, at[1]]]).sum());
+    let shape = [&x.shape()[..x.ndim() - 1], &[m]].concat();
+    ArrayD::from_shape_vec(shape, product.iter().copied().collect()).unwrap()
+}
+
+/// One and two dimensions, pads, strides, dilations and groups.
+fn conv(node: &Node, x: &ArrayD<f32>, w: &ArrayD<f32>, b: Option<&ArrayD<f32>>) -> ArrayD<f32> {
+    if w.ndim() == 3 {
+        let result = conv(node, &x.clone().insert_axis(Axis(3)), &w.clone().insert_axis(Axis(3)), b);
+        return result.index_axis_move(Axis(3), 0);
+    }
+    let list = |name: &str, default: usize| {
+        let found = node.ints(name).unwrap_or_default().iter().map(|&n| n as usize).collect::<Vec<_>>();
+        move |index: usize| found.get(index).copied().unwrap_or(default)
+    };
+    let (strides, dilations, pads) = (list("strides", 1), list("dilations", 1), list("pads", 0));
+    let rank = node.ints("pads").map_or(2, |pads| pads.len() / 2);
+    let end = |index: usize| if index < rank { pads(rank + index) } else { 0 };
+    let begin = |index: usize| if index < rank { pads(index) } else { 0 };
+    let size = |index: usize| {
+        let padded = x.shape()[2 + index] + begin(index) + end(index);
+        (padded - (w.shape()[2 + index] - 1) * dilations(index) - 1) / strides(index) + 1
+    };
+    let (out, per_group) = (w.shape()[0], w.shape()[1]);
+    let groups = node.int("group", 1) as usize;
+    ArrayD::from_shape_fn(IxDyn(&[x.shape()[0], out, size(0), size(1)]), |at| {
+        let first = at[1] / (out / groups) * per_group;
+        let mut sum = 0.0;
+        for (position, weight) in w.index_axis(Axis(0), at[1]).indexed_iter() {
+            let place = |i: usize| (at[2 + i] * strides(i) + position[1 + i] * dilations(i)).checked_sub(begin(i));
+            let (Some(row), Some(column)) = (place(0), place(1)) else { continue };
+            sum += weight * x.get([at[0], first + position[0], row, column]).copied().unwrap_or(0.0);
+        }
+        sum + b.map_or(0.0, |b| b[[at[1]]])
+    })
+}
+
+/// `DequantizeLinear` as its specification says it, element by element.
+fn dequantize(node: &Node, x: &ArrayD<f32>, scale: &ArrayD<f32>, zero_point: Option<&ArrayD<f32>>) -> ArrayD<f32> {
+    let axis = node.int("axis", 1).rem_euclid(x.ndim().max(1) as i64) as usize;
+    let block = node.int("block_size", 0) as usize;
+    let of = |numbers: &ArrayD<f32>, at: &IxDyn| match (numbers.ndim(), block) {
+        (0, _) => numbers[[]],
+        (_, 0) => numbers[[at[axis] % numbers.len()]],
+        _ => {
+            let mut at = at.clone();
+            at[axis] /= block;
+            numbers[at]
+        }
+    };
+    ArrayD::from_shape_fn(x.raw_dim(), |at| of(scale, &at) * (x[&at] - zero_point.map_or(0.0, |zero| of(zero, &at))))
+}
