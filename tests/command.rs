@@ -270,6 +270,8 @@ fn report_has_the_documented_shape() {
 /// Every path in a JSON value with the type at its end; elements of lists have one path.
 fn shape(path: &str, value: &Value, paths: &mut BTreeSet<String>) {
     let kind = match value {
+        // How a candidate fared depends on the data.
+        Value::Object(_) if path.ends_with(".outcome") => return,
         Value::Object(fields) => {
             return fields.iter().for_each(|(key, value)| shape(&format!("{path}.{key}"), value, paths));
         }
@@ -280,6 +282,7 @@ fn shape(path: &str, value: &Value, paths: &mut BTreeSet<String>) {
         Value::Null => return,
         Value::Bool(_) => "bool",
         Value::Number(_) => "number",
+        Value::String(_) if path.ends_with(".outcome") => return,
         Value::String(_) => "string",
     };
     paths.insert(format!("{}: {kind}", path.trim_start_matches('.')));
@@ -351,7 +354,9 @@ fn inspect_tells_as_json_what_would_be_done() {
     assert_eq!((label(4), layer(4)["op_type"].as_str()), (Some("node_head"), Some("MatMul")));
     assert_eq!(layer(4)["parameters"], 5120);
     assert_eq!(layer(4)["weight_shape"], serde_json::json!([512, 10]));
-    assert_eq!((layer(4)["bits"].as_u64(), layer(4)["storage"].as_str()), (Some(2), Some("INT2")));
+    let storage = |index: usize| (layer(index)["bits"].as_u64(), layer(index)["storage"].as_str());
+    // ONNX Runtime reads 2-bit codes of a MatMul wrongly unless its outputs are a multiple of 4: here they are 10.
+    assert_eq!((storage(0), storage(4)), ((Some(2), Some("INT2")), (Some(2), Some("INT4"))));
     assert_eq!(layer(0)["granularity"], "channel");
     assert_eq!(layer(4)["granularity"], serde_json::json!({ "block": 32 }));
     assert_eq!((found["opset"].as_i64(), found["skipped"].as_array().map(Vec::len)), (Some(25), Some(0)));
