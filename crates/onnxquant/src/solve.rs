@@ -1,11 +1,12 @@
 //! Quantizes the planned layers, stage by stage, and certifies each.
 
 use ndarray::{Array2, ArrayD, Dimension, IxDyn};
+use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, tensor};
 use onnxquant_passes::add_to_bias::has_bias;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
-    Granularity, GramStats, LayerProblem, LayerSolution, Method, QuantError, Saturation, Verdict, auto, bias_correction,
+    Granularity, GramStats, LayerProblem, LayerSolution, Method, QuantError, Saturation, ScaleType, Verdict, auto, bias_correction,
     certify, corrected_error, solve,
 };
 
@@ -82,7 +83,7 @@ fn solve_layer(
         (Granularity::Block(size), k) if size >= k => Granularity::Channel,
         (granularity, _) => granularity,
     };
-    let spec = config.spec(granularity).map_err(failed)?;
+    let spec = config.spec(granularity).map_err(failed)?.with_scale_type(scale_type(site.dtype));
     let mut problem =
         LayerProblem::new(weights.view(), stats.as_ref().map(|stats| stats.calibration), spec).map_err(failed)?;
     let corrects_bias = has_bias(model.graph(), site);
@@ -123,6 +124,15 @@ fn solve_layer(
         verdict,
     };
     Ok(SolvedLayer { planned: layer.clone(), weight, report })
+}
+
+/// Scales have the type of the weights they stand for.
+fn scale_type(dtype: DataType) -> ScaleType {
+    match dtype {
+        DataType::Float16 => ScaleType::F16,
+        DataType::Bfloat16 => ScaleType::Bf16,
+        _ => ScaleType::F32,
+    }
 }
 
 fn choose(
