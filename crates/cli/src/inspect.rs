@@ -32,10 +32,21 @@ fn as_table(plan: &Plan, bits: u32) -> String {
         let dims = layer.weight_shape.as_deref();
         let weights = dims.map_or(0, |dims| dims.iter().product::<usize>());
         let reason = format!("float: {}", layer.reason);
-        vec![layer.label.clone(), layer.op_type.clone(), dims.map_or("-".to_owned(), shape), weights.to_string(), reason]
+        vec![
+            layer.label.clone(),
+            layer.op_type.clone(),
+            dims.map_or("-".to_owned(), shape),
+            weights.to_string(),
+            reason,
+        ]
     };
     let rows = std::iter::once(head).chain(plan.layers.iter().map(layer)).chain(plan.skipped.iter().map(skipped));
-    let counts = format!("{} layers to quantize, {} left in float, opset {}\n", plan.layers.len(), plan.skipped.len(), plan.opset);
+    let counts = format!(
+        "{} layers to quantize, {} left in float, opset {}\n",
+        plan.layers.len(),
+        plan.skipped.len(),
+        plan.opset
+    );
     table(&rows.collect::<Vec<_>>()) + &counts
 }
 

@@ -70,7 +70,10 @@ fn usual_permissions(target: &Path) -> Permissions {
     #[cfg(unix)]
     let fresh = std::os::unix::fs::PermissionsExt::from_mode(0o644);
     #[cfg(not(unix))]
-    let fresh = File::open(".").and_then(|file| file.metadata()).map(|meta| meta.permissions()).expect("the folder is readable");
+    let fresh = File::open(".")
+        .and_then(|file| file.metadata())
+        .map(|meta| meta.permissions())
+        .expect("the folder is readable");
     std::fs::metadata(target).map_or(fresh, |found| found.permissions())
 }
 

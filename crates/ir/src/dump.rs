@@ -24,7 +24,8 @@ pub fn dump(model: &Model) -> String {
     }
     for &id in graph.initializers() {
         let value = graph.value(id);
-        let _ = writeln!(text, "const {} {}", value.name(), value.tensor().map_or("without data".into(), tensor_summary));
+        let _ =
+            writeln!(text, "const {} {}", value.name(), value.tensor().map_or("without data".into(), tensor_summary));
     }
     for (_, node) in graph.nodes() {
         let _ = writeln!(text, "{}", node_line(graph, node));

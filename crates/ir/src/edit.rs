@@ -302,7 +302,9 @@ impl Graph {
     fn forget(&mut self, value: ValueId) {
         if let Some(removed) = self.values.remove(value) {
             self.by_name.remove(&removed.name);
-            self.rest.sparse_initializer.retain(|sparse| sparse.values.as_ref().is_none_or(|v| v.name() != removed.name));
+            self.rest
+                .sparse_initializer
+                .retain(|sparse| sparse.values.as_ref().is_none_or(|v| v.name() != removed.name));
             self.rest.value_info.retain(|info| info.name() != removed.name);
             self.rest.quantization_annotation.retain(|note| note.tensor_name() != removed.name);
         }

@@ -1,6 +1,8 @@
 //! A whole model: the main graph, and everything else of the message as it was read.
 
-use onnxquant_proto::onnx::{FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto};
+use onnxquant_proto::onnx::{
+    FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+};
 
 use crate::graph::Graph;
 

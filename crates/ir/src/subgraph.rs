@@ -39,14 +39,16 @@ pub(crate) fn defined_values(node: &NodeProto, names: &mut HashSet<String>) {
 /// The dense tensors in the attributes of `node` and, nested, in its bodies.
 pub(crate) fn attribute_tensors(node: &NodeProto) -> Box<dyn Iterator<Item = &TensorProto> + '_> {
     let own = node.attribute.iter().flat_map(|attribute| attribute.t.as_deref().into_iter().chain(&attribute.tensors));
-    let inner = bodies(node).flat_map(|body| body.initializer.iter().chain(body.node.iter().flat_map(attribute_tensors)));
+    let inner =
+        bodies(node).flat_map(|body| body.initializer.iter().chain(body.node.iter().flat_map(attribute_tensors)));
     Box::new(own.chain(inner))
 }
 
 fn definitions(graph: &GraphProto) -> impl Iterator<Item = &str> {
     let inputs = graph.input.iter().map(|input| input.name());
     let initializers = graph.initializer.iter().map(|tensor| tensor.name());
-    let sparse = graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref()).map(|values| values.name());
+    let sparse =
+        graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref()).map(|values| values.name());
     let outputs = graph.node.iter().flat_map(|node| node.output.iter().map(String::as_str));
     inputs.chain(initializers).chain(sparse).chain(outputs)
 }

@@ -132,11 +132,14 @@ pub fn to_raw(tensor: &TensorProto) -> Result<Bytes, TensorError> {
         return Ok(raw.clone());
     }
     let dtype = data_type(tensor)?;
-    let wide = |bits: u32| tensor.int32_data.iter().flat_map(move |x| x.to_le_bytes().into_iter().take(bits as usize / 8));
+    let wide =
+        |bits: u32| tensor.int32_data.iter().flat_map(move |x| x.to_le_bytes().into_iter().take(bits as usize / 8));
     Ok(match (dtype, data_type_bits(dtype)) {
         (_, None) => return Err(TensorError::new(tensor.name(), "strings have no fixed width")),
         (DataType::Float | DataType::Complex64, _) => tensor.float_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        (DataType::Double | DataType::Complex128, _) => tensor.double_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        (DataType::Double | DataType::Complex128, _) => {
+            tensor.double_data.iter().flat_map(|x| x.to_le_bytes()).collect()
+        }
         (DataType::Int64, _) => tensor.int64_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
         (DataType::Uint64, _) => tensor.uint64_data.iter().flat_map(|x| x.to_le_bytes()).collect(),
         (DataType::Uint32, _) => tensor.uint64_data.iter().flat_map(|x| (*x as u32).to_le_bytes()).collect(),

@@ -122,7 +122,9 @@ fn move_out(proto: &mut ModelProto, path: &Path) -> io::Result<Option<PendingFil
         return Ok(None);
     }
     let written = onnxquant_proto::map(pending.file())?;
-    let same = |(start, payload): &(u64, Bytes)| written.get(*start as usize..*start as usize + payload.len()) == Some(payload);
+    let same = |(start, payload): &(u64, Bytes)| {
+        written.get(*start as usize..*start as usize + payload.len()) == Some(payload)
+    };
     if !moved.iter().all(same) {
         return Err(io::Error::other("external data read back differ from what was written"));
     }

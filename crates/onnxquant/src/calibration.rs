@@ -1,6 +1,8 @@
 //! Calibration samples, and the statistics of layer inputs over them.
 
-use onnxquant_calib::{CalibSet, InputSpec, Session, Split, StatKind, StatRequest, collect, gram_bytes, inline_functions};
+use onnxquant_calib::{
+    CalibSet, InputSpec, Session, Split, StatKind, StatRequest, collect, gram_bytes, inline_functions,
+};
 use onnxquant_ir::Model;
 use onnxquant_quant::{ConvGeometry, GramStats, MatrixView};
 

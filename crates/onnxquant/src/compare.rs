@@ -15,7 +15,12 @@ use crate::progress::{Phase, Progress};
 /// Runs both models on every sample of `data` and compares output by output, in the order of the first model.
 ///
 /// Quantized weights are decoded to float first. The models must share the names of their outputs.
-pub fn compare(first: &Path, second: &Path, data: &DataConfig, progress: Progress<'_>) -> Result<Vec<OutputComparison>, Error> {
+pub fn compare(
+    first: &Path,
+    second: &Path,
+    data: &DataConfig,
+    progress: Progress<'_>,
+) -> Result<Vec<OutputComparison>, Error> {
     let (mut first, mut second) = (read(first)?, read(second)?);
     prepare(&mut first)?;
     prepare(&mut second)?;

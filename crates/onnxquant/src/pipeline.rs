@@ -30,7 +30,9 @@ pub fn quantize(
 ) -> Result<Report, Error> {
     config.check()?;
     if data.is_none() && matches!(config.method, MethodChoice::Fixed(method) if method != Method::Msq) {
-        return Err(Error::Usage("this method needs calibration data; without it use `--method msq --weights-only`".into()));
+        return Err(Error::Usage(
+            "this method needs calibration data; without it use `--method msq --weights-only`".into(),
+        ));
     }
     check_paths(input, output)?;
     let mut model = read(input)?;
@@ -61,7 +63,12 @@ pub fn quantize(
     Ok(report)
 }
 
-fn held_out(float: Model, quantized: Model, calibration: &Calibration, progress: Progress<'_>) -> Result<HeldOut, Error> {
+fn held_out(
+    float: Model,
+    quantized: Model,
+    calibration: &Calibration,
+    progress: Progress<'_>,
+) -> Result<HeldOut, Error> {
     let split = &calibration.split;
     let outputs = compare_models(float, quantized, calibration, &split.held_out, progress)?;
     Ok(HeldOut {

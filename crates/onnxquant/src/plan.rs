@@ -3,7 +3,7 @@
 use onnxquant_ir::Model;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
-use onnxquant_passes::sites::{SkipReason, Site, find_sites};
+use onnxquant_passes::sites::{Site, SkipReason, find_sites};
 use onnxquant_passes::write_codes::needed_opset;
 use onnxquant_quant::{Granularity, MatrixView};
 use serde::Serialize;

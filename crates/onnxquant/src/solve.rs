@@ -6,8 +6,8 @@ use onnxquant_ir::{Model, tensor};
 use onnxquant_passes::add_to_bias::has_bias;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
-    Granularity, GramStats, LayerProblem, LayerSolution, Method, QuantError, Saturation, ScaleType, Verdict, auto, bias_correction,
-    certify, corrected_error, solve,
+    GramStats, Granularity, LayerProblem, LayerSolution, Method, QuantError, Saturation, ScaleType, Verdict, auto,
+    bias_correction, certify, corrected_error, solve,
 };
 
 use crate::calibration::{Calibration, LayerStats, stages};
@@ -100,9 +100,8 @@ fn solve_layer(
         }
         _ => Array2::zeros((weights.dim().0, weights.dim().2)),
     };
-    let error_on = |stats: &[GramStats]| {
-        corrected_error(weights.view(), decoded.view(), correction.view(), stats).map_err(failed)
-    };
+    let error_on =
+        |stats: &[GramStats]| corrected_error(weights.view(), decoded.view(), correction.view(), stats).map_err(failed);
     let error = stats.as_ref().map(|stats| error_on(stats.calibration)).transpose()?;
     let held_out_error = held_out.map(error_on).transpose()?;
     let correction = correction.iter().map(|&c| c as f32).collect();

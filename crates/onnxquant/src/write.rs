@@ -30,7 +30,11 @@ pub(crate) struct Rewritten {
 }
 
 /// Writes the codes of every layer into copies of `model`; tensors are shared, not copied.
-pub(crate) fn rewrite(model: &Model, plan: &Plan, codes: Vec<(PlannedLayer, PackedWeight)>) -> Result<Rewritten, Error> {
+pub(crate) fn rewrite(
+    model: &Model,
+    plan: &Plan,
+    codes: Vec<(PlannedLayer, PackedWeight)>,
+) -> Result<Rewritten, Error> {
     let (mut evaluated, mut written) = (model.clone(), model.clone());
     let opset_changes = match plan.opset > model.opset("").unwrap_or(0) {
         true => raise_opset(&mut written, plan.opset)?.iter().map(ToString::to_string).collect(),

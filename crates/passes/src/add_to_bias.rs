@@ -56,7 +56,10 @@ fn slot(graph: &Graph, site: &Site) -> Option<Slot> {
     let [Use::Input(add, input)] = graph.value(node.output(0)?).uses() else { return None };
     let other = 1 - *input.min(&1);
     let found = graph.node(*add);
-    found.is("Add").then_some(Slot { node: *add, input: other, old: found.input(other) }).filter(|slot| slot.old.is_some())
+    found
+        .is("Add")
+        .then_some(Slot { node: *add, input: other, old: found.input(other) })
+        .filter(|slot| slot.old.is_some())
 }
 
 /// The shape of the old bias with `len` numbers in its last dimension: the rank of an Add's result depends on it.

@@ -1,5 +1,5 @@
-use onnxquant_ir::onnx::{AttributeProto, NodeProto, TensorProto};
 use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::onnx::{AttributeProto, NodeProto, TensorProto};
 use onnxquant_ir::{int_attribute, ints_attribute, tensor};
 use proptest::prelude::*;
 
@@ -7,7 +7,12 @@ use super::*;
 use crate::testing::{array, floats, message, model, node, run};
 
 /// `x` of `dims` through one link with a constant second input; what is resolved behind it.
-fn through(dims: &[usize], op_type: &str, argument: Option<&[i64]>, attributes: Vec<AttributeProto>) -> Option<TensorProto> {
+fn through(
+    dims: &[usize],
+    op_type: &str,
+    argument: Option<&[i64]>,
+    attributes: Vec<AttributeProto>,
+) -> Option<TensorProto> {
     let argument = argument.map(|numbers| ("a", tensor::from_i64(&[numbers.len()], numbers)));
     let inputs = if argument.is_some() { vec!["w", "a"] } else { vec!["w"] };
     let constants = std::iter::once(("w", floats(dims, 1))).chain(argument).collect();
@@ -16,7 +21,12 @@ fn through(dims: &[usize], op_type: &str, argument: Option<&[i64]>, attributes: 
     resolve(model.graph(), y).map(|resolved| resolved.tensor)
 }
 
-fn dims_through(dims: &[usize], op_type: &str, argument: Option<&[i64]>, attributes: Vec<AttributeProto>) -> Option<Vec<i64>> {
+fn dims_through(
+    dims: &[usize],
+    op_type: &str,
+    argument: Option<&[i64]>,
+    attributes: Vec<AttributeProto>,
+) -> Option<Vec<i64>> {
     through(dims, op_type, argument, attributes).map(|tensor| tensor.dims)
 }
 
@@ -119,7 +129,12 @@ fn cast_between_float_types_rounds_like_the_runtime() {
         (DataType::Float, numbers),
     ] {
         let to = vec![int_attribute("to", to as i64)];
-        let model = model("x", vec![("w", tensor::from_f32(&[4], &numbers))], vec![node("Cast", &["w"], &["y"], to.clone())], "y");
+        let model = model(
+            "x",
+            vec![("w", tensor::from_f32(&[4], &numbers))],
+            vec![node("Cast", &["w"], &["y"], to.clone())],
+            "y",
+        );
         let found = resolve(model.graph(), model.graph().find("y").unwrap()).unwrap().tensor;
         assert_eq!(i64::from(found.data_type()), to[0].i());
         let close = |(a, b): (&f32, &f32)| (a - b).abs() <= b.abs() * 1e-6;
@@ -155,7 +170,11 @@ fn transpose_of_every_width_moves_whole_elements() {
         let model = model("x", vec![("w", w)], vec![node("Transpose", &["w"], &["y"], vec![])], "y");
         let found = resolve(model.graph(), model.graph().find("y").unwrap()).unwrap().tensor;
         let expected = [0, 3, 1, 4, 2, 5].map(|index| numbers[index]);
-        assert_eq!((found.dims.as_slice(), &*tensor::to_f32(&found).unwrap()), (&[3, 2][..], &expected[..]), "{dtype:?}");
+        assert_eq!(
+            (found.dims.as_slice(), &*tensor::to_f32(&found).unwrap()),
+            (&[3, 2][..], &expected[..]),
+            "{dtype:?}"
+        );
     }
 }
 

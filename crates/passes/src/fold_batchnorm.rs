@@ -111,7 +111,8 @@ fn row(graph: &Graph, value: ValueId, channels: usize) -> Option<Vec<f32>> {
 
 fn apply(graph: &mut Graph, norm: NodeId, fold: Fold) -> Result<(), GraphError> {
     let Fold { layer, weight, weights, bias } = fold;
-    let shape = graph.value(weight).tensor().map(|tensor| tensor::shape(tensor).unwrap_or_default()).unwrap_or_default();
+    let shape =
+        graph.value(weight).tensor().map(|tensor| tensor::shape(tensor).unwrap_or_default()).unwrap_or_default();
     graph.set_tensor(weight, tensor::from_f32(&shape, &weights));
     let old_bias = graph.node(layer).input(2);
     let base = format!("{}_folded_bias", graph.value(weight).name());

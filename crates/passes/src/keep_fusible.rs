@@ -42,7 +42,8 @@ fn only_reader(graph: &Graph, node: NodeId) -> Option<NodeId> {
 fn split_bias(graph: &mut Graph, gemm: NodeId, bias: ValueId) {
     let Some(result) = graph.node(gemm).output(0) else { return };
     let base = graph.value(result).name().to_owned();
-    let name = if graph.node(gemm).name().is_empty() { String::new() } else { format!("{}_bias", graph.node(gemm).name()) };
+    let name =
+        if graph.node(gemm).name().is_empty() { String::new() } else { format!("{}_bias", graph.node(gemm).name()) };
     graph.truncate_inputs(gemm, 2);
     let add = NewNode { op_type: "Add", name, outputs: vec![format!("{base}_before_bias")], ..NewNode::default() };
     let add = graph.insert_after(gemm, add);
@@ -81,7 +82,13 @@ fn replace_clip(graph: &mut Graph, clip: NodeId, dtype: DataType) {
 fn clip_low(graph: &mut Graph, clip: NodeId, data: Option<ValueId>, low: ValueId) -> ValueId {
     let base = graph.label(clip).to_owned();
     let inputs = vec![data, Some(low)];
-    let max = NewNode { op_type: "Max", name: format!("{base}_low"), inputs, outputs: vec![format!("{base}_low_output")], attributes: vec![] };
+    let max = NewNode {
+        op_type: "Max",
+        name: format!("{base}_low"),
+        inputs,
+        outputs: vec![format!("{base}_low_output")],
+        attributes: vec![],
+    };
     let max = graph.insert_before(clip, max);
     graph.node(max).output(0).expect("the node was made with one output")
 }

@@ -16,7 +16,8 @@ pub fn lift_constants(model: &mut Model) -> usize {
     if !found.is_empty() {
         model.raise_ir_version(onnxquant_ir::IR_WITH_PLAIN_INITIALIZERS);
     }
-    let lifted = found.into_iter().filter(|(id, tensor)| model.graph_mut().node_to_constant(*id, tensor.clone()).is_ok());
+    let lifted =
+        found.into_iter().filter(|(id, tensor)| model.graph_mut().node_to_constant(*id, tensor.clone()).is_ok());
     lifted.count()
 }
 

@@ -74,12 +74,7 @@ pub(crate) fn message(
     }
 }
 
-pub(crate) fn model(
-    inputs: &str,
-    constants: Vec<(&str, TensorProto)>,
-    nodes: Vec<NodeProto>,
-    outputs: &str,
-) -> Model {
+pub(crate) fn model(inputs: &str, constants: Vec<(&str, TensorProto)>, nodes: Vec<NodeProto>, outputs: &str) -> Model {
     Model::from_proto(message(inputs, constants, nodes, outputs)).expect("the model of a test is valid")
 }
 
@@ -180,7 +175,8 @@ fn evaluate(node: &Node, inputs: &[Option<&ArrayD<f32>>]) -> ArrayD<f32> {
         "Min" => broadcast(x, input(1), f32::min),
         "MatMul" => matmul(x, input(1)),
         "Gemm" => {
-            let turned = |array: &ArrayD<f32>, name| if node.int(name, 0) != 0 { array.t().to_owned() } else { array.clone() };
+            let turned =
+                |array: &ArrayD<f32>, name| if node.int(name, 0) != 0 { array.t().to_owned() } else { array.clone() };
             let product = matmul(&turned(x, "transA"), &turned(input(1), "transB")) * node.float("alpha", 1.0);
             given(2).map_or(product.clone(), |c| broadcast(&product, &(c * node.float("beta", 1.0)), |a, b| a + b))
         }
