@@ -265,7 +265,8 @@ fn dequantize(node: &Node, x: &ArrayD<f32>, scale: &ArrayD<f32>, zero_point: Opt
     let block = node.int("block_size", 0) as usize;
     let of = |numbers: &ArrayD<f32>, at: &IxDyn| match (numbers.ndim(), block) {
         (0, _) => numbers[[]],
-        (_, 0) => numbers[[at[axis] % numbers.len()]],
+        (1, _) if numbers.len() == 1 => numbers[[0]],
+        (_, 0) => numbers[[at[axis]]],
         _ => {
             let mut at = at.clone();
             at[axis] /= block;
