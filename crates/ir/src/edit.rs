@@ -318,3 +318,7 @@ impl Graph {
         self.values.get_mut(id).expect("value ids are used only while the value is in the graph")
     }
 }
+
+#[cfg(test)]
+#[path = "edit_tests.rs"]
+mod tests;

@@ -21,6 +21,8 @@ mod import;
 mod model;
 mod subgraph;
 pub mod tensor;
+#[cfg(test)]
+mod testing;
 mod verify;
 mod write;
 

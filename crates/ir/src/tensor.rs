@@ -235,56 +235,5 @@ pub fn to_codes(tensor: &TensorProto) -> Result<Vec<i16>, TensorError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_survive_packing_at_every_width() {
-        let types = [
-            (DataType::Int8, -128, 127),
-            (DataType::Uint8, 0, 255),
-            (DataType::Int4, -8, 7),
-            (DataType::Uint4, 0, 15),
-            (DataType::Int2, -2, 1),
-            (DataType::Uint2, 0, 3),
-        ];
-        for (dtype, low, high) in types {
-            for count in 0..9 {
-                let codes = (low..=high).cycle().take(count).collect::<Vec<i16>>();
-                let tensor = from_codes(dtype, &[count], codes.iter().copied());
-                assert_eq!(to_codes(&tensor).unwrap(), codes, "{dtype:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn payload_of_wrong_length_is_refused() {
-        let mut tensor = from_f32(&[2, 3], &[0.0; 6]);
-        assert!(check_payload(&tensor).is_ok());
-        tensor.dims = vec![2, 4];
-        let error = check_payload(&tensor).unwrap_err().to_string();
-        assert_eq!(error, "tensor ``: shape [2, 4] of FLOAT needs 32 bytes of raw_data, found 24");
-    }
-
-    #[test]
-    fn giant_shape_is_refused_without_allocation() {
-        let mut tensor = from_f32(&[], &[1.0]);
-        tensor.dims = vec![1 << 40, 1 << 40];
-        assert!(check_payload(&tensor).unwrap_err().problem.contains("overflows"));
-        tensor.dims = vec![-1];
-        assert!(check_payload(&tensor).unwrap_err().problem.contains("negative"));
-    }
-
-    #[test]
-    fn typed_and_raw_forms_read_alike() {
-        let raw = from_f32_as(DataType::Float16, &[2], &[1.5, -2.0]);
-        let typed = TensorProto {
-            dims: vec![2],
-            data_type: Some(DataType::Float16 as i32),
-            int32_data: vec![i32::from(f16::from_f32(1.5).to_bits()), i32::from(f16::from_f32(-2.0).to_bits())],
-            ..TensorProto::default()
-        };
-        assert_eq!(to_f32(&raw).unwrap(), to_f32(&typed).unwrap());
-        assert_eq!(to_raw(&typed).unwrap(), raw.raw_data.unwrap());
-    }
-}
+#[path = "tensor_tests.rs"]
+mod tests;

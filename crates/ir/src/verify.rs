@@ -167,3 +167,7 @@ fn domains(model: &Model, id: NodeId, node: &Node, violations: &mut Vec<Violatio
         violations.push(Violation::DomainNotImported { node: model.graph().describe(id), domain });
     }
 }
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

@@ -79,7 +79,8 @@ fn codes_in_the_model_compute_with_the_weights_of_the_solution() {
     let trans_b = || gemm(vec![int_attribute("transB", 1)], &[4, 6]);
     let rows = input(&[3, 6]);
     let image = input(&[2, 6, 5, 4]);
-    let makers: [(&str, &dyn Fn() -> Model, &ArrayD<f32>); 5] = [
+    type Maker<'a> = (&'a str, &'a dyn Fn() -> Model, &'a ArrayD<f32>);
+    let makers: [Maker<'_>; 5] = [
         ("MatMul", &|| matmul(DataType::Float), &rows),
         ("f16 MatMul", &|| matmul(DataType::Float16), &rows),
         ("Gemm", &|| gemm(vec![], &[6, 4]), &rows),
@@ -111,7 +112,8 @@ fn codes_in_the_model_compute_with_the_weights_of_the_solution() {
 
 #[test]
 fn tensors_are_named_after_the_weight_and_shaped_by_the_granularity() {
-    let table: [(Granularity, &[i64], &[(&str, i64)]); 3] = [
+    type Row<'a> = (Granularity, &'a [i64], &'a [(&'a str, i64)]);
+    let table: [Row<'_>; 3] = [
         (Granularity::Tensor, &[], &[]),
         (Granularity::Channel, &[4], &[("axis", 1)]),
         (Granularity::Block(2), &[3, 4], &[("axis", 0), ("block_size", 2)]),

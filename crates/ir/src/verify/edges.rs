@@ -102,7 +102,8 @@ impl Check<'_> {
             if holds && value.tensor().is_none() && !sparse.contains(&id) {
                 self.broken(id, "the initializer has no data".to_owned());
             }
-            if dense.contains(&id) != (value.tensor().is_some() && holds) {
+            let has_data = value.tensor().is_some();
+            if has_data != dense.contains(&id) || (has_data && !holds) {
                 self.broken(id, "it is not an initializer for all".to_owned());
             }
         }
