@@ -40,9 +40,9 @@ fn files_without_a_model_are_refused_by_name() {
 
 #[cfg(unix)]
 #[test]
-fn device_is_read_instead_of_mapped() {
-    let error = read_model(Path::new("/dev/null")).expect_err("nothing there");
-    assert!(matches!(error.problem(), ReadProblem::Empty));
+fn device_is_refused_and_not_read() {
+    let error = read_model(Path::new("/dev/zero")).expect_err("a device is no model");
+    assert!(matches!(error.problem(), ReadProblem::Io(_)));
 }
 
 #[test]
