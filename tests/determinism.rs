@@ -5,14 +5,15 @@ use std::path::Path;
 use crate::support::{Failures, Fixture, Run, folder, onnxquant};
 
 const RUNS: [&[&str]; 3] = [&["--threads", "1"], &["--threads", "2"], &["--threads", "2"]];
-const SETTINGS: [&[&str]; 7] = [
+const SETTINGS: [&[&str]; 8] = [
     &["--method", "auto", "--bits", "4"],
     &["--method", "msq", "--bits", "8", "--asymmetric"],
     &["--method", "maly-saab", "--bits", "4"],
-    &["--method", "maly-saab", "--saturation", "min", "--bits", "2"],
-    &["--method", "cell-walk", "--bits", "3"],
+    &["--method", "maly-saab", "--bits", "4", "--no-fallback"],
+    &["--method", "maly-saab", "--saturation", "min", "--bits", "2", "--no-fallback"],
+    &["--method", "cell-walk", "--bits", "3", "--no-fallback"],
     &["--method", "optq", "--bits", "4"],
-    &["--method", "cell-walk", "--bits", "4", "--granularity", "block:32"],
+    &["--method", "cell-walk", "--bits", "4", "--granularity", "block:32", "--no-fallback"],
 ];
 
 #[test]

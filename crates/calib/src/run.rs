@@ -10,6 +10,8 @@ use crate::tensor::Tensor;
 
 /// Observed values of one batch are kept below this, unless one sample has more.
 const BATCH_BYTES: usize = 256 << 20;
+/// A batch of more samples than there are threads, which wastes less time at its end, is kept below this.
+const LONG_BATCH_BYTES: usize = 64 << 20;
 
 /// How far a run over a data set is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,12 +52,17 @@ pub fn for_each_batch(
         let runs: Vec<Result<SampleRun, CalibError>> = part.par_iter().map(|&i| run_sample(engines, data, i)).collect();
         let runs = runs.into_iter().collect::<Result<Vec<_>, _>>()?;
         let largest = runs.iter().map(SampleRun::bytes).max().unwrap_or(0);
-        batch = (BATCH_BYTES / largest.max(1)).clamp(1, 2 * threads);
+        batch = batch_samples(largest.max(1), threads);
         done += part.len();
         visit(runs)?;
         progress(Progress { done, total: order.len() });
     }
     Ok(())
+}
+
+/// How many samples of at most `bytes` observed values are run before they are taken in.
+fn batch_samples(bytes: usize, threads: usize) -> usize {
+    if LONG_BATCH_BYTES / bytes >= 2 * threads { 2 * threads } else { (BATCH_BYTES / bytes).clamp(1, threads) }
 }
 
 fn run_order(engines: &[&dyn Engine], data: &CalibSet, indices: &[usize]) -> Vec<usize> {
@@ -93,5 +100,20 @@ pub(crate) fn floats(value: Tensor, name: &str, sample: &str) -> Result<ArrayD<f
             sample: sample.into(),
             detail: format!("it is {}, expected a floating-point type", other.element_type()),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_fill_the_threads_within_bounds_of_memory() {
+        let mib = 1 << 20;
+        for (bytes, threads, samples) in
+            [(1, 4, 8), (8 * mib, 4, 8), (20 * mib, 2, 2), (20 * mib, 64, 12), (512 * mib, 2, 1)]
+        {
+            assert_eq!(batch_samples(bytes, threads), samples, "{bytes} bytes, {threads} threads");
+        }
     }
 }

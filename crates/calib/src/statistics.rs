@@ -47,10 +47,7 @@ fn request_bytes(request: &StatRequest) -> u64 {
     let (k, groups) = (request.view.inputs() as u64, request.view.groups() as u64);
     let one = match request.kind {
         StatKind::Diagonal => k.saturating_mul(16),
-        // 8 K^2 of sums, 4 K^2 of scratch, and the buffer of max(K, 512) rows.
-        StatKind::Gram => {
-            k.saturating_mul(12).saturating_mul(k).saturating_add(k.saturating_mul(4).saturating_mul(k.max(512)))
-        }
+        StatKind::Gram => GramAccumulator::bytes(request.view.inputs()),
     };
     one.saturating_mul(groups)
 }

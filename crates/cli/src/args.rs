@@ -122,6 +122,12 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = MethodName::Auto)]
     method: MethodName,
 
+    /// Quantize every layer by the named method, even where rounding is better on held-out samples.
+    ///
+    /// Also lifts the limit on how long the walk of a layer may take.
+    #[arg(long)]
+    no_fallback: bool,
+
     /// Where the walk of `maly-saab` saturates: at the largest weight, or at the smallest value possible.
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
@@ -265,6 +271,7 @@ impl SettingsArgs {
                 MethodName::CellWalk => MethodChoice::Fixed(Method::CellWalk),
                 MethodName::Optq => MethodChoice::Fixed(Method::Optq),
             },
+            fallback: !self.no_fallback,
             bits: self.bits.unwrap_or(match self.scheme {
                 Scheme::W8 => 8,
                 Scheme::W4 => 4,

@@ -36,6 +36,8 @@ impl Serialize for MethodChoice {
 pub struct Config {
     /// How layers are quantized.
     pub method: MethodChoice,
+    /// A layer for which plain rounding is no worse than the fixed method, on held-out samples, is rounded.
+    pub fallback: bool,
     /// Bits a weight, 1 to 8.
     pub bits: u32,
     /// Which weights share a scale.
@@ -65,6 +67,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             method: MethodChoice::Auto,
+            fallback: true,
             bits: 8,
             granularity: Granularity::Channel,
             symmetry: Symmetry::Symmetric,

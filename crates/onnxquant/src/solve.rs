@@ -7,7 +7,7 @@ use onnxquant_passes::add_to_bias::has_bias;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
     GramStats, Granularity, LayerProblem, LayerSolution, Method, QuantError, Saturation, ScaleType, Verdict, auto,
-    bias_correction, certify, corrected_error, solve,
+    bias_correction, certify, corrected_error, guarded, solve,
 };
 
 use crate::calibration::{Calibration, LayerStats, stages};
@@ -142,6 +142,10 @@ fn choose(
     match (config.method, held_out) {
         (MethodChoice::Auto, Some(held_out)) => {
             let (solution, verdict) = auto(&CANDIDATES, problem, held_out)?;
+            Ok((solution, verdict.winner().method, Some(verdict)))
+        }
+        (MethodChoice::Fixed(method), Some(held_out)) if config.fallback && method.walks() => {
+            let (solution, verdict) = guarded(method, problem, held_out)?;
             Ok((solution, verdict.winner().method, Some(verdict)))
         }
         (MethodChoice::Auto, None) => Ok((solve(Method::Msq, problem)?, Method::Msq, None)),

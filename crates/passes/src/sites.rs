@@ -66,7 +66,6 @@ pub enum SkipReason {
     InsideSubgraph { of: String },
     InsideFunction { name: String },
     Excluded,
-    OpsetTooLow { needed: i64, problem: String },
 }
 
 impl fmt::Display for SkipReason {
@@ -87,7 +86,6 @@ impl fmt::Display for SkipReason {
             Self::InsideSubgraph { of } => write!(f, "inside a subgraph of {of}"),
             Self::InsideFunction { name } => write!(f, "inside the local function `{name}`"),
             Self::Excluded => write!(f, "excluded by the settings"),
-            Self::OpsetTooLow { needed, problem } => write!(f, "needs opset {needed}: {problem}"),
         }
     }
 }

@@ -131,7 +131,6 @@ fn every_reason_has_a_text_and_a_name() {
     let reasons = [
         (SkipReason::Excluded, "excluded by the settings", "excluded"),
         (SkipReason::Empty, "the weight has no elements", "empty"),
-        (SkipReason::OpsetTooLow { needed: 21, problem: "why".into() }, "needs opset 21: why", "opset-too-low"),
         (rank(&[2], "two dimensions"), "the weight has shape [2], expected two dimensions", "rank"),
         (SkipReason::InsideFunction { name: "f".into() }, "inside the local function `f`", "inside-function"),
     ];

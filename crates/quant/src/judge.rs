@@ -17,6 +17,8 @@
 //! walk over a large layer is first run on 6 evenly spaced neurons and only
 //! goes on if it beats the best so far there.
 //!
+//! [`guarded`] lets a method that was asked for by name run against rounding alone.
+//!
 //! Walks are left out where they, or the search for the kernel, would take more
 //! than `3e11` multiply-adds by the estimates in [`crate::walk`] and
 //! [`crate::kernel`]: half a minute on one core. Called by its name a method has no such limit.
@@ -38,13 +40,14 @@ use crate::kernel::Kernel;
 use crate::method::Method;
 use crate::preprocess;
 use crate::problem::LayerProblem;
-use crate::solution::LayerSolution;
+use crate::solution::{LayerSolution, Note};
 use crate::solve::solve_in;
 use crate::spec::ScaleRule;
 use crate::stats::GramStats;
 use crate::view::shape_error;
 use ndarray::{Array2, Array3, ArrayView3, Axis};
 use serde::Serialize;
+use std::fmt;
 
 /// Neurons of a group on which an expensive walk has to win first.
 const SCREENED_NEURONS: usize = 6;
@@ -77,6 +80,22 @@ pub enum Outcome {
     },
     /// The reason why it could not be solved.
     Failed(String),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HeldOutError(error) => write!(f, "relative error {error:.3e} on held-out rows"),
+            Self::SameAsRounding => f.write_str("the kernel is trivial"),
+            Self::ScreenedOut { error, best } => {
+                write!(f, "relative error {error:.3e} on held-out rows of a few neurons, {best:.3e} rounded")
+            }
+            Self::TooExpensive { multiply_adds, .. } => {
+                write!(f, "the walk would take about {multiply_adds:.0e} multiply-adds")
+            }
+            Self::Failed(reason) => write!(f, "failed: {reason}"),
+        }
+    }
 }
 
 /// One way to quantize the layer.
@@ -164,6 +183,20 @@ pub fn auto(
         judge.walk(method);
     }
     judge.verdict()
+}
+
+/// Solves the layer with `method`, or by rounding ([`Method::Msq`]) where that is no worse on `held_out`.
+pub fn guarded(
+    method: Method,
+    problem: &LayerProblem<'_>,
+    held_out: &[GramStats],
+) -> Result<(LayerSolution, Verdict), QuantError> {
+    let (mut solution, verdict) = auto(&[Method::Msq, method], problem, held_out)?;
+    if verdict.winner().method != method {
+        let own = verdict.candidates.iter().find(|candidate| candidate.method == method);
+        solution.notes.extend(own.map(|own| Note::FellBack { method, outcome: own.outcome.clone() }));
+    }
+    Ok((solution, verdict))
 }
 
 struct Judge<'a, 'p> {

@@ -32,6 +32,22 @@ fn fresh_data_off_the_span_send_the_walk_home() {
 }
 
 #[test]
+fn a_named_method_gives_way_to_rounding_off_the_span_only() {
+    let weights = gaussian_weights(1, 64, 8, 1);
+    let rows = gaussian_rows(8, 64, 2);
+    let seen = stats(&rows);
+    let problem = LayerProblem::new(weights.view(), Some(&seen), spec(2)).unwrap();
+    let method = Method::CellWalk;
+    let (solution, verdict) = guarded(method, &problem, &stats(&gaussian_rows(64, 64, 3))).unwrap();
+    assert_eq!(verdict.winner().method, Method::Msq);
+    let told = solution.notes.iter().map(ToString::to_string).find(|note| note.contains("instead of cell-walk"));
+    assert!(told.is_some_and(|note| note.contains("on held-out rows")));
+    let (solution, verdict) = guarded(method, &problem, &stats(&gaussian_rows(20, 8, 4).dot(&rows))).unwrap();
+    assert_eq!(verdict.winner().method, method);
+    assert!(solution.notes.iter().all(|note| !matches!(note, Note::FellBack { .. })));
+}
+
+#[test]
 fn fresh_data_in_the_span_keep_the_walk() {
     let weights = gaussian_weights(1, 64, 8, 1);
     let rows = gaussian_rows(8, 64, 2);

@@ -30,6 +30,7 @@
 mod bias;
 mod cell_walk;
 mod certificate;
+mod column_sums;
 mod error;
 mod grid;
 mod inverse;
@@ -62,7 +63,7 @@ pub use bias::{bias_correction, corrected_error};
 pub use certificate::{Certificate, Hypothesis, HypothesisKind, certify};
 pub use error::{Array, QuantError};
 pub use grid::{Affine, Grid, Symmetry};
-pub use judge::{Candidate, Outcome, Verdict, auto, relative_error};
+pub use judge::{Candidate, Outcome, Verdict, auto, guarded, relative_error};
 pub use kernel::{Directions, Kernel};
 pub use method::{Method, Saturation};
 pub use problem::LayerProblem;

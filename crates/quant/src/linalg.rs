@@ -10,9 +10,10 @@ use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt;
 use faer::linalg::evd::{self, ComputeEigenvectors};
 use faer::linalg::lu::partial_pivoting as lu;
+use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{BlockStructure, matmul as triangular_matmul};
 use faer::linalg::qr::col_pivoting as qr;
-use faer::prelude::default;
+use faer::prelude::{Reborrow, ReborrowMut, default};
 use faer::traits::ComplexField;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
@@ -33,6 +34,33 @@ pub(crate) fn gram_lower<T: ComplexField + faer::traits::Conjugate<Canonical = T
         T::one_impl(),
         Par::Seq,
     );
+}
+
+/// Columns of a panel: wide enough for the product to run at full speed.
+const PANEL: usize = 256;
+
+/// Adds the lower triangle of `x^T x`, formed in `f32`, to `f64` sums: the columns of a panel
+/// at a time, which stay in the cache until they are added.
+pub(crate) fn add_gram_lower(mut sums: MatMut<'_, f64>, x: MatRef<'_, f32>) {
+    let k = x.ncols();
+    let mut scratch = Mat::zeros(k, PANEL.min(k));
+    for first in (0..k).step_by(PANEL) {
+        let width = PANEL.min(k - first);
+        let below = first + width;
+        let own = x.subcols(first, width);
+        let mut panel = scratch.submatrix_mut(0, 0, k - first, width);
+        gram_lower(panel.rb_mut().subrows_mut(0, width), Accum::Replace, own);
+        let rest = x.subcols(below, k - below);
+        matmul(panel.rb_mut().subrows_mut(width, k - below), Accum::Replace, rest.transpose(), own, 1.0, Par::Seq);
+        for j in 0..width {
+            let source = panel.rb().col(j).try_as_col_major().expect("the panel is column-major");
+            let target = sums.rb_mut().col_mut(first + j).try_as_col_major_mut().expect("so are the sums");
+            let target = &mut target.as_slice_mut()[first + j..];
+            for (sum, chunk) in target.iter_mut().zip(&source.as_slice()[j..]) {
+                *sum += f64::from(*chunk);
+            }
+        }
+    }
 }
 
 /// Whether a symmetric matrix (lower triangle read) is positive definite.

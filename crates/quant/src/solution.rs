@@ -1,6 +1,8 @@
 //! What a solver returns.
 
 use crate::grid::Affine;
+use crate::judge::Outcome;
+use crate::method::Method;
 use crate::problem::LayerProblem;
 use crate::scale::ScaleTable;
 use ndarray::{Array3, Zip};
@@ -90,6 +92,13 @@ pub enum Note {
         /// How many.
         weights: usize,
     },
+    /// The method that was asked for does worse than rounding on rows that it has not seen.
+    FellBack {
+        /// The method.
+        method: Method,
+        /// What became of it.
+        outcome: Outcome,
+    },
     /// The Gram matrix was not positive definite with the usual damping of 0.01.
     DampingRaised {
         /// Group of the layer.
@@ -112,6 +121,7 @@ impl fmt::Display for Note {
             Note::Clipped { weights } => {
                 write!(f, "{weights} weights beyond the grid were cut to its ends before the walk")
             }
+            Note::FellBack { method, outcome } => write!(f, "rounded instead of {method}: {outcome}"),
             Note::DampingRaised { group, damping } => {
                 write!(f, "group {group}: the Gram matrix needed damping {damping:.0e} to be factored")
             }

@@ -13,41 +13,52 @@
 //!
 //! # Method
 //!
-//! Rows fill a buffer of `max(K, 512)` rows (fewer for very wide layers: 64 MiB
-//! at most, never under 512 rows). A full buffer is flushed: faer forms the lower triangle of
-//! `X^T X` in `f32`, which is added to the `f64` sums. If everything fits the
-//! buffer, which includes every `n < K` up to K = 4096, the Gram matrix is formed
-//! in `f64` and the rows are kept: exactly what the kernel walk needs.
+//! Rows fill a buffer: of 128 rows up to K = 32, because depthwise convolutions have
+//! hundreds of such matrices; of `max(K, 512)` rows else (fewer for very wide layers:
+//! 64 MiB at most, never under 512 rows), so that every `n < K` up to K = 4096 is
+//! kept whole. When it is full, and after that every 1024 rows at most, faer forms
+//! the lower triangle of `X^T X` in `f32`, which is added to the `f64` sums. A whole
+//! chunk in the caller's memory is not copied. If all rows fit the buffer, moments are
+//! formed in `f64` and the rows are kept: exactly what the kernel walk needs.
 //!
 //! # Guarantee
 //!
-//! Chunk boundaries depend on the number of rows only and each accumulator is
-//! sequential, so the result is the same, bit by bit, for any split into pushes
-//! and any number of threads around it.
+//! Where blocks end depends on the number of rows only and each accumulator is
+//! sequential, so the result is the same, bit by bit, for any split into pushes,
+//! any memory layout of the rows and any number of threads around it.
 //!
 //! # Numerics
 //!
-//! Products of one chunk are summed in `f32`, chunks in `f64`: relative error
-//! per element about `f32::EPSILON * sqrt(chunk)` at worst, and not growing with n.
+//! Products of one block are summed in `f32`, blocks in `f64`: relative error
+//! per element about `f32::EPSILON * sqrt(rows of the block)` at worst, and not
+//! growing with n.
 //!
 //! # Cost
 //!
-//! `n K^2` multiply-adds. Memory: `8 K^2` bytes of sums, `4 K^2` of scratch,
-//! and the buffer, `4 K max(K, 512)` bytes.
+//! `n K^2 / 2` multiply-adds and one pass over the rows to find NaN and infinity.
+//! Memory: see [`GramAccumulator::bytes`].
 //!
 //! # Failure
 //!
 //! NaN or infinity in a row is an error that names row and input; sums that
 //! overflow are an error that names the element of `H`.
 
+use crate::column_sums::{add_columns, all_finite};
 use crate::error::{Array, QuantError};
 use crate::linalg;
 use crate::view::shape_error;
-use faer::{Accum, Mat, MatRef};
+use faer::prelude::ReborrowMut;
+use faer::{Accum, Mat, MatMut, MatRef};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, Slice};
 
-/// Least number of rows in the buffer: enough for the product to run at full speed.
+/// Up to so many inputs the buffer has [`FEW_INPUTS_ROWS`] rows.
+const FEW_INPUTS: usize = 32;
+/// Enough for the product to run at full speed, where a row is that short.
+const FEW_INPUTS_ROWS: usize = 128;
+/// Least number of rows in the buffer for more inputs.
 const LEAST_BUFFER_ROWS: usize = 512;
+/// Most rows of a chunk after the first.
+const MOST_LATER_ROWS: usize = 1024;
 /// Most elements in the buffer, unless [`LEAST_BUFFER_ROWS`] needs more.
 const MOST_BUFFER_ELEMENTS: usize = 1 << 24;
 
@@ -114,70 +125,109 @@ impl GramStats {
 /// Gathers the whole Gram matrix.
 #[derive(Debug)]
 pub struct GramAccumulator {
-    /// `[capacity, K]` in the memory order of the first push; empty before it.
+    k: usize,
+    n_rows: usize,
+    /// `[rows, K]` in the memory order of the first push into it; empty before it.
     buffer: Array2<f32>,
     filled: usize,
-    /// Lower triangle of `X^T X`, column-major; empty until the first flush.
-    sums: Mat<f64>,
-    scratch: Mat<f32>,
-    columns: ColumnSums,
+    /// Upper triangle of `X^T X`; empty before the first chunk.
+    sums: Array2<f64>,
+    column_sums: Array1<f64>,
 }
 
 impl GramAccumulator {
     /// For rows of `k` inputs.
     pub fn new(k: usize) -> Result<GramAccumulator, QuantError> {
-        let columns = ColumnSums::new(k)?;
-        Ok(GramAccumulator { buffer: Array2::zeros((0, k)), filled: 0, sums: Mat::new(), scratch: Mat::new(), columns })
+        check_inputs(k)?;
+        let (buffer, sums) = (Array2::zeros((0, k)), Array2::zeros((0, 0)));
+        Ok(GramAccumulator { k, n_rows: 0, buffer, filled: 0, sums, column_sums: Array1::zeros(k) })
+    }
+
+    /// Bytes that gathering the moments of `k` inputs takes at most.
+    pub fn bytes(k: usize) -> u64 {
+        let wide = k as u64;
+        let buffer = (4 * buffer_rows(k) as u64).saturating_mul(wide);
+        wide.saturating_mul(wide).saturating_add(wide).saturating_mul(8).saturating_add(buffer)
     }
 
     /// How many rows may be pushed before the rows themselves are given up.
     pub fn capacity(&self) -> usize {
-        buffer_rows(self.buffer.ncols())
+        buffer_rows(self.k)
     }
 
     /// Adds rows `[n, K]`. After an error the accumulator is as before the call.
     pub fn push(&mut self, rows: ArrayView2<'_, f32>) -> Result<(), QuantError> {
-        self.columns.add(&rows, false)?;
-        let capacity = self.capacity();
-        let mut rest = rows;
-        while rest.nrows() > 0 {
-            if self.filled == capacity {
+        check_rows(&rows, self.k, self.n_rows)?;
+        self.n_rows += rows.nrows();
+        let (whole, mut done) = (memory(&rows), 0);
+        while done < rows.nrows() {
+            if self.filled == self.chunk_rows() {
                 self.flush();
             }
-            let taken = rest.nrows().min(capacity - self.filled);
-            let (now, later) = rest.split_at(Axis(0), taken);
-            match memory(&now) {
-                // A whole chunk with more to follow need not be copied.
-                Some(x) if taken == capacity && later.nrows() > 0 => self.add_chunk(x),
+            let taken = (rows.nrows() - done).min(self.chunk_rows() - self.filled);
+            let now = rows.slice_axis(Axis(0), Slice::from(done..done + taken));
+            let last = done + taken == rows.nrows();
+            match whole {
+                // The last rows are kept, because they may be all there are.
+                Some(whole) if taken == self.chunk_rows() && !last => self.add_chunk(&now, whole.subrows(done, taken)),
                 _ => self.keep(&now),
             }
-            rest = later;
+            done += taken;
         }
         Ok(())
     }
 
     /// Closes the sums.
     pub fn finish(mut self) -> Result<GramStats, QuantError> {
-        let (n_rows, mean) = self.columns.mean()?;
-        let kept = self.buffer.slice_axis(Axis(0), Slice::from(..self.filled));
-        let rows = (n_rows == self.filled).then(|| kept.as_standard_layout().into_owned());
+        if self.n_rows == 0 {
+            return Err(QuantError::NoRows);
+        }
+        let rows = (self.n_rows == self.filled).then(|| self.take_rows());
         match &rows {
-            Some(rows) => self.sums = exact_gram(rows.view()),
+            Some(rows) => (self.sums, self.column_sums) = exact_sums(rows),
             None => self.flush(),
         }
-        let gram = symmetric(&self.sums, n_rows);
+        self.buffer = Array2::zeros((0, 0));
+        let mut gram = self.sums;
+        divide_and_mirror(&mut gram, self.n_rows);
         check_moments(gram.indexed_iter().map(|(index, value)| (index, *value)))?;
-        Ok(GramStats { n_rows, mean, moment: Moment::Full(gram), rows })
+        let mean = self.column_sums / self.n_rows as f64;
+        Ok(GramStats { n_rows: self.n_rows, mean, moment: Moment::Full(gram), rows })
+    }
+
+    /// Rows of the chunk that is being filled.
+    fn chunk_rows(&self) -> usize {
+        if self.sums.is_empty() { self.capacity() } else { later_rows(self.k) }
+    }
+
+    /// The rows in the buffer, row by row.
+    fn take_rows(&mut self) -> Array2<f32> {
+        let buffer = std::mem::take(&mut self.buffer);
+        if !buffer.is_standard_layout() {
+            return buffer.slice_axis(Axis(0), Slice::from(..self.filled)).as_standard_layout().into_owned();
+        }
+        let (mut elements, _) = buffer.into_raw_vec_and_offset();
+        elements.truncate(self.filled * self.k);
+        elements.shrink_to_fit();
+        Array2::from_shape_vec((self.filled, self.k), elements).expect("the buffer has no offset")
     }
 
     fn keep(&mut self, rows: &ArrayView2<'_, f32>) {
         if self.buffer.nrows() == 0 {
-            let shape = (self.capacity(), rows.ncols());
+            let shape = (self.chunk_rows(), self.k);
             self.buffer = Array2::zeros(shape.set_f(!rows.is_standard_layout()));
         }
         let end = self.filled + rows.nrows();
-        let place = Slice::from(self.filled..end);
-        self.buffer.slice_axis_mut(Axis(0), place).assign(rows);
+        let mut place = self.buffer.slice_axis_mut(Axis(0), Slice::from(self.filled..end));
+        if rows.strides()[0] == 1 && place.strides()[0] == 1 {
+            for (mut target, source) in place.columns_mut().into_iter().zip(rows.columns()) {
+                if let (Some(target), Some(source)) = (target.as_slice_mut(), source.to_slice()) {
+                    target.copy_from_slice(source);
+                }
+            }
+        } else {
+            place.assign(rows);
+        }
         self.filled = end;
     }
 
@@ -185,156 +235,102 @@ impl GramAccumulator {
         // Taken out for the call, so that the chunk may borrow it.
         let buffer = std::mem::take(&mut self.buffer);
         if self.filled > 0 {
-            let whole = memory(&buffer.view()).expect("the buffer was allocated in one piece");
-            self.add_chunk(whole.subrows(0, self.filled));
+            let rows = buffer.slice_axis(Axis(0), Slice::from(..self.filled));
+            let x = memory(&buffer.view()).expect("the buffer was allocated in one piece");
+            self.add_chunk(&rows, x.subrows(0, self.filled));
         }
-        self.buffer = buffer;
+        // The first buffer may have more rows than the chunks after it.
+        if buffer.nrows() == self.chunk_rows() {
+            self.buffer = buffer;
+        }
         self.filled = 0;
     }
 
-    fn add_chunk(&mut self, x: MatRef<'_, f32>) {
-        let k = x.ncols();
-        if self.sums.nrows() != k {
-            self.sums = Mat::zeros(k, k);
-            self.scratch = Mat::zeros(k, k);
+    fn add_chunk(&mut self, rows: &ArrayView2<'_, f32>, x: MatRef<'_, f32>) {
+        if self.sums.is_empty() {
+            self.sums = Array2::zeros((self.k, self.k));
         }
-        linalg::gram_lower(self.scratch.as_mut(), Accum::Replace, x);
-        for j in 0..k {
-            let source = &self.scratch.col_as_slice(j)[j..];
-            let target = &mut self.sums.col_as_slice_mut(j)[j..];
-            for (sum, chunk) in target.iter_mut().zip(source) {
-                *sum += f64::from(*chunk);
-            }
-        }
+        add_columns(rows, self.column_sums.as_slice_mut().expect("a vector is in one piece"));
+        let sums = self.sums.as_slice_mut().expect("the sums are in standard layout");
+        linalg::add_gram_lower(MatMut::from_column_major_slice_mut(sums, self.k, self.k), x);
     }
 }
 
 /// Gathers the diagonal of `H` only: enough for weighted scales, and O(K) memory.
+///
+/// Rows are added one by one, so that the split into pushes does not matter.
 #[derive(Debug)]
 pub struct DiagonalAccumulator {
-    columns: ColumnSums,
-}
-
-impl DiagonalAccumulator {
-    /// For rows of `k` inputs.
-    pub fn new(k: usize) -> Result<DiagonalAccumulator, QuantError> {
-        let columns = ColumnSums::new(k)?;
-        Ok(DiagonalAccumulator { columns })
-    }
-
-    /// Adds rows `[n, K]`. After an error the accumulator is as before the call.
-    pub fn push(&mut self, rows: ArrayView2<'_, f32>) -> Result<(), QuantError> {
-        self.columns.add(&rows, true)
-    }
-
-    /// Closes the sums.
-    pub fn finish(self) -> Result<GramStats, QuantError> {
-        let (n_rows, mean) = self.columns.mean()?;
-        let diagonal = self.columns.squares / n_rows as f64;
-        check_moments(diagonal.iter().enumerate().map(|(i, value)| ((i, i), *value)))?;
-        Ok(GramStats { n_rows, mean, moment: Moment::Diagonal(diagonal), rows: None })
-    }
-}
-
-/// Sums over rows, added row by row so that the split into pushes does not matter.
-#[derive(Debug)]
-struct ColumnSums {
     n_rows: usize,
     sums: Array1<f64>,
     squares: Array1<f64>,
 }
 
-impl ColumnSums {
-    fn new(k: usize) -> Result<ColumnSums, QuantError> {
-        if k == 0 {
-            return Err(QuantError::Setting { what: "number of inputs", found: "0".into(), expected: "at least 1" });
-        }
-        Ok(ColumnSums { n_rows: 0, sums: Array1::zeros(k), squares: Array1::zeros(k) })
+impl DiagonalAccumulator {
+    /// For rows of `k` inputs.
+    pub fn new(k: usize) -> Result<DiagonalAccumulator, QuantError> {
+        check_inputs(k)?;
+        Ok(DiagonalAccumulator { n_rows: 0, sums: Array1::zeros(k), squares: Array1::zeros(k) })
     }
 
-    /// Adds rows, or nothing if one of them is not finite.
-    fn add(&mut self, rows: &ArrayView2<'_, f32>, squares: bool) -> Result<(), QuantError> {
-        let k = self.sums.len();
-        if rows.ncols() != k {
-            return Err(shape_error("rows", rows.shape(), format!("[n, {k}]")));
-        }
-        let mut sums = self.sums.clone();
-        add_terms(&mut sums, rows, |x| x);
-        // Numbers of `f32` range cannot overflow these sums, but NaN and infinity
-        // stay in them.
-        if !sums.iter().all(|sum| sum.is_finite()) {
-            return Err(self.first_bad(rows));
-        }
-        self.sums = sums;
-        if squares {
-            add_terms(&mut self.squares, rows, |x| x * x);
-        }
+    /// Adds rows `[n, K]`. After an error the accumulator is as before the call.
+    pub fn push(&mut self, rows: ArrayView2<'_, f32>) -> Result<(), QuantError> {
+        check_rows(&rows, self.sums.len(), self.n_rows)?;
         self.n_rows += rows.nrows();
+        for row in rows.rows() {
+            for ((sum, square), x) in self.sums.iter_mut().zip(&mut self.squares).zip(row) {
+                let x = f64::from(*x);
+                *sum += x;
+                *square += x * x;
+            }
+        }
         Ok(())
     }
 
-    fn first_bad(&self, rows: &ArrayView2<'_, f32>) -> QuantError {
-        let bad = rows.indexed_iter().find(|(_, x)| !x.is_finite());
-        let ((row, input), value) = bad.map_or(((0, 0), f32::NAN), |(index, x)| (index, *x));
-        QuantError::NonFinite { array: Array::Rows, index: vec![self.n_rows + row, input], value: f64::from(value) }
-    }
-
-    fn mean(&self) -> Result<(usize, Array1<f64>), QuantError> {
+    /// Closes the sums.
+    pub fn finish(self) -> Result<GramStats, QuantError> {
         if self.n_rows == 0 {
             return Err(QuantError::NoRows);
         }
-        Ok((self.n_rows, &self.sums / self.n_rows as f64))
+        let n = self.n_rows as f64;
+        let diagonal = self.squares / n;
+        check_moments(diagonal.iter().enumerate().map(|(i, value)| ((i, i), *value)))?;
+        Ok(GramStats { n_rows: self.n_rows, mean: self.sums / n, moment: Moment::Diagonal(diagonal), rows: None })
     }
 }
 
+fn check_inputs(k: usize) -> Result<(), QuantError> {
+    if k == 0 {
+        return Err(QuantError::Setting { what: "number of inputs", found: "0".into(), expected: "at least 1" });
+    }
+    Ok(())
+}
+
+/// Checks rows that follow `seen` others.
+fn check_rows(rows: &ArrayView2<'_, f32>, k: usize, seen: usize) -> Result<(), QuantError> {
+    if rows.ncols() != k {
+        return Err(shape_error("rows", rows.shape(), format!("[n, {k}]")));
+    }
+    if all_finite(rows) {
+        return Ok(());
+    }
+    let bad = rows.indexed_iter().find(|(_, x)| !x.is_finite());
+    let ((row, input), value) = bad.map_or(((0, 0), f32::NAN), |(index, x)| (index, *x));
+    Err(QuantError::NonFinite { array: Array::Rows, index: vec![seen + row, input], value: f64::from(value) })
+}
+
+/// Rows of the first chunk.
 fn buffer_rows(k: usize) -> usize {
+    if k <= FEW_INPUTS {
+        return FEW_INPUTS_ROWS;
+    }
     let most = (MOST_BUFFER_ELEMENTS / k).max(LEAST_BUFFER_ROWS);
     k.max(LEAST_BUFFER_ROWS).min(most)
 }
 
-/// `sums[j] += sum_i term(rows[i, j])`, rows in order whatever their layout.
-fn add_terms(sums: &mut Array1<f64>, rows: &ArrayView2<'_, f32>, term: impl Fn(f64) -> f64) {
-    if let (Some(rows), Some(sums)) = (rows.to_slice(), sums.as_slice_mut()) {
-        add_terms_by_row(sums, rows, term);
-        return;
-    }
-    // Several columns at once, so that additions need not wait for each other.
-    const TOGETHER: usize = 8;
-    let columns = rows.axis_chunks_iter(Axis(1), TOGETHER);
-    for (band, sums) in columns.zip(sums.axis_chunks_iter_mut(Axis(0), TOGETHER)) {
-        let mut partial = [0.0; TOGETHER];
-        for (partial, sum) in partial.iter_mut().zip(&sums) {
-            *partial = *sum;
-        }
-        for row in band.rows() {
-            for (partial, x) in partial.iter_mut().zip(row) {
-                *partial += term(f64::from(*x));
-            }
-        }
-        for (sum, partial) in sums.into_iter().zip(partial) {
-            *sum = partial;
-        }
-    }
-}
-
-/// The same for rows that lie in memory one after the other, four in one pass.
-fn add_terms_by_row(sums: &mut [f64], rows: &[f32], term: impl Fn(f64) -> f64) {
-    let k = sums.len();
-    let mut quads = rows.chunks_exact(4 * k);
-    for quad in &mut quads {
-        let (a, rest) = quad.split_at(k);
-        let (b, rest) = rest.split_at(k);
-        let (c, d) = rest.split_at(k);
-        for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-            let value = *sum + term(f64::from(*a)) + term(f64::from(*b));
-            *sum = value + term(f64::from(*c)) + term(f64::from(*d));
-        }
-    }
-    for row in quads.remainder().chunks_exact(k) {
-        for (sum, x) in sums.iter_mut().zip(row) {
-            *sum += term(f64::from(*x));
-        }
-    }
+/// Rows of every chunk after the first.
+fn later_rows(k: usize) -> usize {
+    buffer_rows(k).min(MOST_LATER_ROWS)
 }
 
 /// Rows as faer sees them, if they lie in memory row by row or column by column.
@@ -343,32 +339,36 @@ fn memory<'a>(rows: &ArrayView2<'a, f32>) -> Option<MatRef<'a, f32>> {
     if let Some(elements) = rows.to_slice() {
         return Some(MatRef::from_row_major_slice(elements, n, k));
     }
-    let transposed = rows.reversed_axes();
-    if let Some(elements) = transposed.to_slice() {
-        return Some(MatRef::from_column_major_slice(elements, n, k));
+    let elements = rows.reversed_axes().to_slice()?;
+    Some(MatRef::from_column_major_slice(elements, n, k))
+}
+
+/// The sums of products, upper triangle, and the column sums, in `f64`.
+fn exact_sums(rows: &Array2<f32>) -> (Array2<f64>, Array1<f64>) {
+    let k = rows.ncols();
+    let mut sums = vec![0.0; k * k];
+    let mut target = MatMut::from_column_major_slice_mut(&mut sums, k, k);
+    // Only a part of the rows is copied at a time.
+    for part in rows.axis_chunks_iter(Axis(0), LEAST_BUFFER_ROWS) {
+        let x = Mat::from_fn(part.nrows(), k, |i, j| f64::from(part[[i, j]]));
+        linalg::gram_lower(target.rb_mut(), Accum::Add, x.as_ref());
     }
-    None
+    let gram = Array2::from_shape_vec((k, k), sums).expect("as many elements as the shape has");
+    let mut columns = Array1::zeros(k);
+    for row in rows.rows() {
+        columns.zip_mut_with(&row, |sum, x| *sum += f64::from(*x));
+    }
+    (gram, columns)
 }
 
-fn exact_gram(rows: ArrayView2<'_, f32>) -> Mat<f64> {
-    let (n, k) = rows.dim();
-    let x = Mat::from_fn(n, k, |i, j| f64::from(rows[[i, j]]));
-    let mut sums = Mat::zeros(k, k);
-    linalg::gram_lower(sums.as_mut(), Accum::Replace, x.as_ref());
-    sums
-}
-
-fn symmetric(lower: &Mat<f64>, n_rows: usize) -> Array2<f64> {
-    let k = lower.nrows();
-    let mut gram = Array2::zeros((k, k));
-    for j in 0..k {
-        for (i, sum) in lower.col_as_slice(j).iter().enumerate().skip(j) {
-            let value = sum / n_rows as f64;
-            gram[[i, j]] = value;
-            gram[[j, i]] = value;
+fn divide_and_mirror(upper: &mut Array2<f64>, n_rows: usize) {
+    for i in 0..upper.nrows() {
+        for j in i..upper.ncols() {
+            let value = upper[[i, j]] / n_rows as f64;
+            upper[[i, j]] = value;
+            upper[[j, i]] = value;
         }
     }
-    gram
 }
 
 fn check_moments(mut moments: impl Iterator<Item = ((usize, usize), f64)>) -> Result<(), QuantError> {
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn gram_equals_the_plain_product() {
-        for (n, k) in [(1, 1), (3, 7), (512, 5), (513, 5), (1500, 40)] {
+        for (n, k) in [(1, 1), (3, 7), (128, 5), (129, 5), (300, 32), (512, 33), (1500, 40), (3000, 300)] {
             let rows = gaussian_rows(n, k, 3);
             let stats = pushed(&rows, 100);
             let x = rows.mapv(f64::from);
@@ -401,7 +401,7 @@ mod tests {
             for (found, wanted) in stats.gram().unwrap().iter().zip(&wanted) {
                 assert!((found - wanted).abs() < 1e-5, "{n} {k}: {found} {wanted}");
             }
-            assert_eq!(stats.rows().is_some(), n <= 512);
+            assert_eq!(stats.rows().is_some(), n <= GramAccumulator::new(k).unwrap().capacity());
             assert_eq!((stats.n_rows(), stats.k()), (n, k));
             assert!(stats.rows().is_none_or(|kept| kept == rows));
         }
@@ -409,14 +409,33 @@ mod tests {
 
     #[test]
     fn any_split_and_any_layout_give_the_same_bits() {
-        let rows = gaussian_rows(1300, 24, 4);
-        let whole = pushed(&rows, 1300);
-        let mut columns = Array2::zeros((24, 1300)).reversed_axes();
-        columns.assign(&rows);
-        for (rows, chunk) in [(&rows, 1), (&rows, 7), (&rows, 512), (&columns, 333)] {
-            let split = pushed(rows, chunk);
-            assert_eq!(split.gram(), whole.gram());
-            assert_eq!(split.mean(), whole.mean());
+        for (n, k) in [(1300, 1), (1300, 9), (1300, 24), (1300, 25), (1300, 32), (1300, 70), (3000, 530)] {
+            let rows = gaussian_rows(n, k, 4);
+            let whole = pushed(&rows, n);
+            let mut columns = Array2::zeros((k, n)).reversed_axes();
+            columns.assign(&rows);
+            let wider = Array2::from_shape_fn((2 * n, k), |(i, j)| rows[[i / 2, j]]);
+            let strided = wider.slice_axis(Axis(0), Slice::new(0, None, 2));
+            let same = |rows: ArrayView2<'_, f32>, chunk| {
+                let mut accumulator = GramAccumulator::new(k).unwrap();
+                rows.axis_chunks_iter(Axis(0), chunk).for_each(|part| accumulator.push(part).unwrap());
+                let split = accumulator.finish().unwrap();
+                assert_eq!((split.gram(), split.mean()), (whole.gram(), whole.mean()), "{n} {k} {chunk}");
+            };
+            for chunk in [1, 7, 49, 512, 600, n] {
+                same(rows.view(), chunk);
+                same(columns.view(), chunk);
+                same(strided, chunk);
+            }
+        }
+    }
+
+    #[test]
+    fn the_mean_is_that_of_all_rows() {
+        for (n, k) in [(5, 3), (700, 9), (2003, 40)] {
+            let rows = gaussian_rows(n, k, 8).mapv(|x| x + 3.0);
+            let wanted = rows.mapv(f64::from).mean_axis(Axis(0)).unwrap();
+            assert!((&pushed(&rows, 64).mean() - &wanted).iter().all(|d| d.abs() < 1e-6), "{n} {k}");
         }
     }
 
@@ -457,10 +476,11 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_stays_bounded_for_wide_layers() {
-        assert_eq!(buffer_rows(3), 512);
-        assert_eq!(buffer_rows(4096), 4096);
-        assert_eq!(buffer_rows(9216), 1820);
-        assert_eq!(buffer_rows(1 << 20), 512);
+    fn the_buffer_stays_bounded_for_narrow_and_wide_layers() {
+        for (k, first, later) in
+            [(3, 128, 128), (33, 512, 512), (1536, 1536, 1024), (9216, 1820, 1024), (1 << 20, 512, 512)]
+        {
+            assert_eq!((buffer_rows(k), later_rows(k)), (first, later), "{k}");
+        }
     }
 }

@@ -9,21 +9,31 @@
 //!
 //! # Method
 //!
-//! A chunk is written column by column (it is stored K-major), because along one
-//! *line* of output positions, that is along the last spatial dimension, one
-//! column of the matrix is one run of input elements: a copy for stride 1, a
-//! strided copy otherwise, with zeros where the run leaves the input. Borders
-//! are resolved once per run, not per element. A kernel of one element with
-//! stride 1 and no padding is treated as one long line: the unfolding is a
-//! transposition then.
+//! The matrix is written column by column (it is stored K-major), in chunks of
+//! whole *lines* of output positions, that is along the last spatial dimension.
+//! For one channel and one kernel position along that dimension, what an output
+//! line reads is one run of an input line: a copy for stride 1, a strided copy
+//! otherwise, with zeros where the run leaves the input. Kernel positions along the
+//! dimension before it read the same runs, only of other lines; so the runs of
+//! all input lines are laid out once, one after the other (by phase, where that
+//! dimension has a stride), and a column is one piece of that table, unless the table
+//! would be larger than the columns, as with large dilations:
+//!
+//! ```text
+//! table[l] = run of input line l,    column(k, j) = table[k..k + lines]
+//! ```
+//!
+//! A kernel of one element with stride 1 and no padding needs no unfolding: the
+//! channels of the input are the columns, and are handed over as they are.
 //!
 //! # Cost
 //!
-//! One write per element of the result; O(lines x K) index arithmetic.
+//! One write per element of the result, in long pieces; for a kernel of `h` lines, the table has
+//! about `1 / h` as many elements. Nothing for pointwise kernels.
 
 use crate::error::QuantError;
 use crate::view::{ConvGeometry, Extent, Padding, shape_error};
-use ndarray::{ArrayView2, ArrayViewD, ShapeBuilder};
+use ndarray::{ArrayView2, ArrayViewD, Axis, ShapeBuilder};
 
 /// One spatial dimension of the unfolding.
 #[derive(Clone, Copy)]
@@ -56,17 +66,28 @@ pub(crate) struct Unfold {
     batch: usize,
     channels: usize,
     group_channels: usize,
+    /// At least two.
     dims: Vec<Dim>,
+    pointwise: bool,
 }
 
-/// A run of output positions inside one line, and where it goes in the chunk.
-struct Segment {
+/// Output positions of one chunk: lines `lines.0..lines.1` of one plane, or part of one line.
+struct Block {
     sample: usize,
-    /// Output index in every dimension but the last.
+    /// Output index in every dimension but the last two.
     outer: Vec<usize>,
-    first: usize,
-    end: usize,
-    row: usize,
+    lines: (usize, usize),
+    columns: (usize, usize),
+}
+
+impl Block {
+    fn width(&self) -> usize {
+        self.columns.1 - self.columns.0
+    }
+
+    fn rows(&self) -> usize {
+        self.width() * (self.lines.1 - self.lines.0)
+    }
 }
 
 impl Unfold {
@@ -77,7 +98,7 @@ impl Unfold {
             return Err(shape_error("input", shape, expected));
         }
         let dims = if pointwise(conv) {
-            vec![line(shape[2..].iter().product())]
+            vec![whole_line(1), whole_line(shape[2..].iter().product())]
         } else {
             let dim = |d: usize| -> Result<Dim, QuantError> {
                 let Extent { before, output } = conv.extent(d, shape[d + 2])?;
@@ -90,9 +111,15 @@ impl Unfold {
                     before,
                 })
             };
-            (0..rank).map(dim).collect::<Result<_, _>>()?
+            // One spatial dimension is one line of a plane.
+            let mut dims = if rank == 1 { vec![whole_line(1)] } else { vec![] };
+            for d in 0..rank {
+                dims.push(dim(d)?);
+            }
+            dims
         };
-        Ok(Unfold { batch: shape[0], channels: conv.in_channels, group_channels: conv.group_channels(), dims })
+        let (channels, group_channels) = (conv.in_channels, conv.group_channels());
+        Ok(Unfold { batch: shape[0], channels, group_channels, dims, pointwise: pointwise(conv) })
     }
 
     /// Calls `visit` for every chunk of at most `chunk_rows` patches.
@@ -107,81 +134,155 @@ impl Unfold {
         let Some(elements) = input.as_slice() else {
             return;
         };
-        let columns = self.group_channels * self.kernel_positions();
-        let positions = self.batch * self.dims.iter().map(|dim| dim.output).product::<usize>();
-        let mut buffer = vec![0.0f32; columns * chunk_rows.min(positions)];
-        for start in (0..positions).step_by(chunk_rows) {
-            let rows = chunk_rows.min(positions - start);
-            let segments = self.segments(start, rows);
-            for (column, target) in buffer.chunks_exact_mut(rows).take(columns).enumerate() {
-                self.fill_column(elements, group, column, &segments, target);
+        if self.pointwise {
+            return self.channels_as_columns(elements, group, chunk_rows, visit);
+        }
+        let columns = self.group_channels * self.dims.iter().map(|dim| dim.kernel).product::<usize>();
+        let mut buffer = Vec::new();
+        let mut table = Vec::new();
+        for block in self.blocks(chunk_rows) {
+            let rows = block.rows();
+            buffer.resize(columns * rows, 0.0);
+            let channel_columns = columns / self.group_channels * rows;
+            for (channel, target) in buffer.chunks_exact_mut(channel_columns).enumerate() {
+                self.fill_channel(elements, group * self.group_channels + channel, &block, &mut table, target);
             }
-            let shape = (rows, columns).f();
-            if let Ok(chunk) = ArrayView2::from_shape(shape, &buffer[..rows * columns]) {
+            if let Ok(chunk) = ArrayView2::from_shape((rows, columns).f(), &buffer) {
                 visit(chunk);
             }
         }
     }
 
-    fn kernel_positions(&self) -> usize {
-        self.dims.iter().map(|dim| dim.kernel).product()
+    fn channels_as_columns(
+        &self,
+        elements: &[f32],
+        group: usize,
+        chunk_rows: usize,
+        visit: &mut dyn FnMut(ArrayView2<'_, f32>),
+    ) {
+        let (rows, columns) = (self.dims[1].input, self.group_channels);
+        if rows == 0 {
+            return;
+        }
+        for sample in elements.chunks_exact(self.channels * rows) {
+            let own = &sample[group * columns * rows..][..columns * rows];
+            if let Ok(whole) = ArrayView2::from_shape((rows, columns).f(), own) {
+                whole.axis_chunks_iter(Axis(0), chunk_rows).for_each(&mut *visit);
+            }
+        }
     }
 
-    /// Splits `rows` output positions from `start` into runs inside lines.
-    fn segments(&self, start: usize, rows: usize) -> Vec<Segment> {
-        let (outer, last) = self.dims.split_at(self.dims.len() - 1);
-        let width = last[0].output;
-        let mut segments = Vec::with_capacity(rows / width + 2);
-        let mut position = start;
-        while position < start + rows {
-            let mut line = position / width;
-            let first = position % width;
-            let end = width.min(first + start + rows - position);
-            let mut index = vec![0; outer.len()];
+    /// The last dimension but one, and the last.
+    fn plane(&self) -> (Dim, Dim) {
+        let n = self.dims.len();
+        (self.dims[n - 2], self.dims[n - 1])
+    }
+
+    /// All output positions in order, in blocks of at most `chunk_rows`.
+    fn blocks(&self, chunk_rows: usize) -> impl Iterator<Item = Block> {
+        let (high, wide) = self.plane();
+        let outer = &self.dims[..self.dims.len() - 2];
+        let planes = self.batch * outer.iter().map(|dim| dim.output).product::<usize>();
+        let width = wide.output.min(chunk_rows);
+        let lines = if width < wide.output { 1 } else { (chunk_rows / width.max(1)).max(1) };
+        (0..planes).flat_map(move |plane| {
+            let (mut sample, mut index) = (plane, vec![0; outer.len()]);
             for (slot, dim) in index.iter_mut().zip(outer).rev() {
-                *slot = line % dim.output;
-                line /= dim.output;
+                *slot = sample % dim.output;
+                sample /= dim.output;
             }
-            segments.push(Segment { sample: line, outer: index, first, end, row: position - start });
-            position += end - first;
-        }
-        segments
+            (0..high.output).step_by(lines).flat_map(move |line| {
+                let outer = index.clone();
+                (0..wide.output).step_by(width.max(1)).map(move |first| Block {
+                    sample,
+                    outer: outer.clone(),
+                    lines: (line, high.output.min(line + lines)),
+                    columns: (first, wide.output.min(first + width)),
+                })
+            })
+        })
     }
 
-    /// Writes one column of the chunk: one channel at one kernel position.
-    fn fill_column(&self, elements: &[f32], group: usize, column: usize, segments: &[Segment], target: &mut [f32]) {
-        let mut kernel = vec![0; self.dims.len()];
-        let mut rest = column;
-        for (slot, dim) in kernel.iter_mut().zip(&self.dims).rev() {
-            *slot = rest % dim.kernel;
-            rest /= dim.kernel;
-        }
-        let channel = group * self.group_channels + rest;
-        let (outer, last) = self.dims.split_at(self.dims.len() - 1);
-        let (last, at) = (last[0], kernel[outer.len()]);
-        let inside = last.inside(at);
-        for segment in segments {
-            let run = &mut target[segment.row..segment.row + segment.end - segment.first];
-            let mut line = Some(segment.sample * self.channels + channel);
-            for ((dim, o), k) in outer.iter().zip(&segment.outer).zip(&kernel) {
-                line = line.and_then(|line| Some(line * dim.input + dim.source(*o, *k)?));
+    /// Writes the columns of one channel.
+    fn fill_channel(
+        &self,
+        elements: &[f32],
+        channel: usize,
+        block: &Block,
+        table: &mut Vec<f32>,
+        mut target: &mut [f32],
+    ) {
+        let (high, wide) = self.plane();
+        let outer = &self.dims[..self.dims.len() - 2];
+        let outer_positions = outer.iter().map(|dim| dim.kernel).product::<usize>();
+        let plane_elements = high.input * wide.input;
+        for position in 0..outer_positions {
+            let (mut rest, mut plane) = (position, Some(0));
+            let mut step = 1;
+            for (dim, output) in outer.iter().zip(&block.outer).rev() {
+                let source = dim.source(*output, rest % dim.kernel);
+                plane = plane.and_then(|plane| Some(plane + source? * step));
+                rest /= dim.kernel;
+                step *= dim.input;
             }
-            match line {
-                Some(line) => {
-                    let source = &elements[line * last.input..(line + 1) * last.input];
-                    copy_run(&last, at, inside, segment, source, run);
+            let own = target.split_off_mut(..high.kernel * wide.kernel * block.rows()).unwrap_or_default();
+            match plane {
+                Some(plane) => {
+                    let first = ((block.sample * self.channels + channel) * step + plane) * plane_elements;
+                    fill_plane(&high, &wide, &elements[first..first + plane_elements], block, table, own);
                 }
-                None => run.fill(0.0),
+                None => own.fill(0.0),
             }
         }
     }
 }
 
-/// Copies what one line contributes to one segment; zeros outside the input.
-fn copy_run(dim: &Dim, k: usize, inside: (usize, usize), segment: &Segment, source: &[f32], run: &mut [f32]) {
-    let first = inside.0.clamp(segment.first, segment.end);
-    let end = inside.1.clamp(first, segment.end);
-    let (before, rest) = run.split_at_mut(first - segment.first);
+/// Writes the columns of one plane of one channel: kernel positions of the last two dimensions.
+fn fill_plane(high: &Dim, wide: &Dim, plane: &[f32], block: &Block, table: &mut Vec<f32>, target: &mut [f32]) {
+    let (rows, width, lines) = (block.rows(), block.width(), block.lines.1 - block.lines.0);
+    // A line is counted from the first one that the block reads.
+    let shift = |k: usize| k * high.dilation;
+    let reach = (lines - 1) * high.stride + shift(high.kernel - 1) + 1;
+    let table_lines = reach.div_ceil(high.stride);
+    let phases = high.stride.min(shift(high.kernel - 1) + 1);
+    let tabled = phases.saturating_mul(table_lines) <= high.kernel * lines;
+    for at in 0..wide.kernel {
+        let inside = wide.inside(at);
+        let copy = |line: usize, run: &mut [f32]| {
+            let line = (block.lines.0 * high.stride + line).checked_sub(high.before);
+            match line.filter(|line| *line < high.input) {
+                Some(line) => copy_run(wide, at, inside, block.columns, &plane[line * wide.input..][..wide.input], run),
+                None => run.fill(0.0),
+            }
+        };
+        if tabled {
+            // Lines that are a stride apart are neighbours.
+            table.resize(phases * table_lines * width, 0.0);
+            for (phase, part) in table.chunks_exact_mut(table_lines * width).enumerate() {
+                for (line, run) in part.chunks_exact_mut(width).enumerate() {
+                    copy(line * high.stride + phase, run);
+                }
+            }
+        }
+        for k in 0..high.kernel {
+            let column = &mut target[(k * wide.kernel + at) * rows..][..rows];
+            if tabled {
+                let begin = (shift(k) % high.stride * table_lines + shift(k) / high.stride) * width;
+                column.copy_from_slice(&table[begin..begin + rows]);
+            } else {
+                for (line, run) in column.chunks_exact_mut(width).enumerate() {
+                    copy(line * high.stride + shift(k), run);
+                }
+            }
+        }
+    }
+}
+
+/// Copies what one line contributes to the outputs `columns` of a line; zeros outside the input.
+fn copy_run(dim: &Dim, k: usize, inside: (usize, usize), columns: (usize, usize), source: &[f32], run: &mut [f32]) {
+    let first = inside.0.clamp(columns.0, columns.1);
+    let end = inside.1.clamp(first, columns.1);
+    let (before, rest) = run.split_at_mut(first - columns.0);
     let (body, after) = rest.split_at_mut(end - first);
     before.fill(0.0);
     after.fill(0.0);
@@ -208,6 +309,6 @@ fn pointwise(conv: &ConvGeometry) -> bool {
     ones(&conv.kernel) && ones(&conv.strides) && !padded
 }
 
-fn line(length: usize) -> Dim {
+fn whole_line(length: usize) -> Dim {
     Dim { input: length, output: length, kernel: 1, stride: 1, dilation: 1, before: 0 }
 }

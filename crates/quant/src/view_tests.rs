@@ -125,6 +125,26 @@ proptest! {
 }
 
 #[test]
+fn dilations_beyond_the_input_read_padding() {
+    let far = 3_000_000;
+    let conv = ConvGeometry {
+        groups: 2,
+        out_channels: 2,
+        in_channels: 4,
+        kernel: vec![3, 3],
+        strides: vec![1, 2],
+        dilations: vec![far, 1],
+        padding: Padding::Explicit { begin: vec![far, 1], end: vec![far, 0] },
+    };
+    let (input, weight) = (ramp(&[2, 4, 5, 6]), ramp(&[2, 2, 3, 3]));
+    let direct = naive(&conv, &input, &weight);
+    for (g, result) in unfolded(&MatrixView::Conv(conv), &input, &weight).iter().enumerate() {
+        let wanted = direct.index_axis(Axis(1), g);
+        assert!(result.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+}
+
+#[test]
 fn dense_input_of_any_rank_becomes_rows() {
     let view = MatrixView::Dense { inputs: 4, outputs: 2, transposed: false };
     for shape in [vec![4], vec![3, 4], vec![2, 3, 4]] {

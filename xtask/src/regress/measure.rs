@@ -116,7 +116,9 @@ fn quantize(case: &Case, output: &Path) -> anyhow::Result<Value> {
     let report = output.with_extension("json");
     let mut command = Command::new(program);
     command.arg(case.folder().join("model.onnx")).arg(output).arg("--calib").arg(case.folder().join("calib"));
-    command.args(["--quiet", "--method", &case.method, "--bits", &case.bits.to_string(), "--report"]).arg(&report);
+    command
+        .args(["--quiet", "--no-fallback", "--method", &case.method, "--bits", &case.bits.to_string(), "--report"])
+        .arg(&report);
     process::run_quietly(&mut command).with_context(|| case.name())?;
     Ok(serde_json::from_slice(&std::fs::read(report)?)?)
 }
