@@ -14,6 +14,8 @@ pub enum Array {
     Rows,
     /// Second moments of the calibration data, indexed `[input, input]`.
     Moments,
+    /// Values of one activation tensor, indexed by their place in the slice.
+    Activations,
 }
 
 impl std::fmt::Display for Array {
@@ -22,6 +24,7 @@ impl std::fmt::Display for Array {
             Array::Weights => "weights",
             Array::Rows => "calibration rows",
             Array::Moments => "second moments of the calibration rows",
+            Array::Activations => "activations",
         })
     }
 }

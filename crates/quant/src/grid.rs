@@ -75,7 +75,7 @@ impl Grid {
         Ok(Grid::new(-end, end, 2, Symmetry::Symmetric))
     }
 
-    fn new(min_code: i16, max_code: i16, step: i16, symmetry: Symmetry) -> Grid {
+    pub(crate) const fn new(min_code: i16, max_code: i16, step: i16, symmetry: Symmetry) -> Grid {
         Grid { min_code, max_code, step, symmetry }
     }
 

@@ -21,24 +21,33 @@
 //! # Ok::<(), QuantError>(())
 //! ```
 //!
+//! Activations are another matter: their values are seen once ([`Histogram`]) and get one
+//! scale and zero point per tensor ([`choose_range`], [`ActivationParams`]).
+//!
 //! Symbols: one group of a layer has K inputs and M outputs, its weights are
 //! K x M (one column a neuron), its calibration rows n x K. There is no ONNX and
 //! no I/O in this crate.
 
 #![forbid(unsafe_code)]
 
+mod activation;
 mod bias;
 mod cell_walk;
 mod certificate;
 mod column_sums;
+mod density;
+mod entropy_range;
 mod error;
 mod grid;
+mod histogram;
 mod inverse;
 mod judge;
 mod kernel;
+mod least_error_range;
 mod linalg;
 mod maly_saab;
 mod method;
+mod migration;
 mod min_norm;
 mod msq;
 mod nearest_point;
@@ -59,13 +68,17 @@ mod unfold;
 mod view;
 mod walk;
 
+pub use activation::{ActivationGrid, ActivationParams, RangeMethod, choose_range};
 pub use bias::{bias_correction, corrected_error};
 pub use certificate::{Certificate, Hypothesis, HypothesisKind, certify};
+pub use density::{expected_square_error, signal_power};
 pub use error::{Array, QuantError};
 pub use grid::{Affine, Grid, Symmetry};
+pub use histogram::Histogram;
 pub use judge::{Candidate, Outcome, Verdict, auto, guarded, relative_error};
 pub use kernel::{Directions, Kernel};
 pub use method::{Method, Saturation};
+pub use migration::{ChannelRanges, migration_factors};
 pub use problem::LayerProblem;
 pub use scale_type::ScaleType;
 pub use solution::{LayerSolution, Note};

@@ -33,3 +33,30 @@ pub(crate) fn gaussian_weights(groups: usize, k: usize, m: usize, seed: u64) -> 
     let mut gaussian = Gaussian::new(seed);
     Array3::from_shape_simple_fn((groups, k, m), || gaussian.sample() as f32)
 }
+
+/// Values distributed as those of activations are.
+pub(crate) fn activations(n: usize, seed: u64) -> Vec<(&'static str, Vec<f32>)> {
+    let mut gaussian = Gaussian::new(seed);
+    let mut values = |draw: &dyn Fn(&mut dyn FnMut() -> f64) -> f64| -> Vec<f32> {
+        (0..n).map(|_| draw(&mut || gaussian.sample()) as f32).collect()
+    };
+    let student = |g: &mut dyn FnMut() -> f64| g() / ((g().powi(2) + g().powi(2) + g().powi(2)) / 3.0).sqrt();
+    let gelu = |x: f64| x / (1.0 + (-1.702 * x).exp());
+    vec![
+        ("gaussian", values(&|g| g())),
+        ("shifted gaussian", values(&|g| 3.0 * g() + 5.0)),
+        ("laplace", values(&|g| g() * g() + g() * g())),
+        ("relu of gaussian", values(&|g| g().max(0.0))),
+        ("negative relu", values(&|g| 40.0 * g().min(0.0))),
+        ("gelu of gaussian", values(&|g| gelu(2.0 * g()))),
+        ("student t with 3 degrees of freedom", values(&student)),
+        ("relu of student t", values(&|g| student(g).max(0.0))),
+    ]
+}
+
+pub(crate) fn histogram_of(values: &[f32]) -> crate::Histogram {
+    let mut histogram = crate::Histogram::new();
+    histogram.push(values).unwrap();
+    histogram.end_sample();
+    histogram
+}
