@@ -178,6 +178,11 @@ pub fn from_f32_as(dtype: DataType, dims: &[usize], numbers: &[f32]) -> TensorPr
     from_raw(dtype, dims, raw)
 }
 
+/// An int32 tensor.
+pub fn from_i32(dims: &[usize], numbers: &[i32]) -> TensorProto {
+    from_raw(DataType::Int32, dims, numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
+}
+
 /// An int64 tensor.
 pub fn from_i64(dims: &[usize], numbers: &[i64]) -> TensorProto {
     from_raw(DataType::Int64, dims, numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())

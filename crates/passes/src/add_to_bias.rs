@@ -15,10 +15,10 @@ use onnxquant_ir::{Graph, NodeId, Use, ValueId, tensor};
 use crate::sites::Site;
 
 /// Where the bias of a layer stands.
-struct Slot {
-    node: NodeId,
-    input: usize,
-    old: Option<ValueId>,
+pub(crate) struct Slot {
+    pub(crate) node: NodeId,
+    pub(crate) input: usize,
+    pub(crate) old: Option<ValueId>,
 }
 
 /// Whether [`add_to_bias`] would find a place.
@@ -48,7 +48,8 @@ pub fn add_to_bias(graph: &mut Graph, site: &Site, vector: &[f32]) -> bool {
     true
 }
 
-fn slot(graph: &Graph, site: &Site) -> Option<Slot> {
+/// The slot of the bias; of a MatMul that of the other operand of the Add behind it.
+pub(crate) fn slot(graph: &Graph, site: &Site) -> Option<Slot> {
     let node = graph.node(site.node);
     if !node.is("MatMul") {
         return Some(Slot { node: site.node, input: 2, old: node.input(2) });
@@ -63,14 +64,14 @@ fn slot(graph: &Graph, site: &Site) -> Option<Slot> {
 }
 
 /// The shape of the old bias with `len` numbers in its last dimension: the rank of an Add's result depends on it.
-fn row_dims(graph: &Graph, slot: &Slot, len: usize) -> Vec<usize> {
+pub(crate) fn row_dims(graph: &Graph, slot: &Slot, len: usize) -> Vec<usize> {
     let old = slot.old.and_then(|old| graph.value(old).constant());
     let rank = old.map_or(1, |tensor| tensor.dims.len().max(1));
     std::iter::repeat_n(1, rank - 1).chain([len]).collect()
 }
 
 /// The bias as one number an output channel; zeros where there is none.
-fn numbers(graph: &Graph, site: &Site, slot: &Slot) -> Option<Vec<f32>> {
+pub(crate) fn numbers(graph: &Graph, site: &Site, slot: &Slot) -> Option<Vec<f32>> {
     let outputs = site.view.groups() * site.view.outputs();
     let Some(old) = slot.old else { return Some(vec![0.0; outputs]) };
     let tensor = graph.value(old).constant().filter(|tensor| tensor.data_type() == site.dtype as i32)?;

@@ -83,7 +83,8 @@ fn with_dims(dims: Vec<i64>, mut tensor: TensorProto) -> Option<TensorProto> {
     (tensor::element_count(&tensor).ok()? == count).then_some(tensor)
 }
 
-fn reshaped(dims: &[i64], wanted: &[i64], allow_zero: bool) -> Option<Vec<i64>> {
+/// The shape that `Reshape` makes of `dims`; whether the counts agree is for the caller to check.
+pub(crate) fn reshaped(dims: &[i64], wanted: &[i64], allow_zero: bool) -> Option<Vec<i64>> {
     let mut result = Vec::new();
     for (index, &dim) in wanted.iter().enumerate() {
         result.push(if dim == 0 && !allow_zero { *dims.get(index)? } else { dim });
@@ -108,7 +109,7 @@ fn product(dims: &[i64]) -> Option<i64> {
 }
 
 /// Without axes, all dimensions of 1 go; a dimension that is named must be 1.
-fn squeezed(dims: &[i64], axes: Option<&[i64]>) -> Option<Vec<i64>> {
+pub(crate) fn squeezed(dims: &[i64], axes: Option<&[i64]>) -> Option<Vec<i64>> {
     let dropped = match axes {
         Some(axes) => positions(axes, dims.len())?,
         None => (0..dims.len()).filter(|&index| dims[index] == 1).collect(),
@@ -118,7 +119,8 @@ fn squeezed(dims: &[i64], axes: Option<&[i64]>) -> Option<Vec<i64>> {
     dropped.iter().all(is_one).then(|| rest.collect())
 }
 
-fn unsqueezed(dims: &[i64], axes: &[i64]) -> Option<Vec<i64>> {
+/// New dimensions of 1 stand at `axes` of the result.
+pub(crate) fn unsqueezed(dims: &[i64], axes: &[i64]) -> Option<Vec<i64>> {
     let rank = dims.len() + axes.len();
     let new = positions(axes, rank)?;
     let mut rest = dims.iter();
@@ -126,14 +128,14 @@ fn unsqueezed(dims: &[i64], axes: &[i64]) -> Option<Vec<i64>> {
 }
 
 /// Axes counted from the front; `None` where one lies outside `rank` dimensions.
-fn positions(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
+pub(crate) fn positions(axes: &[i64], rank: usize) -> Option<Vec<usize>> {
     let rank = i64::try_from(rank).ok()?;
     let inside = |&axis: &i64| (-rank..rank).contains(&axis).then(|| usize::try_from(axis.rem_euclid(rank)).ok())?;
     axes.iter().map(inside).collect()
 }
 
 /// The permutation of `Transpose`: reversed axes where the attribute is absent.
-fn permutation(perm: Option<&[i64]>, rank: usize) -> Option<Vec<usize>> {
+pub(crate) fn permutation(perm: Option<&[i64]>, rank: usize) -> Option<Vec<usize>> {
     let Some(perm) = perm else { return Some((0..rank).rev().collect()) };
     let perm = perm.iter().map(|&axis| usize::try_from(axis).ok()).collect::<Option<Vec<_>>>()?;
     let mut sorted = perm.clone();

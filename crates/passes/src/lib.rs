@@ -5,22 +5,37 @@
 //! | [`add_to_bias`] | adds a vector to a layer's bias |
 //! | [`lift_constants`] | `Constant` nodes become initializers |
 //! | [`fold_batchnorm`] | BatchNormalization goes into the Conv or Gemm before it |
+//! | [`fold_integers`] | shapes and indices computed from constants become initializers |
+//! | [`fold_pad`] | zero padding goes into the Conv that reads it |
+//! | [`migrate_scale`] | a scale a channel moves from a layer's input into its weights |
 //! | [`decode_weights`] | quantized weights become float constants again, for evaluation |
 //! | [`raise_opset`] | the model moves to a newer opset, operators rewritten where their meaning changed |
+//! | [`integer`] | chooses the regions that run on 8-bit codes, and writes their conversions |
 //! | [`sites`] | finds the layers to quantize, and says why others stay in float |
 //! | [`keep_fusible`] | changes what comes after a layer where it would keep the runtime from fusing |
 //! | [`write_codes`] | replaces a float weight by codes and the nodes that decode them |
+//! | [`write_static`] | gives a layer inside a region the weight and bias that its integer kernel takes |
+//! | [`write_dynamic`] | replaces a MatMul or Gemm by an integer product that quantizes its input as it runs |
+//! | [`fake_quantize`] | rounds an activation to 8 bits, with codes or with the same arithmetic in floats |
 
 #![forbid(unsafe_code)]
 
 pub mod add_to_bias;
 pub mod constant_chain;
 pub mod decode_weights;
+pub mod fake_quantize;
 pub mod fold_batchnorm;
+pub mod fold_integers;
+pub mod fold_pad;
+mod insert;
+pub mod integer;
 pub mod keep_fusible;
 pub mod lift_constants;
+pub mod migrate_scale;
 pub mod raise_opset;
 pub mod sites;
 #[cfg(test)]
 mod testing;
 pub mod write_codes;
+pub mod write_dynamic;
+pub mod write_static;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use ndarray::{ArrayD, Axis, IxDyn, Zip};
+use ndarray::{Array3, ArrayD, Axis, IxDyn, Zip};
 use onnxquant_ir::onnx::attribute_proto::AttributeType;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{
@@ -10,6 +10,7 @@ use onnxquant_ir::onnx::{
     type_proto,
 };
 use onnxquant_ir::{Graph, Model, Node, NodeId, ValueId, tensor, verify};
+use onnxquant_quant::{Granularity, LayerSolution};
 
 use crate::sites::{Site, SkipReason, find_sites};
 
@@ -103,6 +104,38 @@ pub(crate) fn only_site(model: &Model) -> Site {
     found.remove(0).expect("the layer can be quantized")
 }
 
+/// All layers that can be quantized, by node.
+pub(crate) fn site_map(model: &Model) -> HashMap<NodeId, Site> {
+    sites(model).into_iter().flatten().map(|site| (site.node, site)).collect()
+}
+
+/// Codes that use the whole range, scales that are exact in f16.
+pub(crate) fn solution(site: &Site, granularity: Granularity, low: i16, high: i16) -> LayerSolution {
+    let (groups, k, m) = (site.view.groups(), site.view.inputs(), site.view.outputs());
+    let block_size = if let Granularity::Block(size) = granularity { size } else { k };
+    let shape = (groups, k.div_ceil(block_size), m);
+    let per_scale =
+        |(g, b, o): (usize, usize, usize)| if granularity == Granularity::Tensor { 0 } else { g * 5 + b * 3 + o };
+    let span = usize::try_from(high - low + 1).unwrap();
+    LayerSolution {
+        codes: Array3::from_shape_fn((groups, k, m), |(g, i, o)| low + ((g * 31 + i * 7 + o * 13) % span) as i16),
+        scales: Array3::from_shape_fn(shape, |at| (1 + per_scale(at)) as f32 / 64.0),
+        zero_points: Array3::from_shape_fn(shape, |at| if low < 0 { 0 } else { 1 + (per_scale(at) % 3) as i16 % high }),
+        block_size,
+        preprocessed: None,
+        notes: vec![],
+    }
+}
+
+/// The same model with the weights that the solution means in place of the codes.
+pub(crate) fn with_weights(mut model: Model, solution: &LayerSolution) -> Model {
+    let site = only_site(&model);
+    let weights = site.view.from_matrix(solution.dequantize().view()).unwrap();
+    let weights = tensor::from_f32_as(site.dtype, weights.shape(), &weights.iter().copied().collect::<Vec<_>>());
+    model.graph_mut().set_tensor(site.weight, weights);
+    model
+}
+
 pub(crate) fn find_node(graph: &Graph, op_type: &str) -> Option<NodeId> {
     graph.nodes().find(|(_, node)| node.is(op_type)).map(|(id, _)| id)
 }
@@ -131,8 +164,14 @@ pub(crate) fn run(model: &Model, x: &ArrayD<f32>) -> Vec<ArrayD<f32>> {
     }
     for (_, node) in graph.nodes() {
         let inputs = node.inputs().iter().map(|value| value.map(|id| &known[&id])).collect::<Vec<_>>();
-        let result = evaluate(node, &inputs);
-        known.insert(node.output(0).expect("every operator here makes its first output"), result);
+        let results = match node.op_type() {
+            "DynamicQuantizeLinear" => dynamic_codes(inputs[0].expect("a needed input")),
+            "QuantizeLinear" => vec![quantize(graph, node, &inputs)],
+            "Split" => split(node, inputs[0].expect("a needed input")),
+            "Concat" => vec![concat(node, &inputs)],
+            _ => vec![evaluate(node, &inputs)],
+        };
+        known.extend(node.outputs().iter().copied().flatten().zip(results));
     }
     graph.outputs().iter().map(|port| known[&port.value].clone()).collect()
 }
@@ -155,12 +194,15 @@ fn evaluate(node: &Node, inputs: &[Option<&ArrayD<f32>>]) -> ArrayD<f32> {
     let integers = |slot: usize| input(slot).iter().map(|&x| x as i64).collect::<Vec<_>>();
     let x = input(0);
     match node.op_type() {
-        "Identity" => x.clone(),
+        "Identity" | "Dropout" => x.clone(),
         "Cast" => {
             let to = DataType::try_from(node.int("to", 0) as i32).unwrap();
             array(&tensor::from_f32_as(to, x.shape(), &x.iter().copied().collect::<Vec<_>>()))
         }
         "Relu" => x.mapv(|x| x.max(0.0)),
+        "LeakyRelu" => x.mapv(|x| if x < 0.0 { x * node.float("alpha", 0.01) } else { x }),
+        "PRelu" => broadcast(x, input(1), |x, slope| if x < 0.0 { x * slope } else { x }),
+        "Sigmoid" => x.mapv(|x| 1.0 / (1.0 + (-x).exp())),
         "Clip" => {
             let bound = |slot: usize, name: &str, default: f32| {
                 given(slot).map_or_else(|| node.float(name, default), |bound| *bound.iter().next().unwrap())
@@ -171,9 +213,14 @@ fn evaluate(node: &Node, inputs: &[Option<&ArrayD<f32>>]) -> ArrayD<f32> {
         "Add" => broadcast(x, input(1), |a, b| a + b),
         "Sub" => broadcast(x, input(1), |a, b| a - b),
         "Mul" => broadcast(x, input(1), |a, b| a * b),
+        "Div" => broadcast(x, input(1), |a, b| a / b),
+        "Round" => x.mapv(f32::round_ties_even),
+        "ReduceMin" => scalar(x.iter().copied().fold(f32::INFINITY, f32::min)),
+        "ReduceMax" => scalar(x.iter().copied().fold(f32::NEG_INFINITY, f32::max)),
         "Max" => broadcast(x, input(1), f32::max),
         "Min" => broadcast(x, input(1), f32::min),
         "MatMul" => matmul(x, input(1)),
+        "MatMulInteger" => matmul(&broadcast(x, input(2), |a, b| a - b), input(1)),
         "Gemm" => {
             let turned =
                 |array: &ArrayD<f32>, name| if node.int(name, 0) != 0 { array.t().to_owned() } else { array.clone() };
@@ -191,6 +238,29 @@ fn evaluate(node: &Node, inputs: &[Option<&ArrayD<f32>>]) -> ArrayD<f32> {
             let centred = broadcast(x, &channel(3), |a, b| a - b);
             broadcast(&broadcast(&centred, &factor, |a, b| a * b), &channel(2), |a, b| a + b)
         }
+        "InstanceNormalization" => {
+            let axes = (2..x.ndim()).collect::<Vec<_>>();
+            let channel = |slot: usize| {
+                let shape = [vec![input(slot).len()], vec![1; axes.len()]].concat();
+                input(slot).to_shape(shape).unwrap().to_owned()
+            };
+            let normalized = normalize(x, &axes, true);
+            broadcast(&broadcast(&normalized, &channel(1), |a, b| a * b), &channel(2), |a, b| a + b)
+        }
+        "LayerNormalization" | "RMSNormalization" => {
+            let normalized = normalize(x, &[x.ndim() - 1], node.op_type() == "LayerNormalization");
+            let scaled = broadcast(&normalized, input(1), |a, b| a * b);
+            given(2).map_or(scaled.clone(), |bias| broadcast(&scaled, bias, |a, b| a + b))
+        }
+        "MaxPool" | "AveragePool" | "GlobalMaxPool" | "GlobalAveragePool" => pool(node, x),
+        "Flatten" => {
+            let rows = x.shape()[..node.int("axis", 1) as usize].iter().product::<usize>();
+            x.to_shape(vec![rows, x.len() / rows]).unwrap().to_owned()
+        }
+        "Squeeze" => {
+            let kept = x.shape().iter().copied().filter(|&dim| dim != 1).collect::<Vec<_>>();
+            x.to_shape(kept).unwrap().to_owned()
+        }
         "DequantizeLinear" => dequantize(node, x, input(1), given(2)),
         "Transpose" => match node.ints("perm") {
             Some(perm) => x.clone().permuted_axes(perm.iter().map(|&a| a as usize).collect::<Vec<_>>()),
@@ -203,8 +273,54 @@ fn evaluate(node: &Node, inputs: &[Option<&ArrayD<f32>>]) -> ArrayD<f32> {
             let dims = dims.iter().map(|&dim| if dim < 0 { x.len() as i64 / known } else { dim } as usize);
             ArrayD::from_shape_vec(dims.collect::<Vec<_>>(), x.iter().copied().collect()).unwrap()
         }
+        "Pad" => pad(node, x, given(1), given(3)),
         other => panic!("no interpreter for {other}"),
     }
+}
+
+/// Variance, or mean square, of 1 over `axes`.
+fn normalize(x: &ArrayD<f32>, axes: &[usize], centred: bool) -> ArrayD<f32> {
+    let mean = |x: &ArrayD<f32>| {
+        axes.iter().fold(x.clone(), |x, &axis| x.mean_axis(Axis(axis)).unwrap().insert_axis(Axis(axis)))
+    };
+    let x = if centred { broadcast(x, &mean(x), |a, b| a - b) } else { x.clone() };
+    broadcast(&x, &mean(&x.mapv(|x| x * x)), |a, b| a / (b + 1e-5).sqrt())
+}
+
+/// Two spatial dimensions without padding; the global ones are those whose window is all there is.
+fn pool(node: &Node, x: &ArrayD<f32>) -> ArrayD<f32> {
+    let global = node.op_type().starts_with("Global");
+    let list = |name: &str| node.ints(name).map_or([1, 1], |list| [list[0] as usize, list[1] as usize]);
+    let window = if global { [x.shape()[2], x.shape()[3]] } else { list("kernel_shape") };
+    let strides = list("strides");
+    let size = |i: usize| (x.shape()[2 + i] - window[i]) / strides[i] + 1;
+    ArrayD::from_shape_fn(IxDyn(&[x.shape()[0], x.shape()[1], size(0), size(1)]), |at| {
+        let places = (0..window[0]).flat_map(|row| (0..window[1]).map(move |column| (row, column)));
+        let numbers =
+            places.map(|(row, column)| x[[at[0], at[1], at[2] * strides[0] + row, at[3] * strides[1] + column]]);
+        match node.op_type().contains("Max") {
+            true => numbers.fold(f32::NEG_INFINITY, f32::max),
+            false => numbers.sum::<f32>() / (window[0] * window[1]) as f32,
+        }
+    })
+}
+
+/// Zeros around, from amounts before and after each axis.
+fn pad(node: &Node, x: &ArrayD<f32>, pads: Option<&ArrayD<f32>>, axes: Option<&ArrayD<f32>>) -> ArrayD<f32> {
+    let integers = |array: &ArrayD<f32>| array.iter().map(|&x| x as i64).collect::<Vec<_>>();
+    let rank = x.ndim() as i64;
+    let pads = pads.map_or_else(|| node.ints("pads").unwrap().to_vec(), integers);
+    let axes = axes.map_or_else(|| (0..rank).collect(), integers);
+    let (mut shape, mut before) = (x.shape().to_vec(), vec![0; x.ndim()]);
+    for (index, axis) in axes.iter().enumerate() {
+        let axis = axis.rem_euclid(rank) as usize;
+        before[axis] = pads[index] as usize;
+        shape[axis] += (pads[index] + pads[axes.len() + index]) as usize;
+    }
+    ArrayD::from_shape_fn(shape, |at| {
+        let inside = (0..x.ndim()).map(|axis| at[axis].checked_sub(before[axis])).collect::<Option<Vec<_>>>();
+        inside.and_then(|at| x.get(IxDyn(&at)).copied()).unwrap_or(0.0)
+    })
 }
 
 fn broadcast(a: &ArrayD<f32>, b: &ArrayD<f32>, f: impl Fn(f32, f32) -> f32) -> ArrayD<f32> {
@@ -257,6 +373,40 @@ fn conv(node: &Node, x: &ArrayD<f32>, w: &ArrayD<f32>, b: Option<&ArrayD<f32>>) 
         }
         sum + b.map_or(0.0, |b| b[[at[1]]])
     })
+}
+
+/// Equal parts, one an output.
+fn split(node: &Node, x: &ArrayD<f32>) -> Vec<ArrayD<f32>> {
+    let axis = Axis(node.int("axis", 0) as usize);
+    let part = x.len_of(axis) / node.outputs().len();
+    x.axis_chunks_iter(axis, part).map(|part| part.to_owned()).collect()
+}
+
+fn concat(node: &Node, inputs: &[Option<&ArrayD<f32>>]) -> ArrayD<f32> {
+    let parts = inputs.iter().map(|part| part.expect("a needed input").view()).collect::<Vec<_>>();
+    ndarray::concatenate(Axis(node.int("axis", 0) as usize), &parts).unwrap()
+}
+
+fn scalar(number: f32) -> ArrayD<f32> {
+    ArrayD::from_elem(IxDyn(&[]), number)
+}
+
+/// Codes, scale and zero point of `DynamicQuantizeLinear`, as its specification says; the scale of zeros is 1.
+fn dynamic_codes(x: &ArrayD<f32>) -> Vec<ArrayD<f32>> {
+    let (low, high) = x.iter().fold((0f32, 0f32), |(low, high), &x| (low.min(x), high.max(x)));
+    let scale = if low == high { 1.0 } else { (high - low) / 255.0 };
+    let zero_point = (-low / scale).clamp(0.0, 255.0).round_ties_even();
+    let codes = x.mapv(|x| ((x / scale).round_ties_even() + zero_point).clamp(0.0, 255.0));
+    vec![codes, scalar(scale), scalar(zero_point)]
+}
+
+/// `QuantizeLinear` to 8 bits with one scale and a constant zero point, whose type is that of the codes.
+fn quantize(graph: &Graph, node: &Node, inputs: &[Option<&ArrayD<f32>>]) -> ArrayD<f32> {
+    let one = |slot: usize| inputs[slot].expect("a needed input")[[]];
+    let zero_point = node.input(2).and_then(|id| graph.value(id).constant()).expect("a constant zero point");
+    let (low, high) = if zero_point.data_type() == DataType::Int8 as i32 { (-128.0, 127.0) } else { (0.0, 255.0) };
+    let code = |x: &f32| ((x / one(1)).round_ties_even() + one(2)).clamp(low, high);
+    inputs[0].expect("a needed input").map(code)
 }
 
 /// `DequantizeLinear` as its specification says it, element by element.

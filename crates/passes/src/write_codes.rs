@@ -20,28 +20,35 @@
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, TensorProto};
-use onnxquant_ir::{Graph, NewNode, NodeId, ValueId, int_attribute, tensor};
+use onnxquant_ir::{Graph, ValueId, int_attribute, tensor};
 use onnxquant_quant::{Granularity, LayerSolution, MatrixView, QuantError};
 
 use crate::add_to_bias::add_to_bias;
 use crate::constant_chain;
+use crate::insert::insert;
 use crate::keep_fusible::keep_fusible;
 use crate::sites::Site;
 
 /// A quantized weight, packed as it is stored in the file.
 #[derive(Clone, Debug)]
 pub struct PackedWeight {
-    codes: TensorProto,
-    scale: TensorProto,
+    pub(crate) codes: TensorProto,
+    pub(crate) scale: TensorProto,
     /// Of the codes' type for MatMul and Gemm, of the scale's for Conv; absent where all are 0.
     zero_point: Option<TensorProto>,
     /// Attributes of `DequantizeLinear`.
     attributes: Vec<AttributeProto>,
     /// Added to the layer's bias, one number an output channel.
-    correction: Vec<f32>,
+    pub(crate) correction: Vec<f32>,
 }
 
 impl PackedWeight {
+    /// Whether these are int8 codes without zero points, one scale a tensor or an output: what integer kernels take.
+    pub fn is_plain_int8(&self) -> bool {
+        let in_blocks = self.attributes.iter().any(|attribute| attribute.name() == "block_size");
+        self.codes.data_type() == DataType::Int8 as i32 && self.zero_point.is_none() && !in_blocks
+    }
+
     /// Packs the solution of `site` with codes of type `storage`.
     ///
     /// A Conv takes scales per tensor or per channel only. `correction` is added to the bias where the layer
@@ -174,20 +181,6 @@ pub fn write_codes(graph: &mut Graph, site: &Site, weight: PackedWeight) {
     if matches!(site.view, MatrixView::Dense { .. }) {
         keep_fusible(graph, site);
     }
-}
-
-fn insert(
-    graph: &mut Graph,
-    before: NodeId,
-    op_type: &'static str,
-    inputs: &[ValueId],
-    output: String,
-    attributes: Vec<AttributeProto>,
-) -> ValueId {
-    let inputs = inputs.iter().copied().map(Some).collect();
-    let new = NewNode { op_type, name: format!("{output}_{op_type}"), inputs, outputs: vec![output], attributes };
-    let node = graph.insert_before(before, new);
-    graph.node(node).output(0).expect("the node was made with one output")
 }
 
 #[cfg(test)]

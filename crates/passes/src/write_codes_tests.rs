@@ -6,31 +6,13 @@ use super::*;
 use crate::decode_weights::decode_weights;
 use crate::testing::{
     assert_valid, body, constant_named, find_node, floats, graph_attribute, input_names, model, node, numbers,
-    only_site, op_types, run, sites,
+    only_site, op_types, run, sites, solution, with_weights,
 };
 
 const SIGNED: [(DataType, i16, i16); 3] =
     [(DataType::Int8, -128, 127), (DataType::Int4, -8, 7), (DataType::Int2, -2, 1)];
 const UNSIGNED: [(DataType, i16, i16); 3] =
     [(DataType::Uint8, 0, 255), (DataType::Uint4, 0, 15), (DataType::Uint2, 0, 3)];
-
-/// Codes that use the whole range, scales that are exact in f16.
-fn solution(site: &Site, granularity: Granularity, low: i16, high: i16) -> LayerSolution {
-    let (groups, k, m) = (site.view.groups(), site.view.inputs(), site.view.outputs());
-    let block_size = if let Granularity::Block(size) = granularity { size } else { k };
-    let shape = (groups, k.div_ceil(block_size), m);
-    let per_scale =
-        |(g, b, o): (usize, usize, usize)| if granularity == Granularity::Tensor { 0 } else { g * 5 + b * 3 + o };
-    let span = usize::try_from(high - low + 1).unwrap();
-    LayerSolution {
-        codes: Array3::from_shape_fn((groups, k, m), |(g, i, o)| low + ((g * 31 + i * 7 + o * 13) % span) as i16),
-        scales: Array3::from_shape_fn(shape, |at| (1 + per_scale(at)) as f32 / 64.0),
-        zero_points: Array3::from_shape_fn(shape, |at| if low < 0 { 0 } else { 1 + (per_scale(at) % 3) as i16 % high }),
-        block_size,
-        preprocessed: None,
-        notes: vec![],
-    }
-}
 
 fn matmul(dtype: DataType) -> Model {
     let w = tensor::from_f32_as(dtype, &[6, 4], &numbers(24, 1));
@@ -63,15 +45,6 @@ fn write(model: &mut Model, storage: DataType, granularity: Granularity, low: i1
 
 fn input(shape: &[usize]) -> ArrayD<f32> {
     ArrayD::from_shape_vec(shape, numbers(shape.iter().product(), 9)).unwrap()
-}
-
-/// The same model with the weights that the solution means in place of the codes.
-fn with_weights(mut model: Model, solution: &LayerSolution) -> Model {
-    let site = only_site(&model);
-    let weights = site.view.from_matrix(solution.dequantize().view()).unwrap();
-    let weights = tensor::from_f32_as(site.dtype, weights.shape(), &weights.iter().copied().collect::<Vec<_>>());
-    model.graph_mut().set_tensor(site.weight, weights);
-    model
 }
 
 #[test]

@@ -1,0 +1,13 @@
+//! Static integer inference: regions of the graph whose tensors are stored as 8-bit codes.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`kernels`] | says which nodes the runtime computes on codes, and in which form |
+//! | [`costs`] | estimates how long nodes take in float and on codes |
+//! | [`regions`] | chooses the nodes that run on codes, by a minimum cut |
+//! | [`write_regions`] | puts `QuantizeLinear` and `DequantizeLinear` around them |
+
+pub mod costs;
+pub mod kernels;
+pub mod regions;
+pub mod write_regions;

@@ -1,0 +1,224 @@
+//! Chooses the regions of a graph that run on 8-bit codes.
+//!
+//! # Problem
+//!
+//! Every [`Unit`] runs on codes or in float. Each choice has its time; besides, wherever codes meet floats a
+//! `QuantizeLinear` or `DequantizeLinear` goes over the whole tensor. A single Conv among float nodes may cost more
+//! than it saves, and a slow integer kernel may pay because the chain around it stays on codes.
+//!
+//! # Method
+//!
+//! The sum of all times is least for a minimum cut between a source (codes) and a sink (floats):
+//!
+//! ```text
+//! source -> unit        time in float               a value made by p and read by r...
+//! unit   -> sink        time on codes               p -> b     DequantizeLinear,   b -> r   infinite
+//!                                                   a -> p     QuantizeLinear,     r -> a   infinite
+//! ```
+//!
+//! `b` stands with the floats if any reader does, `a` with the codes if any reader does, so that a value is
+//! converted once, however many read it. The minimum over all 2^units choices is found exactly.
+//!
+//! # Cost
+//!
+//! A maximum flow over some thousand edges; milliseconds.
+//!
+//! # References
+//!
+//! Greig, Porteous, Seheult, *Exact maximum a posteriori estimation for binary images*, 1989 (energies of this form).
+
+use std::collections::{HashMap, HashSet};
+
+use onnxquant_ir::{Graph, NodeId, Origin, Use, ValueId};
+use petgraph::algo::ford_fulkerson;
+use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef;
+
+use super::costs::Costs;
+use super::kernels::{Kernel, Unit};
+use crate::fake_quantize::ActivationParams;
+
+/// More than any sum of times, and far from overflow.
+const NEVER: u64 = 1 << 50;
+
+/// A tensor that is stored as codes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CodedTensor {
+    /// The float value.
+    pub value: ValueId,
+    /// Tensors of one class have one zero point, and one scale up to their factor.
+    pub class: usize,
+    /// The scale over that of the class.
+    pub factor: f32,
+    /// The tensor has the codes of this one.
+    pub codes_of: Option<ValueId>,
+    /// Inputs that read the decoded codes.
+    pub readers: Vec<(NodeId, usize)>,
+    /// The value is a graph output, which is decoded from the codes.
+    pub is_output: bool,
+}
+
+/// The chosen regions.
+#[derive(Clone, Debug, Default)]
+pub struct Regions {
+    /// Units that run on codes, in execution order.
+    pub units: Vec<Unit>,
+    /// The tensors between them and at their borders.
+    pub tensors: Vec<CodedTensor>,
+    /// By class: the value whose range gives the scale.
+    pub classes: Vec<ValueId>,
+    /// Estimated time of the whole graph relative to float, 1 where no region pays.
+    pub relative_time: f64,
+}
+
+impl CodedTensor {
+    /// Scale and zero point, from those of the class.
+    pub fn params(&self, classes: &[ActivationParams]) -> ActivationParams {
+        let of_class = classes[self.class];
+        ActivationParams { scale: of_class.scale * self.factor, ..of_class }
+    }
+}
+
+impl Regions {
+    /// These units on codes, whatever time it takes.
+    pub fn of(graph: &Graph, units: Vec<Unit>) -> Regions {
+        let (tensors, classes) = coded_tensors(graph, &units);
+        Regions { units, tensors, classes, relative_time: 1.0 }
+    }
+}
+
+/// The regions that take the least time. `float` names nodes that must stay in float.
+pub fn choose_regions(graph: &Graph, units: &[Unit], costs: &Costs, float: &HashSet<NodeId>) -> Regions {
+    let chosen = cut(graph, units, costs, float);
+    let coded = units.iter().zip(&chosen).filter(|(_, coded)| **coded).map(|(unit, _)| unit.clone()).collect();
+    let mut regions = Regions::of(graph, coded);
+    regions.relative_time = costs.relative_time(graph, units, &regions);
+    regions
+}
+
+/// For every unit whether it stands on the side of the codes.
+fn cut(graph: &Graph, units: &[Unit], costs: &Costs, float: &HashSet<NodeId>) -> Vec<bool> {
+    let mut network = DiGraph::<(), u64>::new();
+    let (source, sink) = (network.add_node(()), network.add_node(()));
+    let nodes: Vec<NodeIndex> = units.iter().map(|_| network.add_node(())).collect();
+    let owner: HashMap<NodeId, usize> = units
+        .iter()
+        .enumerate()
+        .flat_map(|(i, unit)| [Some(unit.node), unit.tail].into_iter().flatten().map(move |n| (n, i)))
+        .collect();
+    let maker: HashMap<ValueId, usize> =
+        units.iter().enumerate().flat_map(|(i, unit)| unit.outputs.iter().map(move |value| (*value, i))).collect();
+    for (unit, &node) in units.iter().zip(&nodes) {
+        let on_codes = if float.contains(&unit.node) { NEVER } else { costs.on_codes(graph, unit) };
+        network.add_edge(source, node, costs.in_float(graph, unit));
+        network.add_edge(node, sink, on_codes);
+    }
+    let mut values: Vec<ValueId> =
+        units.iter().flat_map(|unit| unit.inputs.iter().map(|(_, v)| *v).chain(unit.outputs.iter().copied())).collect();
+    values.sort_unstable();
+    values.dedup();
+    for value in values.into_iter().filter(|value| graph.value(*value).origin() != Origin::Constant) {
+        // Whoever reads it as codes, if it can.
+        let reads_codes = |user: &Use| match user {
+            Use::Input(node, slot) => owner
+                .get(node)
+                .copied()
+                .filter(|&i| units[i].node == *node && units[i].inputs.iter().any(|(s, v)| s == slot && *v == value)),
+            _ => None,
+        };
+        let uses = graph.value(value).uses();
+        let readers: Vec<usize> = uses.iter().filter_map(reads_codes).collect();
+        let always_float = readers.len() < uses.len();
+        let producer = maker.get(&value).map(|&i| nodes[i]);
+        let wanted = network.add_node(());
+        network.add_edge(wanted, producer.unwrap_or(sink), costs.quantize(value));
+        for &reader in &readers {
+            network.add_edge(nodes[reader], wanted, NEVER);
+        }
+        let Some(&made_by) = maker.get(&value) else { continue };
+        let decode = match units[made_by].may_write_floats(graph) {
+            true => 0,
+            false => costs.dequantize(value),
+        };
+        if always_float {
+            network.add_edge(nodes[made_by], sink, decode);
+        } else {
+            let floats = network.add_node(());
+            network.add_edge(nodes[made_by], floats, decode);
+            for &reader in &readers {
+                network.add_edge(floats, nodes[reader], NEVER);
+            }
+        }
+    }
+    let reached = source_side(&network, source, sink);
+    nodes.iter().map(|node| reached.contains(node)).collect()
+}
+
+/// The nodes that the source still reaches when the network is saturated.
+fn source_side(network: &DiGraph<(), u64>, source: NodeIndex, sink: NodeIndex) -> HashSet<NodeIndex> {
+    let (_, flows) = ford_fulkerson(network, source, sink);
+    let mut reached = HashSet::from([source]);
+    let mut open = vec![source];
+    while let Some(node) = open.pop() {
+        let onward = network.edges_directed(node, petgraph::Outgoing);
+        let onward = onward.filter(|edge| flows[edge.id().index()] < *edge.weight()).map(|edge| edge.target());
+        let back = network.edges_directed(node, petgraph::Incoming);
+        let back = back.filter(|edge| flows[edge.id().index()] > 0).map(|edge| edge.source());
+        for next in onward.chain(back).collect::<Vec<_>>() {
+            if reached.insert(next) {
+                open.push(next);
+            }
+        }
+    }
+    reached
+}
+
+/// The tensors that units on codes read and write, and their classes.
+fn coded_tensors(graph: &Graph, units: &[Unit]) -> (Vec<CodedTensor>, Vec<ValueId>) {
+    let reads: HashSet<(NodeId, usize)> =
+        units.iter().flat_map(|unit| unit.inputs.iter().map(|(slot, _)| (unit.node, *slot))).collect();
+    let mut made: HashMap<ValueId, &Unit> = HashMap::new();
+    let mut values: Vec<ValueId> = Vec::new();
+    for unit in units {
+        values.extend(unit.inputs.iter().map(|(_, value)| *value));
+        made.extend(unit.outputs.iter().map(|value| (*value, unit)));
+        values.extend(unit.outputs.iter().filter(|value| {
+            let uses = graph.value(**value).uses();
+            let coded = |user: &Use| matches!(user, Use::Input(node, slot) if reads.contains(&(*node, *slot)));
+            !unit.may_write_floats(graph) || uses.iter().any(coded)
+        }));
+    }
+    let mut seen = HashSet::new();
+    values.retain(|value| seen.insert(*value));
+    // The class of a moved value is that of the value it came from, which stands earlier.
+    let mut classes: Vec<ValueId> = Vec::new();
+    let mut class_of: HashMap<ValueId, (usize, f32)> = HashMap::new();
+    let mut tensors = Vec::new();
+    for value in values {
+        let (from, times) = match made.get(&value).map(|unit| (unit.kernel, unit.inputs[0].1)) {
+            Some((Kernel::Movement, from)) => (Some(from), 1.0),
+            Some((Kernel::Rescale(factor), from)) => (Some(from), factor),
+            _ => (None, 1.0),
+        };
+        let codes_of = from.filter(|_| matches!(made.get(&value).map(|unit| unit.kernel), Some(Kernel::Rescale(_))));
+        let known = from.and_then(|from| class_of.get(&from)).map(|&(class, factor)| (class, factor * times));
+        let (class, factor) = known.unwrap_or_else(|| {
+            classes.push(value);
+            (classes.len() - 1, 1.0)
+        });
+        class_of.insert(value, (class, factor));
+        let from_codes = made.contains_key(&value);
+        let inputs = graph.value(value).uses().iter().filter_map(|user| match user {
+            Use::Input(node, slot) if from_codes || reads.contains(&(*node, *slot)) => Some((*node, *slot)),
+            _ => None,
+        });
+        let readers = inputs.collect();
+        let is_output = from_codes && graph.is_output(value);
+        tensors.push(CodedTensor { value, class, factor, codes_of, readers, is_output });
+    }
+    (tensors, classes)
+}
+
+#[cfg(test)]
+#[path = "regions_tests.rs"]
+mod tests;
