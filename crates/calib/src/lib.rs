@@ -24,6 +24,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod activations;
 mod compare;
 mod data;
 mod dump;
@@ -34,6 +35,7 @@ mod run;
 mod statistics;
 mod tensor;
 
+pub use activations::{collect_channels, collect_histograms, observe_sizes};
 pub use compare::{OutputComparison, compare, total_sqnr_db};
 pub use data::{
     CalibSet, ChannelOrder, DataOptions, Dim, FormatError, ImageFit, ImageLayout, ImageOptions, InputSpec,

@@ -5,19 +5,20 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use onnxquant::calib::{ChannelOrder, DataOptions, ImageLayout, ImageOptions};
-use onnxquant::quant::{Granularity, Method, Saturation, ScaleRule, Symmetry};
-use onnxquant::{Config, DEFAULT_OPSET_MAX, DataConfig, MethodChoice};
+use onnxquant::quant::{Granularity, Method, RangeMethod, Saturation, ScaleRule, Symmetry};
+use onnxquant::{Activations, Config, DEFAULT_OPSET_MAX, DataConfig, MethodChoice, Target};
 
 const EXAMPLES: &str = "\
 Examples:
   onnxquant model.onnx small.onnx --calib samples/
   onnxquant model.onnx small.onnx --calib samples/ --scheme w4 --granularity block:32
+  onnxquant model.onnx fast.onnx --calib samples/ --scheme auto
   onnxquant model.onnx small.onnx --calib photos/ --image-preset imagenet
   onnxquant model.onnx small.onnx --method msq --weights-only
   onnxquant inspect model.onnx
   onnxquant compare model.onnx small.onnx --data samples/
 
-Exit codes: 0 done, 2 bad input or usage, 3 a defect of this program.";
+Exit codes: 0 done, 1 an accuracy that was asked for was missed, 2 bad input or usage, 3 a defect of this program.";
 
 /// Makes ONNX models smaller and faster before they are served.
 #[derive(Debug, Parser)]
@@ -132,9 +133,26 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
 
-    /// Bits a weight.
+    /// What becomes of weights and activations.
     #[arg(long, value_enum, default_value_t = Scheme::W8)]
     scheme: Scheme,
+
+    /// What integer activations are for: ONNX Runtime on a CPU, where they must pay, or compilers for accelerators,
+    /// which want every operator on codes that can be.
+    #[arg(long, value_enum, default_value_t = TargetName::OrtCpu)]
+    target: TargetName,
+
+    /// How the range of an activation is found: `min-max`, `moving-average`, `percentile:P`, `mse` (default), `entropy`.
+    #[arg(long, value_name = "METHOD")]
+    range: Option<RangeMethod>,
+
+    /// Keep activations in float, the most sensitive layers first, until held-out outputs have this SQNR.
+    #[arg(long, value_name = "DB", allow_negative_numbers = true)]
+    min_sqnr: Option<f64>,
+
+    /// Weights of 7 bits with integer activations, for processors whose 8-bit products saturate (x86 without VNNI).
+    #[arg(long)]
+    reduce_range: bool,
 
     /// Bits a weight, 1 to 8; instead of --scheme.
     #[arg(long, value_name = "N", conflicts_with = "scheme", value_parser = clap::value_parser!(u32).range(1..=8))]
@@ -227,11 +245,28 @@ enum SaturationName {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Scheme {
+    /// Weights of 8 bits.
     W8,
+    /// Weights of 4 bits.
     W4,
+    /// Weights of 3 bits.
     W3,
+    /// Weights of 2 bits.
     W2,
+    /// Weights of 1 bit.
     W1,
+    /// Weights and activations of 8 bits, on fixed scales.
+    W8a8,
+    /// Weights and activations of 8 bits; the scales of activations are made at run time.
+    W8a8Dynamic,
+    /// Weights of 8 bits; activations of 8 bits on fixed scales behind convolutions, made at run time elsewhere.
+    Auto,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum TargetName {
+    OrtCpu,
+    QdqStrict,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -273,12 +308,25 @@ impl SettingsArgs {
             },
             fallback: !self.no_fallback,
             bits: self.bits.unwrap_or(match self.scheme {
-                Scheme::W8 => 8,
+                Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto if self.reduce_range => 7,
+                Scheme::W8 | Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto => 8,
                 Scheme::W4 => 4,
                 Scheme::W3 => 3,
                 Scheme::W2 => 2,
                 Scheme::W1 => 1,
             }),
+            activations: match self.scheme {
+                Scheme::W8a8 => Activations::Static,
+                Scheme::W8a8Dynamic => Activations::Dynamic,
+                Scheme::Auto => Activations::Auto,
+                _ => Activations::Float,
+            },
+            target: match self.target {
+                TargetName::OrtCpu => Target::OrtCpu,
+                TargetName::QdqStrict => Target::QdqStrict,
+            },
+            range: self.range,
+            min_sqnr_db: self.min_sqnr,
             granularity: self.granularity,
             symmetry: if self.asymmetric { Symmetry::Asymmetric } else { Symmetry::Symmetric },
             scale_rule: self.scale.map(|rule| match rule {

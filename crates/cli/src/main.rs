@@ -17,6 +17,8 @@ use clap::{CommandFactory, Parser};
 
 use crate::args::{Cli, Command};
 
+/// An accuracy that was asked for was missed.
+const MISSED: u8 = 1;
 /// Bad input or usage.
 const BAD_INPUT: u8 = 2;
 /// A defect of this program.
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     std::panic::set_hook(Box::new(|info| *last_panic() = info.to_string()));
     match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(code)) => code,
         Ok(Err(error)) => {
             eprintln!("error: {error:#}");
             let defect = error.downcast_ref::<onnxquant::Error>().is_some_and(onnxquant::Error::is_internal);
@@ -47,17 +49,23 @@ fn last_panic() -> MutexGuard<'static, String> {
     LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     if let Some(threads) = cli.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }
     match cli.command {
-        Some(Command::Inspect(args)) => inspect::run(&args),
-        Some(Command::Compare(args)) => compare::run(&args),
+        Some(Command::Inspect(args)) => inspect::run(&args)?,
+        Some(Command::Compare(args)) => compare::run(&args)?,
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "onnxquant", &mut std::io::stdout());
-            Ok(())
         }
-        None => quantize::run(&cli.quantize),
+        None => {
+            let report = quantize::run(&cli.quantize)?;
+            if let Some((wanted, reached)) = report.missed_sqnr_db() {
+                eprintln!("error: held-out SQNR {reached:.1} dB, {wanted:.1} dB wanted; the model was written");
+                return Ok(ExitCode::from(MISSED));
+            }
+        }
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use onnxquant::quant::Granularity;
-use onnxquant::{LayerReport, Report};
+use onnxquant::{IntegerReport, LayerReport, Report};
 
 use crate::args::QuantizeArgs;
 use crate::bars::Bars;
@@ -14,7 +14,7 @@ use crate::table::{bytes, decibels, short, table};
 /// Layers listed in the summary.
 const WORST_SHOWN: usize = 5;
 
-pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     let (Some(input), Some(output)) = (&args.input, &args.output) else {
         bail!("IN and OUT are needed");
     };
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<()> {
     if !args.quiet {
         print!("{}", summary(&report));
     }
-    Ok(())
+    Ok(report)
 }
 
 fn check_report_path(path: &Path) -> anyhow::Result<()> {
@@ -66,6 +66,7 @@ fn summary(report: &Report) -> String {
         report.skipped.len(),
     );
     text += &worst_layers(&report.layers);
+    text += &report.integers.as_ref().map_or(String::new(), integers);
     text += &skipped(report);
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
     let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
@@ -94,6 +95,23 @@ fn worst_layers(layers: &[LayerReport]) -> String {
     };
     let rows = std::iter::once(head).chain(ranked.iter().take(WORST_SHOWN).map(row)).collect::<Vec<_>>();
     table(&rows)
+}
+
+/// What runs on integers.
+fn integers(found: &IntegerReport) -> String {
+    let (fixed, dynamic) = (found.static_layers, found.dynamic_layers);
+    if fixed + dynamic == 0 {
+        return "integers none: they would not save time, or cost too much accuracy\n".to_owned();
+    }
+    let mut parts = Vec::new();
+    if fixed > 0 {
+        parts.push(format!("{fixed} layers and {} operators on fixed scales", found.other_operators));
+    }
+    if dynamic > 0 {
+        let rescaled = format!("{} inputs rescaled", found.rescaled);
+        parts.push(format!("{dynamic} layers on scales made at run time, {rescaled}"));
+    }
+    format!("integers {}\n", parts.join("; "))
 }
 
 /// Why layers stayed in float, each reason with a count.

@@ -39,10 +39,10 @@ impl Calibration {
         Ok(Self { data, split })
     }
 
-    /// An engine that runs `model` and observes `values`.
-    pub(crate) fn session(&self, model: &Model, values: &[String]) -> Result<Session, Error> {
+    /// An engine that runs `model` on `samples` and observes `values`.
+    pub(crate) fn session(&self, model: &Model, values: &[String], samples: &[usize]) -> Result<Session, Error> {
         let proto = inline_functions(&model.to_proto())?;
-        Ok(Session::new(&proto, values, &self.data)?)
+        Ok(Session::for_samples(&proto, values, &self.data, samples)?)
     }
 
     /// Runs the samples and gathers what the layers of one stage need.
@@ -62,7 +62,8 @@ impl Calibration {
         }
         let mut values = requests.iter().map(|request| request.value.clone()).collect::<Vec<_>>();
         values.dedup();
-        let session = self.session(model, &values)?;
+        let samples = if held_out { (0..self.data.len()).collect() } else { self.split.calibration.clone() };
+        let session = self.session(model, &values, &samples)?;
         let run = |samples: &[usize]| {
             let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
             collect(&session, &self.data, samples, &requests, &report)

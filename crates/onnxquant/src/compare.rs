@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onnxquant_calib::{OutputComparison, compare as compare_sessions};
+use onnxquant_calib::{OutputComparison, Session, compare as compare_sessions};
 use onnxquant_ir::Model;
 use onnxquant_passes::decode_weights::decode_weights;
 
@@ -26,30 +26,41 @@ pub fn compare(
     prepare(&mut second)?;
     let calibration = Calibration::open(&first, data)?;
     let samples = (0..calibration.data.len()).collect::<Vec<_>>();
-    compare_models(first, second, &calibration, &samples, progress)
+    Reference::new(first, &calibration, &samples)?.compare(second, &calibration, &samples, progress)
 }
 
-/// Compares two models in memory on some samples.
-pub(crate) fn compare_models(
-    mut first: Model,
-    mut second: Model,
-    calibration: &Calibration,
-    samples: &[usize],
-    progress: Progress<'_>,
-) -> Result<Vec<OutputComparison>, Error> {
-    decode(&mut first)?;
-    decode(&mut second)?;
-    let graph = first.graph();
-    let outputs = graph.outputs().iter().map(|port| graph.value(port.value).name().to_owned()).collect::<Vec<_>>();
-    if let Some(missing) = outputs.iter().find(|name| !has_output(&second, name)) {
-        return Err(Error::Usage(format!("the second model has no output `{missing}`")));
+/// A model whose outputs others are compared with.
+pub(crate) struct Reference {
+    session: Session,
+    outputs: Vec<String>,
+}
+
+impl Reference {
+    /// For comparisons on `samples`.
+    pub(crate) fn new(mut model: Model, calibration: &Calibration, samples: &[usize]) -> Result<Self, Error> {
+        decode(&mut model)?;
+        let graph = model.graph();
+        let outputs = graph.outputs().iter().map(|port| graph.value(port.value).name().to_owned()).collect::<Vec<_>>();
+        Ok(Self { session: calibration.session(&model, &outputs, samples)?, outputs })
     }
-    let float = calibration.session(&first, &outputs)?;
-    drop(first);
-    let quantized = calibration.session(&second, &outputs)?;
-    drop(second);
-    let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
-    Ok(compare_sessions(&float, &quantized, &calibration.data, samples, &report)?)
+
+    /// Compares another model with this one on some of the samples.
+    pub(crate) fn compare(
+        &self,
+        mut other: Model,
+        calibration: &Calibration,
+        samples: &[usize],
+        progress: Progress<'_>,
+    ) -> Result<Vec<OutputComparison>, Error> {
+        decode(&mut other)?;
+        if let Some(missing) = self.outputs.iter().find(|name| !has_output(&other, name)) {
+            return Err(Error::Usage(format!("the second model has no output `{missing}`")));
+        }
+        let session = calibration.session(&other, &self.outputs, samples)?;
+        drop(other);
+        let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
+        Ok(compare_sessions(&self.session, &session, &calibration.data, samples, &report)?)
+    }
 }
 
 fn has_output(model: &Model, name: &str) -> bool {

@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnxquant_calib::DataOptions;
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_quant::{Granularity, Grid, Method, QuantError, QuantSpec, ScaleRule, Symmetry};
+use onnxquant_quant::{Granularity, Grid, Method, QuantError, QuantSpec, RangeMethod, ScaleRule, Symmetry};
 use serde::{Serialize, Serializer};
 
 use crate::error::Error;
 
 /// Highest opset that is written unless the settings allow more: INT2 needs it.
 pub const DEFAULT_OPSET_MAX: i64 = 25;
+
+/// What integer layers must leave of the outputs under [`Activations::Auto`], unless the settings say more, in dB.
+pub const AUTO_SQNR_DB: f64 = 20.0;
 
 /// How layers are quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,32 @@ impl Serialize for MethodChoice {
     }
 }
 
+/// What becomes of activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activations {
+    /// They stay floats: only weights are quantized.
+    #[default]
+    Float,
+    /// Codes on fixed scales, found by calibration.
+    Static,
+    /// Codes on scales that are made at run time.
+    Dynamic,
+    /// Static behind convolutions, dynamic elsewhere.
+    Auto,
+}
+
+/// What the written model is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// ONNX Runtime on a CPU: operators run on codes where that takes less time.
+    #[default]
+    OrtCpu,
+    /// Compilers for accelerators: every operator that can run on codes does, whatever it takes on a CPU.
+    QdqStrict,
+}
+
 /// Settings of a run. They are written into the model's metadata, so nothing here depends on the machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
@@ -40,6 +69,16 @@ pub struct Config {
     pub fallback: bool,
     /// Bits a weight, 1 to 8.
     pub bits: u32,
+    /// What becomes of activations.
+    pub activations: Activations,
+    /// What the written model is for.
+    pub target: Target,
+    /// How the range of an activation is found; by default by the least mean squared error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<RangeMethod>,
+    /// Layers keep float activations, the most sensitive first, until held-out outputs reach this SQNR in dB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_sqnr_db: Option<f64>,
     /// Which weights share a scale.
     pub granularity: Granularity,
     /// Whether zero points are used.
@@ -69,6 +108,10 @@ impl Default for Config {
             method: MethodChoice::Auto,
             fallback: true,
             bits: 8,
+            activations: Activations::Float,
+            target: Target::OrtCpu,
+            range: None,
+            min_sqnr_db: None,
             granularity: Granularity::Channel,
             symmetry: Symmetry::Symmetric,
             scale_rule: None,
@@ -98,7 +141,26 @@ impl Config {
         if blocks {
             return Err(Error::Usage("a block must hold at least 2 weights".to_owned()));
         }
+        if self.activations != Activations::Float {
+            self.check_integers()?;
+        }
         Selection::new(self).map(drop)
+    }
+
+    /// The SQNR that integer layers must leave, in dB.
+    pub(crate) fn wanted_sqnr_db(&self) -> Option<f64> {
+        self.min_sqnr_db.or((self.activations == Activations::Auto).then_some(AUTO_SQNR_DB))
+    }
+
+    /// What the runtime's integer kernels are fast and right for.
+    fn check_integers(&self) -> Result<(), Error> {
+        let refused = |what: &str| Err(Error::Usage(format!("integer activations need {what}")));
+        match (self.bits, self.granularity, self.symmetry) {
+            (7..=8, Granularity::Tensor | Granularity::Channel, Symmetry::Symmetric) => Ok(()),
+            (7..=8, _, Symmetry::Symmetric) => refused("weights per tensor or per channel, not in blocks"),
+            (7..=8, ..) => refused("symmetric weights"),
+            _ => refused("weights of 8 bits, or of 7 for processors without VNNI"),
+        }
     }
 
     /// The solver's settings for a layer with this granularity.

@@ -4,7 +4,7 @@
 //! against each other. The steps stand in the order of the pipeline:
 //!
 //! ```text
-//! load -> plan -> calibration -> solve -> write -> report
+//! load -> plan -> calibration -> integer -> solve -> fit -> write -> report
 //! ```
 
 #![forbid(unsafe_code)]
@@ -13,17 +13,20 @@ mod calibration;
 mod compare;
 mod config;
 mod error;
+mod fit;
+mod integer;
 mod load;
 mod paths;
 mod pipeline;
 mod plan;
 mod progress;
 mod report;
+mod rescale;
 mod solve;
 mod write;
 
 pub use compare::compare;
-pub use config::{Config, DEFAULT_OPSET_MAX, DataConfig, MethodChoice};
+pub use config::{AUTO_SQNR_DB, Activations, Config, DEFAULT_OPSET_MAX, DataConfig, MethodChoice, Target};
 pub use error::Error;
 pub use load::{Prepared, prepare, read};
 pub use onnxquant_calib as calib;
@@ -32,4 +35,4 @@ pub use onnxquant_quant as quant;
 pub use pipeline::quantize;
 pub use plan::{Plan, PlannedLayer, SkippedLayer};
 pub use progress::{Phase, Progress, silent};
-pub use report::{HeldOut, LayerReport, OutputReport, Report};
+pub use report::{HeldOut, IntegerReport, LayerReport, OutputReport, Report, Sensitivity};

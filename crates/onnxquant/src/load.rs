@@ -4,9 +4,13 @@ use std::path::Path;
 
 use onnxquant_ir::{Model, verify};
 use onnxquant_passes::fold_batchnorm::fold_batchnorm;
+use onnxquant_passes::fold_integers::fold_integers;
+use onnxquant_passes::fold_pad::fold_pads;
 use onnxquant_passes::lift_constants::lift_constants;
+use onnxquant_passes::raise_opset::{LOWEST_TARGET, raise_opset};
 use serde::Serialize;
 
+use crate::config::{Activations, Config};
 use crate::error::Error;
 
 /// What the passes before quantization did.
@@ -16,11 +20,29 @@ pub struct Prepared {
     pub constants_lifted: usize,
     /// BatchNormalization nodes folded into the layer before them.
     pub batchnorms_folded: usize,
+    /// Pad nodes folded into the Conv behind them.
+    pub pads_folded: usize,
 }
 
 /// Reads the model and verifies it.
 pub fn read(path: &Path) -> Result<Model, Error> {
     Model::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// Brings a model to the least opset that 8-bit codes of activations need; returns the operators rewritten.
+pub(crate) fn raise_for_integers(model: &mut Model, config: &Config) -> Result<Vec<String>, Error> {
+    let present = model.opset("").unwrap_or(0);
+    if config.activations == Activations::Float || present >= LOWEST_TARGET {
+        return Ok(Vec::new());
+    }
+    if config.opset_max < LOWEST_TARGET {
+        let problem =
+            format!("integer activations need opset {LOWEST_TARGET}, but at most {} is allowed", config.opset_max);
+        return Err(Error::Usage(problem));
+    }
+    let changes = raise_opset(model, LOWEST_TARGET)?;
+    check(model, "raising the opset")?;
+    Ok(changes.iter().map(ToString::to_string).collect())
 }
 
 /// Runs the passes that leave the function as it is, each verified.
@@ -29,7 +51,11 @@ pub fn prepare(model: &mut Model) -> Result<Prepared, Error> {
     check(model, "lifting constants")?;
     let batchnorms_folded = fold_batchnorm(model)?;
     check(model, "folding BatchNormalization")?;
-    Ok(Prepared { constants_lifted, batchnorms_folded })
+    fold_integers(model);
+    check(model, "folding integers")?;
+    let pads_folded = fold_pads(model)?;
+    check(model, "folding pads")?;
+    Ok(Prepared { constants_lifted, batchnorms_folded, pads_folded })
 }
 
 /// An invalid graph after a pass is a defect of the pass.

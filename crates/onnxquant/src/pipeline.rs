@@ -2,21 +2,20 @@
 
 use std::path::Path;
 
-use onnxquant_calib::total_sqnr_db;
-use onnxquant_ir::Model;
 use onnxquant_quant::Method;
 
 use crate::calibration::Calibration;
-use crate::compare::compare_models;
-use crate::config::{Config, DataConfig, MethodChoice};
+use crate::config::{Activations, Config, DataConfig, MethodChoice};
 use crate::error::Error;
-use crate::load::{prepare, read};
+use crate::fit::Fitting;
+use crate::integer::{IntegerPlan, plan_integers};
+use crate::load::{prepare, raise_for_integers, read};
 use crate::paths::{check_paths, model_bytes};
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::report::{HeldOut, OutputReport, Report, finite};
+use crate::report::Report;
 use crate::solve::{SolvedLayer, solve_layers};
-use crate::write::{Rewritten, rewrite, write};
+use crate::write::write;
 
 /// Quantizes `input` into `output`.
 ///
@@ -34,48 +33,40 @@ pub fn quantize(
             "this method needs calibration data; without it use `--method msq --weights-only`".into(),
         ));
     }
+    if data.is_none() && matches!(config.activations, Activations::Static | Activations::Auto) {
+        return Err(Error::Usage("scales of activations need calibration data; without it use --weights-only".into()));
+    }
     check_paths(input, output)?;
     let mut model = read(input)?;
     let calibration = data.map(|data| Calibration::open(&model, data)).transpose()?;
     let prepared = prepare(&mut model)?;
-    let plan = Plan::new(&model, config)?;
-    let solved = solve_layers(&model, &plan, config, calibration.as_ref(), progress)?;
-    let (layers, codes): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
-    let Rewritten { evaluated, mut written, opset_changes } = rewrite(&model, &plan, codes)?;
-    let held_out = match calibration.filter(|_| !layers.is_empty()) {
-        Some(calibration) => Some(held_out(model, evaluated, &calibration, progress)?),
-        None => None,
+    let mut opset_changes = raise_for_integers(&mut model, config)?;
+    let mut plan = Plan::new(&model, config)?;
+    let mut integers = match &calibration {
+        Some(calibration) => plan_integers(&mut model, &mut plan, config, calibration, progress)?,
+        None => IntegerPlan::default(),
     };
-    let opset = written.opset("").unwrap_or(0);
+    let solved = solve_layers(&model, &plan, config, calibration.as_ref(), progress)?;
+    let (mut layers, codes): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
+    let fitting =
+        Fitting { model: &model, plan: &plan, codes: &codes, config, calibration: calibration.as_ref(), progress };
+    let mut fitted = fitting.fit(&mut integers)?;
+    drop(codes);
+    opset_changes.append(&mut fitted.opset_changes);
+    let integers = integers.report(config, &plan, &mut layers, fitted.sensitivity);
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         settings: config.clone(),
         prepared,
         layers,
         skipped: plan.skipped,
-        opset,
+        integers,
+        opset: fitted.written.opset("").unwrap_or(0),
         opset_changes,
-        held_out,
-        bytes_before: model_bytes(input, written.external_files()),
+        held_out: fitted.held_out,
+        bytes_before: model_bytes(input, fitted.written.external_files()),
         bytes_after: 0,
     };
-    report.bytes_after = write(&mut written, output, &report)?;
+    report.bytes_after = write(&mut fitted.written, output, &report)?;
     Ok(report)
-}
-
-fn held_out(
-    float: Model,
-    quantized: Model,
-    calibration: &Calibration,
-    progress: Progress<'_>,
-) -> Result<HeldOut, Error> {
-    let split = &calibration.split;
-    let outputs = compare_models(float, quantized, calibration, &split.held_out, progress)?;
-    Ok(HeldOut {
-        calibration_samples: split.calibration.len(),
-        held_out_samples: split.held_out.len(),
-        shared: split.shared,
-        sqnr_db: finite(total_sqnr_db(&outputs)),
-        outputs: outputs.iter().map(OutputReport::from).collect(),
-    })
 }

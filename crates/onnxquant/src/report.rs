@@ -1,6 +1,7 @@
 //! What a run did, layer by layer.
 
 use onnxquant_calib::OutputComparison;
+use onnxquant_ir::NodeId;
 use onnxquant_quant::{Certificate, Granularity, Method, Verdict};
 use serde::Serialize;
 
@@ -21,6 +22,9 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// Layers left in float.
     pub skipped: Vec<SkippedLayer>,
+    /// What runs on integers, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub integers: Option<IntegerReport>,
     /// Opset of the written model.
     pub opset: i64,
     /// Operators rewritten to reach that opset.
@@ -54,6 +58,8 @@ pub struct LayerReport {
     pub granularity: Granularity,
     /// Bytes of codes, scales and zero points.
     pub bytes: usize,
+    /// What becomes of its input: `float`, `static` or `dynamic`.
+    pub activations: &'static str,
     /// The method that made the codes.
     pub method: Method,
     /// Relative error of the layer's output on the calibration samples, bias correction included.
@@ -70,6 +76,41 @@ pub struct LayerReport {
     /// How `auto` chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+}
+
+/// What runs on integers.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct IntegerReport {
+    /// Layers in regions that store activations as codes on fixed scales.
+    pub static_layers: usize,
+    /// Layers whose input is quantized at run time.
+    pub dynamic_layers: usize,
+    /// Other operators that run on codes.
+    pub other_operators: usize,
+    /// Tensors with a scale of their own.
+    pub scales: usize,
+    /// Estimated time of the regions' graph over that in float; 1 where no region pays.
+    pub relative_time: f64,
+    /// Values whose channels were rescaled to make ranges smaller.
+    pub rescaled: usize,
+    /// The SQNR that was asked for, in dB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wanted_sqnr_db: Option<f64>,
+    /// What single layers do to the outputs; measured only where some had to stay in float.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sensitivity: Vec<Sensitivity>,
+}
+
+/// The outputs when one layer alone reads integers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sensitivity {
+    /// The layer's node.
+    #[serde(skip)]
+    pub(crate) node: NodeId,
+    /// Its name, or its first output's.
+    pub label: String,
+    /// SQNR of the outputs on held-out samples, in dB.
+    pub sqnr_db: f64,
 }
 
 /// Float against quantized model on held-out samples.
@@ -120,6 +161,12 @@ pub(crate) fn finite(number: f64) -> Option<f64> {
 }
 
 impl Report {
+    /// The SQNR that was asked for and the one that was reached, in dB, where it was missed.
+    pub fn missed_sqnr_db(&self) -> Option<(f64, f64)> {
+        let reached = self.held_out.as_ref()?.sqnr_db?;
+        self.settings.min_sqnr_db.filter(|wanted| reached < *wanted).map(|wanted| (wanted, reached))
+    }
+
     /// The short form that goes into the model's metadata: method, bits, error and bound of every layer.
     pub fn certificates_summary(&self) -> serde_json::Value {
         let layer = |layer: &LayerReport| {

@@ -68,10 +68,7 @@ fn solve_layer(
     let weight_name = model.graph().value(site.weight).name();
     let failed =
         |source: QuantError| Error::Layer { layer: layer.label.clone(), weight: weight_name.to_owned(), source };
-    let stored = site.weight_tensor(model.graph())?;
-    let numbers = tensor::to_f32(&stored)?.into_owned();
-    let stored = ArrayD::from_shape_vec(IxDyn(&site.view.weight_shape()), numbers)
-        .map_err(|error| Error::Internal(format!("weight of `{}`: {error}", layer.label)))?;
+    let stored = stored_weight(model, layer)?;
     if let Some((index, &value)) = stored.indexed_iter().find(|(_, weight)| !weight.is_finite()) {
         let index = index.slice().to_vec();
         return Err(Error::NonFinite { tensor: weight_name.to_owned(), index, value });
@@ -115,6 +112,7 @@ fn solve_layer(
         bits: config.bits,
         granularity,
         bytes: weight.bytes(),
+        activations: "float",
         method,
         error,
         held_out_error,
@@ -123,6 +121,14 @@ fn solve_layer(
         verdict,
     };
     Ok(SolvedLayer { planned: layer.clone(), weight, report })
+}
+
+/// The weight as the operator has it.
+pub(crate) fn stored_weight(model: &Model, layer: &PlannedLayer) -> Result<ArrayD<f32>, Error> {
+    let stored = layer.site.weight_tensor(model.graph())?;
+    let numbers = tensor::to_f32(&stored)?.into_owned();
+    ArrayD::from_shape_vec(IxDyn(&layer.site.view.weight_shape()), numbers)
+        .map_err(|error| Error::Internal(format!("weight of `{}`: {error}", layer.label)))
 }
 
 /// Scales have the type of the weights they stand for.

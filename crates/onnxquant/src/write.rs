@@ -4,11 +4,16 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, write_model};
+use onnxquant_passes::fake_quantize::fake_quantize_dynamically;
+use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::raise_opset::raise_opset;
 use onnxquant_passes::sites::{Site, find_sites};
 use onnxquant_passes::write_codes::{PackedWeight, write_codes};
+use onnxquant_passes::write_dynamic::write_dynamic;
+use onnxquant_passes::write_static::write_static;
 
 use crate::error::Error;
+use crate::integer::{Form, IntegerPlan};
 use crate::load::check;
 use crate::paths::check_external;
 use crate::plan::{Plan, PlannedLayer};
@@ -29,11 +34,15 @@ pub(crate) struct Rewritten {
     pub(crate) opset_changes: Vec<String>,
 }
 
-/// Writes the codes of every layer into copies of `model`; tensors are shared, not copied.
+/// Writes the codes of every layer into copies of `model`, and the conversions of activations; tensors are shared,
+/// not copied.
+///
+/// Integer layers need a model whose opset is not raised here: they are known by their ids.
 pub(crate) fn rewrite(
     model: &Model,
     plan: &Plan,
-    codes: Vec<(PlannedLayer, PackedWeight)>,
+    codes: &[(PlannedLayer, PackedWeight)],
+    integers: &IntegerPlan,
 ) -> Result<Rewritten, Error> {
     let (mut evaluated, mut written) = (model.clone(), model.clone());
     let opset_changes = match plan.opset > model.opset("").unwrap_or(0) {
@@ -47,14 +56,36 @@ pub(crate) fn rewrite(
     }
     check(&written, "raising the opset")?;
     let mut raised = sites_by_output(&written);
+    for (model, conversion) in [(&mut written, Conversion::Codes), (&mut evaluated, Conversion::Floats)] {
+        write_regions(model.graph_mut(), &integers.regions, &integers.params, conversion);
+        check(model, "converting activations")?;
+    }
+    let mut dynamic = Vec::new();
     for (layer, weight) in codes {
         let output = output_name(model.graph(), &layer.site);
-        let site = raised.remove(&output).ok_or_else(|| Error::Internal(format!("`{}` was lost", layer.label)))?;
-        write_codes(written.graph_mut(), &site, weight.clone());
-        write_codes(evaluated.graph_mut(), &layer.site, weight);
+        let mut site = raised.remove(&output).ok_or_else(|| Error::Internal(format!("`{}` was lost", layer.label)))?;
+        let graph = written.graph_mut();
+        match integers.form(layer.site.node) {
+            Form::WeightOnly => write_codes(graph, &site, weight.clone()),
+            Form::Static { input_scale } => write_static(graph, &site, weight.clone(), input_scale)?,
+            Form::Dynamic => {
+                site.input = graph.node(site.node).input(0).unwrap_or(site.input);
+                dynamic.push((site, weight.clone()));
+                fake_dynamic(evaluated.graph_mut(), &layer.site);
+            }
+        }
+        write_codes(evaluated.graph_mut(), &layer.site, weight.clone());
     }
+    write_dynamic(written.graph_mut(), dynamic);
     check(&written, "writing codes")?;
     Ok(Rewritten { evaluated, written, opset_changes })
+}
+
+/// Lets a layer read its input as if it had been quantized at run time.
+fn fake_dynamic(graph: &mut Graph, site: &Site) {
+    if let Some(input) = graph.node(site.node).input(0) {
+        fake_quantize_dynamically(graph, input, &[(site.node, 0)]);
+    }
 }
 
 fn sites_by_output(model: &Model) -> HashMap<String, Site> {

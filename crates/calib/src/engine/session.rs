@@ -64,13 +64,24 @@ impl Session {
     /// Weights must be in the model (`raw_data` or the typed fields), not in external files,
     /// and local functions must have been inlined, see [`crate::inline_functions`].
     pub fn new(model: &ModelProto, values: &[String], data: &CalibSet) -> Result<Self, CalibError> {
+        let all: Vec<usize> = (0..data.len()).collect();
+        Self::for_samples(model, values, data, &all)
+    }
+
+    /// The same for a part of the samples: plans are made for their shapes only.
+    pub fn for_samples(
+        model: &ModelProto,
+        values: &[String],
+        data: &CalibSet,
+        samples: &[usize],
+    ) -> Result<Self, CalibError> {
         let fed: Vec<&str> = data.inputs().iter().map(|i| i.name.as_str()).collect();
         let (origins, computed) = origins(values, &fed);
         let engine_model = engine_model(model, &computed, &fed)?;
         let positions = engine_model.inputs.iter().filter_map(|i| fed.iter().position(|f| f == i));
         let positions: Vec<usize> = positions.collect();
         let samples: Vec<Shapes> =
-            (0..data.len()).map(|s| positions.iter().map(|&p| data.shapes(s)[p].clone()).collect()).collect();
+            samples.iter().map(|&s| positions.iter().map(|&p| data.shapes(s)[p].clone()).collect()).collect();
         let mut session = Self {
             model: engine_model,
             values: values.to_vec(),
