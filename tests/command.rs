@@ -261,7 +261,9 @@ fn report_has_the_documented_shape() {
     let mut paths = BTreeSet::new();
     let auto: &[&str] = &["--method", "auto"];
     let walk: &[&str] = &["--method", "maly-saab", "--no-fallback"];
-    for (fixture, args) in [(Fixture::CNN, auto), (Fixture::TRANSFORMER, walk)] {
+    let integers: &[&str] =
+        &["--scheme", "auto", "--target", "qdq-strict", "--range", "mse", "--min-sqnr", "25", "--method", "msq"];
+    for (fixture, args) in [(Fixture::CNN, auto), (Fixture::TRANSFORMER, walk), (Fixture::CONV1D, integers)] {
         shape("", &report(&fixture.model(), &output, args, Some(&fixture.calib())), &mut paths);
     }
     let found = paths.into_iter().map(|path| path + "\n").collect::<String>();

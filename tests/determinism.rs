@@ -5,9 +5,11 @@ use std::path::Path;
 use crate::support::{Failures, Fixture, Run, folder, onnxquant};
 
 const RUNS: [&[&str]; 3] = [&["--threads", "1"], &["--threads", "2"], &["--threads", "2"]];
-const SETTINGS: [&[&str]; 8] = [
+const SETTINGS: [&[&str]; 10] = [
     &["--method", "auto", "--bits", "4"],
     &["--method", "msq", "--bits", "8", "--asymmetric"],
+    &["--scheme", "w8a8", "--target", "qdq-strict", "--min-sqnr", "26"],
+    &["--scheme", "w8a8-dynamic"],
     &["--method", "maly-saab", "--bits", "4"],
     &["--method", "maly-saab", "--bits", "4", "--no-fallback"],
     &["--method", "maly-saab", "--saturation", "min", "--bits", "2", "--no-fallback"],

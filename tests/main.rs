@@ -10,6 +10,7 @@ mod determinism;
 mod external;
 #[cfg(unix)]
 mod hostile;
+mod integers;
 mod lossless;
 mod opset;
 mod runtime;

@@ -14,6 +14,12 @@ const FIXTURES: [&str; 5] =
     ["digits_mlp", "mnist_cnn", "digits_transformer", "digits_transformer_op14", "digits_conv1d"];
 const METHODS: [&str; 5] = ["msq", "maly-saab", "cell-walk", "optq", "auto"];
 const BITS: [u32; 5] = [8, 4, 3, 2, 1];
+/// Integer activations, by the name that stands for the method.
+const INTEGERS: [(&str, &[&str]); 3] = [
+    ("w8a8-strict", &["--scheme", "w8a8", "--target", "qdq-strict"]),
+    ("w8a8-dynamic", &["--scheme", "w8a8-dynamic"]),
+    ("w8a8-auto", &["--scheme", "auto"]),
+];
 
 /// How far rounding alone may lift an error above its bound.
 const BOUND_SLACK: f64 = 1e-6;
@@ -50,13 +56,11 @@ impl Case {
     fn all() -> Vec<Self> {
         let mut cases = Vec::new();
         for fixture in FIXTURES {
+            let case = |method: &str, bits| Self { fixture: fixture.to_owned(), method: method.to_owned(), bits };
             for bits in BITS {
-                cases.extend(METHODS.map(|method| Self {
-                    fixture: fixture.to_owned(),
-                    method: method.to_owned(),
-                    bits,
-                }));
+                cases.extend(METHODS.map(|method| case(method, bits)));
             }
+            cases.extend(INTEGERS.map(|(name, _)| case(name, 8)));
         }
         cases
     }
@@ -64,6 +68,15 @@ impl Case {
     /// Fixture, method and bits.
     pub fn name(&self) -> String {
         format!("{} {} {}", self.fixture, self.method, self.bits)
+    }
+
+    fn settings(&self) -> Vec<String> {
+        match INTEGERS.iter().find(|(name, _)| *name == self.method) {
+            Some((_, args)) => args.iter().map(|&arg| arg.to_owned()).collect(),
+            None => ["--no-fallback", "--method", &self.method, "--bits", &self.bits.to_string()]
+                .map(str::to_owned)
+                .to_vec(),
+        }
     }
 
     fn folder(&self) -> PathBuf {
@@ -116,9 +129,7 @@ fn quantize(case: &Case, output: &Path) -> anyhow::Result<Value> {
     let report = output.with_extension("json");
     let mut command = Command::new(program);
     command.arg(case.folder().join("model.onnx")).arg(output).arg("--calib").arg(case.folder().join("calib"));
-    command
-        .args(["--quiet", "--no-fallback", "--method", &case.method, "--bits", &case.bits.to_string(), "--report"])
-        .arg(&report);
+    command.arg("--quiet").args(case.settings()).arg("--report").arg(&report);
     process::run_quietly(&mut command).with_context(|| case.name())?;
     Ok(serde_json::from_slice(&std::fs::read(report)?)?)
 }
