@@ -1,4 +1,4 @@
-//! Keeps a Relu or Clip from standing between ONNX Runtime and a fused MatMul.
+//! Keeps a Relu, a Clip or the shape of a bias from standing between ONNX Runtime and a fused MatMul.
 //!
 //! `DequantizeLinear -> MatMul` becomes `MatMulNBits`, but not where the only reader of the MatMul is a Relu
 //! or Clip (the runtime takes these for the redundant clips of a quantized activation), and not where a Gemm
@@ -11,23 +11,82 @@
 //! | `MatMul -> Relu`, `MatMul -> Add -> Relu`, `Gemm(x, w) -> Relu` | `... -> Max(0)` |
 //! | the same with `Clip(low, high)` | `... -> Max(low) -> Min(high)` |
 //!
+//! A bias `[1, M]` of a Gemm, or of a MatMul whose input has two dimensions, is not fused either: it becomes `[M]`,
+//! where the input is known to have as many.
+//!
 //! The results are the same. Left alone: a Clip whose bounds are attributes (below opset
 //! 11), other activations, readers that are not the only one.
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::onnx::{TensorProto, ValueInfoProto, type_proto};
 use onnxquant_ir::{Graph, NewNode, NodeId, Use, ValueId, tensor};
 
+use crate::add_to_bias::slot;
 use crate::sites::Site;
 
 /// Rewrites what follows `site`, a MatMul or Gemm with a quantized weight.
 pub fn keep_fusible(graph: &mut Graph, site: &Site) {
     let layer = site.node;
+    flatten_bias(graph, site);
     let Some(after) = only_reader(graph, layer) else { return };
     let clip = if graph.node(after).is("Add") { only_reader(graph, after) } else { Some(after) };
     let Some(clip) = clip.filter(|&clip| graph.node(clip).is("Relu") || graph.node(clip).is("Clip")) else { return };
     match graph.node(layer).input(2) {
         Some(bias) if clip == after => split_bias(graph, layer, bias),
         _ => replace_clip(graph, clip, site.dtype),
+    }
+}
+
+/// Gives a bias `[1, M]` the shape `[M]`, where that leaves the shape of the result.
+fn flatten_bias(graph: &mut Graph, site: &Site) {
+    let Some(slot) = slot(graph, site) else { return };
+    let row = slot.old.and_then(|bias| graph.value(bias).constant());
+    let Some(row) = row.filter(|row| row.dims.len() == 2 && row.dims[0] == 1 && row.dims[1] > 1).cloned() else {
+        return;
+    };
+    if slot.node == site.node || has_rows(graph, site.input, LONGEST_PROOF) {
+        let name = row.name().to_owned();
+        let flat = TensorProto { dims: vec![row.dims[1]], ..row };
+        let flat = graph.add_constant(&name, flat);
+        graph.set_input(slot.node, slot.input, Some(flat));
+        slot.old.into_iter().for_each(|old| graph.remove_if_unused(old));
+    }
+}
+
+/// Nodes that are followed upwards to prove a rank.
+const LONGEST_PROOF: usize = 12;
+
+/// Whether `value` is known to have two dimensions or more.
+fn has_rows(graph: &Graph, value: ValueId, steps: usize) -> bool {
+    let found = graph.value(value);
+    if let Some(tensor) = found.tensor() {
+        return tensor.dims.len() > 1;
+    }
+    let declared = graph.inputs().iter().find(|port| port.value == value).map(|port| &port.info);
+    if declared.or_else(|| graph.value_info(found.name())).is_some_and(|info| declared_rank(info) > 1) {
+        return true;
+    }
+    let Some((_, node)) = graph.producer(value).filter(|_| steps > 0) else { return false };
+    let mut inputs = node.inputs().iter().flatten();
+    match node.op_type() {
+        "Conv" | "Gemm" | "Flatten" => true,
+        // The result has the rank of the operand with the most dimensions.
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" | "Where" => {
+            inputs.any(|&input| has_rows(graph, input, steps - 1))
+        }
+        "MatMul" => inputs.all(|&input| has_rows(graph, input, steps - 1)),
+        "Relu" | "Gelu" | "Erf" | "Sigmoid" | "Tanh" | "Clip" | "Sqrt" | "Softmax" | "LayerNormalization"
+        | "Identity" | "Cast" | "Dropout" => inputs.next().is_some_and(|&input| has_rows(graph, input, steps - 1)),
+        _ => false,
+    }
+}
+
+/// Dimensions in the declaration of a tensor; 0 where it says none.
+fn declared_rank(info: &ValueInfoProto) -> usize {
+    let kind = info.r#type.as_ref().and_then(|kind| kind.value.as_ref());
+    match kind {
+        Some(type_proto::Value::TensorType(tensor)) => tensor.shape.as_ref().map_or(0, |shape| shape.dim.len()),
+        _ => 0,
     }
 }
 

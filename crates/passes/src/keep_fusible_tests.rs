@@ -146,3 +146,31 @@ fn zero_has_the_type_of_the_layer() {
     let zero = crate::testing::constant_named(model.graph(), "relu_zero");
     assert_eq!((zero.data_type(), zero.dims.len()), (DataType::Float16 as i32, 0));
 }
+
+#[test]
+fn a_bias_of_one_row_becomes_a_vector_where_the_rank_is_known() {
+    let row = |nodes: Vec<NodeProto>| {
+        let constants = vec![("w", floats(&[6, 4], 1)), ("b", floats(&[1, 4], 2)), ("k", floats(&[1, 6], 3))];
+        model("x", constants, nodes, "y")
+    };
+    let proven = || vec![layer("Mul", &["x", "k"], "t"), layer("Relu", &["t"], "r")];
+    let add = |from: &str| vec![layer("MatMul", &[from, "w"], "m"), layer("Add", &["m", "b"], "y")];
+    let table = [
+        (vec![layer("Gemm", &["x", "w", "b"], "y")], vec![4]),
+        ([proven(), add("r")].concat(), vec![4]),
+        // A vector times the weight, plus a row, is a row.
+        (add("x"), vec![1, 4]),
+    ];
+    let x = array(&floats(&[3, 6], 4));
+    for (nodes, dims) in table {
+        let mut model = row(nodes);
+        let before = run(&model, &x);
+        rewrite(&mut model);
+        assert_valid(&model);
+        assert_eq!(run(&model, &x), before);
+        let graph = model.graph();
+        let (_, last) = graph.nodes().last().unwrap();
+        let bias = last.inputs().iter().flatten().filter_map(|&value| graph.value(value).constant()).next_back();
+        assert_eq!(bias.unwrap().dims, dims);
+    }
+}
