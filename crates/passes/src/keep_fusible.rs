@@ -11,17 +11,17 @@
 //! | `MatMul -> Relu`, `MatMul -> Add -> Relu`, `Gemm(x, w) -> Relu` | `... -> Max(0)` |
 //! | the same with `Clip(low, high)` | `... -> Max(low) -> Min(high)` |
 //!
-//! A bias `[1, M]` of a Gemm, or of a MatMul whose input has two dimensions, is not fused either: it becomes `[M]`,
-//! where the input is known to have as many.
+//! A bias that is not of shape `[M]` is not fused with a Gemm either, nor one of shape `[1, M]` with a MatMul of an input
+//! with two dimensions: it becomes `[M]`, for a MatMul where the input is known to have as many.
 //!
 //! The results are the same. Left alone: a Clip whose bounds are attributes (below opset
 //! 11), other activations, readers that are not the only one.
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::onnx::{TensorProto, ValueInfoProto, type_proto};
+use onnxquant_ir::onnx::{ValueInfoProto, type_proto};
 use onnxquant_ir::{Graph, NewNode, NodeId, Use, ValueId, tensor};
 
-use crate::add_to_bias::slot;
+use crate::add_to_bias::{numbers, slot};
 use crate::sites::Site;
 
 /// Rewrites what follows `site`, a MatMul or Gemm with a quantized weight.
@@ -37,17 +37,17 @@ pub fn keep_fusible(graph: &mut Graph, site: &Site) {
     }
 }
 
-/// Gives a bias `[1, M]` the shape `[M]`, where that leaves the shape of the result.
+/// Gives a bias the shape `[M]`, where that leaves the shape of the result.
 fn flatten_bias(graph: &mut Graph, site: &Site) {
     let Some(slot) = slot(graph, site) else { return };
-    let row = slot.old.and_then(|bias| graph.value(bias).constant());
-    let Some(row) = row.filter(|row| row.dims.len() == 2 && row.dims[0] == 1 && row.dims[1] > 1).cloned() else {
+    let Some(row) = slot.old.and_then(|bias| graph.value(bias).constant()) else { return };
+    let Some(numbers) = numbers(graph, site, &slot).filter(|numbers| row.dims != [numbers.len() as i64]) else {
         return;
     };
-    if slot.node == site.node || has_rows(graph, site.input, LONGEST_PROOF) {
+    let of_gemm = slot.node == site.node;
+    if of_gemm || row.dims.len() == 2 && row.dims[1] > 1 && has_rows(graph, site.input, LONGEST_PROOF) {
         let name = row.name().to_owned();
-        let flat = TensorProto { dims: vec![row.dims[1]], ..row };
-        let flat = graph.add_constant(&name, flat);
+        let flat = graph.add_constant(&name, tensor::from_f32_as(site.dtype, &[numbers.len()], &numbers));
         graph.set_input(slot.node, slot.input, Some(flat));
         slot.old.into_iter().for_each(|old| graph.remove_if_unused(old));
     }
