@@ -175,7 +175,7 @@ impl IntegerPlan {
         }
         self.regions = choose_regions(graph, &self.units, &self.costs, &self.float);
         if self.regions.relative_time > WORTHWHILE {
-            self.regions = Regions::default();
+            self.regions = Regions { relative_time: 1.0, ..Regions::default() };
         }
     }
 
