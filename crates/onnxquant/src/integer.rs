@@ -66,14 +66,8 @@ pub(crate) struct IntegerPlan {
 }
 
 impl IntegerPlan {
-    /// The plan that takes the least time.
-    pub(crate) fn new(
-        model: &Model,
-        plan: &Plan,
-        config: &Config,
-        calibration: &Calibration,
-        progress: Progress<'_>,
-    ) -> Result<Self, Error> {
+    /// The plan that takes the least time, without scales yet.
+    fn new(model: &Model, plan: &Plan, config: &Config, calibration: &Calibration) -> Result<Self, Error> {
         let graph = model.graph();
         let sites = sites(plan);
         let sizes = sizes(model, &sites, calibration)?;
@@ -102,8 +96,6 @@ impl IntegerPlan {
                 sites.iter().filter(|(node, site)| is_supported(site) && !coded.contains(node) && wanted(**node));
             found.dynamic = dense.map(|(node, _)| *node).collect();
         }
-        found.observe(model, calibration, progress)?;
-        found.fit_params(graph)?;
         Ok(found)
     }
 
@@ -283,12 +275,14 @@ pub(crate) fn plan_integers(
     if config.activations == Activations::Float || plan.layers.is_empty() {
         return Ok(IntegerPlan::default());
     }
-    let integers = IntegerPlan::new(model, plan, config, calibration, progress)?;
+    let mut integers = IntegerPlan::new(model, plan, config, calibration)?;
     let rescaled = rescale(model, plan, config, &integers.dynamic, calibration, progress)?;
-    if rescaled == 0 {
-        return Ok(integers);
+    if rescaled > 0 {
+        integers = IntegerPlan { rescaled, ..IntegerPlan::new(model, plan, config, calibration)? };
     }
-    Ok(IntegerPlan { rescaled, ..IntegerPlan::new(model, plan, config, calibration, progress)? })
+    integers.observe(model, calibration, progress)?;
+    integers.fit_params(model.graph())?;
+    Ok(integers)
 }
 
 impl IntegerPlan {
@@ -318,7 +312,7 @@ impl IntegerPlan {
             scales: self.regions.classes.len(),
             relative_time: self.regions.relative_time,
             rescaled: self.rescaled,
-            wanted_sqnr_db: config.min_sqnr_db,
+            wanted_sqnr_db: config.wanted_sqnr_db(),
             sensitivity,
         })
     }

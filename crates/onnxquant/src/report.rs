@@ -93,7 +93,7 @@ pub struct IntegerReport {
     pub relative_time: f64,
     /// Values whose channels were rescaled to make ranges smaller.
     pub rescaled: usize,
-    /// The SQNR that was asked for, in dB.
+    /// The SQNR at which integer layers were left, in dB: asked for, or that of `auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wanted_sqnr_db: Option<f64>,
     /// What single layers do to the outputs; measured only where some had to stay in float.
