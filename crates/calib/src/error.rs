@@ -190,6 +190,9 @@ pub enum CalibError {
         /// The engine's message.
         detail: String,
     },
+    /// Values that do not fit into memory cannot be kept in a temporary file.
+    #[error("cannot use a temporary file for activations; a larger `--memory-limit` needs less of it")]
+    Spill(#[source] std::io::Error),
     /// A captured activation cannot be used.
     #[error("cannot use activation `{value}` of {sample}: {detail}")]
     Activation {

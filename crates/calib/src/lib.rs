@@ -33,6 +33,8 @@ mod error;
 mod inline;
 mod run;
 mod statistics;
+#[cfg(feature = "tract")]
+mod stream;
 mod tensor;
 
 pub use activations::{collect_channels, collect_histograms, observe_sizes};
@@ -48,5 +50,9 @@ pub use engine::{Session, graph_outputs};
 pub use error::CalibError;
 pub use inline::inline_functions;
 pub use run::{Progress, SampleRun, for_each_batch};
-pub use statistics::{StatKind, StatRequest, collect, gram_bytes};
+pub use statistics::{PairRequest, StatKind, StatRequest, collect, gram_bytes};
+#[cfg(feature = "tract")]
+pub use statistics::{Network, collect_pairs};
+#[cfg(feature = "tract")]
+pub use stream::Stream;
 pub use tensor::{ElementType, Tensor};

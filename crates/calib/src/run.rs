@@ -61,7 +61,7 @@ pub fn for_each_batch(
 }
 
 /// How many samples of at most `bytes` observed values are run before they are taken in.
-fn batch_samples(bytes: usize, threads: usize) -> usize {
+pub(crate) fn batch_samples(bytes: usize, threads: usize) -> usize {
     if LONG_BATCH_BYTES / bytes >= 2 * threads { 2 * threads } else { (BATCH_BYTES / bytes).clamp(1, threads) }
 }
 
@@ -76,17 +76,22 @@ fn run_order(engines: &[&dyn Engine], data: &CalibSet, indices: &[usize]) -> Vec
 fn run_sample(engines: &[&dyn Engine], data: &CalibSet, index: usize) -> Result<SampleRun, CalibError> {
     let sample = data.load(index)?;
     let values = engines.iter().map(|engine| engine.run(&sample)).collect::<Result<_, _>>();
-    let values = values.map_err(|error| match error {
-        CalibError::Run { sample: shapes, detail } => {
-            CalibError::Run { sample: format!("{} ({shapes})", data.describe(index)), detail }
-        }
-        other => other,
-    })?;
+    let values = values.map_err(|error| describe_failure(error, data, index))?;
     Ok(SampleRun { sample: index, values })
 }
 
+/// Adds to a failure of the engine which sample it was.
+pub(crate) fn describe_failure(error: CalibError, data: &CalibSet, sample: usize) -> CalibError {
+    match error {
+        CalibError::Run { sample: shapes, detail } => {
+            CalibError::Run { sample: format!("{} ({shapes})", data.describe(sample)), detail }
+        }
+        other => other,
+    }
+}
+
 impl SampleRun {
-    fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.values.iter().flatten().map(|t| t.len() * t.element_type().bytes()).sum()
     }
 }

@@ -3,20 +3,33 @@
 //! Samples are run a batch at a time; then every request and group takes in the batch's
 //! activations in sample order, requests and groups in parallel. Each accumulator sees the same
 //! rows in the same order for any number of threads, so sums are identical bit by bit.
+//!
+//! Convolutions have far more rows than their statistics need, neighbours nearly equal: beyond [`ROWS_PER_INPUT`] rows an
+//! input (and [`LEAST_ROWS`]) only some are taken, evenly spread over positions and samples.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use ndarray::ArrayD;
-use onnxquant_quant::{DiagonalAccumulator, GramAccumulator, GramStats, MatrixView, QuantError};
+use ndarray::{Array2, ArrayD};
+use onnxquant_quant::{
+    Chunks, DiagonalAccumulator, GramAccumulator, GramStats, MatrixView, PairedAccumulator, QuantError,
+};
 use rayon::prelude::*;
 
 use crate::data::CalibSet;
 use crate::engine::Engine;
 use crate::error::CalibError;
 use crate::run::{Progress, SampleRun, floats, for_each_batch};
+#[cfg(feature = "tract")]
+use crate::stream::{Goal, Stream, advance};
 
 /// Elements of one chunk of unfolded rows: it stays in a core's cache.
 const CHUNK_ELEMENTS: usize = 1 << 17;
+/// Rows taken for every input of a layer, where there are more.
+const ROWS_PER_INPUT: usize = 32;
+/// At least so many rows are taken, where there are more.
+const LEAST_ROWS: usize = 1 << 14;
+/// Rows that are taken or left together.
+const SAMPLED_CHUNK_ROWS: usize = 128;
 
 /// What is gathered of a layer's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,31 +77,100 @@ pub fn collect(
     requests: &[StatRequest],
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<Vec<GramStats>>, CalibError> {
-    let positions = value_positions(engine, requests)?;
-    let mut tasks = tasks(requests)?;
-    for_each_batch(&[engine], data, indices, progress, &mut |runs| {
-        let batch = Batch::new(engine, data, runs, &positions)?;
-        let results: Vec<Result<(), CalibError>> = tasks
-            .par_iter_mut()
-            .map(|task| task.take_in(&batch, positions[task.request], &requests[task.request]))
-            .collect();
-        results.into_iter().collect()
-    })?;
-    finish(tasks, requests)
-}
-
-fn value_positions(engine: &dyn Engine, requests: &[StatRequest]) -> Result<Vec<usize>, CalibError> {
-    let positions: HashMap<&str, usize> = engine.values().iter().enumerate().map(|(i, v)| (v.as_str(), i)).collect();
-    let find = |r: &StatRequest| positions.get(r.value.as_str()).copied();
+    let names = engine.values();
+    let positions: HashMap<&str, usize> = names.iter().enumerate().map(|(i, v)| (v.as_str(), i)).collect();
     let missing = |r: &StatRequest| CalibError::NoSuchValue {
         name: r.value.clone(),
         reason: "the session does not observe it".into(),
     };
-    requests.iter().map(|r| find(r).ok_or_else(|| missing(r))).collect()
+    let find = |r: &StatRequest| positions.get(r.value.as_str()).copied().ok_or_else(|| missing(r));
+    let sources = requests.iter().map(|r| Ok(Source { seen: find(r)?, reference: None }));
+    let sources = sources.collect::<Result<Vec<_>, CalibError>>()?;
+    let mut tasks = tasks(requests, &sources, indices)?;
+    for_each_batch(&[engine], data, indices, progress, &mut |runs| {
+        take_in(&mut tasks, requests, &Batch::new(names, data, runs, &sources)?)
+    })?;
+    finish(tasks, requests)
+}
+
+/// Statistics of one value as the quantized network has it, beside what it is in the float network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PairRequest {
+    /// ONNX name of the value in the quantized network, how the layer reads it, and what is gathered of it.
+    pub seen: StatRequest,
+    /// ONNX name of the value in the float network.
+    pub reference: String,
+}
+
+/// A network on its way, and what will be wanted of it later.
+#[cfg(feature = "tract")]
+#[derive(Debug)]
+pub struct Network<'a> {
+    /// Where it is.
+    pub stream: &'a mut Stream,
+    /// What it computes from there on.
+    pub model: &'a onnxquant_proto::onnx::ModelProto,
+    /// Values that will be wanted later.
+    pub later: &'a [String],
+}
+
+/// Takes both networks to the values of `requests` and gathers their statistics, once for every set of samples in
+/// `sets`: by set, by request, by group.
+///
+/// The streams must run all samples of the sets.
+#[cfg(feature = "tract")]
+pub fn collect_pairs(
+    quantized: Network<'_>,
+    float: Network<'_>,
+    data: &CalibSet,
+    sets: &[&[usize]],
+    requests: &[PairRequest],
+    progress: &dyn Fn(Progress),
+) -> Result<Vec<Vec<Vec<GramStats>>>, CalibError> {
+    let seen = distinct(requests.iter().map(|r| &r.seen.value));
+    let reference = distinct(requests.iter().map(|r| &r.reference));
+    let position = |names: &[String], name: &String| names.iter().position(|n| n == name);
+    let source = |r: &PairRequest| {
+        let at = position(&reference, &r.reference).map(|at| seen.len() + at);
+        Some(Source { seen: position(&seen, &r.seen.value)?, reference: at })
+    };
+    let sources: Vec<Source> = requests.iter().filter_map(source).collect();
+    let requests: Vec<StatRequest> = requests.iter().map(|r| r.seen.clone()).collect();
+    let tasks = sets.iter().map(|set| tasks(&requests, &sources, set));
+    let mut tasks: Vec<Vec<Task>> = tasks.collect::<Result<_, _>>()?;
+    let names = [&seen[..], &reference[..]].concat();
+    let goals = [
+        Goal { model: quantized.model, wanted: &seen, later: quantized.later },
+        Goal { model: float.model, wanted: &reference, later: float.later },
+    ];
+    advance(&mut [quantized.stream, float.stream], &goals, data, progress, &mut |runs| {
+        let batch = Batch::new(&names, data, runs, &sources)?;
+        tasks.iter_mut().try_for_each(|tasks| take_in(tasks, &requests, &batch))
+    })?;
+    tasks.into_iter().map(|tasks| finish(tasks, &requests)).collect()
+}
+
+#[cfg(feature = "tract")]
+fn distinct<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for name in names {
+        if !found.contains(name) {
+            found.push(name.clone());
+        }
+    }
+    found
+}
+
+/// Where the values of a request stand among those of a batch.
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    seen: usize,
+    reference: Option<usize>,
 }
 
 /// Activations of some samples.
 struct Batch {
+    samples: Vec<usize>,
     /// Where samples come from, for messages.
     names: Vec<String>,
     /// By sample, by value; only those asked for.
@@ -96,16 +178,18 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(engine: &dyn Engine, data: &CalibSet, runs: Vec<SampleRun>, wanted: &[usize]) -> Result<Self, CalibError> {
-        let mut batch = Self { names: Vec::new(), values: Vec::new() };
+    fn new(names: &[String], data: &CalibSet, runs: Vec<SampleRun>, wanted: &[Source]) -> Result<Self, CalibError> {
+        let mut batch = Self { samples: Vec::new(), names: Vec::new(), values: Vec::new() };
+        let is_wanted = |position| wanted.iter().any(|s| s.seen == position || s.reference == Some(position));
         for run in runs {
             let name = data.describe(run.sample);
             let mut values = HashMap::new();
             for (position, tensor) in run.values.into_iter().flatten().enumerate() {
-                if wanted.contains(&position) {
-                    values.insert(position, floats(tensor, &engine.values()[position], &name)?);
+                if is_wanted(position) {
+                    values.insert(position, floats(tensor, &names[position], &name)?);
                 }
             }
+            batch.samples.push(run.sample);
             batch.names.push(name);
             batch.values.push(values);
         }
@@ -113,53 +197,95 @@ impl Batch {
     }
 }
 
-/// One group of one request.
+/// One group of one request, over one set of samples.
 struct Task {
     request: usize,
     group: usize,
+    source: Source,
     sums: Sums,
+    samples: HashSet<usize>,
+    /// How many of them have been taken in.
+    taken: usize,
 }
 
 enum Sums {
     Diagonal(DiagonalAccumulator),
     Gram(GramAccumulator),
+    Paired(PairedAccumulator),
 }
 
-fn tasks(requests: &[StatRequest]) -> Result<Vec<Task>, CalibError> {
+fn tasks(requests: &[StatRequest], sources: &[Source], samples: &[usize]) -> Result<Vec<Task>, CalibError> {
     let mut tasks = Vec::new();
-    for (index, request) in requests.iter().enumerate() {
+    for (index, (request, &source)) in requests.iter().zip(sources).enumerate() {
         let k = request.view.inputs();
         for group in 0..request.view.groups() {
-            let sums = match request.kind {
-                StatKind::Diagonal => DiagonalAccumulator::new(k).map(Sums::Diagonal),
-                StatKind::Gram => GramAccumulator::new(k).map(Sums::Gram),
+            let sums = match (request.kind, source.reference) {
+                (StatKind::Diagonal, _) => DiagonalAccumulator::new(k).map(Sums::Diagonal),
+                (StatKind::Gram, None) => GramAccumulator::new(k).map(Sums::Gram),
+                (StatKind::Gram, Some(_)) => PairedAccumulator::new(k).map(Sums::Paired),
             };
             let sums = sums.map_err(|error| unusable(request, "every sample", &error))?;
-            tasks.push(Task { request: index, group, sums });
+            let samples = samples.iter().copied().collect();
+            tasks.push(Task { request: index, group, source, sums, samples, taken: 0 });
         }
     }
     Ok(tasks)
 }
 
+fn take_in(tasks: &mut [Task], requests: &[StatRequest], batch: &Batch) -> Result<(), CalibError> {
+    let results: Vec<Result<(), CalibError>> =
+        tasks.par_iter_mut().map(|task| task.take_in(batch, &requests[task.request])).collect();
+    results.into_iter().collect()
+}
+
 impl Task {
-    fn take_in(&mut self, batch: &Batch, position: usize, request: &StatRequest) -> Result<(), CalibError> {
-        let chunk_rows = (CHUNK_ELEMENTS / request.view.inputs().max(1)).clamp(16, 4096);
-        for (values, name) in batch.values.iter().zip(&batch.names) {
-            let Some(array) = values.get(&position) else { continue };
-            let mut failure = Ok(());
-            let sums = &mut self.sums;
-            let unfolded = request.view.for_each_rows(array.view(), self.group, chunk_rows, &mut |rows| {
-                if failure.is_ok() {
-                    failure = match sums {
-                        Sums::Diagonal(sums) => sums.push(rows),
-                        Sums::Gram(sums) => sums.push(rows),
-                    };
-                }
-            });
-            unfolded.and(failure).map_err(|error| unusable(request, name, &error))?;
+    fn take_in(&mut self, batch: &Batch, request: &StatRequest) -> Result<(), CalibError> {
+        for ((values, name), sample) in batch.values.iter().zip(&batch.names).zip(&batch.samples) {
+            let Some(seen) = values.get(&self.source.seen).filter(|_| self.samples.contains(sample)) else { continue };
+            let reference = self.source.reference.and_then(|position| values.get(&position));
+            self.push(&request.view, seen, reference).map_err(|error| unusable(request, name, &error))?;
+            self.taken += 1;
         }
         Ok(())
     }
+
+    fn push(
+        &mut self,
+        view: &MatrixView,
+        seen: &ArrayD<f32>,
+        reference: Option<&ArrayD<f32>>,
+    ) -> Result<(), QuantError> {
+        let chunks = chunks(view, seen.shape(), self.samples.len(), self.taken)?;
+        let mut beside: Vec<Array2<f32>> = Vec::new();
+        if let Some(reference) = reference {
+            view.for_each_rows(reference.view(), self.group, chunks, &mut |rows| beside.push(rows.to_owned()))?;
+        }
+        let mut beside = beside.iter();
+        let (mut failure, sums) = (Ok(()), &mut self.sums);
+        view.for_each_rows(seen.view(), self.group, chunks, &mut |rows| {
+            if failure.is_ok() {
+                failure = match sums {
+                    Sums::Diagonal(sums) => sums.push(rows),
+                    Sums::Gram(sums) => sums.push(rows),
+                    Sums::Paired(sums) => beside.next().map_or(Ok(()), |reference| sums.push(rows, reference.view())),
+                };
+            }
+        })?;
+        failure
+    }
+}
+
+/// Which rows of the `taken`th of `samples` inputs of this shape are taken.
+fn chunks(view: &MatrixView, shape: &[usize], samples: usize, taken: usize) -> Result<Chunks, QuantError> {
+    let inputs = view.inputs().max(1);
+    let enough = (ROWS_PER_INPUT * inputs).max(LEAST_ROWS);
+    let every = view.rows(shape)?.saturating_mul(samples) / enough;
+    if every <= 1 {
+        return Ok(Chunks::all((CHUNK_ELEMENTS / inputs).clamp(16, 4096)));
+    }
+    // Steps of the golden ratio, so that the chunks of few samples, too, are spread over all positions.
+    let step = every * 5 / 8 | 1;
+    Ok(Chunks::all(SAMPLED_CHUNK_ROWS).one_of(every, taken.wrapping_mul(step)))
 }
 
 fn finish(tasks: Vec<Task>, requests: &[StatRequest]) -> Result<Vec<Vec<GramStats>>, CalibError> {
@@ -168,6 +294,7 @@ fn finish(tasks: Vec<Task>, requests: &[StatRequest]) -> Result<Vec<Vec<GramStat
         .map(|task| match task.sums {
             Sums::Diagonal(sums) => (task.request, sums.finish()),
             Sums::Gram(sums) => (task.request, sums.finish()),
+            Sums::Paired(sums) => (task.request, sums.finish()),
         })
         .collect();
     let mut results: Vec<Vec<GramStats>> = requests.iter().map(|_| Vec::new()).collect();

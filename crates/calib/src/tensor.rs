@@ -54,6 +54,24 @@ impl ElementType {
         })
     }
 
+    /// The code of ONNX's `TensorProto.DataType`.
+    pub(crate) fn to_onnx(self) -> i32 {
+        match self {
+            Self::F32 => 1,
+            Self::U8 => 2,
+            Self::I8 => 3,
+            Self::U16 => 4,
+            Self::I16 => 5,
+            Self::I32 => 6,
+            Self::I64 => 7,
+            Self::Bool => 9,
+            Self::F16 => 10,
+            Self::F64 => 11,
+            Self::U32 => 12,
+            Self::U64 => 13,
+        }
+    }
+
     /// Bytes of one element.
     pub fn bytes(self) -> usize {
         match self {
@@ -150,6 +168,24 @@ macro_rules! with_array {
 pub(crate) use with_array;
 
 impl Tensor {
+    /// Zeros.
+    pub(crate) fn zeros(element_type: ElementType, shape: &[usize]) -> Self {
+        match element_type {
+            ElementType::F32 => Self::F32(ArrayD::zeros(shape)),
+            ElementType::F64 => Self::F64(ArrayD::zeros(shape)),
+            ElementType::F16 => Self::F16(ArrayD::from_elem(shape, f16::ZERO)),
+            ElementType::I64 => Self::I64(ArrayD::zeros(shape)),
+            ElementType::I32 => Self::I32(ArrayD::zeros(shape)),
+            ElementType::I16 => Self::I16(ArrayD::zeros(shape)),
+            ElementType::I8 => Self::I8(ArrayD::zeros(shape)),
+            ElementType::U64 => Self::U64(ArrayD::zeros(shape)),
+            ElementType::U32 => Self::U32(ArrayD::zeros(shape)),
+            ElementType::U16 => Self::U16(ArrayD::zeros(shape)),
+            ElementType::U8 => Self::U8(ArrayD::zeros(shape)),
+            ElementType::Bool => Self::Bool(ArrayD::from_elem(shape, false)),
+        }
+    }
+
     /// The element type.
     pub fn element_type(&self) -> ElementType {
         match self {
@@ -238,4 +274,18 @@ pub(crate) fn find<T>(array: &ArrayD<T>, test: impl Fn(&T) -> bool) -> Option<Ve
 #[expect(clippy::cast_possible_truncation, reason = "rounding to nearest is what is wanted")]
 pub(crate) fn narrow(x: f64) -> f32 {
     x as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_element_types_are_inverse_to_each_other() {
+        for element_type in (0..32).filter_map(ElementType::from_onnx) {
+            assert_eq!(ElementType::from_onnx(element_type.to_onnx()), Some(element_type));
+            let zeros = Tensor::zeros(element_type, &[2, 3]);
+            assert_eq!((zeros.element_type(), zeros.shape()), (element_type, &[2, 3][..]));
+        }
+    }
 }

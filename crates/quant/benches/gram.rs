@@ -68,7 +68,7 @@ fn unfold(bencher: Bencher<'_, '_>, stride: usize) {
     let input = ndarray::ArrayD::from_elem(vec![1, 64, 56, 56], 0.5f32);
     bencher.bench_local(|| {
         let mut rows = 0;
-        view.for_each_rows(input.view(), 0, 1024, &mut |chunk| rows += chunk.nrows()).expect("a sound geometry");
+        view.for_each_rows(input.view(), 0, Chunks::all(1024), &mut |chunk| rows += chunk.nrows()).expect("a sound geometry");
         rows
     });
 }
@@ -89,7 +89,7 @@ fn depthwise(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| {
         let mut accumulator = GramAccumulator::new(25).expect("at least one input");
         let push = &mut |rows: ArrayView2<'_, f32>| accumulator.push(rows).expect("finite rows");
-        view.for_each_rows(input.view(), 17, 4096, push).expect("a sound geometry");
+        view.for_each_rows(input.view(), 17, Chunks::all(4096), push).expect("a sound geometry");
         accumulator
     });
 }

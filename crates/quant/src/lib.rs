@@ -85,5 +85,5 @@ pub use solution::{LayerSolution, Note};
 pub use solve::solve;
 pub use spec::{Granularity, QuantSpec, ScaleRule};
 pub use stats::{DiagonalAccumulator, GramAccumulator, GramStats};
-pub use view::{ConvGeometry, MatrixView, Padding};
+pub use view::{Chunks, ConvGeometry, MatrixView, Padding};
 pub use walk::{WalkOptions, Walked, Walls};

@@ -32,8 +32,8 @@
 //! about `1 / h` as many elements. Nothing for pointwise kernels.
 
 use crate::error::QuantError;
-use crate::view::{ConvGeometry, Extent, Padding, shape_error};
-use ndarray::{ArrayView2, ArrayViewD, Axis, ShapeBuilder};
+use crate::view::{Chunks, ConvGeometry, Extent, Padding, shape_error};
+use ndarray::{ArrayView2, ArrayViewD, Axis, ShapeBuilder, Slice};
 
 /// One spatial dimension of the unfolding.
 #[derive(Clone, Copy)]
@@ -122,12 +122,17 @@ impl Unfold {
         Ok(Unfold { batch: shape[0], channels, group_channels, dims, pointwise: pointwise(conv) })
     }
 
-    /// Calls `visit` for every chunk of at most `chunk_rows` patches.
+    /// Patches of one group.
+    pub(crate) fn rows(&self) -> usize {
+        self.batch * self.dims.iter().map(|dim| dim.output).product::<usize>()
+    }
+
+    /// Calls `visit` for every chunk of patches that is to be taken.
     pub(crate) fn for_each_chunk(
         &self,
         input: ArrayViewD<'_, f32>,
         group: usize,
-        chunk_rows: usize,
+        chunks: Chunks,
         visit: &mut dyn FnMut(ArrayView2<'_, f32>),
     ) {
         let input = input.as_standard_layout();
@@ -135,12 +140,12 @@ impl Unfold {
             return;
         };
         if self.pointwise {
-            return self.channels_as_columns(elements, group, chunk_rows, visit);
+            return self.channels_as_columns(elements, group, chunks, visit);
         }
         let columns = self.group_channels * self.dims.iter().map(|dim| dim.kernel).product::<usize>();
         let mut buffer = Vec::new();
         let mut table = Vec::new();
-        for block in self.blocks(chunk_rows) {
+        for block in chunks.taken(self.blocks(chunks.rows())) {
             let rows = block.rows();
             buffer.resize(columns * rows, 0.0);
             let channel_columns = columns / self.group_channels * rows;
@@ -157,17 +162,21 @@ impl Unfold {
         &self,
         elements: &[f32],
         group: usize,
-        chunk_rows: usize,
+        chunks: Chunks,
         visit: &mut dyn FnMut(ArrayView2<'_, f32>),
     ) {
         let (rows, columns) = (self.dims[1].input, self.group_channels);
         if rows == 0 {
             return;
         }
-        for sample in elements.chunks_exact(self.channels * rows) {
+        let samples = elements.chunks_exact(self.channels * rows);
+        let all = samples.flat_map(|sample| {
             let own = &sample[group * columns * rows..][..columns * rows];
+            (0..rows).step_by(chunks.rows()).map(move |start| (own, start..rows.min(start + chunks.rows())))
+        });
+        for (own, range) in chunks.taken(all) {
             if let Ok(whole) = ArrayView2::from_shape((rows, columns).f(), own) {
-                whole.axis_chunks_iter(Axis(0), chunk_rows).for_each(&mut *visit);
+                visit(whole.slice_axis(Axis(0), Slice::from(range)));
             }
         }
     }

@@ -223,8 +223,8 @@ impl MatrixView {
         ArrayD::from_shape_vec(IxDyn(&shape), flat).map_err(|_| shape_error("matrix", &expected, format!("{shape:?}")))
     }
 
-    /// Hands the input of one group to `visit` as matrices `[rows, K]` of at
-    /// most `chunk_rows` rows, in the order of the output positions.
+    /// Hands the input of one group to `visit` as matrices `[rows, K]`, in the
+    /// order of the output positions.
     ///
     /// The memory layout of a chunk is whatever is quickest: row-major for a
     /// dense layer, column-major for unfolded patches.
@@ -232,23 +232,32 @@ impl MatrixView {
         &self,
         input: ArrayViewD<'_, f32>,
         group: usize,
-        chunk_rows: usize,
+        chunks: Chunks,
         visit: &mut dyn FnMut(ArrayView2<'_, f32>),
     ) -> Result<(), QuantError> {
         self.check()?;
-        if chunk_rows == 0 || group >= self.groups() {
+        if group >= self.groups() {
             return Err(QuantError::Setting {
-                what: "chunk of rows or group",
-                found: format!("{chunk_rows} rows of group {group}"),
-                expected: "at least one row, and a group that exists",
+                what: "group",
+                found: group.to_string(),
+                expected: "a group that exists",
             });
         }
         match self {
-            MatrixView::Dense { inputs, .. } => dense_rows(input, *inputs, chunk_rows, visit),
+            MatrixView::Dense { inputs, .. } => dense_rows(input, *inputs, chunks, visit),
             MatrixView::Conv(conv) => {
-                Unfold::new(conv, input.shape())?.for_each_chunk(input, group, chunk_rows, visit);
+                Unfold::new(conv, input.shape())?.for_each_chunk(input, group, chunks, visit);
                 Ok(())
             }
+        }
+    }
+
+    /// Rows `[n, K]` that an input of this shape has, in each group.
+    pub fn rows(&self, shape: &[usize]) -> Result<usize, QuantError> {
+        self.check()?;
+        match self {
+            MatrixView::Dense { inputs, .. } => Ok(shape.iter().product::<usize>() / inputs),
+            MatrixView::Conv(conv) => Ok(Unfold::new(conv, shape)?.rows()),
         }
     }
 
@@ -265,10 +274,44 @@ impl MatrixView {
     }
 }
 
+/// How the rows of an input are divided, and which of them are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunks {
+    /// Most rows of a chunk.
+    rows: usize,
+    /// One of so many chunks is taken.
+    every: usize,
+    /// The first that is.
+    first: usize,
+}
+
+impl Chunks {
+    /// All rows, `rows` (at least one) at a time.
+    pub fn all(rows: usize) -> Self {
+        Self { rows: rows.max(1), every: 1, first: 0 }
+    }
+
+    /// Of every `every` chunks that with the number `phase`, which is taken modulo `every`.
+    pub fn one_of(self, every: usize, phase: usize) -> Self {
+        let every = every.max(1);
+        Self { every, first: phase % every, ..self }
+    }
+
+    /// Most rows of a chunk.
+    pub(crate) fn rows(self) -> usize {
+        self.rows
+    }
+
+    /// The chunks to take, of all those there are.
+    pub(crate) fn taken<T>(self, all: impl Iterator<Item = T>) -> impl Iterator<Item = T> {
+        all.skip(self.first).step_by(self.every)
+    }
+}
+
 fn dense_rows(
     input: ArrayViewD<'_, f32>,
     inputs: usize,
-    chunk_rows: usize,
+    chunks: Chunks,
     visit: &mut dyn FnMut(ArrayView2<'_, f32>),
 ) -> Result<(), QuantError> {
     let expected = || format!("[..., {inputs}]");
@@ -278,9 +321,7 @@ fn dense_rows(
     let input = input.as_standard_layout();
     let rows =
         input.to_shape((input.len() / inputs, inputs)).map_err(|_| shape_error("input", input.shape(), expected()))?;
-    for chunk in rows.axis_chunks_iter(Axis(0), chunk_rows) {
-        visit(chunk);
-    }
+    chunks.taken(rows.axis_chunks_iter(Axis(0), chunks.rows())).for_each(&mut *visit);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ fn ramp(shape: &[usize]) -> ArrayD<f32> {
 
 fn rows_of(view: &MatrixView, input: &ArrayD<f32>, group: usize, chunk: usize) -> Array2<f32> {
     let mut all = Array2::zeros((0, view.inputs()));
-    view.for_each_rows(input.view(), group, chunk, &mut |rows| {
+    view.for_each_rows(input.view(), group, Chunks::all(chunk), &mut |rows| {
         assert!(rows.nrows() <= chunk);
         all.append(Axis(0), rows).unwrap();
     })
@@ -183,7 +183,7 @@ fn wrong_shapes_are_errors_and_nothing_panics() {
         (conv(vec![3, 3], 0, Padding::SameUpper), vec![1, 4, 5, 5]),
     ];
     for (view, shape) in cases {
-        let result = view.for_each_rows(ramp(&shape).view(), 0, 8, &mut |_| ());
+        let result = view.for_each_rows(ramp(&shape).view(), 0, Chunks::all(8), &mut |_| ());
         assert!(result.is_err(), "{view:?} {shape:?}");
         assert!(view.to_matrix(ramp(&[1, 1, 1]).view()).is_err());
         assert!(view.from_matrix(Array3::<i16>::zeros((9, 9, 9)).view()).is_err());

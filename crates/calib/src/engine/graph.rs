@@ -11,8 +11,9 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use onnxquant_proto::onnx::{
-    GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto, tensor_proto::DataLocation,
-    type_proto::Value as TypeValue,
+    GraphProto, ModelProto, NodeProto, StringStringEntryProto, TensorProto, TypeProto, ValueInfoProto,
+    tensor_proto::DataLocation,
+    type_proto::{Tensor as TensorType, Value as TypeValue},
 };
 
 use super::adapt::adapt;
@@ -37,25 +38,38 @@ pub(crate) struct EngineModel {
     pub(crate) quantizes: bool,
 }
 
-/// Prepares `model` to compute `values` when samples give the inputs named `fed`.
-pub(crate) fn engine_model(model: &ModelProto, values: &[String], fed: &[&str]) -> Result<EngineModel, CalibError> {
+/// A value that the engine is given: an input of the graph, or any value inside it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Feed {
+    /// Its ONNX name.
+    pub(crate) name: String,
+    /// Its type; inputs of the graph declare theirs.
+    pub(crate) element_type: Option<ElementType>,
+}
+
+/// Prepares `model` to compute `values` when samples give the values `feeds`.
+pub(crate) fn engine_model(model: &ModelProto, values: &[String], feeds: &[Feed]) -> Result<EngineModel, CalibError> {
     let graph = model.graph.as_ref().ok_or_else(|| CalibError::BadModel("it has no graph".into()))?;
     check_values(graph, values)?;
-    let needed = needed_nodes(graph, values);
+    let fed: HashSet<&str> = feeds.iter().map(|feed| feed.name.as_str()).collect();
+    let needed = needed_nodes(graph, values, &fed);
     let nodes: Vec<NodeProto> =
         graph.node.iter().zip(&needed).filter(|(_, n)| **n).map(|(node, _)| node.clone()).collect();
     let mut used: HashSet<String> = nodes.iter().flat_map(reads).map(str::to_owned).collect();
     used.extend(values.iter().cloned());
     let is_used = |name: &Option<String>| name.as_ref().is_some_and(|n| used.contains(n));
-    let is_fed = |name: &Option<String>| name.as_deref().is_some_and(|n| fed.contains(&n));
+    let is_fed = |name: &Option<String>| name.as_deref().is_some_and(|n| fed.contains(n));
     let initializer: Vec<TensorProto> =
         graph.initializer.iter().filter(|t| is_used(&t.name) && !is_fed(&t.name)).cloned().collect();
     let constants: HashSet<&str> = initializer.iter().filter_map(|t| t.name.as_deref()).collect();
     let is_constant = |name: &Option<String>| name.as_deref().is_some_and(|n| constants.contains(n));
-    let input: Vec<ValueInfoProto> =
+    let mut input: Vec<ValueInfoProto> =
         graph.input.iter().filter(|i| is_used(&i.name) && !is_constant(&i.name)).cloned().collect();
+    let declared: HashSet<&str> = graph.input.iter().filter_map(|i| i.name.as_deref()).collect();
+    let inner = feeds.iter().filter(|feed| used.contains(&feed.name) && !declared.contains(feed.name.as_str()));
+    input.extend(inner.map(input_info));
     let inputs: Vec<String> = input.iter().filter_map(|i| i.name.clone()).collect();
-    if let Some(missing) = inputs.iter().find(|name| !fed.contains(&name.as_str())) {
+    if let Some(missing) = inputs.iter().find(|name| !fed.contains(name.as_str())) {
         return Err(CalibError::BadModel(format!("no data is given for its input `{missing}`")));
     }
     let output = values.iter().map(|v| ValueInfoProto { name: Some(v.clone()), ..ValueInfoProto::default() }).collect();
@@ -92,10 +106,17 @@ fn defines(graph: &GraphProto, name: &str) -> bool {
     graph.node.iter().any(|n| n.output.iter().any(|o| o == name) || subgraphs(n).any(|g| defines(g, name)))
 }
 
-/// Marks the nodes that `values` depend on.
-fn needed_nodes(graph: &GraphProto, values: &[String]) -> Vec<bool> {
+/// Declares a value inside the graph as an input of what was cut out.
+fn input_info(feed: &Feed) -> ValueInfoProto {
+    let tensor = TensorType { elem_type: feed.element_type.map(ElementType::to_onnx), ..TensorType::default() };
+    let r#type = TypeProto { value: Some(TypeValue::TensorType(tensor)), ..TypeProto::default() };
+    ValueInfoProto { name: Some(feed.name.clone()), r#type: Some(r#type), ..ValueInfoProto::default() }
+}
+
+/// Marks the nodes that `values` depend on when those named `given` are known.
+pub(crate) fn needed_nodes(graph: &GraphProto, values: &[String], given: &HashSet<&str>) -> Vec<bool> {
     let outputs = graph.node.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i)));
-    let producer: HashMap<&str, usize> = outputs.filter(|(o, _)| !o.is_empty()).collect();
+    let producer: HashMap<&str, usize> = outputs.filter(|(o, _)| !o.is_empty() && !given.contains(o)).collect();
     let mut needed = vec![false; graph.node.len()];
     let mut open: Vec<usize> = values.iter().filter_map(|v| producer.get(v.as_str()).copied()).collect();
     while let Some(index) = open.pop() {
@@ -120,7 +141,7 @@ pub fn graph_outputs(model: &ModelProto) -> Vec<String> {
 }
 
 /// Names that a node or the graphs inside it mention as inputs or results.
-fn reads(node: &NodeProto) -> impl Iterator<Item = &str> {
+pub(crate) fn reads(node: &NodeProto) -> impl Iterator<Item = &str> {
     let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
     let mut graphs: Vec<&GraphProto> = subgraphs(node).collect();
     while let Some(graph) = graphs.pop() {
@@ -131,7 +152,7 @@ fn reads(node: &NodeProto) -> impl Iterator<Item = &str> {
     names.into_iter()
 }
 
-fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
+pub(crate) fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs))
 }
 
@@ -200,6 +221,11 @@ mod tests {
         ValueInfoProto { name: Some(name.into()), ..ValueInfoProto::default() }
     }
 
+    fn feeds(names: &[&str]) -> Vec<Feed> {
+        let feed = |name: &&str| Feed { name: (*name).into(), element_type: None };
+        names.iter().map(feed).collect()
+    }
+
     fn model(graph: GraphProto) -> ModelProto {
         ModelProto { graph: Some(graph), ..ModelProto::default() }
     }
@@ -217,7 +243,7 @@ mod tests {
 
     #[test]
     fn nodes_and_inputs_behind_the_wanted_value_are_dropped() {
-        let cut = engine_model(&chain(), &["y".into()], &["x", "z"]).unwrap();
+        let cut = engine_model(&chain(), &["y".into()], &feeds(&["x", "z"])).unwrap();
         let graph = cut.proto.graph.unwrap();
         assert_eq!((graph.node.len(), cut.inputs), (1, vec!["x".to_owned()]));
         assert_eq!((cut.tensors.len(), graph.initializer[0].raw_data.as_ref()), (1, None));
@@ -225,14 +251,27 @@ mod tests {
     }
 
     #[test]
+    fn what_makes_a_value_that_is_given_is_dropped() {
+        let given = Feed { name: "y".into(), element_type: Some(ElementType::F32) };
+        let cut = engine_model(&chain(), &["out".into()], &[feeds(&["x", "z"]), vec![given]].concat()).unwrap();
+        let graph = cut.proto.graph.unwrap();
+        assert_eq!((graph.node.len(), cut.inputs), (1, vec!["z".to_owned(), "y".to_owned()]));
+        assert!(graph.initializer.is_empty());
+        let Some(TypeValue::TensorType(tensor)) = graph.input[1].r#type.as_ref().and_then(|t| t.value.as_ref()) else {
+            panic!("a tensor is declared")
+        };
+        assert_eq!(tensor.elem_type(), 1);
+    }
+
+    #[test]
     fn a_default_is_replaced_only_if_the_input_is_fed() {
         let mut model = chain();
         let graph = model.graph.as_mut().unwrap();
         graph.input.push(named("w"));
-        let inputs = |fed: &[&str]| engine_model(&model, &["y".into()], fed).unwrap().inputs;
+        let inputs = |fed: &[&str]| engine_model(&model, &["y".into()], &feeds(fed)).unwrap().inputs;
         assert_eq!(inputs(&["x"]), ["x"]);
         assert_eq!(inputs(&["x", "w"]), ["x", "w"]);
-        assert!(engine_model(&model, &["y".into()], &["w"]).is_err(), "x is not fed");
+        assert!(engine_model(&model, &["y".into()], &feeds(&["w"])).is_err(), "x is not fed");
     }
 
     #[test]
@@ -243,7 +282,7 @@ mod tests {
         branch.attribute.push(AttributeProto { g: Some(Box::new(body)), ..AttributeProto::default() });
         model.graph.as_mut().unwrap().node.push(branch);
         for (name, expected) in [("inner", "inside the body"), ("nothing", "no value of this name"), ("", "no value")] {
-            let message = engine_model(&model, &[name.into()], &["x"]).unwrap_err().to_string();
+            let message = engine_model(&model, &[name.into()], &feeds(&["x"])).unwrap_err().to_string();
             assert!(message.contains(expected) && message.contains(&format!("`{name}`")), "{message}");
         }
     }

@@ -5,7 +5,7 @@ mod adapt;
 #[cfg(feature = "tract")]
 mod convert;
 #[cfg(feature = "tract")]
-mod graph;
+pub(crate) mod graph;
 #[cfg(feature = "tract")]
 mod plan;
 #[cfg(feature = "tract")]

@@ -7,7 +7,7 @@ use tract_onnx::prelude::{InferenceModel, IntoTensor, TValue, TractResult};
 
 use super::Engine;
 use super::convert::{from_tract, to_tract};
-use super::graph::{EngineModel, engine_model};
+use super::graph::{EngineModel, Feed, engine_model};
 use super::plan::{Plan, PlanShapes, guarded, parse, prepare};
 use super::shapes::{KEPT_PLANS, Shapes, Strategy, choose, distinct};
 use crate::data::{CalibSet, Sample};
@@ -75,13 +75,26 @@ impl Session {
         data: &CalibSet,
         samples: &[usize],
     ) -> Result<Self, CalibError> {
-        let fed: Vec<&str> = data.inputs().iter().map(|i| i.name.as_str()).collect();
+        let feeds: Vec<Feed> =
+            data.inputs().iter().map(|i| Feed { name: i.name.clone(), element_type: None }).collect();
+        let shapes: Vec<Shapes> = samples.iter().map(|&sample| data.shapes(sample).to_vec()).collect();
+        Self::with_feeds(model, values, &feeds, &shapes)
+    }
+
+    /// The same for samples that hold the values `feeds`, in that order; `samples` are their shapes.
+    pub(crate) fn with_feeds(
+        model: &ModelProto,
+        values: &[String],
+        feeds: &[Feed],
+        samples: &[Shapes],
+    ) -> Result<Self, CalibError> {
+        let fed: Vec<&str> = feeds.iter().map(|feed| feed.name.as_str()).collect();
         let (origins, computed) = origins(values, &fed);
-        let engine_model = engine_model(model, &computed, &fed)?;
+        let engine_model = engine_model(model, &computed, feeds)?;
         let positions = engine_model.inputs.iter().filter_map(|i| fed.iter().position(|f| f == i));
         let positions: Vec<usize> = positions.collect();
         let samples: Vec<Shapes> =
-            samples.iter().map(|&s| positions.iter().map(|&p| data.shapes(s)[p].clone()).collect()).collect();
+            samples.iter().map(|shapes| positions.iter().map(|&p| shapes[p].clone()).collect()).collect();
         let mut session = Self {
             model: engine_model,
             values: values.to_vec(),

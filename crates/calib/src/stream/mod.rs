@@ -1,0 +1,255 @@
+//! Networks that advance over all samples side by side, from cut to cut.
+//!
+//! # Problem
+//!
+//! Layers are quantized one after the other, and each is fitted to what it sees behind the layers before it, once in the
+//! float network and once in the quantized one. To run both from their inputs for every layer would take as many runs as
+//! there are layers.
+//!
+//! # Method
+//!
+//! A [`Stream`] remembers for every sample the values at which its network was cut ([`cut`]). [`advance`] runs the piece
+//! of each network between its cut and the values that are wanted next, hands these over and keeps the new cut. However
+//! deep the network, every node runs once, shape computations aside.
+//!
+//! A piece that the engine does not take (one whose shapes depend on data, say) is computed from the network's inputs
+//! instead: slower, never wrong.
+//!
+//! # Numerics
+//!
+//! A piece computes bit by bit what the whole network would, as far as the engine does not fuse across the cut.
+//! Results do not depend on the number of threads.
+//!
+//! # Cost
+//!
+//! One run of the network in all, plus a plan of the engine for every piece and shape. Memory: the values of a cut, of
+//! every sample, up to a limit; beyond it they lie in a temporary file.
+
+mod cut;
+mod store;
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
+use onnxquant_proto::onnx::{GraphProto, ModelProto};
+use rayon::prelude::*;
+
+use crate::data::{CalibSet, Sample};
+use crate::engine::graph::Feed;
+use crate::engine::{Engine, Session};
+use crate::error::CalibError;
+use crate::run::{Progress, SampleRun, batch_samples, describe_failure};
+use crate::tensor::Tensor;
+use cut::{Cutter, Keep};
+use store::{Slot, Spill, Store};
+
+/// A network on its way over the samples.
+#[derive(Debug)]
+pub struct Stream {
+    samples: Vec<usize>,
+    /// All values computed so far, kept or not.
+    made: HashSet<String>,
+    /// Names of the values at the cut.
+    kept: Vec<String>,
+    store: Store,
+}
+
+/// Where a stream is to go.
+#[derive(Debug, Clone, Copy)]
+pub struct Goal<'a> {
+    /// The network; what has been computed of it may not change any more.
+    pub model: &'a ModelProto,
+    /// Values wanted now.
+    pub wanted: &'a [String],
+    /// Values that will be wanted later.
+    pub later: &'a [String],
+}
+
+impl Stream {
+    /// At the network's inputs, for these samples. At most `limit_bytes` of values are kept in memory.
+    pub fn new(samples: &[usize], limit_bytes: usize) -> Self {
+        let store = Store::new(samples.len(), limit_bytes);
+        Self { samples: samples.to_vec(), made: HashSet::new(), kept: Vec::new(), store }
+    }
+
+    /// Whether a value has been computed.
+    pub fn has_made(&self, value: &str) -> bool {
+        self.made.contains(value)
+    }
+
+    /// Moves `made` to the goal and says how the way there is run.
+    fn step(&mut self, goal: Goal<'_>, data: &CalibSet) -> Result<Step, CalibError> {
+        let nothing = GraphProto::default();
+        let cutter = Cutter::new(goal.model.graph.as_ref().unwrap_or(&nothing));
+        let feeds = self.feeds(data);
+        let given = feeds.iter().map(|feed| feed.name.as_str()).collect();
+        let made: Vec<String> = cutter.made(goal.wanted, &given).map(str::to_owned).collect();
+        self.made.extend(made);
+        let mut observed = goal.wanted.to_vec();
+        let (mut names, mut sources) = (Vec::new(), Vec::new());
+        for (name, how) in cutter.kept(&self.made, goal.later) {
+            sources.push(match self.kept.iter().position(|kept| *kept == name) {
+                Some(position) => Source::Kept(position, how),
+                None => {
+                    observed.push(name.clone());
+                    Source::Observed(observed.len() - 1, how)
+                }
+            });
+            names.push(name);
+        }
+        let shapes: Vec<_> = (0..self.samples.len()).map(|position| self.shapes(position, data)).collect();
+        let piece = Session::with_feeds(goal.model, &observed, &feeds, &shapes).ok();
+        self.kept = names;
+        Ok(Step { piece, whole: OnceLock::new(), observed, wanted: goal.wanted.len(), feeds, sources })
+    }
+
+    /// What the next piece is given: the network's inputs and the values at the cut.
+    fn feeds(&self, data: &CalibSet) -> Vec<Feed> {
+        let inputs = data.inputs().iter().map(|input| Feed { name: input.name.clone(), element_type: None });
+        let first = self.store.slots.first();
+        let kept = self.kept.iter().enumerate().map(|(value, name)| {
+            let element_type = first.and_then(|slots| slots.get(value)).map(Slot::element_type);
+            Feed { name: name.clone(), element_type }
+        });
+        inputs.chain(kept).collect()
+    }
+
+    /// The shapes of what the next piece is given for one sample.
+    fn shapes(&self, position: usize, data: &CalibSet) -> Vec<Vec<usize>> {
+        let kept = self.store.slots[position].iter().map(|slot| slot.shape().to_vec());
+        data.shapes(self.samples[position]).iter().cloned().chain(kept).collect()
+    }
+}
+
+/// Where a value at the new cut comes from.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    /// The old cut.
+    Kept(usize, Keep),
+    /// The piece.
+    Observed(usize, Keep),
+}
+
+/// The way from one cut to the next.
+struct Step {
+    piece: Option<Session>,
+    /// The same values, computed from the network's inputs; made when a piece fails.
+    whole: OnceLock<Result<Session, String>>,
+    observed: Vec<String>,
+    /// How many of them are handed over.
+    wanted: usize,
+    feeds: Vec<Feed>,
+    sources: Vec<Source>,
+}
+
+impl Step {
+    /// Runs one sample; what is handed over, and what is kept.
+    fn run(
+        &self,
+        goal: Goal<'_>,
+        data: &CalibSet,
+        sample: usize,
+        slots: Vec<Slot>,
+        spill: &Spill,
+    ) -> Result<(Vec<Tensor>, Vec<Slot>), CalibError> {
+        let loaded = data.load(sample)?;
+        let inputs = loaded.len();
+        let shape_only: Vec<bool> = slots.iter().map(|slot| matches!(slot, Slot::Shape(..))).collect();
+        let kept = slots.into_iter().map(|slot| spill.take(slot)).collect::<Result<Vec<_>, _>>()?;
+        let names = self.feeds.iter().skip(inputs).map(|feed| feed.name.clone());
+        let mut given: Sample = loaded.into_iter().chain(names.zip(kept)).collect();
+        let values = self.values(goal, data, &given, inputs)?;
+        let mut values: Vec<Option<Tensor>> = values.into_iter().map(Some).collect();
+        let wanted = values[..self.wanted].to_vec();
+        let lost = || CalibError::BadModel("a value at a cut was lost".into());
+        let slots = self.sources.iter().map(|source| {
+            let (tensor, how) = match *source {
+                Source::Kept(position, how) => {
+                    let how = if shape_only[position] { Keep::Shape } else { how };
+                    (std::mem::replace(&mut given[inputs + position].1, Tensor::Bool(ndarray::ArrayD::default(vec![0]))), how)
+                }
+                Source::Observed(position, how) => (values[position].take().ok_or_else(lost)?, how),
+            };
+            Ok(match how {
+                Keep::Elements => Slot::Memory(tensor),
+                Keep::Shape => Slot::Shape(tensor.element_type(), tensor.shape().to_vec()),
+            })
+        });
+        let slots = slots.collect::<Result<_, CalibError>>()?;
+        Ok((wanted.into_iter().flatten().collect(), slots))
+    }
+
+    fn values(&self, goal: Goal<'_>, data: &CalibSet, given: &Sample, inputs: usize) -> Result<Vec<Tensor>, CalibError> {
+        if let Some(values) = self.piece.as_ref().and_then(|piece| piece.run(given).ok()) {
+            return Ok(values);
+        }
+        let make = || Session::new(goal.model, &self.observed, data).map_err(|error| error.to_string());
+        match self.whole.get_or_init(make) {
+            Ok(whole) => whole.run(&given[..inputs].to_vec()),
+            // Once more, for the error itself.
+            Err(_) => Session::new(goal.model, &self.observed, data).and_then(|whole| whole.run(given)),
+        }
+    }
+}
+
+/// Takes every stream to its goal and hands the values wanted to `visit`, in batches of samples.
+///
+/// Streams must be of the same samples. Samples of a batch are run in parallel on rayon's current pool and come in an
+/// order that does not depend on the number of threads; `values` of a [`SampleRun`] are by stream.
+pub fn advance(
+    streams: &mut [&mut Stream],
+    goals: &[Goal<'_>],
+    data: &CalibSet,
+    progress: &dyn Fn(Progress),
+    visit: &mut dyn FnMut(Vec<SampleRun>) -> Result<(), CalibError>,
+) -> Result<(), CalibError> {
+    let Some(samples) = streams.first().map(|stream| stream.samples.clone()) else { return Ok(()) };
+    let steps = streams.iter_mut().zip(goals).map(|(stream, goal)| stream.step(*goal, data));
+    let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
+    let mut next: Vec<Store> = streams.iter().map(|stream| stream.store.successor()).collect();
+    let mut order: Vec<usize> = (0..samples.len()).collect();
+    if steps.iter().any(|step| step.piece.as_ref().is_none_or(Engine::prefers_grouping)) {
+        order.sort_by(|&a, &b| data.shapes(samples[a]).cmp(data.shapes(samples[b])));
+    }
+    let threads = rayon::current_num_threads();
+    let (mut done, mut batch) = (0, threads);
+    while done < order.len() {
+        let part = &order[done..order.len().min(done + batch)];
+        let take = |&position: &usize| {
+            let slots = streams.iter_mut().map(|stream| std::mem::take(&mut stream.store.slots[position]));
+            (position, slots.collect::<Vec<_>>())
+        };
+        let taken: Vec<(usize, Vec<Vec<Slot>>)> = part.iter().map(take).collect();
+        let spills: Vec<&Spill> = streams.iter().map(|stream| &stream.store.spill).collect();
+        let run = |(position, slots): (usize, Vec<Vec<Slot>>)| {
+            let sample = samples[position];
+            let one = |(((step, goal), slots), spill): (((&Step, &Goal<'_>), Vec<Slot>), &&Spill)| {
+                step.run(*goal, data, sample, slots, spill)
+            };
+            let results: Result<Vec<_>, CalibError> = steps.iter().zip(goals).zip(slots).zip(&spills).map(one).collect();
+            results.map_err(|error| describe_failure(error, data, sample))
+        };
+        let results: Vec<Result<_, CalibError>> = taken.into_par_iter().map(run).collect();
+        let (mut runs, mut largest) = (Vec::with_capacity(part.len()), 1);
+        for (&position, result) in part.iter().zip(results) {
+            let mut values = Vec::with_capacity(next.len());
+            let mut kept_bytes = 0;
+            for (store, (wanted, slots)) in next.iter_mut().zip(result?) {
+                kept_bytes += slots.iter().map(Slot::memory_bytes).sum::<usize>();
+                store.put(position, slots)?;
+                values.push(wanted);
+            }
+            let run = SampleRun { sample: samples[position], values };
+            largest = largest.max(run.bytes() + kept_bytes);
+            runs.push(run);
+        }
+        batch = batch_samples(largest, threads);
+        done += part.len();
+        visit(runs)?;
+        progress(Progress { done, total: order.len() });
+    }
+    for (stream, store) in streams.iter_mut().zip(next) {
+        stream.store = store;
+    }
+    Ok(())
+}
