@@ -2,8 +2,8 @@
 //!
 //! # Problem
 //!
-//! Rounding changes `X W` to `X Q`. Part of the change is the same for every row,
-//! `mean(X) (Q - W)`, and a bias can absorb it exactly.
+//! Rounding changes `X W` to `X~ Q`, where `X~` are the layer's inputs once the layers before it are quantized
+//! (or `X` itself, see [`crate::drift`]). Part of the change is the same for every row, and a bias can absorb it exactly.
 //!
 //! # Shapes and units
 //!
@@ -12,15 +12,16 @@
 //! # Method
 //!
 //! ```text
-//! c = mean(X)^T (W - Q),      b' = b + c
+//! c = mean(X W - X~ Q) = mean(X)^T W - mean(X~)^T Q,      b' = b + c
 //! ```
 //!
 //! # Guarantee
 //!
-//! On the calibration rows the squared error falls by exactly `n |c|^2`: with D = W - Q,
+//! On the calibration rows the squared error falls by exactly `n |c|^2`. With any other correction c, and
+//! `R = X W - X~ Q`,
 //!
 //! ```text
-//! |X D - 1 c^T|_F^2 / n  =  tr(D^T H D) - 2 c^T D^T mean + |c|^2
+//! |R - 1 c^T|_F^2 / n  =  |R|_F^2 / n - 2 <c, mean(R)> + |c|^2
 //! ```
 //!
 //! # Cost
@@ -32,23 +33,23 @@
 //! Nagel, van Baalen, Blankevoort, Welling: Data-free quantization through weight
 //! equalization and bias correction, arXiv 1906.04721, section 4.2.
 
-use crate::certificate::{ratio, total};
 use crate::error::QuantError;
+use crate::layer_error::{lost, mean_lost, output, ratio};
 use crate::stats::GramStats;
 use crate::view::shape_error;
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Axis};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 
-/// `c = mean(X)^T (W - Q)`, one number an output.
+/// `c = mean(X)^T W - mean(X~)^T Q`, one number an output.
 pub fn bias_correction(
     weights: ArrayView3<'_, f32>,
     dequantized: ArrayView3<'_, f32>,
     stats: &[GramStats],
 ) -> Result<Array2<f64>, QuantError> {
     let errors = errors(weights, dequantized, stats)?;
-    Ok(mean_outputs(&errors, stats))
+    Ok(mean_lost(stats, &weights.mapv(f64::from), &errors))
 }
 
-/// `|X (W - Q) - 1 c^T|_F / |X W|_F` on the rows behind `stats` (one entry per group).
+/// `|X W - X~ Q - 1 c^T|_F / |X W|_F` on the rows behind `stats` (one entry per group).
 pub fn corrected_error(
     weights: ArrayView3<'_, f32>,
     dequantized: ArrayView3<'_, f32>,
@@ -56,13 +57,14 @@ pub fn corrected_error(
     stats: &[GramStats],
 ) -> Result<f64, QuantError> {
     let errors = errors(weights, dequantized, stats)?;
-    let means = mean_outputs(&errors, stats);
+    let weights = weights.mapv(f64::from);
+    let means = mean_lost(stats, &weights, &errors);
     if correction.dim() != means.dim() {
         return Err(shape_error("bias correction", correction.shape(), format!("{:?}", means.shape())));
     }
     let shift: f64 = correction.iter().zip(&means).map(|(c, mean)| c * (c - 2.0 * mean)).sum();
-    let remaining = (total(stats, &errors) + shift).max(0.0);
-    Ok(ratio(remaining, total(stats, &weights.mapv(f64::from))))
+    let remaining = (lost(stats, &weights, &errors) + shift).max(0.0);
+    Ok(ratio(remaining, output(stats, &weights)))
 }
 
 fn errors(
@@ -81,21 +83,31 @@ fn errors(
     Ok(weights.mapv(f64::from) - dequantized.mapv(f64::from))
 }
 
-/// `mean(X)^T D` of every group.
-fn mean_outputs(errors: &Array3<f64>, stats: &[GramStats]) -> Array2<f64> {
-    let (groups, _, outputs) = errors.dim();
-    let mut means = Array2::zeros((groups, outputs));
-    for ((mut row, error), stats) in means.outer_iter_mut().zip(errors.axis_iter(Axis(0))).zip(stats) {
-        row.assign(&stats.mean().dot(&error));
-    }
-    means
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::gaussian_rows;
-    use ndarray::Array2;
+    use ndarray::{Array2, Axis};
+
+    #[test]
+    fn with_drift_the_error_is_that_between_both_networks() {
+        let seen = gaussian_rows(50, 6, 3) + 1.0;
+        let reference = &seen + &(gaussian_rows(50, 6, 4) * 0.2 + 0.1);
+        let mut accumulator = crate::PairedAccumulator::new(6).unwrap();
+        accumulator.push(seen.view(), reference.view()).unwrap();
+        let stats = [accumulator.finish().unwrap()];
+        let weights = Array3::from_shape_fn((1, 6, 2), |(_, k, m)| (k as f32 - 2.5) * 0.3 + m as f32);
+        let rounded = weights.mapv(f32::round);
+        let correction = bias_correction(weights.view(), rounded.view(), &stats).unwrap();
+        let found = corrected_error(weights.view(), rounded.view(), correction.view(), &stats).unwrap();
+        let apply =
+            |rows: &Array2<f32>, w: &Array3<f32>| rows.mapv(f64::from).dot(&w.index_axis(Axis(0), 0).mapv(f64::from));
+        let whole = apply(&reference, &weights);
+        let left: Array2<f64> = &whole - &apply(&seen, &rounded) - &correction;
+        let norm = |a: &Array2<f64>| a.iter().map(|v| v * v).sum::<f64>().sqrt();
+        assert!((found - norm(&left) / norm(&whole)).abs() < 1e-5, "{found}");
+        assert!(left.mean_axis(Axis(0)).unwrap().iter().all(|mean| mean.abs() < 1e-5));
+    }
 
     #[test]
     fn correction_leaves_the_error_that_the_rows_themselves_give() {

@@ -7,17 +7,19 @@
 //!
 //! # Method
 //!
-//! Everything is recomputed from `H = X^T X / n`, the weights, the codes and
+//! Everything is recomputed from the moments of [`crate::layer_error`], the weights, the codes and
 //! what they mean; no number of the solver is used except its claim `w^`, the
 //! weights it says it rounded. Per layer, over all neurons and groups:
 //!
 //! ```text
-//! achieved = |X (W - Q)|_F / |X W|_F
+//! achieved = |X W - X~ Q|_F / |X W|_F
 //! bound    = sqrt(sum_j b_j^2) / |X W|_F
-//! b_j      = |X (w - w^)| + sigma_max(X_I) * |half steps on I|
+//! b_j      = |D w| + |X~ (w - w^)| + sigma_max(X~_I) * |half steps on I|
 //! ```
 //!
-//! where `I` are the inputs of neuron j at which `w^` is not the level that its
+//! `X~` are the inputs once earlier layers are quantized and `D = X - X~`; where statistics were gathered in one
+//! network only, `X~ = X` and `D = 0`. In the formulas, `H = X~^T X~ / n`. Here
+//! `I` are the inputs of neuron j at which `w^` is not the level that its
 //! code means. With one scale per neuron the last factor is `sqrt(|I|) step / 2`.
 //!
 //! # Guarantee
@@ -43,13 +45,13 @@
 
 use crate::error::QuantError;
 use crate::grid::Affine;
+use crate::layer_error::{drift_energies, energies, lost, output, ratio};
 use crate::linalg;
 use crate::problem::LayerProblem;
 use crate::solution::LayerSolution;
 use crate::stats::GramStats;
 use faer::Mat;
-use ndarray::{Array2, Array3, ArrayView2, Axis};
-use rayon::prelude::*;
+use ndarray::{Array3, Axis};
 use serde::Serialize;
 
 /// Largest relative change of `X W` by pre-processing that still counts as none.
@@ -58,8 +60,6 @@ const PRESERVED: f64 = 1e-6;
 const OUTSIDE: f64 = 1e-6;
 /// Half a step, and what `f32` adds to it.
 const HALF_STEP: f64 = 0.5 + 1e-4;
-/// Neurons whose errors are formed in one matrix product.
-const CHUNK: usize = 64;
 
 /// What the bound rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -124,11 +124,12 @@ pub fn certify(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<C
     let Some(stats) = problem.stats().filter(|stats| stats.iter().all(|s| s.gram().is_some())) else {
         return Ok(certificate);
     };
-    let output = total(stats, &weights);
-    certificate.achieved = Some(ratio(total(stats, &change), output));
+    let whole = output(stats, &weights);
+    certificate.achieved = Some(ratio(lost(stats, &weights, &change), whole));
     if let Some(claim) = &solution.preprocessed {
-        let claim = Claim { problem, solution, stats, levels: &levels, moved: &weights - claim, weights: claim };
-        claim.check(output, &mut certificate)?;
+        let moved = &weights - claim;
+        let claim = Claim { problem, solution, stats, levels: &levels, original: &weights, moved, weights: claim };
+        claim.check(whole, &mut certificate)?;
     }
     Ok(certificate)
 }
@@ -140,6 +141,7 @@ struct Claim<'a, 'p> {
     stats: &'a [GramStats],
     /// What the codes mean.
     levels: &'a Array3<f64>,
+    original: &'a Array3<f64>,
     /// The weights that were rounded.
     weights: &'a Array3<f64>,
     /// How far they are from the original ones.
@@ -162,7 +164,7 @@ impl Claim<'_, '_> {
         let most = unsaturated.iter().map(Vec::len).max().unwrap_or(0);
         let rank = self.stats.iter().map(|s| s.n_rows().min(s.k())).max().unwrap_or(0);
         certificate.max_unsaturated = Some(most);
-        let preserved = ratio(total(self.stats, &self.moved), output);
+        let preserved = ratio(self.moved_energies().iter().sum(), output);
         let found = [
             (HypothesisKind::OutputPreserved, preserved, PRESERVED),
             (HypothesisKind::InsideGrid, outside, OUTSIDE),
@@ -173,10 +175,23 @@ impl Claim<'_, '_> {
             found.map(|(kind, value, limit)| Hypothesis { kind, value, limit, holds: value <= limit }).to_vec();
         if certificate.hypotheses.iter().all(|hypothesis| hypothesis.holds) {
             let rounding = self.neuron_bounds(&unsaturated)?;
-            let bound = combine(&rounding, &self.moved, self.stats);
-            certificate.bound = Some(ratio(bound, output));
+            certificate.bound = Some(ratio(self.combine(&rounding), output));
         }
         Ok(())
+    }
+
+    /// `|X~ (w - w^)|^2 / n` of every neuron.
+    fn moved_energies(&self) -> Vec<f64> {
+        let groups = self.moved.axis_iter(Axis(0)).zip(self.stats);
+        groups.flat_map(|(moved, stats)| energies(stats, moved)).collect()
+    }
+
+    /// Energies of `b_j = |D w| + |X~ (w - w^)| + rounding_j`, summed.
+    fn combine(&self, rounding: &[f64]) -> f64 {
+        let groups = self.original.axis_iter(Axis(0)).zip(self.stats);
+        let drifted = groups.flat_map(|(weights, stats)| drift_energies(stats, weights));
+        let parts = rounding.iter().zip(self.moved_energies()).zip(drifted);
+        parts.map(|((rounding, moved), drifted)| (rounding + moved.sqrt() + drifted.sqrt()).powi(2)).sum()
     }
 
     fn step(&self, g: usize, k: usize, m: usize) -> f64 {
@@ -215,14 +230,6 @@ impl Claim<'_, '_> {
     }
 }
 
-/// Energies of `b_j = |X (w - w^)| + rounding_j`, summed.
-fn combine(rounding: &[f64], moved: &Array3<f64>, stats: &[GramStats]) -> f64 {
-    let moved = moved.axis_iter(Axis(0)).zip(stats);
-    let moved = moved.flat_map(|(moved, stats)| energies(stats, moved));
-    let square = |(bound, energy): (&f64, f64)| (bound + energy.sqrt()).powi(2);
-    rounding.iter().zip(moved).map(square).sum()
-}
-
 fn largest_root(stats: &GramStats, inputs: &[usize]) -> Result<f64, QuantError> {
     let Some(gram) = stats.gram().filter(|_| !inputs.is_empty()) else {
         return Ok(0.0);
@@ -230,31 +237,6 @@ fn largest_root(stats: &GramStats, inputs: &[usize]) -> Result<f64, QuantError> 
     let part = Mat::from_fn(inputs.len(), inputs.len(), |i, j| gram[[inputs[i], inputs[j]]]);
     let (values, _) = linalg::eigen(part.as_ref(), false)?;
     Ok(values.last().map_or(0.0, |value| value.max(0.0).sqrt()))
-}
-
-/// `e_j^T H e_j` for every column; 0 without a Gram matrix.
-pub(crate) fn energies(stats: &GramStats, errors: ArrayView2<'_, f64>) -> Vec<f64> {
-    let Some(gram) = stats.gram() else {
-        return vec![0.0; errors.ncols()];
-    };
-    let chunks: Vec<_> = errors.axis_chunks_iter(Axis(1), CHUNK).collect();
-    let energy = |errors: ArrayView2<'_, f64>| -> Vec<f64> {
-        let product: Array2<f64> = gram.dot(&errors) * errors;
-        // Rounding can make the energy of a kernel vector negative.
-        product.axis_iter(Axis(1)).map(|column| column.sum().max(0.0)).collect()
-    };
-    chunks.into_par_iter().map(energy).collect::<Vec<_>>().concat()
-}
-
-/// The energies of all neurons of all groups together.
-pub(crate) fn total(stats: &[GramStats], errors: &Array3<f64>) -> f64 {
-    let groups = errors.axis_iter(Axis(0)).zip(stats);
-    groups.map(|(errors, stats)| energies(stats, errors).iter().sum::<f64>()).sum()
-}
-
-/// The root of a quotient of energies; nothing lost of nothing is no error.
-pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
-    if part == 0.0 { 0.0 } else { (part / whole).sqrt() }
 }
 
 fn check(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<(), QuantError> {

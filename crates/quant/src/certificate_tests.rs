@@ -4,6 +4,7 @@ use crate::method::{Method, Saturation};
 use crate::solve::solve;
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
 use crate::testing::{gaussian_rows, gaussian_weights};
+use ndarray::Array2;
 use proptest::prelude::*;
 
 const WALKS: [Method; 3] = [
@@ -72,6 +73,29 @@ fn achieved_error_is_that_of_the_rows() {
         let certificate = certify(&problem, &solution).unwrap();
         assert!((certificate.achieved.unwrap() - wanted).abs() < 1e-5 * wanted);
         assert_eq!((certificate.bound, certificate.n_rows), (None, Some(n)));
+    }
+}
+
+#[test]
+fn with_drift_both_networks_are_compared_and_the_bound_holds() {
+    let weights = gaussian_weights(1, 40, 5, 1);
+    let seen = gaussian_rows(7, 40, 2);
+    let reference = &seen + &(gaussian_rows(7, 40, 3) * 0.05);
+    let mut accumulator = crate::PairedAccumulator::new(40).unwrap();
+    accumulator.push(seen.view(), reference.view()).unwrap();
+    let stats = [accumulator.finish().unwrap()];
+    let spec = spec(Grid::symmetric(3).unwrap(), Granularity::Channel);
+    let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
+    for method in WALKS {
+        let solution = solve(method, &problem).unwrap();
+        let certificate = certify(&problem, &solution).unwrap();
+        let group = |w: &Array3<f32>| w.index_axis(Axis(0), 0).mapv(f64::from);
+        let whole = reference.mapv(f64::from).dot(&group(&weights));
+        let left = &whole - &seen.mapv(f64::from).dot(&group(&solution.dequantize()));
+        let norm = |m: &Array2<f64>| m.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let (wanted, found) = (norm(&left) / norm(&whole), certificate.achieved.unwrap());
+        assert!((found - wanted).abs() < 1e-5 * wanted, "{method}: {found} {wanted}");
+        assert!(certificate.bound.unwrap() >= found, "{certificate:?}");
     }
 }
 

@@ -10,7 +10,7 @@
 //! Every candidate is solved on the problem and judged by what its error leaves
 //! on the held-out rows `X_h` after the bias was corrected from the calibration
 //! rows, as it will be in use ([`corrected_error`]); where the layer's bias is fixed
-//! ([`LayerProblem::with_fixed_bias`]) that is `|X_h (W - Q)|_F / |X_h W|_F`. The
+//! ([`LayerProblem::with_fixed_bias`]) that is `|X_h W - X~_h Q|_F / |X_h W|_F`. The
 //! least wins, the first of equals. Methods that do not walk enter with both scale
 //! rules. Two short cuts, both
 //! visible in the verdict: a walk without a kernel is `msq` and is not run; a
@@ -34,9 +34,9 @@
 //! error is returned.
 
 use crate::bias::{bias_correction, corrected_error};
-use crate::certificate::{ratio, total};
 use crate::error::QuantError;
 use crate::kernel::Kernel;
+use crate::layer_error::{lost, output, ratio};
 use crate::method::Method;
 use crate::preprocess;
 use crate::problem::LayerProblem;
@@ -125,7 +125,7 @@ impl Verdict {
     }
 }
 
-/// `|X (W - Q)|_F / |X W|_F` on the rows behind `held_out` (one entry per group).
+/// `|X W - X~ Q|_F / |X W|_F` on the rows behind `held_out` (one entry per group).
 pub fn relative_error(
     weights: ArrayView3<'_, f32>,
     dequantized: ArrayView3<'_, f32>,
@@ -138,7 +138,7 @@ pub fn relative_error(
     check_held_out(weights, held_out)?;
     let weights = weights.mapv(f64::from);
     let errors = &weights - &dequantized.mapv(f64::from);
-    Ok(ratio(total(held_out, &errors), total(held_out, &weights)))
+    Ok(ratio(lost(held_out, &weights, &errors), output(held_out, &weights)))
 }
 
 fn check_held_out(weights: ArrayView3<'_, f32>, held_out: &[GramStats]) -> Result<(), QuantError> {

@@ -53,13 +53,31 @@ pub(crate) fn add_gram_lower(mut sums: MatMut<'_, f64>, x: MatRef<'_, f32>) {
         let rest = x.subcols(below, k - below);
         matmul(panel.rb_mut().subrows_mut(width, k - below), Accum::Replace, rest.transpose(), own, 1.0, Par::Seq);
         for j in 0..width {
-            let source = panel.rb().col(j).try_as_col_major().expect("the panel is column-major");
-            let target = sums.rb_mut().col_mut(first + j).try_as_col_major_mut().expect("so are the sums");
-            let target = &mut target.as_slice_mut()[first + j..];
-            for (sum, chunk) in target.iter_mut().zip(&source.as_slice()[j..]) {
-                *sum += f64::from(*chunk);
-            }
+            let rows = k - first - j;
+            add_column(sums.rb_mut().submatrix_mut(first + j, first + j, rows, 1), panel.rb().submatrix(j, j, rows, 1));
         }
+    }
+}
+
+/// Adds `x^T y`, formed in `f32`, to `f64` sums, likewise.
+pub(crate) fn add_product(mut sums: MatMut<'_, f64>, x: MatRef<'_, f32>, y: MatRef<'_, f32>) {
+    let mut scratch = Mat::zeros(x.ncols(), PANEL.min(y.ncols()));
+    for first in (0..y.ncols()).step_by(PANEL) {
+        let width = PANEL.min(y.ncols() - first);
+        let mut panel = scratch.subcols_mut(0, width);
+        matmul(panel.rb_mut(), Accum::Replace, x.transpose(), y.subcols(first, width), 1.0, Par::Seq);
+        for j in 0..width {
+            add_column(sums.rb_mut().subcols_mut(first + j, 1), panel.rb().subcols(j, 1));
+        }
+    }
+}
+
+/// Adds a column of an `f32` chunk to one of the `f64` sums.
+fn add_column(sums: MatMut<'_, f64>, chunk: MatRef<'_, f32>) {
+    let source = chunk.col(0).try_as_col_major().expect("the panel is column-major");
+    let target = sums.col_mut(0).try_as_col_major_mut().expect("so are the sums");
+    for (sum, chunk) in target.as_slice_mut().iter_mut().zip(source.as_slice()) {
+        *sum += f64::from(*chunk);
     }
 }
 

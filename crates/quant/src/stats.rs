@@ -44,6 +44,7 @@
 //! overflow are an error that names the element of `H`.
 
 use crate::column_sums::{add_columns, all_finite};
+use crate::drift::Drift;
 use crate::error::{Array, QuantError};
 use crate::linalg;
 use crate::view::shape_error;
@@ -69,6 +70,7 @@ pub struct GramStats {
     mean: Array1<f64>,
     moment: Moment,
     rows: Option<Array2<f32>>,
+    drift: Option<Drift>,
 }
 
 #[derive(Clone, Debug)]
@@ -120,6 +122,16 @@ impl GramStats {
     pub fn rows(&self) -> Option<ArrayView2<'_, f32>> {
         self.rows.as_ref().map(|rows| rows.view())
     }
+
+    /// How the float network's inputs differ from these, unless they are the same or were not gathered
+    /// ([`PairedAccumulator`](crate::PairedAccumulator)).
+    pub fn drift(&self) -> Option<&Drift> {
+        self.drift.as_ref()
+    }
+
+    pub(crate) fn with_drift(self, drift: Drift) -> GramStats {
+        GramStats { drift: Some(drift), ..self }
+    }
 }
 
 /// Gathers the whole Gram matrix.
@@ -141,6 +153,16 @@ impl GramAccumulator {
         check_inputs(k)?;
         let (buffer, sums) = (Array2::zeros((0, k)), Array2::zeros((0, 0)));
         Ok(GramAccumulator { k, n_rows: 0, buffer, filled: 0, sums, column_sums: Array1::zeros(k) })
+    }
+
+    /// K, the number of inputs.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// How many rows were pushed.
+    pub(crate) fn n_rows(&self) -> usize {
+        self.n_rows
     }
 
     /// Bytes that gathering the moments of `k` inputs takes at most.
@@ -192,7 +214,7 @@ impl GramAccumulator {
         divide_and_mirror(&mut gram, self.n_rows);
         check_moments(gram.indexed_iter().map(|(index, value)| (index, *value)))?;
         let mean = self.column_sums / self.n_rows as f64;
-        Ok(GramStats { n_rows: self.n_rows, mean, moment: Moment::Full(gram), rows })
+        Ok(GramStats { n_rows: self.n_rows, mean, moment: Moment::Full(gram), rows, drift: None })
     }
 
     /// Rows of the chunk that is being filled.
@@ -295,7 +317,8 @@ impl DiagonalAccumulator {
         let n = self.n_rows as f64;
         let diagonal = self.squares / n;
         check_moments(diagonal.iter().enumerate().map(|(i, value)| ((i, i), *value)))?;
-        Ok(GramStats { n_rows: self.n_rows, mean: self.sums / n, moment: Moment::Diagonal(diagonal), rows: None })
+        let (mean, moment) = (self.sums / n, Moment::Diagonal(diagonal));
+        Ok(GramStats { n_rows: self.n_rows, mean, moment, rows: None, drift: None })
     }
 }
 
@@ -307,7 +330,7 @@ fn check_inputs(k: usize) -> Result<(), QuantError> {
 }
 
 /// Checks rows that follow `seen` others.
-fn check_rows(rows: &ArrayView2<'_, f32>, k: usize, seen: usize) -> Result<(), QuantError> {
+pub(crate) fn check_rows(rows: &ArrayView2<'_, f32>, k: usize, seen: usize) -> Result<(), QuantError> {
     if rows.ncols() != k {
         return Err(shape_error("rows", rows.shape(), format!("[n, {k}]")));
     }
@@ -329,7 +352,7 @@ fn buffer_rows(k: usize) -> usize {
 }
 
 /// Rows of every chunk after the first.
-fn later_rows(k: usize) -> usize {
+pub(crate) fn later_rows(k: usize) -> usize {
     buffer_rows(k).min(MOST_LATER_ROWS)
 }
 
@@ -361,7 +384,7 @@ fn exact_sums(rows: &Array2<f32>) -> (Array2<f64>, Array1<f64>) {
     (gram, columns)
 }
 
-fn divide_and_mirror(upper: &mut Array2<f64>, n_rows: usize) {
+pub(crate) fn divide_and_mirror(upper: &mut Array2<f64>, n_rows: usize) {
     for i in 0..upper.nrows() {
         for j in i..upper.ncols() {
             let value = upper[[i, j]] / n_rows as f64;
@@ -371,7 +394,7 @@ fn divide_and_mirror(upper: &mut Array2<f64>, n_rows: usize) {
     }
 }
 
-fn check_moments(mut moments: impl Iterator<Item = ((usize, usize), f64)>) -> Result<(), QuantError> {
+pub(crate) fn check_moments(mut moments: impl Iterator<Item = ((usize, usize), f64)>) -> Result<(), QuantError> {
     match moments.find(|(_, value)| !value.is_finite()) {
         None => Ok(()),
         Some(((i, j), value)) => Err(QuantError::NonFinite { array: Array::Moments, index: vec![i, j], value }),
