@@ -129,6 +129,11 @@ pub(crate) struct SettingsArgs {
     #[arg(long)]
     no_fallback: bool,
 
+    /// Fit every layer to what it sees in the float network, not to what it sees behind the layers quantized before it:
+    /// faster, less exact.
+    #[arg(long)]
+    one_pass: bool,
+
     /// Where the walk of `maly-saab` saturates: at the largest weight, or at the smallest value possible.
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
@@ -307,6 +312,7 @@ impl SettingsArgs {
                 MethodName::Optq => MethodChoice::Fixed(Method::Optq),
             },
             fallback: !self.no_fallback,
+            one_pass: self.one_pass,
             bits: self.bits.unwrap_or(match self.scheme {
                 Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto if self.reduce_range => 7,
                 Scheme::W8 | Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto => 8,

@@ -20,9 +20,10 @@ pub(crate) struct Calibration {
 
 /// Statistics of one stage: by request, by group.
 pub(crate) struct StageStats {
-    requests: Vec<StatRequest>,
-    calibration: Vec<Vec<GramStats>>,
-    held_out: Option<Vec<Vec<GramStats>>>,
+    /// The request of each layer.
+    pub(crate) of_layer: Vec<usize>,
+    pub(crate) calibration: Vec<Vec<GramStats>>,
+    pub(crate) held_out: Option<Vec<Vec<GramStats>>>,
 }
 
 /// Calibration and, where wanted, held-out statistics of one layer, by group.
@@ -54,9 +55,12 @@ impl Calibration {
         progress: Progress<'_>,
     ) -> Result<StageStats, Error> {
         let mut requests = Vec::new();
+        let mut of_layer = Vec::new();
         for layer in layers {
             let request = request(model, layer);
-            if !requests.contains(&request) {
+            let known = requests.iter().position(|found| *found == request);
+            of_layer.push(known.unwrap_or(requests.len()));
+            if known.is_none() {
                 requests.push(request);
             }
         }
@@ -70,16 +74,16 @@ impl Calibration {
         };
         let calibration = run(&self.split.calibration)?;
         let held_out = held_out.then(|| run(&self.split.held_out)).transpose()?;
-        Ok(StageStats { requests, calibration, held_out })
+        Ok(StageStats { of_layer, calibration, held_out })
     }
 }
 
 impl StageStats {
-    pub(crate) fn of(&self, model: &Model, layer: &PlannedLayer) -> Option<LayerStats<'_>> {
-        let request = request(model, layer);
-        let index = self.requests.iter().position(|found| *found == request)?;
+    /// Of the layer at this place of the stage.
+    pub(crate) fn of(&self, layer: usize) -> LayerStats<'_> {
+        let index = self.of_layer[layer];
         let held_out = self.held_out.as_ref().map(|stats| stats[index].as_slice());
-        Some(LayerStats { calibration: &self.calibration[index], held_out })
+        LayerStats { calibration: &self.calibration[index], held_out }
     }
 }
 
@@ -107,7 +111,7 @@ pub(crate) fn stages(model: &Model, layers: &[PlannedLayer], limit_bytes: u64) -
 }
 
 /// What a layer wants to know of its input; layers that read one value alike get equal requests.
-fn request(model: &Model, layer: &PlannedLayer) -> StatRequest {
+pub(crate) fn request(model: &Model, layer: &PlannedLayer) -> StatRequest {
     let view = match &layer.site.view {
         MatrixView::Dense { inputs, .. } => MatrixView::Dense { inputs: *inputs, outputs: 1, transposed: false },
         MatrixView::Conv(conv) => MatrixView::Conv(ConvGeometry { out_channels: conv.groups, ..conv.clone() }),

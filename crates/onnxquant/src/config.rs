@@ -67,6 +67,8 @@ pub struct Config {
     pub method: MethodChoice,
     /// A layer for which plain rounding is no worse than the fixed method, on held-out samples, is rounded.
     pub fallback: bool,
+    /// Layers are fitted to what they see in the float network, not to what they see behind quantized layers.
+    pub one_pass: bool,
     /// Bits a weight, 1 to 8.
     pub bits: u32,
     /// What becomes of activations.
@@ -107,6 +109,7 @@ impl Default for Config {
         Self {
             method: MethodChoice::Auto,
             fallback: true,
+            one_pass: false,
             bits: 8,
             activations: Activations::Float,
             target: Target::OrtCpu,

@@ -23,6 +23,7 @@ mod progress;
 mod report;
 mod rescale;
 mod solve;
+mod streams;
 mod write;
 
 pub use compare::compare;

@@ -46,7 +46,7 @@ pub fn quantize(
         Some(calibration) => plan_integers(&mut model, &mut plan, config, calibration, progress)?,
         None => IntegerPlan::default(),
     };
-    let solved = solve_layers(&model, &plan, config, calibration.as_ref(), progress)?;
+    let solved = solve_layers(&model, &plan, config, &integers, calibration.as_ref(), progress)?;
     let (mut layers, codes): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
     let fitting =
         Fitting { model: &model, plan: &plan, codes: &codes, config, calibration: calibration.as_ref(), progress };

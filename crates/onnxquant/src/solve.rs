@@ -1,6 +1,8 @@
 //! Quantizes the planned layers, stage by stage, and certifies each.
 
-use ndarray::{Array2, ArrayD, Dimension, IxDyn};
+use std::ops::Range;
+
+use ndarray::{Array2, Array3, ArrayD, Dimension, IxDyn};
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, tensor};
 use onnxquant_passes::add_to_bias::has_bias;
@@ -10,12 +12,14 @@ use onnxquant_quant::{
     bias_correction, certify, corrected_error, guarded, solve,
 };
 
-use crate::calibration::{Calibration, LayerStats, stages};
+use crate::calibration::{self, Calibration, LayerStats, StageStats};
 use crate::config::{Config, MethodChoice};
 use crate::error::Error;
+use crate::integer::IntegerPlan;
 use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
 use crate::report::LayerReport;
+use crate::streams::{self, Streams};
 
 /// The methods between which `auto` chooses.
 const CANDIDATES: [Method; 4] =
@@ -40,42 +44,114 @@ pub(crate) fn solve_layers(
     model: &Model,
     plan: &Plan,
     config: &Config,
+    integers: &IntegerPlan,
     calibration: Option<&Calibration>,
     progress: Progress<'_>,
 ) -> Result<Vec<SolvedLayer>, Error> {
-    let judged = config.method != MethodChoice::Fixed(Method::Msq);
+    let mut source = Source::new(model, config, integers, calibration)?;
     let mut solved = Vec::with_capacity(plan.layers.len());
-    let limit = config.memory_limit_bytes / if judged { 2 } else { 1 };
-    for stage in stages(model, &plan.layers, limit) {
-        let layers = &plan.layers[stage];
-        let stats = calibration.map(|data| data.statistics(model, layers, judged, progress)).transpose()?;
-        for layer in layers {
-            let stats = stats.as_ref().and_then(|stats| stats.of(model, layer));
-            solved.push(solve_layer(model, config, layer, stats)?);
+    for stage in source.stages(model, &plan.layers, config) {
+        let (layers, later) = (&plan.layers[stage.clone()], &plan.layers[stage.end..]);
+        let stats = source.statistics(model, layers, later, progress)?;
+        for (index, layer) in layers.iter().enumerate() {
+            let weights = weights(model, layer)?;
+            let fitted = fit_layer(model, config, layer, &weights, stats.as_ref().map(|stats| stats.of(index)))?;
+            if let Source::Streams(streams) = &mut source {
+                let decoded = layer.site.view.from_matrix(fitted.decoded.view()).map_err(|e| failed(model, layer, e))?;
+                streams.settle(layer, &decoded, &fitted.correction);
+            }
+            solved.push(fitted.layer);
             progress(Phase::Quantize, solved.len(), plan.layers.len());
         }
     }
     Ok(solved)
 }
 
-fn solve_layer(
+/// Where the statistics of layers come from.
+enum Source<'a> {
+    Nowhere,
+    /// The float network alone, run once for as many layers as fit the memory.
+    Float { calibration: &'a Calibration, judged: bool },
+    /// The float network and the one quantized so far.
+    Streams(Box<Streams<'a>>),
+}
+
+impl<'a> Source<'a> {
+    fn new(
+        model: &'a Model,
+        config: &Config,
+        integers: &IntegerPlan,
+        calibration: Option<&'a Calibration>,
+    ) -> Result<Self, Error> {
+        let judged = config.method != MethodChoice::Fixed(Method::Msq);
+        let Some(calibration) = calibration else { return Ok(Self::Nowhere) };
+        if config.one_pass {
+            return Ok(Self::Float { calibration, judged });
+        }
+        let streams = Streams::new(model, integers, calibration, judged, config.memory_limit_bytes)?;
+        Ok(Self::Streams(Box::new(streams)))
+    }
+
+    /// Layers that are solved together.
+    fn stages(&self, model: &Model, layers: &[PlannedLayer], config: &Config) -> Vec<Range<usize>> {
+        let limit = config.memory_limit_bytes;
+        match self {
+            Self::Nowhere => std::iter::once(0..layers.len()).collect(),
+            Self::Float { judged, .. } => calibration::stages(model, layers, limit / if *judged { 2 } else { 1 }),
+            Self::Streams(_) => streams::stages(model, layers, limit / 8),
+        }
+    }
+
+    fn statistics(
+        &mut self,
+        model: &Model,
+        layers: &[PlannedLayer],
+        later: &[PlannedLayer],
+        progress: Progress<'_>,
+    ) -> Result<Option<StageStats>, Error> {
+        match self {
+            Self::Nowhere => Ok(None),
+            Self::Float { calibration, judged } => {
+                calibration.statistics(model, layers, *judged, progress).map(Some)
+            }
+            Self::Streams(streams) => streams.statistics(layers, later, progress).map(Some),
+        }
+    }
+}
+
+/// A solved layer, and what it does in the network.
+struct FittedLayer {
+    layer: SolvedLayer,
+    /// `[groups, K, M]`.
+    decoded: Array3<f32>,
+    /// Added to the bias, one number an output.
+    correction: Vec<f32>,
+}
+
+fn failed(model: &Model, layer: &PlannedLayer, source: QuantError) -> Error {
+    let weight = model.graph().value(layer.site.weight).name().to_owned();
+    Error::Layer { layer: layer.label.clone(), weight, source }
+}
+
+/// The weights `[groups, K, M]` of a layer; an error where one is not finite.
+fn weights(model: &Model, layer: &PlannedLayer) -> Result<Array3<f32>, Error> {
+    let stored = stored_weight(model, layer)?;
+    if let Some((index, &value)) = stored.indexed_iter().find(|(_, weight)| !weight.is_finite()) {
+        let tensor = model.graph().value(layer.site.weight).name().to_owned();
+        return Err(Error::NonFinite { tensor, index: index.slice().to_vec(), value });
+    }
+    layer.site.view.to_matrix(stored.view()).map_err(|error| failed(model, layer, error))
+}
+
+fn fit_layer(
     model: &Model,
     config: &Config,
     layer: &PlannedLayer,
+    weights: &Array3<f32>,
     stats: Option<LayerStats<'_>>,
-) -> Result<SolvedLayer, Error> {
+) -> Result<FittedLayer, Error> {
     let site = &layer.site;
-    let weight_name = model.graph().value(site.weight).name();
-    let failed =
-        |source: QuantError| Error::Layer { layer: layer.label.clone(), weight: weight_name.to_owned(), source };
-    let stored = stored_weight(model, layer)?;
-    if let Some((index, &value)) = stored.indexed_iter().find(|(_, weight)| !weight.is_finite()) {
-        let index = index.slice().to_vec();
-        return Err(Error::NonFinite { tensor: weight_name.to_owned(), index, value });
-    }
-    let weights = site.view.to_matrix(stored.view()).map_err(failed)?;
-    drop(stored);
-
+    let failed = |source: QuantError| failed(model, layer, source);
     let granularity = match (layer.granularity, weights.dim().1) {
         (Granularity::Block(size), k) if size >= k => Granularity::Channel,
         (granularity, _) => granularity,
@@ -101,8 +177,8 @@ fn solve_layer(
         |stats: &[GramStats]| corrected_error(weights.view(), decoded.view(), correction.view(), stats).map_err(failed);
     let error = stats.as_ref().map(|stats| error_on(stats.calibration)).transpose()?;
     let held_out_error = held_out.map(error_on).transpose()?;
-    let correction = correction.iter().map(|&c| c as f32).collect();
-    let weight = PackedWeight::new(site, layer.storage, granularity, &solution, correction).map_err(failed)?;
+    let correction: Vec<f32> = correction.iter().map(|&c| c as f32).collect();
+    let weight = PackedWeight::new(site, layer.storage, granularity, &solution, correction.clone()).map_err(failed)?;
     let report = LayerReport {
         label: layer.label.clone(),
         op_type: layer.op_type.clone(),
@@ -120,7 +196,7 @@ fn solve_layer(
         certificate,
         verdict,
     };
-    Ok(SolvedLayer { planned: layer.clone(), weight, report })
+    Ok(FittedLayer { layer: SolvedLayer { planned: layer.clone(), weight, report }, decoded, correction })
 }
 
 /// The weight as the operator has it.
