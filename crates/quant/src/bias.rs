@@ -35,6 +35,7 @@
 
 use crate::error::QuantError;
 use crate::layer_error::{lost, mean_lost, output, ratio};
+use crate::problem::LayerProblem;
 use crate::stats::GramStats;
 use crate::view::shape_error;
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
@@ -65,6 +66,20 @@ pub fn corrected_error(
     let shift: f64 = correction.iter().zip(&means).map(|(c, mean)| c * (c - 2.0 * mean)).sum();
     let remaining = (lost(stats, &weights, &errors) + shift).max(0.0);
     Ok(ratio(remaining, output(stats, &weights)))
+}
+
+/// What remains of a problem's error on held-out rows once the bias is corrected, if it can be.
+pub(crate) fn remaining_error(
+    problem: &LayerProblem<'_>,
+    dequantized: ArrayView3<'_, f32>,
+    held_out: &[GramStats],
+) -> Result<f64, QuantError> {
+    let weights = problem.weights();
+    let correction = match problem.stats().filter(|_| problem.corrects_bias()) {
+        Some(stats) => bias_correction(weights, dequantized, stats)?,
+        None => Array2::zeros((problem.groups(), problem.outputs())),
+    };
+    corrected_error(weights, dequantized, correction.view(), held_out)
 }
 
 fn errors(

@@ -12,7 +12,9 @@
 //! rows, as it will be in use ([`corrected_error`]); where the layer's bias is fixed
 //! ([`LayerProblem::with_fixed_bias`]) that is `|X_h W - X~_h Q|_F / |X_h W|_F`. The
 //! least wins, the first of equals. Methods that do not walk enter with both scale
-//! rules. Two short cuts, both
+//! rules, unless they find the scales themselves; these choose their settings on the held-out rows too
+//! ([`crate::retarget`]), and a note of the solution says which. Forms and factors of the data are made once for all
+//! methods. Two short cuts, both
 //! visible in the verdict: a walk without a kernel is `msq` and is not run; a
 //! walk over a large layer is first run on 6 evenly spaced neurons and only
 //! goes on if it beats the best so far there.
@@ -33,19 +35,20 @@
 //! A candidate that fails is reported and passed over; if all fail, the first
 //! error is returned.
 
-use crate::bias::{bias_correction, corrected_error};
+use crate::bias::remaining_error;
 use crate::error::QuantError;
 use crate::kernel::Kernel;
+use crate::lattice::Forms;
 use crate::layer_error::{lost, output, ratio};
 use crate::method::Method;
 use crate::preprocess;
 use crate::problem::LayerProblem;
 use crate::solution::{LayerSolution, Note};
-use crate::solve::solve_in;
+use crate::solve::{Prepared, solve_in};
 use crate::spec::ScaleRule;
 use crate::stats::GramStats;
 use crate::view::shape_error;
-use ndarray::{Array2, Array3, ArrayView3, Axis};
+use ndarray::{Array3, ArrayView3, Axis};
 use serde::Serialize;
 use std::fmt;
 
@@ -151,20 +154,6 @@ fn check_held_out(weights: ArrayView3<'_, f32>, held_out: &[GramStats]) -> Resul
     Err(shape_error("held-out statistics", &found, expected))
 }
 
-/// What remains of the error on the held-out rows once the bias is corrected.
-fn remaining_error(
-    problem: &LayerProblem<'_>,
-    dequantized: ArrayView3<'_, f32>,
-    held_out: &[GramStats],
-) -> Result<f64, QuantError> {
-    let weights = problem.weights();
-    let correction = match problem.stats().filter(|_| problem.corrects_bias()) {
-        Some(stats) => bias_correction(weights, dequantized, stats)?,
-        None => Array2::zeros((problem.groups(), problem.outputs())),
-    };
-    corrected_error(weights, dequantized, correction.view(), held_out)
-}
-
 /// Solves the layer with every method of `candidates` and keeps the solution
 /// with the least error on `held_out` (one entry per group, with Gram matrices).
 pub fn auto(
@@ -176,7 +165,9 @@ pub fn auto(
     // Walks last: the others are cheap and set the mark that walks have to beat.
     let (quick, walking): (Vec<Method>, Vec<Method>) = candidates.iter().partition(|method| !method.walks());
     for method in quick {
-        judge.run(method, ScaleRule::Max);
+        if !method.fits_scales() {
+            judge.run(method, ScaleRule::Max);
+        }
         judge.run(method, ScaleRule::LeastSquares);
     }
     for method in walking {
@@ -199,11 +190,10 @@ pub fn guarded(
     Ok((solution, verdict))
 }
 
-struct Judge<'a, 'p> {
-    problem: &'a LayerProblem<'p>,
+struct Judge<'a> {
+    problem: LayerProblem<'a>,
     held_out: &'a [GramStats],
-    /// Empty if no candidate walks or the search is too expensive.
-    kernels: Vec<Kernel>,
+    prepared: Prepared,
     /// Multiply-adds of a walk or of the search for the kernels, whichever is more.
     walk_cost: f64,
     candidates: Vec<Candidate>,
@@ -211,21 +201,24 @@ struct Judge<'a, 'p> {
     first_error: Option<QuantError>,
 }
 
-impl<'a, 'p> Judge<'a, 'p> {
+impl<'a> Judge<'a> {
     fn new(
-        problem: &'a LayerProblem<'p>,
+        problem: &'a LayerProblem<'_>,
         held_out: &'a [GramStats],
         candidates: &[Method],
-    ) -> Result<Judge<'a, 'p>, QuantError> {
-        check_held_out(problem.weights(), held_out)?;
+    ) -> Result<Judge<'a>, QuantError> {
         let searches: f64 = problem.stats().iter().flat_map(|stats| stats.iter()).map(Kernel::search_cost).sum();
         let kernels = match candidates.iter().find(|method| method.walks()) {
             Some(method) if searches <= LARGEST_WALK => preprocess::kernels(*method, problem)?,
             _ => Vec::new(),
         };
+        let quadratic = candidates.iter().find(|method| method.is_quadratic());
+        // Where they cannot be made every method fails by itself, and says why.
+        let forms = quadratic.and_then(|method| Forms::new(*method, problem, problem.damping()).ok());
         let walks: f64 = kernels.iter().map(|kernel| kernel.walk_cost() * problem.outputs() as f64).sum();
         let walk_cost = walks.max(searches);
-        Ok(Judge { problem, held_out, kernels, walk_cost, candidates: Vec::new(), best: None, first_error: None })
+        let (problem, prepared) = (problem.with_held_out(held_out)?, Prepared { kernels, forms });
+        Ok(Judge { problem, held_out, prepared, walk_cost, candidates: Vec::new(), best: None, first_error: None })
     }
 
     fn walk(&mut self, method: Method) {
@@ -239,7 +232,7 @@ impl<'a, 'p> Judge<'a, 'p> {
             .candidates
             .iter()
             .any(|candidate| candidate.method == Method::Msq && candidate.scale_rule == scale_rule);
-        if known && preprocess::all_trivial(&self.kernels) {
+        if known && preprocess::all_trivial(&self.prepared.kernels) {
             self.record(method, scale_rule, Outcome::SameAsRounding);
             return;
         }
@@ -259,7 +252,7 @@ impl<'a, 'p> Judge<'a, 'p> {
         let chosen: Vec<usize> = (0..SCREENED_NEURONS).map(|i| i * outputs / SCREENED_NEURONS).collect();
         let weights = self.problem.weights().select(Axis(2), &chosen);
         let few = self.problem.with_weights(weights.view()).ok()?;
-        let walked = solve_in(&self.kernels, method, &few).ok()?.dequantize();
+        let walked = solve_in(&self.prepared, method, &few).ok()?.dequantize();
         let best = best.dequantize().select(Axis(2), &chosen);
         let error = |levels: &Array3<f32>| remaining_error(&few, levels.view(), self.held_out).ok();
         let (error, best) = (error(&walked)?, error(&best)?);
@@ -268,7 +261,7 @@ impl<'a, 'p> Judge<'a, 'p> {
 
     fn run(&mut self, method: Method, scale_rule: ScaleRule) {
         let problem = self.problem.with_spec(self.problem.spec().with_scale_rule(scale_rule));
-        let solved = solve_in(&self.kernels, method, &problem).and_then(|solution| {
+        let solved = solve_in(&self.prepared, method, &problem).and_then(|solution| {
             let levels = solution.dequantize();
             let error = remaining_error(&problem, levels.view(), self.held_out)?;
             Ok((solution, error))

@@ -2,6 +2,7 @@ use super::*;
 use crate::grid::Grid;
 use crate::spec::{Granularity, QuantSpec};
 use crate::testing::{gaussian_rows, gaussian_weights};
+use crate::{bias_correction, corrected_error};
 use ndarray::{Array2, concatenate};
 
 fn spec(bits: u32) -> QuantSpec {
@@ -21,7 +22,8 @@ fn fresh_data_off_the_span_send_the_walk_home() {
     let problem = LayerProblem::new(weights.view(), Some(&seen), spec(4)).unwrap();
     let (solution, verdict) = auto(&Method::ALL, &problem, &fresh).unwrap();
     assert!(!verdict.winner().method.walks(), "{verdict:?}");
-    assert_eq!(verdict.candidates.len(), 7);
+    // Rounding, gpfq and optq with two rules each, feedback, saturate and three walks.
+    assert_eq!(verdict.candidates.len(), 11);
     let levels = solution.dequantize();
     let correction = bias_correction(weights.view(), levels.view(), &seen).unwrap();
     let error = corrected_error(weights.view(), levels.view(), correction.view(), &fresh).unwrap();
@@ -64,8 +66,8 @@ fn without_a_kernel_walks_are_not_run() {
     let rows = stats(&gaussian_rows(200, 16, 2));
     let problem = LayerProblem::new(weights.view(), Some(&rows), spec(3)).unwrap();
     let (_, verdict) = auto(&Method::ALL, &problem, &rows).unwrap();
-    assert_eq!(verdict.winner().method, Method::Optq);
-    for candidate in &verdict.candidates[4..] {
+    assert!(verdict.winner().method.is_quadratic());
+    for candidate in &verdict.candidates[8..] {
         assert_eq!(candidate.outcome, Outcome::SameAsRounding);
     }
 }

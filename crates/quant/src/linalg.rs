@@ -13,6 +13,7 @@ use faer::linalg::lu::partial_pivoting as lu;
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{BlockStructure, matmul as triangular_matmul};
 use faer::linalg::qr::col_pivoting as qr;
+use faer::linalg::triangular_solve;
 use faer::prelude::{Reborrow, ReborrowMut, default};
 use faer::traits::ComplexField;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
@@ -99,6 +100,19 @@ pub(crate) fn cholesky(mut a: Mat<f64>) -> Option<Mat<f64>> {
     )
     .ok()?;
     Some(a)
+}
+
+/// Solves `L L^T x = b`.
+pub(crate) fn solve_factored(lower: MatRef<'_, f64>, mut b: Vec<f64>) -> Vec<f64> {
+    let n = b.len();
+    solve_factored_in_place(lower, MatMut::from_column_major_slice_mut(&mut b, n, 1));
+    b
+}
+
+/// The same for many right sides.
+pub(crate) fn solve_factored_in_place(lower: MatRef<'_, f64>, mut b: MatMut<'_, f64>) {
+    triangular_solve::solve_lower_triangular_in_place(lower, b.rb_mut(), Par::Seq);
+    triangular_solve::solve_upper_triangular_in_place(lower.transpose(), b, Par::Seq);
 }
 
 /// Eigenvalues in ascending order and, if wanted, eigenvectors as columns.

@@ -29,18 +29,27 @@ pub enum Method {
     },
     /// Kernel walk inside each weight's quantization cell, then nearest level.
     CellWalk,
+    /// Greedy path following: each weight is rounded so that the output's running error stays small.
+    Gpfq,
     /// Error feedback along the Cholesky factor of the inputs' covariance.
     Optq,
+    /// Error feedback towards the float network's outputs, with scales and codes refined in turn.
+    Feedback,
+    /// The same from weights of which those beyond the grid were pinned to its ends first.
+    Saturate,
 }
 
 impl Method {
     /// Every method, in the order in which they are documented.
-    pub const ALL: [Method; 5] = [
+    pub const ALL: [Method; 8] = [
         Method::Msq,
         Method::MalySaab { saturation: Saturation::Max },
         Method::MalySaab { saturation: Saturation::Min },
         Method::CellWalk,
+        Method::Gpfq,
         Method::Optq,
+        Method::Feedback,
+        Method::Saturate,
     ];
 
     /// The name used on the command line and in reports.
@@ -50,13 +59,26 @@ impl Method {
             Method::MalySaab { saturation: Saturation::Max } => "maly-saab",
             Method::MalySaab { saturation: Saturation::Min } => "maly-saab-min",
             Method::CellWalk => "cell-walk",
+            Method::Gpfq => "gpfq",
             Method::Optq => "optq",
+            Method::Feedback => "feedback",
+            Method::Saturate => "saturate",
         }
     }
 
     /// Whether the method walks in the kernel of the data.
     pub fn walks(self) -> bool {
         matches!(self, Method::MalySaab { .. } | Method::CellWalk)
+    }
+
+    /// Whether the method measures errors by the Gram matrix of the inputs, and so needs it.
+    pub fn is_quadratic(self) -> bool {
+        matches!(self, Method::Gpfq | Method::Optq | Method::Feedback | Method::Saturate)
+    }
+
+    /// Whether the method finds the scales itself, from wherever the specification's rule would put them.
+    pub fn fits_scales(self) -> bool {
+        matches!(self, Method::Feedback | Method::Saturate)
     }
 }
 
@@ -73,7 +95,7 @@ impl FromStr for Method {
         Method::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| QuantError::Setting {
             what: "method",
             found: format!("`{name}`"),
-            expected: "`msq`, `maly-saab`, `maly-saab-min`, `cell-walk` or `optq`",
+            expected: "`msq`, `maly-saab`, `maly-saab-min`, `cell-walk`, `gpfq`, `optq`, `feedback` or `saturate`",
         })
     }
 }

@@ -1,9 +1,17 @@
-use super::*;
-use crate::grid::Grid;
-use crate::spec::{QuantSpec, ScaleRule};
+use super::SWEEPS;
+use crate::error::QuantError;
+use crate::grid::{Affine, Grid};
+use crate::lattice::Forms;
+use crate::method::Method;
+use crate::panel::{Panel, PanelScales};
+use crate::problem::LayerProblem;
+use crate::scale::ScaleTable;
+use crate::solution::LayerSolution;
+use crate::spec::{Granularity, QuantSpec, ScaleRule};
 use crate::stats::{DiagonalAccumulator, GramStats};
-use crate::testing::{gaussian_rows, gaussian_weights};
-use ndarray::{Array2, Array3, Axis};
+use crate::testing::{correlated_rows, energies, gaussian_rows, gaussian_weights};
+use faer::Mat;
+use ndarray::{Array2, Axis};
 
 fn spec(bits: u32, granularity: Granularity) -> QuantSpec {
     QuantSpec::new(Grid::symmetric(bits).unwrap(), granularity, ScaleRule::Max).unwrap()
@@ -13,26 +21,12 @@ fn channel(bits: u32) -> QuantSpec {
     spec(bits, Granularity::Channel)
 }
 
-/// Rows whose columns are mixtures of each other, with a falling spectrum.
-fn correlated_rows(n: usize, k: usize, seed: u64) -> Array2<f32> {
-    let mut rows = gaussian_rows(n, k, seed);
-    for (j, mut column) in rows.axis_iter_mut(Axis(1)).enumerate() {
-        column.mapv_inplace(|x| x / (1.0 + j as f32));
-    }
-    rows.dot(&gaussian_rows(k, k, 99)) + 0.5
-}
-
 fn stats(rows: &Array2<f32>) -> [GramStats; 1] {
     [GramStats::from_rows(rows.view()).unwrap()]
 }
 
-/// `(w - q)^T A (w - q)` of every neuron of the first group.
-fn energies(problem: &LayerProblem<'_>, levels: &Array3<f32>) -> Vec<f64> {
-    let form = Quadratic::new(&problem.stats().unwrap()[0], problem.corrects_bias()).unwrap().unwrap();
-    let errors = (&problem.weights() - levels).index_axis(Axis(0), 0).mapv(f64::from);
-    let a = Array2::from_shape_fn((form.inputs.len(), form.inputs.len()), |(i, j)| form.matrix[(i, j)]);
-    let errors = errors.select(Axis(0), &form.inputs);
-    (a.dot(&errors) * &errors).sum_axis(Axis(0)).to_vec()
+fn solve(problem: &LayerProblem<'_>) -> Result<LayerSolution, QuantError> {
+    crate::solve(Method::Optq, problem)
 }
 
 /// Every weight to the nearest level on the scales of `solution`.
@@ -74,8 +68,8 @@ fn never_worse_than_rounding_to_the_same_scales() {
                     QuantSpec::new(grid.as_ref().copied().unwrap(), granularity, ScaleRule::LeastSquares).unwrap();
                 let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
                 let solution = solve(&problem).unwrap();
-                let found = energies(&problem, &solution.dequantize());
-                let plain = energies(&problem, &rounded(&problem, &solution).dequantize());
+                let found = energies(&problem, weights.view(), &solution.dequantize());
+                let plain = energies(&problem, weights.view(), &rounded(&problem, &solution).dequantize());
                 for (found, plain) in found.iter().zip(&plain) {
                     assert!(*found <= plain * (1.0 + 1e-9), "{n} {k} {grid:?} {granularity:?}: {found} {plain}");
                 }
@@ -93,14 +87,14 @@ fn few_inputs_get_the_brute_force_optimum() {
         let stats = stats(&correlated_rows(30, k, seed + 50));
         let problem = LayerProblem::new(weights.view(), Some(&stats), channel(2)).unwrap();
         let solution = solve(&problem).unwrap();
-        let found = energies(&problem, &solution.dequantize());
+        let found = energies(&problem, weights.view(), &solution.dequantize());
         let mut best = [f64::INFINITY; 2];
         for index in 0..3usize.pow(k as u32) {
             let mut other = solution.clone();
             for ((_, k, _), code) in other.codes.indexed_iter_mut() {
                 *code = (index / 3usize.pow(k as u32) % 3) as i16 - 1;
             }
-            for (best, energy) in best.iter_mut().zip(energies(&problem, &other.dequantize())) {
+            for (best, energy) in best.iter_mut().zip(energies(&problem, weights.view(), &other.dequantize())) {
                 *best = best.min(energy);
             }
         }
@@ -116,17 +110,23 @@ fn feedback_keeps_to_the_bound_of_the_nearest_plane() {
         let weights = gaussian_weights(1, k, 6, 1);
         let stats = stats(&correlated_rows(n, k, 2));
         let problem = LayerProblem::new(weights.view(), Some(&stats), channel(8)).unwrap();
-        let layer = Layer::new(&problem).unwrap();
         // Twice the range: nothing is clipped.
         let table = ScaleTable::fit(&problem, ScaleRule::Max).scaled(problem.spec(), 4.0);
-        let place = layer.panels[0];
-        let panel = layer.panel(place);
-        let affine = layer.affine(place, &table);
+        let Forms { forms, factors } = Forms::new(Method::Optq, &problem, problem.damping()).unwrap();
+        let (form, factor) = (&forms[0], &factors[0]);
+        let panel = Panel {
+            form,
+            lower: factor.lower.as_ref(),
+            added: factor.added,
+            grid: problem.spec().grid(),
+            weights: Mat::from_fn(6, form.inputs.len(), |p, i| f64::from(weights[[0, form.inputs[i], p]])),
+        };
+        let affine = PanelScales::new(&table, 0, 0, 6, &form.inputs);
         let (fed, claimed) = panel.feed_back(&affine);
         for (p, (claimed, energy)) in claimed.into_iter().zip(panel.energies(&fed)).enumerate() {
             assert!((claimed - energy).abs() <= 1e-9 * energy, "{claimed} {energy}");
             let pivots: f64 =
-                (0..k).map(|i| (f64::from(affine(i, p).scale()) / 2.0 * panel.form.factor[(i, i)]).powi(2)).sum();
+                (0..k).map(|i| (f64::from(affine.at(i)[p].scale()) / 2.0 * factor.lower[(i, i)]).powi(2)).sum();
             assert!(energy <= pivots * (1.0 + 1e-5), "{energy} {pivots}");
         }
         let mut descended = fed.clone();
@@ -147,7 +147,9 @@ fn correlated_inputs_gain_much_and_singular_data_do_no_harm() {
             let problem = LayerProblem::new(weights.view(), Some(&stats), channel(bits)).unwrap();
             let solution = solve(&problem).unwrap();
             let plain = rounded(&problem, &solution);
-            let sum = |solution: &LayerSolution| energies(&problem, &solution.dequantize()).iter().sum::<f64>().sqrt();
+            let sum = |solution: &LayerSolution| {
+                energies(&problem, weights.view(), &solution.dequantize()).iter().sum::<f64>().sqrt()
+            };
             assert!(sum(&solution) < most * sum(&plain), "{bits}: {} {}", sum(&solution), sum(&plain));
         }
     }

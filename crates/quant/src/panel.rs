@@ -34,15 +34,20 @@
 
 use crate::grid::{Affine, Grid};
 use crate::quadratic::Quadratic;
+use crate::scale::ScaleTable;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 /// Inputs whose errors enter one matrix product.
-const BLOCK: usize = 64;
+pub(crate) const BLOCK: usize = 64;
 
 /// Neurons of one group, with what their errors cost.
 pub(crate) struct Panel<'a> {
     pub(crate) form: &'a Quadratic,
+    /// `L`; only the lower triangle is read.
+    pub(crate) lower: MatRef<'a, f64>,
+    /// The damping on the diagonal of `A`.
+    pub(crate) added: f64,
     pub(crate) grid: &'a Grid,
     /// P x K.
     pub(crate) weights: Mat<f64>,
@@ -55,6 +60,51 @@ pub(crate) struct Rounded {
     pub(crate) codes: Vec<i16>,
     /// `E`, P x K.
     pub(crate) errors: Mat<f64>,
+}
+
+/// What the codes of a panel mean.
+#[derive(Clone, Debug)]
+pub(crate) struct PanelScales {
+    /// The block of every row of the form.
+    blocks: Vec<usize>,
+    /// Blocks of P entries.
+    affine: Vec<Affine>,
+    width: usize,
+}
+
+impl PanelScales {
+    /// Those of the neurons `first..first + width` of a group.
+    pub(crate) fn new(table: &ScaleTable, group: usize, first: usize, width: usize, inputs: &[usize]) -> PanelScales {
+        let blocks = inputs.iter().map(|k| k / table.block_size()).collect();
+        let affine = table.affine();
+        let entry = |index: usize| affine[[group, index / width, first + index % width]];
+        PanelScales { blocks, affine: (0..affine.dim().1 * width).map(entry).collect(), width }
+    }
+
+    /// How many blocks a neuron has.
+    pub(crate) fn count(&self) -> usize {
+        self.affine.len() / self.width
+    }
+
+    /// The rows of a block.
+    pub(crate) fn rows(&self, block: usize) -> Vec<usize> {
+        (0..self.blocks.len()).filter(|i| self.blocks[*i] == block).collect()
+    }
+
+    /// Row `i`, all neurons.
+    pub(crate) fn at(&self, i: usize) -> &[Affine] {
+        self.block(self.blocks[i])
+    }
+
+    /// A block, all neurons.
+    pub(crate) fn block(&self, block: usize) -> &[Affine] {
+        &self.affine[block * self.width..][..self.width]
+    }
+
+    /// A block of one neuron.
+    pub(crate) fn set(&mut self, block: usize, p: usize, affine: Affine) {
+        self.affine[block * self.width + p] = affine;
+    }
 }
 
 impl Panel<'_> {
@@ -71,20 +121,25 @@ impl Panel<'_> {
         Rounded { codes: vec![0; p * k], errors: Mat::zeros(p, k) }
     }
 
-    /// Every weight to its nearest level. `affine(i, p)` is what codes mean.
-    pub(crate) fn round(&self, affine: &impl Fn(usize, usize) -> Affine) -> Rounded {
+    /// Every weight to its nearest level. `scales` say what codes mean.
+    pub(crate) fn round(&self, scales: &PanelScales) -> Rounded {
         let mut rounded = self.empty();
         for i in 0..self.inputs() {
             let column = self.weights.col_as_slice(i);
-            rounded.set(i, column, column, self.grid, affine);
+            rounded.set(i, column, column, self.grid, scales);
         }
         rounded
     }
 
     /// Error feedback; and the error `e^T A e` of every neuron.
-    pub(crate) fn feed_back(&self, affine: &impl Fn(usize, usize) -> Affine) -> (Rounded, Vec<f64>) {
+    pub(crate) fn feed_back(&self, scales: &PanelScales) -> (Rounded, Vec<f64>) {
+        self.feed_back_from(&self.weights, scales)
+    }
+
+    /// The same with other numbers in the place of `w_i` in the formula for `t_i`; the errors stay those of W.
+    pub(crate) fn feed_back_from(&self, starts: &Mat<f64>, scales: &PanelScales) -> (Rounded, Vec<f64>) {
         let (p, k) = (self.width(), self.inputs());
-        let factor = &self.form.factor;
+        let factor = self.lower;
         let mut rounded = self.empty();
         let mut energies = vec![0.0; p];
         let mut target = vec![0.0; p];
@@ -97,15 +152,16 @@ impl Panel<'_> {
                 carried.as_mut().subcols_mut(0, size),
                 Accum::Replace,
                 rounded.errors.as_ref().subcols(end, k - end),
-                factor.as_ref().submatrix(end, start, k - end, size),
+                factor.submatrix(end, start, k - end, size),
             );
             for i in (start..end).rev() {
                 let pivot = factor[(i, i)];
                 let weights = self.weights.col_as_slice(i);
-                for ((target, w), carried) in target.iter_mut().zip(weights).zip(carried.col_as_slice(i - start)) {
+                let starts = starts.col_as_slice(i);
+                for ((target, w), carried) in target.iter_mut().zip(starts).zip(carried.col_as_slice(i - start)) {
                     *target = w + carried / pivot;
                 }
-                rounded.set(i, &target, weights, self.grid, affine);
+                rounded.set(i, &target, weights, self.grid, scales);
                 let errors = rounded.errors.col_as_slice(i);
                 for (((energy, target), w), e) in energies.iter_mut().zip(&target).zip(weights).zip(errors) {
                     // The level is w - e.
@@ -121,7 +177,7 @@ impl Panel<'_> {
     }
 
     /// Coordinate descent: at most `sweeps` passes over all codes, or until none changes.
-    pub(crate) fn descend(&self, rounded: &mut Rounded, affine: &impl Fn(usize, usize) -> Affine, sweeps: usize) {
+    pub(crate) fn descend(&self, rounded: &mut Rounded, scales: &PanelScales, sweeps: usize) {
         let (p, k) = (self.width(), self.inputs());
         let matrix = &self.form.matrix;
         let mut gradient = self.gradient(rounded);
@@ -134,15 +190,16 @@ impl Panel<'_> {
                 let size = end - start;
                 let mut block_changed = false;
                 for i in (start..end).rev() {
-                    let own = matrix[(i, i)];
+                    let own = matrix[(i, i)] + self.added;
                     let moves = change.col_as_slice_mut(i - start);
-                    if !self.improve(i, rounded, gradient.col_as_slice(i), own, affine, moves) {
+                    if !self.improve(i, rounded, gradient.col_as_slice(i), own, scales, moves) {
                         continue;
                     }
                     block_changed = true;
                     for other in start..end {
                         let moves = change.col_as_slice(i - start);
-                        add_scaled(gradient.col_as_slice_mut(other), matrix[(i, other)], moves);
+                        let factor = if other == i { own } else { matrix[(i, other)] };
+                        add_scaled(gradient.col_as_slice_mut(other), factor, moves);
                     }
                 }
                 if block_changed {
@@ -173,18 +230,16 @@ impl Panel<'_> {
         rounded: &mut Rounded,
         gradient: &[f64],
         own: f64,
-        affine: &impl Fn(usize, usize) -> Affine,
+        scales: &PanelScales,
         moves: &mut [f64],
     ) -> bool {
         let weights = self.weights.col_as_slice(i);
         let codes = rounded.codes[i * weights.len()..].iter_mut();
         let errors = rounded.errors.col_as_slice_mut(i);
         let mut any = false;
-        for (p, (((code, error), (w, g)), step)) in
-            codes.zip(errors).zip(weights.iter().zip(gradient)).zip(moves).enumerate()
-        {
+        let rows = codes.zip(errors).zip(weights.iter().zip(gradient)).zip(moves).zip(scales.at(i));
+        for ((((code, error), (w, g)), step), affine) in rows {
             *step = 0.0;
-            let affine = affine(i, p);
             let best = affine.quantize((w - *error + g / own) as f32, self.grid);
             if best == *code {
                 continue;
@@ -199,15 +254,30 @@ impl Panel<'_> {
     }
 
     /// `E A`.
-    fn gradient(&self, rounded: &Rounded) -> Mat<f64> {
-        let mut gradient = Mat::zeros(self.width(), self.inputs());
-        multiply(gradient.as_mut(), Accum::Replace, rounded.errors.as_ref(), self.form.matrix.as_ref());
-        gradient
+    pub(crate) fn gradient(&self, rounded: &Rounded) -> Mat<f64> {
+        self.image(rounded.errors.as_ref())
+    }
+
+    /// `V A` for P x K vectors.
+    pub(crate) fn image(&self, vectors: MatRef<'_, f64>) -> Mat<f64> {
+        let mut image = Mat::zeros(self.width(), self.inputs());
+        multiply(image.as_mut(), Accum::Replace, vectors, self.form.matrix.as_ref());
+        for i in 0..self.inputs() {
+            let own = vectors.col(i).iter();
+            for (image, own) in image.col_as_slice_mut(i).iter_mut().zip(own) {
+                *image += self.added * own;
+            }
+        }
+        image
     }
 
     /// `e^T A e` of every neuron.
     pub(crate) fn energies(&self, rounded: &Rounded) -> Vec<f64> {
-        let gradient = self.gradient(rounded);
+        self.energies_with(rounded, &self.gradient(rounded))
+    }
+
+    /// The same from `G = E A`.
+    pub(crate) fn energies_with(&self, rounded: &Rounded, gradient: &Mat<f64>) -> Vec<f64> {
         let mut energies = vec![0.0; self.width()];
         for i in 0..self.inputs() {
             let terms = gradient.col_as_slice(i).iter().zip(rounded.errors.col_as_slice(i));
@@ -221,19 +291,13 @@ impl Panel<'_> {
 
 impl Rounded {
     /// Rounds `target` for input `i` and notes what that does to `weights`.
-    fn set(
-        &mut self,
-        i: usize,
-        target: &[f64],
-        weights: &[f64],
-        grid: &Grid,
-        affine: &impl Fn(usize, usize) -> Affine,
-    ) {
+    fn set(&mut self, i: usize, target: &[f64], weights: &[f64], grid: &Grid, scales: &PanelScales) {
         let width = weights.len();
         let codes = self.codes[i * width..].iter_mut();
         let errors = self.errors.col_as_slice_mut(i);
-        for (p, ((code, error), (target, w))) in codes.zip(errors).zip(target.iter().zip(weights)).enumerate() {
-            let affine = affine(i, p);
+        for (((code, error), (target, w)), affine) in
+            codes.zip(errors).zip(target.iter().zip(weights)).zip(scales.at(i))
+        {
             *code = affine.quantize(*target as f32, grid);
             *error = w - f64::from(affine.dequantize(*code));
         }
@@ -249,12 +313,12 @@ impl Rounded {
     }
 }
 
-fn add_scaled(target: &mut [f64], factor: f64, source: &[f64]) {
+pub(crate) fn add_scaled(target: &mut [f64], factor: f64, source: &[f64]) {
     for (target, source) in target.iter_mut().zip(source) {
         *target += factor * source;
     }
 }
 
-fn multiply(target: MatMut<'_, f64>, accum: Accum, a: MatRef<'_, f64>, b: MatRef<'_, f64>) {
+pub(crate) fn multiply(target: MatMut<'_, f64>, accum: Accum, a: MatRef<'_, f64>, b: MatRef<'_, f64>) {
     matmul(target, accum, a, b, 1.0, Par::Seq);
 }

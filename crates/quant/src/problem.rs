@@ -1,6 +1,7 @@
 //! One layer to be quantized.
 
 use crate::error::{Array, QuantError};
+use crate::options::SolverOptions;
 use crate::spec::QuantSpec;
 use crate::stats::GramStats;
 use crate::view::shape_error;
@@ -14,6 +15,8 @@ pub struct LayerProblem<'a> {
     stats: Option<&'a [GramStats]>,
     spec: QuantSpec,
     corrects_bias: bool,
+    held_out: Option<&'a [GramStats]>,
+    options: SolverOptions,
 }
 
 impl<'a> LayerProblem<'a> {
@@ -45,7 +48,8 @@ impl<'a> LayerProblem<'a> {
                 return Err(shape_error("statistics", &inputs, expected));
             }
         }
-        Ok(LayerProblem { weights, stats, spec, corrects_bias: true })
+        let options = SolverOptions::default();
+        Ok(LayerProblem { weights, stats, spec, corrects_bias: true, held_out: None, options })
     }
 
     /// `[groups, K, M]`.
@@ -79,7 +83,44 @@ impl<'a> LayerProblem<'a> {
         'a: 'b,
     {
         let problem = LayerProblem::new(weights, self.stats, self.spec)?;
-        Ok(LayerProblem { corrects_bias: self.corrects_bias, ..problem })
+        let LayerProblem { corrects_bias, held_out, options, .. } = *self;
+        Ok(LayerProblem { corrects_bias, held_out, options, ..problem })
+    }
+
+    /// Rows that no solver fits, on which it may choose its own settings (one entry per group, with Gram matrices).
+    pub fn with_held_out<'b>(self, held_out: &'b [GramStats]) -> Result<LayerProblem<'b>, QuantError>
+    where
+        'a: 'b,
+    {
+        let usable = |stats: &GramStats| stats.k() == self.inputs() && stats.gram().is_some();
+        if held_out.len() == self.groups() && held_out.iter().all(usable) {
+            let LayerProblem { weights, stats, spec, corrects_bias, options, .. } = self;
+            let (weights, held_out) = (weights.reborrow(), Some(held_out));
+            return Ok(LayerProblem { weights, stats, spec, corrects_bias, held_out, options });
+        }
+        let found: Vec<usize> = held_out.iter().map(GramStats::k).collect();
+        let expected = format!("one Gram matrix per group of {:?}", self.weights.shape());
+        Err(shape_error("held-out statistics", &found, expected))
+    }
+
+    /// What [`LayerProblem::with_held_out`] was given.
+    pub fn held_out(&self) -> Option<&'a [GramStats]> {
+        self.held_out
+    }
+
+    /// The same layer with settings for the solver.
+    pub fn with_options(self, options: SolverOptions) -> LayerProblem<'a> {
+        LayerProblem { options, ..self }
+    }
+
+    /// The settings for the solver.
+    pub fn options(&self) -> &SolverOptions {
+        &self.options
+    }
+
+    /// The damping from which a factorization starts.
+    pub(crate) fn damping(&self) -> f64 {
+        self.options.first_damping()
     }
 
     /// The same layer with another specification.

@@ -21,12 +21,12 @@
 //!
 //! `f64`. An input counts as dead if its diagonal is below `1e-12` of the largest,
 //! or below `4 f32::EPSILON` of its own mean square: sums formed in `f32` cannot
-//! tell it from a constant. Damping starts at 0.01 (Frantar et al.) and rises
-//! tenfold as long as the factorization fails.
+//! tell it from a constant. Damping is 0.01 (Frantar et al.) unless
+//! asked otherwise, and rises tenfold as long as the factorization fails.
 //!
 //! # Cost
 //!
-//! O(K^3 / 3), `16 K^2` bytes.
+//! O(K^3 / 3) a factor; `8 K^2` bytes for the form and for each factor.
 //!
 //! # Failure
 //!
@@ -51,34 +51,45 @@ const CONSTANT: f64 = 4.0 * f32::EPSILON as f64;
 pub(crate) struct Quadratic {
     /// The input behind each row; rounding goes from the last to the first.
     pub(crate) inputs: Vec<usize>,
-    /// `A`, both triangles.
+    /// `A` without damping, both triangles.
     pub(crate) matrix: Mat<f64>,
-    /// `L`; only the lower triangle means anything.
-    pub(crate) factor: Mat<f64>,
-    /// The damping that was needed.
+    mean_diagonal: f64,
+}
+
+/// `L`, and the damping in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Factor {
+    /// Only the lower triangle means anything.
+    pub(crate) lower: Mat<f64>,
+    /// What was added to the diagonal.
+    pub(crate) added: f64,
+    /// The same as a fraction of the mean diagonal.
     pub(crate) damping: f64,
 }
 
 impl Quadratic {
     /// From a full Gram matrix, or `None` if only the diagonal was gathered.
-    pub(crate) fn new(stats: &GramStats, centred: bool) -> Result<Option<Quadratic>, QuantError> {
-        let Some(gram) = stats.gram() else {
-            return Ok(None);
-        };
+    pub(crate) fn new(stats: &GramStats, centred: bool) -> Option<Quadratic> {
+        let gram = stats.gram()?;
         let mean = stats.mean();
         let entry = |i: usize, j: usize| gram[[i, j]] - if centred { mean[i] * mean[j] } else { 0.0 };
         let inputs = live_inputs(stats.k(), entry, |k| gram[[k, k]]);
         let n = inputs.len();
-        let mut matrix = Mat::from_fn(n, n, |i, j| entry(inputs[i], inputs[j]));
-        let diagonal: Vec<f64> = (0..n).map(|i| matrix[(i, i)]).collect();
-        let mean_diagonal = diagonal.iter().sum::<f64>() / n.max(1) as f64;
-        let mut damping = FIRST_DAMPING;
+        let matrix = Mat::from_fn(n, n, |i, j| entry(inputs[i], inputs[j]));
+        let mean_diagonal = (0..n).map(|i| matrix[(i, i)]).sum::<f64>() / n.max(1) as f64;
+        Some(Quadratic { inputs, matrix, mean_diagonal })
+    }
+
+    /// The factor with `damping`, or with the least power of ten times it that is enough.
+    pub(crate) fn factor(&self, mut damping: f64) -> Result<Factor, QuantError> {
         while damping < LAST_DAMPING {
-            for (i, own) in diagonal.iter().enumerate() {
-                matrix[(i, i)] = own + damping * mean_diagonal;
+            let added = damping * self.mean_diagonal;
+            let mut damped = self.matrix.clone();
+            for i in 0..damped.nrows() {
+                damped[(i, i)] += added;
             }
-            if let Some(factor) = linalg::cholesky(matrix.clone()) {
-                return Ok(Some(Quadratic { inputs, matrix, factor, damping }));
+            if let Some(lower) = linalg::cholesky(damped) {
+                return Ok(Factor { lower, added, damping });
             }
             damping *= RAISE_DAMPING;
         }
@@ -112,22 +123,32 @@ mod tests {
         rows.column_mut(2).mapv_inplace(|x| 3.0 * x + 5.0);
         rows.column_mut(4).fill(7.0);
         let stats = GramStats::from_rows(rows.view()).unwrap();
-        let form = Quadratic::new(&stats, true).unwrap().unwrap();
-        assert_eq!((form.inputs.len(), form.inputs[4], form.damping), (5, 2, FIRST_DAMPING));
+        let form = Quadratic::new(&stats, true).unwrap();
+        let factor = form.factor(FIRST_DAMPING).unwrap();
+        assert_eq!((form.inputs.len(), form.inputs[4], factor.damping), (5, 2, FIRST_DAMPING));
         let n = form.inputs.len();
-        let lower = Mat::from_fn(n, n, |i, j| if i >= j { form.factor[(i, j)] } else { 0.0 });
-        assert!((&lower * lower.transpose() - &form.matrix).norm_max() < 1e-12);
+        let lower = Mat::from_fn(n, n, |i, j| if i >= j { factor.lower[(i, j)] } else { 0.0 });
+        let damped = &form.matrix + Mat::<f64>::identity(n, n) * faer::Scale(factor.added);
+        assert!((&lower * lower.transpose() - damped).norm_max() < 1e-12);
         assert!((1..n).all(|i| form.matrix[(i, i)] >= form.matrix[(i - 1, i - 1)]));
-        let raw = Quadratic::new(&stats, false).unwrap().unwrap();
-        assert_eq!(raw.inputs.len(), 6);
+        assert_eq!(Quadratic::new(&stats, false).unwrap().inputs.len(), 6);
+    }
+
+    #[test]
+    fn an_indefinite_form_is_factored_with_more_damping() {
+        let matrix = Mat::from_fn(2, 2, |i, j| if i == j { 1.0 } else { 1.5 });
+        let form = Quadratic { inputs: vec![0, 1], matrix, mean_diagonal: 1.0 };
+        assert!((form.factor(FIRST_DAMPING).unwrap().damping - 1.0).abs() < 1e-12);
+        let hopeless = Quadratic { inputs: vec![0], matrix: Mat::from_fn(1, 1, |_, _| -1.0), mean_diagonal: -1.0 };
+        assert!(hopeless.factor(FIRST_DAMPING).is_err());
     }
 
     #[test]
     fn inputs_that_never_move_are_left_out() {
         let rows = ndarray::Array2::from_elem((20, 3), 2.5);
         let stats = GramStats::from_rows(rows.view()).unwrap();
-        assert!(Quadratic::new(&stats, true).unwrap().unwrap().inputs.is_empty());
+        assert!(Quadratic::new(&stats, true).unwrap().inputs.is_empty());
         let silent = GramStats::from_rows(ndarray::Array2::zeros((20, 3)).view()).unwrap();
-        assert!(Quadratic::new(&silent, false).unwrap().unwrap().inputs.is_empty());
+        assert!(Quadratic::new(&silent, false).unwrap().inputs.is_empty());
     }
 }

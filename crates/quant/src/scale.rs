@@ -29,6 +29,7 @@
 //! the scale would be below that: the least scale.
 
 use crate::grid::{Affine, Grid, Symmetry};
+use crate::panel::PanelScales;
 use crate::problem::LayerProblem;
 use crate::scale_type::Rounding;
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
@@ -79,6 +80,15 @@ impl ScaleTable {
         let scaled =
             |affine: &Affine| spec.affine(factor * f64::from(affine.scale()), affine.zero_point(), Rounding::Nearest);
         ScaleTable { affine: self.affine.map(scaled), block_size: self.block_size }
+    }
+
+    /// Takes over the scales of a panel of neurons that starts at output `first`.
+    pub(crate) fn replace(&mut self, group: usize, first: usize, scales: &PanelScales) {
+        for block in 0..scales.count() {
+            for (m, affine) in (first..).zip(scales.block(block)) {
+                self.affine[[group, block, m]] = *affine;
+            }
+        }
     }
 
     /// The meaning of input `k`'s codes.

@@ -99,7 +99,17 @@ pub enum Note {
         /// What became of it.
         outcome: Outcome,
     },
-    /// The Gram matrix was not positive definite with the usual damping of 0.01.
+    /// What the codes were fitted to.
+    Retargeted {
+        /// How far the weights were moved towards those that reproduce the float network's outputs: 0 not at all, 1 all
+        /// the way.
+        share: f64,
+        /// The damping, as a fraction of the mean diagonal.
+        damping: f64,
+        /// Whether both were chosen on held-out rows.
+        judged: bool,
+    },
+    /// The Gram matrix was not positive definite with the damping that was asked for.
     DampingRaised {
         /// Group of the layer.
         group: usize,
@@ -122,6 +132,10 @@ impl fmt::Display for Note {
                 write!(f, "{weights} weights beyond the grid were cut to its ends before the walk")
             }
             Note::FellBack { method, outcome } => write!(f, "rounded instead of {method}: {outcome}"),
+            Note::Retargeted { share, damping, judged } => {
+                let chosen = if *judged { ", chosen on held-out rows" } else { "" };
+                write!(f, "fitted to {share} of the way to the float network's outputs, damping {damping}{chosen}")
+            }
             Note::DampingRaised { group, damping } => {
                 write!(f, "group {group}: the Gram matrix needed damping {damping:.0e} to be factored")
             }

@@ -1,6 +1,8 @@
 //! Data for the unit tests.
 
-use ndarray::{Array2, Array3};
+use crate::problem::LayerProblem;
+use crate::quadratic::Quadratic;
+use ndarray::{Array2, Array3, ArrayView3, Axis};
 
 /// A reproducible stream of standard normal numbers (splitmix64, Box-Muller).
 pub(crate) struct Gaussian(u64);
@@ -32,6 +34,26 @@ pub(crate) fn gaussian_rows(n: usize, k: usize, seed: u64) -> Array2<f32> {
 pub(crate) fn gaussian_weights(groups: usize, k: usize, m: usize, seed: u64) -> Array3<f32> {
     let mut gaussian = Gaussian::new(seed);
     Array3::from_shape_simple_fn((groups, k, m), || gaussian.sample() as f32)
+}
+
+/// Rows whose columns are mixtures of each other, with a falling spectrum.
+pub(crate) fn correlated_rows(n: usize, k: usize, seed: u64) -> Array2<f32> {
+    let mut rows = gaussian_rows(n, k, seed);
+    for (j, mut column) in rows.axis_iter_mut(Axis(1)).enumerate() {
+        column.mapv_inplace(|x| x / (1.0 + j as f32));
+    }
+    rows.dot(&gaussian_rows(k, k, 99)) + 0.5
+}
+
+/// `(w - q)^T A (w - q)` of every neuron of the first group; `targets` are the `w`.
+pub(crate) fn energies(problem: &LayerProblem<'_>, targets: ArrayView3<'_, f32>, levels: &Array3<f32>) -> Vec<f64> {
+    let form = Quadratic::new(&problem.stats().unwrap()[0], problem.corrects_bias()).unwrap();
+    let added = form.factor(problem.damping()).unwrap().added;
+    let errors = (&targets - levels).index_axis(Axis(0), 0).mapv(f64::from);
+    let entry = |(i, j)| form.matrix[(i, j)] + if i == j { added } else { 0.0 };
+    let a = Array2::from_shape_fn((form.inputs.len(), form.inputs.len()), entry);
+    let errors = errors.select(Axis(0), &form.inputs);
+    (a.dot(&errors) * &errors).sum_axis(Axis(0)).to_vec()
 }
 
 /// Values distributed as those of activations are.

@@ -1,0 +1,160 @@
+//! Several partial solutions side by side instead of error feedback's one.
+//!
+//! # Problem
+//!
+//! Error feedback takes the nearest level at every input and never looks back. A level that is a little worse now can
+//! be cheaper in the end.
+//!
+//! # Method
+//!
+//! From the last input to the first, as in [`crate::panel`]: each partial solution is continued by the three levels
+//! nearest to its `t_i`, at the cost `L_ii^2 (t_i - q_i)^2`, and the cheapest are kept (K-best). In blocks of inputs:
+//! which solution came from which is applied to earlier blocks when a block is done.
+//!
+//! # Guarantee
+//!
+//! With one partial solution, error feedback. Results are returned only where they cost less than that.
+//!
+//! # Cost
+//!
+//! As many passes of error feedback as there are partial solutions, and as much again to sort them.
+//!
+//! # References
+//!
+//! Z. Guo, P. Nilsson, Algorithm and implementation of the K-best sphere decoding for MIMO detection, IEEE JSAC 24 (2006).
+
+use crate::grid::{Affine, Grid};
+use crate::panel::{BLOCK, Panel, PanelScales, Rounded, add_scaled, multiply};
+use faer::{Accum, Mat};
+
+/// Codes of every neuron and what they cost.
+pub(crate) fn search(panel: &Panel<'_>, scales: &PanelScales, beam: usize) -> (Rounded, Vec<f64>) {
+    let (mut best, mut costs) = panel.feed_back(scales);
+    let mut search = Search::new(panel, beam);
+    search.run(panel, scales);
+    let inputs = panel.weights.ncols();
+    for (p, least) in costs.iter_mut().enumerate() {
+        // Rows of a neuron are in rising order of cost.
+        let row = p * beam;
+        if search.costs[row] < *least {
+            *least = search.costs[row];
+            for i in 0..inputs {
+                best.codes[i * panel.weights.nrows() + p] = search.codes[i * search.costs.len() + row];
+                best.errors[(p, i)] = search.errors[(row, i)];
+            }
+        }
+    }
+    (best, costs)
+}
+
+/// Rows `p * beam..(p + 1) * beam` are the partial solutions of neuron p.
+struct Search {
+    beam: usize,
+    codes: Vec<i16>,
+    errors: Mat<f64>,
+    /// Infinite for rows that are not in use yet.
+    costs: Vec<f64>,
+}
+
+/// One way to go on.
+#[derive(Clone, Copy)]
+struct Branch {
+    cost: f64,
+    parent: usize,
+    code: i16,
+}
+
+impl Search {
+    fn new(panel: &Panel<'_>, beam: usize) -> Search {
+        let (rows, inputs) = (panel.weights.nrows() * beam, panel.weights.ncols());
+        let costs = (0..rows).map(|row| if row % beam == 0 { 0.0 } else { f64::INFINITY }).collect();
+        Search { beam, codes: vec![0; rows * inputs], errors: Mat::zeros(rows, inputs), costs }
+    }
+
+    fn run(&mut self, panel: &Panel<'_>, scales: &PanelScales) {
+        let (rows, inputs) = (self.costs.len(), panel.weights.ncols());
+        let mut carried = Mat::<f64>::zeros(rows, BLOCK);
+        let mut end = inputs;
+        while end > 0 {
+            let start = end.saturating_sub(BLOCK);
+            multiply(
+                carried.as_mut().subcols_mut(0, end - start),
+                Accum::Replace,
+                self.errors.as_ref().subcols(end, inputs - end),
+                panel.lower.submatrix(end, start, inputs - end, end - start),
+            );
+            let mut origins: Vec<usize> = (0..rows).collect();
+            for i in (start..end).rev() {
+                let parents = self.extend(panel, i, carried.col_as_slice(i - start), scales.at(i));
+                for column in start..i {
+                    follow(carried.col_as_slice_mut(column - start), &parents);
+                }
+                self.reorder(i + 1..end, &parents);
+                follow(&mut origins, &parents);
+                for earlier in start..i {
+                    let factor = panel.lower[(i, earlier)];
+                    add_scaled(carried.col_as_slice_mut(earlier - start), factor, self.errors.col_as_slice(i));
+                }
+            }
+            self.reorder(end..inputs, &origins);
+            end = start;
+        }
+    }
+
+    /// Chooses input i of every row, and says from which row each came.
+    fn extend(&mut self, panel: &Panel<'_>, i: usize, carried: &[f64], affine: &[Affine]) -> Vec<usize> {
+        let (rows, pivot) = (self.costs.len(), panel.lower[(i, i)]);
+        let mut parents: Vec<usize> = (0..rows).collect();
+        let mut branches = Vec::new();
+        for (p, affine) in affine.iter().enumerate() {
+            let w = panel.weights[(p, i)];
+            branches.clear();
+            for parent in p * self.beam..(p + 1) * self.beam {
+                if self.costs[parent].is_finite() {
+                    let target = w + carried[parent] / pivot;
+                    let cost = |code| self.costs[parent] + (pivot * (target - level(*affine, code))).powi(2);
+                    let codes = nearest(target, *affine, panel.grid).into_iter().flatten();
+                    branches.extend(codes.map(|code| Branch { cost: cost(code), parent, code }));
+                }
+            }
+            branches.sort_by(|a, b| a.cost.total_cmp(&b.cost).then(a.parent.cmp(&b.parent)).then(a.code.cmp(&b.code)));
+            for (row, branch) in (p * self.beam..(p + 1) * self.beam).zip(&branches) {
+                parents[row] = branch.parent;
+                self.costs[row] = branch.cost;
+                self.codes[i * rows + row] = branch.code;
+                self.errors[(row, i)] = w - level(*affine, branch.code);
+            }
+        }
+        parents
+    }
+
+    fn reorder(&mut self, columns: std::ops::Range<usize>, parents: &[usize]) {
+        let rows = parents.len();
+        for i in columns {
+            follow(self.errors.col_as_slice_mut(i), parents);
+            follow(&mut self.codes[i * rows..][..rows], parents);
+        }
+    }
+}
+
+/// The nearest level and its neighbours.
+fn nearest(target: f64, affine: Affine, grid: &Grid) -> [Option<i16>; 3] {
+    let code = affine.quantize(target as f32, grid);
+    [code, code - grid.step(), code + grid.step()].map(|code| grid.contains(code).then_some(code))
+}
+
+fn level(affine: Affine, code: i16) -> f64 {
+    f64::from(affine.dequantize(code))
+}
+
+/// Every row takes the value of the row that it came from.
+fn follow<T: Copy>(values: &mut [T], parents: &[usize]) {
+    let before = values.to_vec();
+    for (value, parent) in values.iter_mut().zip(parents) {
+        *value = before[*parent];
+    }
+}
+
+#[cfg(test)]
+#[path = "beam_tests.rs"]
+mod tests;
