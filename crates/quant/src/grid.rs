@@ -163,10 +163,11 @@ impl Affine {
     }
 
     /// The grid's code nearest to `x`; see the module's documentation.
+    #[inline]
     pub fn quantize(&self, x: f32, grid: &Grid) -> i16 {
         let step = f32::from(grid.step);
         let anchor = f32::from((grid.min_code - self.zero_point).rem_euclid(grid.step));
-        let steps = ((x / self.scale - anchor) / step).round_ties_even();
+        let steps = round_ties_even((x / self.scale - anchor) / step);
         let code = f32::from(self.zero_point) + anchor + step * steps;
         let least = f32::from(grid.min_code);
         let greatest = f32::from(grid.max_code);
@@ -177,6 +178,17 @@ impl Affine {
     pub fn ends(&self, grid: &Grid) -> (f32, f32) {
         (self.dequantize(grid.min_code), self.dequantize(grid.max_code))
     }
+}
+
+/// The nearest integer, of two the even one, where codes can tell; what lies far beyond every grid stays there.
+///
+/// Adding 1.5 * 2^23 leaves no bits for fractions, and the hardware rounds as wanted: several times faster than the
+/// library's function where the compiler may not assume an instruction for it.
+#[inline]
+fn round_ties_even(x: f32) -> f32 {
+    const LARGE: f32 = 12_582_912.0;
+    const FAR: f32 = 1_048_576.0;
+    (x.clamp(-FAR, FAR) + LARGE) - LARGE
 }
 
 #[cfg(test)]
@@ -245,6 +257,17 @@ mod tests {
         for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-45] {
             assert!(Affine::new(scale, 0).is_err(), "{scale}");
         }
+    }
+
+    #[test]
+    fn rounding_is_that_of_the_library() {
+        for i in -4000..4000 {
+            let x = i as f32 / 8.0;
+            assert_eq!(round_ties_even(x), x.round_ties_even(), "{x}");
+            let near = f32::from_bits((x + 0.5).to_bits() + 1);
+            assert_eq!(round_ties_even(near), near.round_ties_even(), "{near}");
+        }
+        assert!(round_ties_even(f32::INFINITY) > 1e5 && round_ties_even(-1e30) < -1e5);
     }
 
     proptest! {

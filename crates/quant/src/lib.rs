@@ -78,6 +78,8 @@ mod testing;
 mod unfold;
 mod view;
 mod walk;
+#[cfg(test)]
+mod walk_family_tests;
 
 pub use activation::{ActivationGrid, ActivationParams, RangeMethod, choose_range};
 pub use bias::{bias_correction, corrected_error};

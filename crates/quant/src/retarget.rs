@@ -16,9 +16,9 @@
 //! `|X W - X~ W*|^2 / n + damping * mean(diag) * |W - W*|^2`; a smaller share a follows the data less. Cutting the damping
 //! has the same aim, for the target and for the rounding that follows.
 //!
-//! Share and damping are chosen on held-out rows where there are any: some neurons are rounded with error feedback for
-//! each pair of [`SHARES`] and [`DAMPINGS`], and the pair kept that leaves the least error
-//! ([`corrected_error`](crate::corrected_error)). Without held-out rows: a = 1/2 and the usual damping. Without drift
+//! Share and damping are chosen on held-out rows where there are any: some neurons are rounded with error feedback,
+//! for each of [`SHARES`] with the usual damping, then for each of [`OTHER_DAMPINGS`] with the best of these. What leaves
+//! the least error ([`corrected_error`](crate::corrected_error)) is kept. Without held-out rows: a = 1/2 and the usual damping. Without drift
 //! there is nothing to follow and a = 0.
 //!
 //! # Cost
@@ -36,7 +36,7 @@
 
 use crate::bias::remaining_error;
 use crate::error::QuantError;
-use crate::lattice::{Forms, Lattice, Recipe, Start, factors};
+use crate::lattice::{self, Forms, Lattice, Recipe, Start};
 use crate::linalg;
 use crate::problem::LayerProblem;
 use crate::quadratic::{Factor, Quadratic};
@@ -49,8 +49,8 @@ use std::borrow::Cow;
 
 /// Shares of the way to the target; the first of equals wins.
 const SHARES: [f64; 5] = [0.5, 0.75, 1.0, 0.25, 0.0];
-/// Dampings that held-out rows choose from.
-const DAMPINGS: [f64; 5] = [0.01, 0.03, 0.1, 0.3, 0.003];
+/// Dampings that held-out rows choose from, besides the first.
+const OTHER_DAMPINGS: [f64; 4] = [0.003, 0.03, 0.1, 0.3];
 /// Neurons on which they are tried.
 const TRIED_NEURONS: usize = 64;
 /// Neurons whose targets are formed in one matrix product.
@@ -77,20 +77,17 @@ pub(crate) fn retarget<'f>(problem: &LayerProblem<'_>, forms: &'f Forms) -> Resu
         let factors = Cow::Borrowed(&forms.factors[..]);
         return Ok(Target { weights, factors, share: shares[0], damping: first, judged: false });
     };
-    let dampings = if problem.options().damping().is_some() { &[first] } else { &DAMPINGS[..] };
     let trial = Trial::new(problem, held_out)?;
-    let mut best: Option<(f64, f64, f64, Cow<'f, [Factor]>)> = None;
-    for damping in dampings {
-        let factors = match *damping == first {
-            true => Cow::Borrowed(&forms.factors[..]),
-            false => Cow::Owned(factors(&forms.forms, *damping)?),
-        };
-        let (error, share) = trial.best_share(forms, &factors, shares)?;
-        if best.as_ref().is_none_or(|(least, ..)| error < *least) {
-            best = Some((error, share, *damping, factors));
+    let mut factors = Cow::Borrowed(&forms.factors[..]);
+    let (mut damping, (mut least, share)) = (first, trial.best_share(forms, &factors, shares)?);
+    let others = if problem.options().damping().is_some() { &[] } else { &OTHER_DAMPINGS[..] };
+    for other in others {
+        let damped = lattice::factors(&forms.forms, *other)?;
+        let (error, _) = trial.best_share(forms, &damped, &[share])?;
+        if error < least {
+            (least, damping, factors) = (error, *other, Cow::Owned(damped));
         }
     }
-    let (_, share, damping, factors) = best.expect("there is at least one damping");
     let weights = moved(problem, forms, &factors, share);
     Ok(Target { weights, factors, share, damping, judged: true })
 }

@@ -30,8 +30,8 @@ use crate::scale_type::Rounding;
 use crate::spec::QuantSpec;
 use faer::{Accum, Mat};
 
-/// A smaller relative gain is rounding noise.
-const NOISE: f64 = 1e-9;
+/// A smaller relative gain is not worth a step, or is rounding noise.
+const NOISE: f64 = 1e-6;
 /// Added to the diagonal of the normal equations, as a fraction of it.
 const RIDGE: f64 = 1e-9;
 
@@ -122,3 +122,7 @@ fn solve(normal: &Mat<f64>, right: Vec<f64>) -> Option<Vec<f64>> {
     let factor = linalg::cholesky(Mat::from_fn(n, n, |i, j| if i == j { ridged(i) } else { normal[(i, j)] }))?;
     Some(linalg::solve_factored(factor.as_ref(), right))
 }
+
+#[cfg(test)]
+#[path = "scale_refit_tests.rs"]
+mod tests;

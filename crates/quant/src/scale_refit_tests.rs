@@ -1,0 +1,52 @@
+use super::*;
+use crate::grid::Grid;
+use crate::lattice::Forms;
+use crate::method::Method;
+use crate::problem::LayerProblem;
+use crate::scale::ScaleTable;
+use crate::spec::{Granularity, ScaleRule};
+use crate::stats::GramStats;
+use crate::testing::{correlated_rows, gaussian_weights};
+
+#[test]
+fn no_other_scale_is_cheaper_for_the_codes() {
+    let weights = gaussian_weights(1, 20, 5, 1);
+    let stats = [GramStats::from_rows(correlated_rows(80, 20, 2).view()).unwrap()];
+    for grid in [Grid::symmetric(3).unwrap(), Grid::asymmetric(2).unwrap()] {
+        for (granularity, blocks) in [(Granularity::Channel, 1), (Granularity::Block(8), 3)] {
+            let spec = QuantSpec::new(grid, granularity, ScaleRule::Max).unwrap();
+            let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
+            let Forms { forms, factors } = Forms::new(Method::Feedback, &problem, 0.01).unwrap();
+            let panel = Panel {
+                form: &forms[0],
+                lower: factors[0].lower.as_ref(),
+                added: factors[0].added,
+                grid: problem.spec().grid(),
+                weights: Mat::from_fn(5, 20, |p, i| f64::from(weights[[0, forms[0].inputs[i], p]])),
+            };
+            let table = ScaleTable::fit(&problem, ScaleRule::Max);
+            let mut scales = PanelScales::new(&table, 0, 0, 5, &forms[0].inputs);
+            let (mut rounded, _) = panel.feed_back(&scales);
+            let before = panel.energies(&rounded);
+            assert!(refit(&panel, &mut rounded, &mut scales, &spec));
+            let after = panel.energies(&rounded);
+            assert!(after.iter().zip(&before).all(|(after, before)| after <= before), "{after:?} {before:?}");
+            for block in 0..blocks {
+                for p in 0..5 {
+                    for factor in [0.999, 1.001] {
+                        let affine = scales.block(block)[p];
+                        let moved = f64::from(affine.scale()) * (factor - 1.0);
+                        let mut other = rounded.clone();
+                        for i in scales.rows(block) {
+                            let step = f64::from(other.codes[i * 5 + p] - affine.zero_point());
+                            other.errors[(p, i)] -= moved * step;
+                        }
+                        assert!(panel.energies(&other)[p] >= after[p] * (1.0 - 1e-9), "{block} {p} {factor}");
+                    }
+                }
+            }
+            // What is already best is left alone.
+            assert!(!refit(&panel, &mut rounded, &mut scales, &spec));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! One slow algorithm with switches, of which error feedback and the kernel walk are two settings.
+//!
+//! A pivot moves along the direction of least energy `u = V_:p / V_pp`, `V = (A_alive)^-1`, either until it stands on its
+//! level (then only the pivot is fixed), or until any live weight hits a wall (then that one is).
+
+use crate::grid::Grid;
+use crate::lattice::Forms;
+use crate::linalg;
+use crate::method::Method;
+use crate::panel::{Panel, PanelScales};
+use crate::problem::LayerProblem;
+use crate::scale::ScaleTable;
+use crate::spec::{Granularity, QuantSpec, ScaleRule};
+use crate::stats::GramStats;
+use crate::testing::{correlated_rows, gaussian_rows, gaussian_weights};
+use faer::{Mat, MatRef};
+
+enum Stop<'a> {
+    /// Where the pivot stands on the nearest level.
+    Pivot(Box<dyn Fn(usize, f64) -> f64 + 'a>),
+    /// Where a live weight hits `-c` or `c`.
+    FirstWall(f64),
+}
+
+/// Fixes `steps` weights, pivots from the last to the first; every step inverts anew.
+fn walk(form: MatRef<'_, f64>, start: &[f64], stop: &Stop<'_>, steps: usize) -> Vec<f64> {
+    let mut z = start.to_vec();
+    let mut alive: Vec<usize> = (0..z.len()).collect();
+    for _ in 0..steps {
+        let p = alive[alive.len() - 1];
+        let part = Mat::from_fn(alive.len(), alive.len(), |i, j| form[(alive[i], alive[j])]);
+        let inverse = linalg::invert(part).unwrap();
+        let last = alive.len() - 1;
+        let direction: Vec<f64> = (0..alive.len()).map(|i| inverse[(i, last)] / inverse[(last, last)]).collect();
+        let mut fixed = last;
+        let step = match stop {
+            Stop::Pivot(level) => level(p, z[p]) - z[p],
+            Stop::FirstWall(c) => {
+                let reach = |sign: f64| {
+                    let gaps = direction.iter().zip(&alive).enumerate();
+                    let gaps = gaps.map(|(i, (u, a))| ((c - z[*a] * (sign * u).signum()) / u.abs(), i));
+                    gaps.fold((f64::INFINITY, 0), |least, gap| if gap.0 < least.0 { gap } else { least })
+                };
+                let (up, down) = (reach(1.0), reach(-1.0));
+                let (sign, (length, hit)) = if down.0 < up.0 { (-1.0, down) } else { (1.0, up) };
+                fixed = hit;
+                sign * length
+            }
+        };
+        for (u, a) in direction.iter().zip(&alive) {
+            z[*a] += step * u;
+        }
+        alive.remove(fixed);
+    }
+    z
+}
+
+#[test]
+fn stopping_at_the_pivot_is_error_feedback() {
+    let (k, m) = (40, 5);
+    let weights = gaussian_weights(1, k, m, 1);
+    let stats = [GramStats::from_rows(correlated_rows(100, k, 2).view()).unwrap()];
+    let spec = QuantSpec::new(Grid::symmetric(3).unwrap(), Granularity::Channel, ScaleRule::Max).unwrap();
+    let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
+    let Forms { forms, factors } = Forms::new(Method::Optq, &problem, 0.01).unwrap();
+    let panel = Panel {
+        form: &forms[0],
+        lower: factors[0].lower.as_ref(),
+        added: factors[0].added,
+        grid: problem.spec().grid(),
+        weights: Mat::from_fn(m, k, |p, i| f64::from(weights[[0, forms[0].inputs[i], p]])),
+    };
+    let table = ScaleTable::fit(&problem, ScaleRule::Max);
+    let scales = PanelScales::new(&table, 0, 0, m, &forms[0].inputs);
+    let (fed, _) = panel.feed_back(&scales);
+    let damped = Mat::from_fn(k, k, |i, j| panel.form.matrix[(i, j)] + if i == j { panel.added } else { 0.0 });
+    for p in 0..m {
+        let start: Vec<f64> = (0..k).map(|i| panel.weights[(p, i)]).collect();
+        let level = |i: usize, x: f64| {
+            let affine = scales.at(i)[p];
+            f64::from(affine.dequantize(affine.quantize(x as f32, panel.grid)))
+        };
+        let walked = walk(damped.as_ref(), &start, &Stop::Pivot(Box::new(level)), k);
+        for (i, walked) in walked.iter().enumerate() {
+            let fed = start[i] - fed.errors[(p, i)];
+            assert!((walked - fed).abs() < 1e-9, "{p} {i}: {walked} {fed}");
+        }
+    }
+}
+
+#[test]
+fn stopping_at_the_first_wall_without_damping_is_the_kernel_walk() {
+    let (n, k, c) = (5, 24, 1.0);
+    let rows = gaussian_rows(n, k, 3).mapv(f64::from);
+    let x = Mat::from_fn(n, k, |i, j| rows[[i, j]]);
+    let form = x.transpose() * &x + Mat::<f64>::identity(k, k) * faer::Scale(1e-10);
+    let weights = gaussian_weights(1, k, 4, 2);
+    for p in 0..4 {
+        let start: Vec<f64> = (0..k).map(|i| f64::from(weights[[0, i, p]]).clamp(-0.9, 0.9)).collect();
+        let moved = |steps: usize| {
+            let walked = walk(form.as_ref(), &start, &Stop::FirstWall(c), steps);
+            let at_wall = walked.iter().filter(|z| (z.abs() - c).abs() < 1e-9).count();
+            let change = Mat::from_fn(k, 1, |i, _| walked[i] - start[i]);
+            (at_wall, (&x * change).norm_l2())
+        };
+        // As long as the live columns are dependent it is free; then it is not.
+        let (saturated, lost) = moved(k - n);
+        assert!(saturated == k - n && lost < 1e-4, "{saturated} {lost}");
+        let (saturated, lost) = moved(k);
+        assert!(saturated == k && lost > 0.1, "{saturated} {lost}");
+    }
+}
