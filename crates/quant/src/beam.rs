@@ -109,16 +109,18 @@ impl Search {
         for (p, affine) in affine.iter().enumerate() {
             let w = panel.weights[(p, i)];
             branches.clear();
-            for parent in p * self.beam..(p + 1) * self.beam {
-                if self.costs[parent].is_finite() {
-                    let target = w + carried[parent] / pivot;
-                    let cost = |code| self.costs[parent] + (pivot * (target - level(*affine, code))).powi(2);
+            let own = p * self.beam..(p + 1) * self.beam;
+            for (parent, (carried, paid)) in own.clone().zip(carried[own.clone()].iter().zip(&self.costs[own.clone()]))
+            {
+                if paid.is_finite() {
+                    let target = w + carried / pivot;
+                    let cost = |code| paid + (pivot * (target - level(*affine, code))).powi(2);
                     let codes = nearest(target, *affine, panel.grid).into_iter().flatten();
                     branches.extend(codes.map(|code| Branch { cost: cost(code), parent, code }));
                 }
             }
             branches.sort_by(|a, b| a.cost.total_cmp(&b.cost).then(a.parent.cmp(&b.parent)).then(a.code.cmp(&b.code)));
-            for (row, branch) in (p * self.beam..(p + 1) * self.beam).zip(&branches) {
+            for (row, branch) in own.zip(&branches) {
                 parents[row] = branch.parent;
                 self.costs[row] = branch.cost;
                 self.codes[i * rows + row] = branch.code;

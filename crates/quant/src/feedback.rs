@@ -76,8 +76,8 @@ pub(crate) fn solve_from(
     start: Start<'_>,
 ) -> Result<LayerSolution, QuantError> {
     let (multiples, refits, sweeps) = match problem.spec().grid().levels() {
-        ..=8 => (&FEW_LEVELS[..], 3, 4),
-        ..=16 => (&SOME_LEVELS[..], 2, 3),
+        0..=8 => (&FEW_LEVELS[..], 3, 4),
+        9..=16 => (&SOME_LEVELS[..], 2, 3),
         _ => (&MANY_LEVELS[..], 1, 2),
     };
     let aimed = problem.with_weights(target.weights.view())?;

@@ -87,11 +87,13 @@ const SWEEPS: usize = 4;
 
 /// With the factors at [`LayerProblem::damping`].
 pub(crate) fn solve(problem: &LayerProblem<'_>, forms: &Forms) -> Result<LayerSolution, QuantError> {
-    let multiples = match problem.spec().grid().levels() {
-        ..=WIDELY_SEARCHED_LEVELS => &MULTIPLES[..],
-        ..=SEARCHED_LEVELS => &MULTIPLES[..NEAR_MULTIPLES],
-        _ => &MULTIPLES[..1],
+    let levels = problem.spec().grid().levels();
+    let tried = match levels <= WIDELY_SEARCHED_LEVELS {
+        true => MULTIPLES.len(),
+        false if levels <= SEARCHED_LEVELS => NEAR_MULTIPLES,
+        false => 1,
     };
+    let multiples = &MULTIPLES[..tried];
     let scale_rule = problem.spec().scale_rule();
     let recipe = Recipe { scale_rule, multiples, start: Start::FeedBack, refits: 0, sweeps: SWEEPS };
     Ok(Lattice::new(problem, &forms.forms, &forms.factors).solve(&recipe, problem.damping()))
