@@ -7,7 +7,7 @@ use divan::Bencher;
 use faer::linalg::matmul::triangular::{BlockStructure, matmul};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayView2};
-use onnxquant_quant::{ConvGeometry, GramAccumulator, GramStats, MatrixView, Padding};
+use onnxquant_quant::{Chunks, ConvGeometry, GramAccumulator, GramStats, MatrixView, Padding};
 
 fn main() {
     divan::main();
@@ -68,7 +68,8 @@ fn unfold(bencher: Bencher<'_, '_>, stride: usize) {
     let input = ndarray::ArrayD::from_elem(vec![1, 64, 56, 56], 0.5f32);
     bencher.bench_local(|| {
         let mut rows = 0;
-        view.for_each_rows(input.view(), 0, Chunks::all(1024), &mut |chunk| rows += chunk.nrows()).expect("a sound geometry");
+        view.for_each_rows(input.view(), 0, Chunks::all(1024), &mut |chunk| rows += chunk.nrows())
+            .expect("a sound geometry");
         rows
     });
 }
