@@ -134,6 +134,18 @@ pub(crate) struct SettingsArgs {
     #[arg(long)]
     one_pass: bool,
 
+    /// Follow this many partial solutions side by side: 4 to 8 gain a few percent at as many times the cost.
+    #[arg(long, value_name = "N")]
+    beam: Option<usize>,
+
+    /// Shrink the range of weights before rounding (MagR): 0.001 for example, at 2 or 3 bits.
+    #[arg(long, value_name = "X")]
+    shrink: Option<f64>,
+
+    /// Added to the diagonal of Gram matrices, as a fraction of its mean; by default held-out samples choose.
+    #[arg(long, value_name = "X")]
+    damping: Option<f64>,
+
     /// Where the walk of `maly-saab` saturates: at the largest weight, or at the smallest value possible.
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
@@ -239,7 +251,10 @@ enum MethodName {
     Msq,
     MalySaab,
     CellWalk,
+    Gpfq,
     Optq,
+    Feedback,
+    Saturate,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -309,10 +324,16 @@ impl SettingsArgs {
                 MethodName::Msq => MethodChoice::Fixed(Method::Msq),
                 MethodName::MalySaab => MethodChoice::Fixed(Method::MalySaab { saturation }),
                 MethodName::CellWalk => MethodChoice::Fixed(Method::CellWalk),
+                MethodName::Gpfq => MethodChoice::Fixed(Method::Gpfq),
                 MethodName::Optq => MethodChoice::Fixed(Method::Optq),
+                MethodName::Feedback => MethodChoice::Fixed(Method::Feedback),
+                MethodName::Saturate => MethodChoice::Fixed(Method::Saturate),
             },
             fallback: !self.no_fallback,
             one_pass: self.one_pass,
+            beam: self.beam,
+            shrink: self.shrink,
+            damping: self.damping,
             bits: self.bits.unwrap_or(match self.scheme {
                 Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto if self.reduce_range => 7,
                 Scheme::W8 | Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto => 8,

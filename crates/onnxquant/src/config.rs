@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnxquant_calib::DataOptions;
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_quant::{Granularity, Grid, Method, QuantError, QuantSpec, RangeMethod, ScaleRule, Symmetry};
+use onnxquant_quant::{
+    Granularity, Grid, Method, QuantError, QuantSpec, RangeMethod, ScaleRule, SolverOptions, Symmetry,
+};
 use serde::{Serialize, Serializer};
 
 use crate::error::Error;
@@ -69,6 +71,15 @@ pub struct Config {
     pub fallback: bool,
     /// Layers are fitted to what they see in the float network, not to what they see behind quantized layers.
     pub one_pass: bool,
+    /// Partial solutions followed side by side by the solver.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beam: Option<usize>,
+    /// Weight of the range of a neuron's weights against its error, by which they are shrunk before they are rounded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shrink: Option<f64>,
+    /// What is added to the diagonal of the Gram matrix, as a fraction of its mean; by default held-out samples choose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damping: Option<f64>,
     /// Bits a weight, 1 to 8.
     pub bits: u32,
     /// What becomes of activations.
@@ -110,6 +121,9 @@ impl Default for Config {
             method: MethodChoice::Auto,
             fallback: true,
             one_pass: false,
+            beam: None,
+            shrink: None,
+            damping: None,
             bits: 8,
             activations: Activations::Float,
             target: Target::OrtCpu,
@@ -140,6 +154,7 @@ impl Config {
     /// Checks what the types leave open.
     pub fn check(&self) -> Result<(), Error> {
         self.spec(self.granularity)?;
+        self.solver_options()?;
         let blocks = matches!(self.granularity, Granularity::Block(size) if size < 2);
         if blocks {
             return Err(Error::Usage("a block must hold at least 2 weights".to_owned()));
@@ -177,6 +192,21 @@ impl Config {
             _ => ScaleRule::LeastSquares,
         });
         QuantSpec::new(grid, granularity, rule)
+    }
+
+    /// The solver's options.
+    pub(crate) fn solver_options(&self) -> Result<SolverOptions, QuantError> {
+        let mut options = SolverOptions::default();
+        if let Some(beam) = self.beam {
+            options = options.with_beam(beam)?;
+        }
+        if let Some(shrink) = self.shrink {
+            options = options.with_shrink(shrink)?;
+        }
+        if let Some(damping) = self.damping {
+            options = options.with_damping(damping)?;
+        }
+        Ok(options)
     }
 
     /// The smallest storage type that holds the codes and that `opset_max` allows.

@@ -23,7 +23,7 @@ use crate::streams::{self, Streams};
 
 /// The methods between which `auto` chooses.
 const CANDIDATES: [Method; 4] =
-    [Method::Msq, Method::Optq, Method::MalySaab { saturation: Saturation::Max }, Method::CellWalk];
+    [Method::Msq, Method::Feedback, Method::MalySaab { saturation: Saturation::Max }, Method::CellWalk];
 
 /// A layer with its codes.
 pub(crate) struct SolvedLayer {
@@ -159,6 +159,7 @@ fn fit_layer(
     let spec = config.spec(granularity).map_err(failed)?.with_scale_type(scale_type(site.dtype));
     let mut problem =
         LayerProblem::new(weights.view(), stats.as_ref().map(|stats| stats.calibration), spec).map_err(failed)?;
+    problem = problem.with_options(config.solver_options().map_err(failed)?);
     let corrects_bias = has_bias(model.graph(), site);
     if !corrects_bias {
         problem = problem.with_fixed_bias();
@@ -231,6 +232,9 @@ fn choose(
             Ok((solution, verdict.winner().method, Some(verdict)))
         }
         (MethodChoice::Auto, None) => Ok((solve(Method::Msq, problem)?, Method::Msq, None)),
-        (MethodChoice::Fixed(method), _) => Ok((solve(method, problem)?, method, None)),
+        (MethodChoice::Fixed(method), Some(held_out)) => {
+            Ok((solve(method, &problem.with_held_out(held_out)?)?, method, None))
+        }
+        (MethodChoice::Fixed(method), None) => Ok((solve(method, problem)?, method, None)),
     }
 }
