@@ -6,6 +6,7 @@ use ndarray::{Array2, Array3, ArrayD, Dimension, IxDyn};
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, tensor};
 use onnxquant_passes::add_to_bias::has_bias;
+use onnxquant_passes::runs_as::{Kernel, RunsAs};
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
     GramStats, Granularity, LayerProblem, LayerSolution, Method, QuantError, Saturation, ScaleType, Verdict, auto,
@@ -179,16 +180,17 @@ fn fit_layer(
     let error = stats.as_ref().map(|stats| error_on(stats.calibration)).transpose()?;
     let held_out_error = held_out.map(error_on).transpose()?;
     let correction: Vec<f32> = correction.iter().map(|&c| c as f32).collect();
-    let weight = PackedWeight::new(site, layer.storage, granularity, &solution, correction.clone()).map_err(failed)?;
+    let weight = PackedWeight::new(site, layer.packed_type, granularity, &solution, correction.clone()).map_err(failed)?;
     let report = LayerReport {
         label: layer.label.clone(),
         op_type: layer.op_type.clone(),
         weight_shape: site.view.weight_shape(),
         parameters: site.parameters(),
         calibration_rows: stats.as_ref().and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
-        bits: config.bits,
+        bits: layer.bits,
         granularity,
-        bytes: weight.bytes(),
+        bytes: 0,
+        runs_as: RunsAs { kernel: Kernel::Float, slow_because: None },
         activations: "float",
         method,
         error,
@@ -209,7 +211,7 @@ pub(crate) fn stored_weight(model: &Model, layer: &PlannedLayer) -> Result<Array
 }
 
 /// Scales have the type of the weights they stand for.
-fn scale_type(dtype: DataType) -> ScaleType {
+pub(crate) fn scale_type(dtype: DataType) -> ScaleType {
     match dtype {
         DataType::Float16 => ScaleType::F16,
         DataType::Bfloat16 => ScaleType::Bf16,

@@ -3,15 +3,19 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, write_model};
+use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, NodeId, write_model};
+use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::fake_quantize::fake_quantize_dynamically;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::raise_opset::raise_opset;
 use onnxquant_passes::sites::{Site, find_sites};
+use onnxquant_passes::weight_form::{WeightForm, write_weight};
 use onnxquant_passes::write_codes::{PackedWeight, write_codes};
 use onnxquant_passes::write_dynamic::write_dynamic;
+use onnxquant_passes::write_nbits::MICROSOFT;
 use onnxquant_passes::write_static::write_static;
 
+use crate::embeddings::{TableReport, decode_tables, write_tables};
 use crate::error::Error;
 use crate::integer::{Form, IntegerPlan};
 use crate::load::check;
@@ -32,6 +36,10 @@ pub(crate) struct Rewritten {
     pub(crate) written: Model,
     /// Operators rewritten on the way.
     pub(crate) opset_changes: Vec<String>,
+    /// Every layer in `written`, with the bytes of its codes, scales and zero points in the file.
+    pub(crate) layers: Vec<(NodeId, usize)>,
+    /// The same bytes of every table.
+    pub(crate) table_bytes: Vec<usize>,
 }
 
 /// Writes the codes of every layer into copies of `model`, and the conversions of activations; tensors are shared,
@@ -42,6 +50,7 @@ pub(crate) fn rewrite(
     model: &Model,
     plan: &Plan,
     codes: &[(PlannedLayer, PackedWeight)],
+    tables: &[(CodedTable, TableReport)],
     integers: &IntegerPlan,
 ) -> Result<Rewritten, Error> {
     let (mut evaluated, mut written) = (model.clone(), model.clone());
@@ -49,7 +58,7 @@ pub(crate) fn rewrite(
         true => raise_opset(&mut written, plan.opset)?.iter().map(ToString::to_string).collect(),
         false => Vec::new(),
     };
-    if !codes.is_empty() {
+    if !codes.is_empty() || !tables.is_empty() {
         written.raise_ir_version(IR_WITH_PLAIN_INITIALIZERS);
         // Of several imports of one domain runtimes take this one or that: make them agree.
         written.set_opset("", plan.opset);
@@ -60,25 +69,41 @@ pub(crate) fn rewrite(
         write_regions(model.graph_mut(), &integers.regions, &integers.params, conversion);
         check(model, "converting activations")?;
     }
-    let mut dynamic = Vec::new();
-    for (layer, weight) in codes {
+    let mut uses_microsoft = false;
+    let (mut dynamic, mut layers) = (Vec::new(), Vec::new());
+    for (index, (layer, weight)) in codes.iter().enumerate() {
         let output = output_name(model.graph(), &layer.site);
         let mut site = raised.remove(&output).ok_or_else(|| Error::Internal(format!("`{}` was lost", layer.label)))?;
         let graph = written.graph_mut();
-        match integers.form(layer.site.node) {
-            Form::WeightOnly => write_codes(graph, &site, weight.clone()),
-            Form::Static { input_scale } => write_static(graph, &site, weight.clone(), input_scale)?,
+        let bytes = match integers.form(layer.site.node) {
+            Form::WeightOnly => {
+                if matches!(layer.form, WeightForm::NBits { .. }) {
+                    uses_microsoft = true;
+                }
+                write_weight(graph, &site, weight, layer.form)?
+            }
+            Form::Static { input_scale } => write_static(graph, &site, weight, layer.integer_codes, input_scale)?,
             Form::Dynamic => {
                 site.input = graph.node(site.node).input(0).unwrap_or(site.input);
-                dynamic.push((site, weight.clone()));
+                dynamic.push((index, (site.clone(), weight.clone(), layer.integer_codes)));
                 fake_dynamic(evaluated.graph_mut(), &layer.site);
+                0
             }
-        }
-        write_codes(evaluated.graph_mut(), &layer.site, weight.clone());
+        };
+        layers.push((site.node, bytes));
+        write_codes(evaluated.graph_mut(), &layer.site, weight)?;
     }
-    write_dynamic(written.graph_mut(), dynamic);
+    let (places, dynamic): (Vec<usize>, Vec<_>) = dynamic.into_iter().unzip();
+    for (place, bytes) in places.into_iter().zip(write_dynamic(written.graph_mut(), dynamic)?) {
+        layers[place].1 = bytes;
+    }
+    let table_bytes = write_tables(written.graph_mut(), tables)?;
+    decode_tables(evaluated.graph_mut(), tables, &plan.tables);
+    if uses_microsoft && written.opset(MICROSOFT).is_none() {
+        written.set_opset(MICROSOFT, 1);
+    }
     check(&written, "writing codes")?;
-    Ok(Rewritten { evaluated, written, opset_changes })
+    Ok(Rewritten { evaluated, written, opset_changes, layers, table_bytes })
 }
 
 /// Lets a layer read its input as if it had been quantized at run time.
@@ -101,7 +126,7 @@ fn output_name(graph: &Graph, site: &Site) -> String {
 /// Writes the model with its metadata; returns the bytes written.
 pub(crate) fn write(model: &mut Model, path: &Path, report: &Report) -> Result<u64, Error> {
     check_external(path, model.external_files())?;
-    if !report.layers.is_empty() {
+    if !report.layers.is_empty() || !report.embeddings.is_empty() {
         let json = |value: serde_json::Result<String>| value.map_err(|error| Error::Internal(error.to_string()));
         model.set_metadata(VERSION_KEY, report.version);
         model.set_metadata(SETTINGS_KEY, json(serde_json::to_string(&report.settings))?);
