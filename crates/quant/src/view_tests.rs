@@ -189,3 +189,34 @@ fn wrong_shapes_are_errors_and_nothing_panics() {
         assert!(view.from_matrix(Array3::<i16>::zeros((9, 9, 9)).view()).is_err());
     }
 }
+
+#[test]
+fn chunks_that_are_taken_are_spread_and_complete_each_other() {
+    let conv = |kernel: Vec<usize>| {
+        MatrixView::Conv(ConvGeometry {
+            groups: 1,
+            out_channels: 1,
+            in_channels: 2,
+            strides: vec![1, 1],
+            dilations: vec![1, 1],
+            kernel,
+            padding: Padding::SameUpper,
+        })
+    };
+    let dense = MatrixView::Dense { inputs: 7, outputs: 1, transposed: false };
+    for (view, shape) in [(conv(vec![1, 1]), [3, 2, 6, 7]), (conv(vec![3, 3]), [3, 2, 6, 7]), (dense, [3, 2, 6, 7])] {
+        let input = ramp(&shape);
+        let all = rows_of(&view, &input, 0, 1);
+        assert_eq!(view.rows(&shape).unwrap(), all.nrows());
+        let mut parts = 0;
+        for phase in 0..5 {
+            let chunks = Chunks::all(4).one_of(5, phase + 10);
+            view.for_each_rows(input.view(), 0, chunks, &mut |rows| {
+                parts += rows.nrows();
+                assert!(rows.outer_iter().all(|row| all.outer_iter().any(|found| found == row)));
+            })
+            .unwrap();
+        }
+        assert_eq!(parts, all.nrows(), "{view:?}");
+    }
+}

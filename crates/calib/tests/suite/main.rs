@@ -5,3 +5,4 @@ mod engine;
 mod fixtures;
 mod models;
 mod statistics;
+mod streams;

@@ -1,0 +1,110 @@
+//! Two networks side by side.
+
+use ndarray::Array1;
+use onnxquant_calib::{CalibSet, Network, PairRequest, Session, StatKind, StatRequest, Stream, collect, collect_pairs};
+use onnxquant_proto::onnx::ModelProto;
+use onnxquant_quant::{GramStats, MatrixView};
+
+use crate::models::{self, data, input, model, node, noise, tensor};
+
+const K: usize = 16;
+
+/// Three layers; the second lies beside a branch, and its result is given a shape that follows from an earlier value's.
+fn network(first_weight: u64) -> ModelProto {
+    let nodes = vec![
+        node("MatMul", &["x", "w1"], &["y"]),
+        node("Shape", &["y"], &["s"]),
+        node("Relu", &["y"], &["a"]),
+        node("MatMul", &["a", "w2"], &["z"]),
+        node("Reshape", &["z", "s"], &["r"]),
+        node("Add", &["r", "a"], &["q"]),
+        node("MatMul", &["q", "w3"], &["o"]),
+    ];
+    let weight = |name, seed| tensor(name, &[16, 16], &noise(seed, K * K));
+    model(vec![input("x", &[-1, 16])], nodes, vec![weight("w1", first_weight), weight("w2", 8), weight("w3", 9)])
+}
+
+/// 40 samples of up to 6 rows: more shapes than plans are kept for.
+fn samples(folder: &std::path::Path, model: &ModelProto) -> CalibSet {
+    let sample = |i: usize| vec![("x", models::array(i as u64, &[1 + i % 6, K]))];
+    data(folder, model, &(0..40).map(sample).collect::<Vec<_>>())
+}
+
+fn request(value: &str) -> StatRequest {
+    let view = MatrixView::Dense { inputs: K, outputs: 1, transposed: false };
+    StatRequest { value: value.into(), view, kind: StatKind::Gram }
+}
+
+/// The moments of the three layers' inputs, gathered from cut to cut.
+fn stages(quantized: &ModelProto, float: &ModelProto, data: &CalibSet, limit_bytes: usize) -> Vec<GramStats> {
+    let all: Vec<usize> = (0..data.len()).collect();
+    let (mut seen, mut reference) = (Stream::new(&all, limit_bytes), Stream::new(&all, limit_bytes));
+    let names = ["x", "a", "q"].map(str::to_owned);
+    let stage = |stage: usize| {
+        let later = &names[stage + 1..];
+        let wanted = PairRequest { seen: request(&names[stage]), reference: names[stage].clone() };
+        let sets = [&all[..]];
+        let quantized = Network { stream: &mut seen, model: quantized, later };
+        let float = Network { stream: &mut reference, model: float, later };
+        let stats = collect_pairs(quantized, float, data, &sets, &[wanted], &|_| ()).unwrap();
+        stats.into_iter().flatten().flatten().next().unwrap()
+    };
+    (0..3).map(stage).collect()
+}
+
+fn whole(model: &ModelProto, data: &CalibSet) -> Vec<GramStats> {
+    let all: Vec<usize> = (0..data.len()).collect();
+    let session = Session::new(model, &["x", "a", "q"].map(str::to_owned), data).unwrap();
+    let requests = ["x", "a", "q"].map(request);
+    collect(&session, data, &all, &requests, &|_| ()).unwrap().into_iter().flatten().collect()
+}
+
+fn bits(stats: &[GramStats]) -> Vec<u64> {
+    let one = |s: &GramStats| {
+        let drift = s.drift().map(|d| d.cross().iter().chain(d.own().iter()).copied().collect::<Vec<_>>());
+        s.gram().unwrap().iter().copied().chain(drift.unwrap_or_default()).map(f64::to_bits).collect::<Vec<_>>()
+    };
+    stats.iter().flat_map(one).collect()
+}
+
+#[test]
+fn from_cut_to_cut_comes_what_the_whole_network_gives() {
+    let folder = tempfile::tempdir().unwrap();
+    let (float, quantized) = (network(7), network(70));
+    let data = samples(folder.path(), &float);
+    let found = stages(&quantized, &float, &data, usize::MAX);
+    let (seen, reference) = (whole(&quantized, &data), whole(&float, &data));
+    assert!(found[0].drift().is_none(), "both networks have the same inputs");
+    for (layer, stats) in found.iter().enumerate() {
+        let scale = seen[layer].mean_square().sum();
+        let difference = &stats.gram().unwrap() - &seen[layer].gram().unwrap();
+        assert!(difference.iter().all(|d| d.abs() < 1e-5 * scale), "layer {layer}");
+        let moved = stats.drift().map_or(Array1::zeros(K), |drift| drift.mean().to_owned());
+        let expected = &reference[layer].mean() - &seen[layer].mean();
+        assert!((&moved - &expected).iter().all(|d| d.abs() < 1e-4 * scale.sqrt()), "layer {layer}");
+    }
+    assert!(found[1].drift().is_some() && found[2].drift().is_some());
+}
+
+#[test]
+fn equal_networks_do_not_drift() {
+    let folder = tempfile::tempdir().unwrap();
+    let float = network(7);
+    let data = samples(folder.path(), &float);
+    assert!(stages(&float, &float, &data, usize::MAX).iter().all(|stats| stats.drift().is_none()));
+}
+
+#[test]
+fn neither_threads_nor_the_temporary_file_change_a_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (float, quantized) = (network(7), network(70));
+    let data = samples(folder.path(), &float);
+    let run = |threads, limit_bytes| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| bits(&stages(&quantized, &float, &data, limit_bytes)))
+    };
+    let expected = run(1, usize::MAX);
+    for (threads, limit_bytes) in [(3, usize::MAX), (1, 0), (2, 2000)] {
+        assert_eq!(run(threads, limit_bytes), expected, "{threads} threads, {limit_bytes} bytes");
+    }
+}
