@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use onnxquant::calib::{ChannelOrder, DataOptions, ImageLayout, ImageOptions};
 use onnxquant::quant::{Granularity, Method, RangeMethod, Saturation, ScaleRule, Symmetry};
-use onnxquant::{Activations, Config, DEFAULT_OPSET_MAX, DataConfig, MethodChoice, Target};
+use onnxquant::{Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, OrtVersion, Target};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -171,8 +171,8 @@ pub(crate) struct SettingsArgs {
     #[arg(long)]
     reduce_range: bool,
 
-    /// Bits a weight, 1 to 8; instead of --scheme.
-    #[arg(long, value_name = "N", conflicts_with = "scheme", value_parser = clap::value_parser!(u32).range(1..=8))]
+    /// Bits a weight, 1 to 8, instead of those of --scheme.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
     bits: Option<u32>,
 
     /// Which weights share a scale: `tensor`, `channel` or `block:N`.
@@ -202,6 +202,15 @@ pub(crate) struct SettingsArgs {
     /// Never raise the model's opset above this.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_OPSET_MAX)]
     opset_max: i64,
+
+    /// The oldest version of ONNX Runtime in which the file has to load, be right and be fast; 1.19 and on.
+    #[arg(long, value_name = "VERSION", default_value_t = OrtVersion::default())]
+    ort_min: OrtVersion,
+
+    /// How weights of MatMul and Gemm are written: `auto`, as is fast from --ort-min on; `dq`, standard ONNX;
+    /// `matmulnbits`, ONNX Runtime's own operator.
+    #[arg(long, value_enum, default_value_t = FormatName::Auto)]
+    format: FormatName,
 
     /// Keep weights in a file beside the model (OUT.data); automatic above 2 GB.
     #[arg(long)]
@@ -277,10 +286,19 @@ enum Scheme {
     W1,
     /// Weights and activations of 8 bits, on fixed scales.
     W8a8,
+    /// Weights of 4 bits and activations of 8, on fixed scales.
+    W4a8,
     /// Weights and activations of 8 bits; the scales of activations are made at run time.
     W8a8Dynamic,
     /// Weights of 8 bits; activations of 8 bits on fixed scales behind convolutions, made at run time elsewhere.
     Auto,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FormatName {
+    Auto,
+    Dq,
+    Matmulnbits,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -337,13 +355,13 @@ impl SettingsArgs {
             bits: self.bits.unwrap_or(match self.scheme {
                 Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto if self.reduce_range => 7,
                 Scheme::W8 | Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto => 8,
-                Scheme::W4 => 4,
+                Scheme::W4 | Scheme::W4a8 => 4,
                 Scheme::W3 => 3,
                 Scheme::W2 => 2,
                 Scheme::W1 => 1,
             }),
             activations: match self.scheme {
-                Scheme::W8a8 => Activations::Static,
+                Scheme::W8a8 | Scheme::W4a8 => Activations::Static,
                 Scheme::W8a8Dynamic => Activations::Dynamic,
                 Scheme::Auto => Activations::Auto,
                 _ => Activations::Float,
@@ -363,6 +381,12 @@ impl SettingsArgs {
             include: self.include.clone(),
             exclude: self.exclude.clone(),
             opset_max: self.opset_max,
+            ort_min: self.ort_min,
+            format: match self.format {
+                FormatName::Auto => Format::Auto,
+                FormatName::Dq => Format::Dq,
+                FormatName::Matmulnbits => Format::MatMulNBits,
+            },
             external_data: self.external_data,
             memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),
         }

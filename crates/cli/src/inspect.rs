@@ -14,18 +14,20 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     config.check()?;
     let plan = Plan::new(&model, &config)?;
     if args.json {
-        println!("{:#}", as_json(&plan, config.bits));
+        println!("{:#}", as_json(&plan));
     } else {
-        print!("{}", as_table(&plan, config.bits));
+        print!("{}", as_table(&plan));
     }
     Ok(())
 }
 
-fn as_table(plan: &Plan, bits: u32) -> String {
+fn as_table(plan: &Plan) -> String {
     let head = ["layer", "operator", "shape", "weights", "what would be done"].map(str::to_owned).to_vec();
     let layer = |layer: &PlannedLayer| {
         let dims = layer.site.view.weight_shape();
-        let done = format!("{bits} bits {}, stored as {}", granularity(layer.granularity), layer.storage.as_str_name());
+        let (bits, codes) = (layer.bits, layer.form.codes());
+        let operators = layer.form.operators();
+        let done = format!("{bits} bits {}, stored as {codes}, {operators}", granularity(layer.granularity));
         vec![layer.label.clone(), layer.op_type.clone(), shape(&dims), layer.site.parameters().to_string(), done]
     };
     let skipped = |layer: &SkippedLayer| {
@@ -50,16 +52,17 @@ fn as_table(plan: &Plan, bits: u32) -> String {
     table(&rows.collect::<Vec<_>>()) + &counts
 }
 
-fn as_json(plan: &Plan, bits: u32) -> Value {
+fn as_json(plan: &Plan) -> Value {
     let layer = |layer: &PlannedLayer| {
         json!({
             "label": layer.label,
             "op_type": layer.op_type,
             "weight_shape": layer.site.view.weight_shape(),
             "parameters": layer.site.parameters(),
-            "bits": bits,
+            "bits": layer.bits,
             "granularity": layer.granularity,
-            "storage": layer.storage.as_str_name(),
+            "storage": layer.form.codes(),
+            "operators": layer.form.operators(),
         })
     };
     json!({

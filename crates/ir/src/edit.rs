@@ -255,6 +255,12 @@ impl Graph {
         self.node_mut(node).proto.op_type = Some(op_type.to_owned());
     }
 
+    /// Changes the operator of `node` to one of any domain, whose import is the caller's matter.
+    pub fn set_operator(&mut self, node: NodeId, domain: &str, op_type: &str) {
+        self.node_mut(node).proto.domain = (!domain.is_empty()).then(|| domain.to_owned());
+        self.set_op_type(node, op_type);
+    }
+
     /// Sets or replaces an attribute of `node`.
     pub fn set_attribute(&mut self, node: NodeId, attribute: AttributeProto) {
         let attributes = &mut self.node_mut(node).proto.attribute;

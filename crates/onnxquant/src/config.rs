@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnxquant_calib::DataOptions;
-use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_quant::{
     Granularity, Grid, Method, QuantError, QuantSpec, RangeMethod, ScaleRule, SolverOptions, Symmetry,
 };
@@ -62,6 +62,20 @@ pub enum Target {
     QdqStrict,
 }
 
+/// In which form weights of MatMul and Gemm are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// The one that is fast in the oldest version of the runtime that is asked for.
+    #[default]
+    Auto,
+    /// `DequantizeLinear`: standard ONNX.
+    Dq,
+    /// The runtime's own operator, `com.microsoft.MatMulNBits`.
+    #[serde(rename = "matmulnbits")]
+    MatMulNBits,
+}
+
 /// Settings of a run. They are written into the model's metadata, so nothing here depends on the machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
@@ -107,6 +121,10 @@ pub struct Config {
     pub exclude: Vec<String>,
     /// The opset is never raised above this.
     pub opset_max: i64,
+    /// The oldest version of ONNX Runtime in which the file has to load, be computed right and be fast.
+    pub ort_min: OrtVersion,
+    /// In which form weights of MatMul and Gemm are written.
+    pub format: Format,
     /// Weights go into a file beside the model.
     #[serde(skip)]
     pub external_data: bool,
@@ -135,6 +153,8 @@ impl Default for Config {
             include: Vec::new(),
             exclude: Vec::new(),
             opset_max: DEFAULT_OPSET_MAX,
+            ort_min: OrtVersion::default(),
+            format: Format::Auto,
             external_data: false,
             memory_limit_bytes: 1 << 30,
         }
@@ -173,11 +193,10 @@ impl Config {
     /// What the runtime's integer kernels are fast and right for.
     fn check_integers(&self) -> Result<(), Error> {
         let refused = |what: &str| Err(Error::Usage(format!("integer activations need {what}")));
-        match (self.bits, self.granularity, self.symmetry) {
-            (7..=8, Granularity::Tensor | Granularity::Channel, Symmetry::Symmetric) => Ok(()),
-            (7..=8, _, Symmetry::Symmetric) => refused("weights per tensor or per channel, not in blocks"),
-            (7..=8, ..) => refused("symmetric weights"),
-            _ => refused("weights of 8 bits, or of 7 for processors without VNNI"),
+        match (self.granularity, self.symmetry) {
+            (Granularity::Tensor | Granularity::Channel, Symmetry::Symmetric) => Ok(()),
+            (_, Symmetry::Symmetric) => refused("weights per tensor or per channel, not in blocks"),
+            _ => refused("symmetric weights"),
         }
     }
 
@@ -207,17 +226,6 @@ impl Config {
             options = options.with_damping(damping)?;
         }
         Ok(options)
-    }
-
-    /// The smallest storage type that holds the codes and that `opset_max` allows.
-    pub fn storage(&self) -> DataType {
-        let signed = self.symmetry == Symmetry::Symmetric;
-        let pick = |if_signed, if_unsigned| if signed { if_signed } else { if_unsigned };
-        match self.bits {
-            0..=2 if self.opset_max >= 25 => pick(DataType::Int2, DataType::Uint2),
-            0..=4 if self.opset_max >= 21 => pick(DataType::Int4, DataType::Uint4),
-            _ => pick(DataType::Int8, DataType::Uint8),
-        }
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::config::{Activations, Config};
 use crate::error::Error;
+use crate::plan::Plan;
 
 /// What the passes before quantization did.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -29,18 +30,21 @@ pub fn read(path: &Path) -> Result<Model, Error> {
     Model::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
-/// Brings a model to the least opset that 8-bit codes of activations need; returns the operators rewritten.
+/// Brings a model to the least opset that codes of activations and their weights need; returns the operators rewritten.
 pub(crate) fn raise_for_integers(model: &mut Model, config: &Config) -> Result<Vec<String>, Error> {
     let present = model.opset("").unwrap_or(0);
-    if config.activations == Activations::Float || present >= LOWEST_TARGET {
+    if config.activations == Activations::Float {
         return Ok(Vec::new());
     }
-    if config.opset_max < LOWEST_TARGET {
-        let problem =
-            format!("integer activations need opset {LOWEST_TARGET}, but at most {} is allowed", config.opset_max);
+    let needed = Plan::new(model, config)?.opset.max(LOWEST_TARGET);
+    if present >= needed {
+        return Ok(Vec::new());
+    }
+    if config.opset_max < needed {
+        let problem = format!("integer activations need opset {needed}, but at most {} is allowed", config.opset_max);
         return Err(Error::Usage(problem));
     }
-    let changes = raise_opset(model, LOWEST_TARGET)?;
+    let changes = raise_opset(model, needed)?;
     check(model, "raising the opset")?;
     Ok(changes.iter().map(ToString::to_string).collect())
 }

@@ -52,6 +52,7 @@ pub fn quantize(
         Fitting { model: &model, plan: &plan, codes: &codes, config, calibration: calibration.as_ref(), progress };
     let mut fitted = fitting.fit(&mut integers)?;
     drop(codes);
+    layers.iter_mut().zip(&fitted.layer_bytes).for_each(|(layer, &bytes)| layer.bytes = bytes);
     opset_changes.append(&mut fitted.opset_changes);
     let integers = integers.report(config, &plan, &mut layers, fitted.sensitivity);
     let mut report = Report {

@@ -4,12 +4,13 @@ use onnxquant_ir::Model;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
 use onnxquant_passes::sites::{Site, SkipReason, find_sites};
-use onnxquant_passes::write_codes::needed_opset;
+use onnxquant_passes::weight_form::{Codes, WeightForm};
 use onnxquant_quant::{Granularity, MatrixView};
 use serde::Serialize;
 
-use crate::config::{Config, Selection};
+use crate::config::{Activations, Config, Selection};
 use crate::error::Error;
+use crate::form::Wanted;
 
 /// A layer that will be quantized.
 #[derive(Clone, Debug)]
@@ -22,8 +23,14 @@ pub struct PlannedLayer {
     pub site: Site,
     /// Which weights share a scale: as configured, but never blocks in a Conv.
     pub granularity: Granularity,
-    /// Storage type of the codes.
-    pub storage: DataType,
+    /// Bits a weight.
+    pub bits: u32,
+    /// The form of the weight where activations are floats.
+    pub form: WeightForm,
+    /// How the codes are stored where activations are integers.
+    pub integer_codes: Codes,
+    /// The smallest type that holds the codes.
+    pub packed_type: DataType,
 }
 
 /// A layer that stays in float.
@@ -66,13 +73,25 @@ impl Plan {
             match outcome {
                 Ok(site) => {
                     let granularity = granularity(&site.view, config.granularity);
-                    let storage = storage(&site.view, config.storage());
-                    layers.push(PlannedLayer { label, op_type, site, granularity, storage });
+                    let bits = config.bits;
+                    let wanted = Wanted { config, bits, granularity };
+                    let form = wanted.form(&label, &site)?;
+                    let (integer_codes, packed_type) = (wanted.byte_codes(), wanted.packed_type());
+                    layers.push(PlannedLayer {
+                        label,
+                        op_type,
+                        site,
+                        granularity,
+                        bits,
+                        form,
+                        integer_codes,
+                        packed_type,
+                    });
                 }
                 Err(reason) => skipped.push(SkippedLayer { label, op_type, weight_shape, reason }),
             }
         }
-        let needed = layers.iter().map(|layer| needed_opset(&layer.site, layer.storage, layer.granularity));
+        let needed = layers.iter().map(|layer| layer.needed_opset(config.activations));
         let needed = needed.max().unwrap_or(0);
         let present = model.opset("").unwrap_or(0);
         let opset = if needed > present { needed.max(LOWEST_TARGET) } else { present };
@@ -87,15 +106,13 @@ impl Plan {
     }
 }
 
-/// ONNX Runtime 1.32 computes its fused 2-bit MatMul wrongly unless the number of outputs is a multiple of 4: such
-/// a layer takes the next wider type.
-fn storage(view: &MatrixView, wanted: DataType) -> DataType {
-    const OUTPUTS_OF_TWO_BIT_KERNEL: usize = 4;
-    match (view, wanted) {
-        (MatrixView::Dense { outputs, .. }, _) if outputs % OUTPUTS_OF_TWO_BIT_KERNEL == 0 => wanted,
-        (MatrixView::Dense { .. }, DataType::Int2) => DataType::Int4,
-        (MatrixView::Dense { .. }, DataType::Uint2) => DataType::Uint4,
-        _ => wanted,
+impl PlannedLayer {
+    fn needed_opset(&self, activations: Activations) -> i64 {
+        let of_form = self.form.needed_opset(&self.site, self.granularity);
+        match activations {
+            Activations::Float => of_form,
+            _ => of_form.max(self.integer_codes.needed_opset()),
+        }
     }
 }
 

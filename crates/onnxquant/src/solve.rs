@@ -179,16 +179,16 @@ fn fit_layer(
     let error = stats.as_ref().map(|stats| error_on(stats.calibration)).transpose()?;
     let held_out_error = held_out.map(error_on).transpose()?;
     let correction: Vec<f32> = correction.iter().map(|&c| c as f32).collect();
-    let weight = PackedWeight::new(site, layer.storage, granularity, &solution, correction.clone()).map_err(failed)?;
+    let weight = PackedWeight::new(site, layer.packed_type, granularity, &solution, correction.clone()).map_err(failed)?;
     let report = LayerReport {
         label: layer.label.clone(),
         op_type: layer.op_type.clone(),
         weight_shape: site.view.weight_shape(),
         parameters: site.parameters(),
         calibration_rows: stats.as_ref().and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
-        bits: config.bits,
+        bits: layer.bits,
         granularity,
-        bytes: weight.bytes(),
+        bytes: 0,
         activations: "float",
         method,
         error,

@@ -8,8 +8,10 @@ use onnxquant_passes::fake_quantize::fake_quantize_dynamically;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::raise_opset::raise_opset;
 use onnxquant_passes::sites::{Site, find_sites};
+use onnxquant_passes::weight_form::{WeightForm, write_weight};
 use onnxquant_passes::write_codes::{PackedWeight, write_codes};
 use onnxquant_passes::write_dynamic::write_dynamic;
+use onnxquant_passes::write_nbits::MICROSOFT;
 use onnxquant_passes::write_static::write_static;
 
 use crate::error::Error;
@@ -32,6 +34,8 @@ pub(crate) struct Rewritten {
     pub(crate) written: Model,
     /// Operators rewritten on the way.
     pub(crate) opset_changes: Vec<String>,
+    /// Bytes of every layer's codes, scales and zero points in the file.
+    pub(crate) layer_bytes: Vec<usize>,
 }
 
 /// Writes the codes of every layer into copies of `model`, and the conversions of activations; tensors are shared,
@@ -60,25 +64,38 @@ pub(crate) fn rewrite(
         write_regions(model.graph_mut(), &integers.regions, &integers.params, conversion);
         check(model, "converting activations")?;
     }
-    let mut dynamic = Vec::new();
-    for (layer, weight) in codes {
+    let mut uses_microsoft = false;
+    let (mut dynamic, mut layer_bytes) = (Vec::new(), Vec::new());
+    for (index, (layer, weight)) in codes.iter().enumerate() {
         let output = output_name(model.graph(), &layer.site);
         let mut site = raised.remove(&output).ok_or_else(|| Error::Internal(format!("`{}` was lost", layer.label)))?;
         let graph = written.graph_mut();
-        match integers.form(layer.site.node) {
-            Form::WeightOnly => write_codes(graph, &site, weight.clone()),
-            Form::Static { input_scale } => write_static(graph, &site, weight.clone(), input_scale)?,
+        layer_bytes.push(match integers.form(layer.site.node) {
+            Form::WeightOnly => {
+                if matches!(layer.form, WeightForm::NBits { .. }) {
+                    uses_microsoft = true;
+                }
+                write_weight(graph, &site, weight, layer.form)?
+            }
+            Form::Static { input_scale } => write_static(graph, &site, weight, layer.integer_codes, input_scale)?,
             Form::Dynamic => {
                 site.input = graph.node(site.node).input(0).unwrap_or(site.input);
-                dynamic.push((site, weight.clone()));
+                dynamic.push((index, (site, weight.clone(), layer.integer_codes)));
                 fake_dynamic(evaluated.graph_mut(), &layer.site);
+                0
             }
-        }
-        write_codes(evaluated.graph_mut(), &layer.site, weight.clone());
+        });
+        write_codes(evaluated.graph_mut(), &layer.site, weight)?;
     }
-    write_dynamic(written.graph_mut(), dynamic);
+    let (places, dynamic): (Vec<usize>, Vec<_>) = dynamic.into_iter().unzip();
+    for (place, bytes) in places.into_iter().zip(write_dynamic(written.graph_mut(), dynamic)?) {
+        layer_bytes[place] = bytes;
+    }
+    if uses_microsoft && written.opset(MICROSOFT).is_none() {
+        written.set_opset(MICROSOFT, 1);
+    }
     check(&written, "writing codes")?;
-    Ok(Rewritten { evaluated, written, opset_changes })
+    Ok(Rewritten { evaluated, written, opset_changes, layer_bytes })
 }
 
 /// Lets a layer read its input as if it had been quantized at run time.

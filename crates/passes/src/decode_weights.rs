@@ -1,14 +1,18 @@
 //! Decodes quantized weights back to float constants, so that an engine without quantized types can run them.
 //!
-//! Decoded are the two forms of [`crate::write_codes`], and whatever else has the same shape: a
-//! `DequantizeLinear` of constants, and `Cast -> [Sub ->] Mul` of constants with integer codes. The
-//! arithmetic is the runtime's, `scale * (code - zero_point)` in f32.
+//! Decoded are the forms of [`crate::weight_form`], and whatever else has the same shape: a
+//! `DequantizeLinear` of constants, `Cast -> [Sub ->] Mul` of constants with integer codes, and `MatMulNBits` of the
+//! runtime's domain; codes may be put together from planes. The arithmetic is the runtime's,
+//! `scale * (code - zero_point)` in f32.
 //!
 //! Not decoded: graph outputs, products whose shape is not that of the codes, results of another type than the
 //! scale's. Q/DQ around activations stay.
 
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::{Graph, GraphError, Model, Node, NodeId, TensorError, ValueId, tensor};
+
+use crate::decode_nbits::decode_nbits;
+use crate::fold_planes::{fold_planes, is_made_of_planes};
 
 /// Codes, scales and zero points found in the graph, with the shape rules of `DequantizeLinear`.
 struct Encoded<'a> {
@@ -28,6 +32,8 @@ enum Layout {
 /// Replaces every decoding of constants by the float constant it makes; returns how many.
 pub fn decode_weights(model: &mut Model) -> Result<usize, DecodeError> {
     let graph = model.graph_mut();
+    fold_planes(graph);
+    let in_operators = decode_nbits(graph)?;
     // What a replacement removes stands before it, so that every id is still there when its turn comes.
     let nodes = graph.nodes().map(|(id, _)| id).collect::<Vec<_>>();
     let mut decoded = 0;
@@ -39,12 +45,24 @@ pub fn decode_weights(model: &mut Model) -> Result<usize, DecodeError> {
         replace(graph, id, tensor)?;
         decoded += 1;
     }
-    Ok(decoded)
+    Ok(decoded + in_operators)
 }
 
 /// Whether `node` decodes a constant.
 pub fn decodes_constant(graph: &Graph, node: &Node) -> bool {
-    encoded(graph, node).is_some()
+    let of_planes = || node.is("Mul") && node.input(0).is_some_and(|steps| decodes_planes(graph, steps));
+    encoded(graph, node).is_some() || of_planes()
+}
+
+/// `Cast -> [Sub]` of codes that are put together from planes.
+fn decodes_planes(graph: &Graph, steps: ValueId) -> bool {
+    let Some((_, node)) = graph.producer(steps).filter(|(_, node)| node.is("Sub") || node.is("Cast")) else {
+        return false;
+    };
+    let codes = node.input(0);
+    codes.is_some_and(
+        |codes| if node.is("Cast") { is_made_of_planes(graph, codes) } else { decodes_planes(graph, codes) },
+    )
 }
 
 /// A quantized weight that cannot be decoded.

@@ -10,10 +10,15 @@
 //! | [`migrate_scale`] | a scale a channel moves from a layer's input into its weights |
 //! | [`decode_weights`] | quantized weights become float constants again, for evaluation |
 //! | [`raise_opset`] | the model moves to a newer opset, operators rewritten where their meaning changed |
+//! | [`ort_version`] | from which version on ONNX Runtime does what |
 //! | [`integer`] | chooses the regions that run on 8-bit codes, and writes their conversions |
 //! | [`sites`] | finds the layers to quantize, and says why others stay in float |
 //! | [`keep_fusible`] | changes what comes after a layer where it would keep the runtime from fusing |
+//! | [`weight_form`] | the forms in which weights are written |
 //! | [`write_codes`] | replaces a float weight by codes and the nodes that decode them |
+//! | [`write_nbits`] | turns a MatMul or Gemm into the runtime's own operator for weights in blocks |
+//! | [`byte_planes`] | stores codes of few bits in as many bits |
+//! | [`fold_planes`] | puts them together again |
 //! | [`write_static`] | gives a layer inside a region the weight and bias that its integer kernel takes |
 //! | [`write_dynamic`] | replaces a MatMul or Gemm by an integer product that quantizes its input as it runs |
 //! | [`fake_quantize`] | rounds an activation to 8 bits, with codes or with the same arithmetic in floats |
@@ -21,21 +26,28 @@
 #![forbid(unsafe_code)]
 
 pub mod add_to_bias;
+pub mod byte_planes;
 pub mod constant_chain;
+mod decode_nbits;
 pub mod decode_weights;
 pub mod fake_quantize;
 pub mod fold_batchnorm;
 pub mod fold_integers;
 pub mod fold_pad;
+pub mod fold_planes;
 mod insert;
 pub mod integer;
 pub mod keep_fusible;
 pub mod lift_constants;
 pub mod migrate_scale;
+pub mod ort_version;
 pub mod raise_opset;
 pub mod sites;
 #[cfg(test)]
 mod testing;
+pub mod weight_form;
 pub mod write_codes;
 pub mod write_dynamic;
+mod write_folded;
+pub mod write_nbits;
 pub mod write_static;

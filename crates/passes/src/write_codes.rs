@@ -1,6 +1,6 @@
 //! Replaces a layer's float weight by codes, scales and the nodes that decode them.
 //!
-//! Two forms are written, each the one that ONNX Runtime runs at full speed:
+//! A [`PackedWeight`] is what the file holds of a layer. [`write_codes`] writes it in its native form:
 //!
 //! | layer | form | what the runtime makes of it |
 //! |---|---|---|
@@ -8,7 +8,8 @@
 //! | Conv | `Cast -> [Sub ->] Mul`, scale `[M, 1, ...]` | folded when the model loads: a float Conv |
 //!
 //! A `DequantizeLinear` before a Conv would be computed at every run instead. Both forms mean
-//! `real = scale * (code - zero_point)`, and both give the same f32 numbers.
+//! `real = scale * (code - zero_point)`, and both give the same f32 numbers, as do the other forms
+//! ([`crate::weight_form`]).
 //!
 //! A correction of the layer's mean output goes into its bias (see [`crate::add_to_bias`]).
 //!
@@ -20,33 +21,33 @@
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, TensorProto};
-use onnxquant_ir::{Graph, ValueId, int_attribute, tensor};
+use onnxquant_ir::{Graph, TensorError, int_attribute, tensor};
 use onnxquant_quant::{Granularity, LayerSolution, MatrixView, QuantError};
 
-use crate::add_to_bias::add_to_bias;
-use crate::constant_chain;
+use crate::byte_planes::Fields;
 use crate::insert::insert;
 use crate::keep_fusible::keep_fusible;
 use crate::sites::Site;
+use crate::weight_form::{WeightForm, write_weight};
 
-/// A quantized weight, packed as it is stored in the file.
+/// A quantized weight: codes in a type that holds them, in the shape of the operator's weight, `[K, M]` of a MatMul or
+/// Gemm.
 #[derive(Clone, Debug)]
 pub struct PackedWeight {
     pub(crate) codes: TensorProto,
     pub(crate) scale: TensorProto,
-    /// Of the codes' type for MatMul and Gemm, of the scale's for Conv; absent where all are 0.
-    zero_point: Option<TensorProto>,
-    /// Attributes of `DequantizeLinear`.
-    attributes: Vec<AttributeProto>,
+    /// As many as scales; absent where all are 0.
+    zero_points: Option<Vec<i16>>,
+    granularity: Granularity,
     /// Added to the layer's bias, one number an output channel.
     pub(crate) correction: Vec<f32>,
 }
 
 impl PackedWeight {
-    /// Whether these are int8 codes without zero points, one scale a tensor or an output: what integer kernels take.
-    pub fn is_plain_int8(&self) -> bool {
-        let in_blocks = self.attributes.iter().any(|attribute| attribute.name() == "block_size");
-        self.codes.data_type() == DataType::Int8 as i32 && self.zero_point.is_none() && !in_blocks
+    /// Whether these are symmetric codes, one scale a tensor or an output: what integer kernels take.
+    pub fn is_plain(&self) -> bool {
+        let in_blocks = matches!(self.granularity, Granularity::Block(_));
+        self.is_signed() && self.zero_points.is_none() && !in_blocks
     }
 
     /// Packs the solution of `site` with codes of type `storage`.
@@ -79,26 +80,82 @@ impl PackedWeight {
         }
         let dims = scale_dims(site, granularity, solution);
         let count = dims.iter().product();
-        let real = |numbers: Vec<f32>| tensor::from_f32_as(site.dtype, &dims, &numbers);
-        let zero_points = solution.zero_points.iter().copied().take(count);
-        let is_conv = matches!(site.view, MatrixView::Conv(_));
-        let zero_point = solution.zero_points.iter().any(|&code| code != 0).then(|| match is_conv {
-            true => real(zero_points.map(f32::from).collect()),
-            false => tensor::from_codes(storage, &dims, zero_points),
-        });
+        let scales: Vec<f32> = solution.scales.iter().copied().take(count).collect();
+        let is_shifted = solution.zero_points.iter().any(|&code| code != 0);
         Ok(Self {
             codes,
-            scale: real(solution.scales.iter().copied().take(count).collect()),
-            zero_point,
-            attributes: attributes(granularity),
+            scale: tensor::from_f32_as(site.dtype, &dims, &scales),
+            zero_points: is_shifted.then(|| solution.zero_points.iter().copied().take(count).collect()),
+            granularity,
             correction,
         })
     }
 
-    /// Bytes that codes, scales and zero points take in the file.
-    pub fn bytes(&self) -> usize {
-        let tensors = [Some(&self.codes), Some(&self.scale), self.zero_point.as_ref()];
-        tensors.into_iter().flatten().filter_map(|tensor| tensor.raw_data.as_ref()).map(bytes::Bytes::len).sum()
+    /// Whether codes may be negative; their zero points are 0 then.
+    pub(crate) fn is_signed(&self) -> bool {
+        let signed = [DataType::Int8, DataType::Int4, DataType::Int2];
+        signed.iter().any(|&dtype| self.codes.data_type() == dtype as i32)
+    }
+
+    /// The same with codes of another type that holds them.
+    pub(crate) fn stored_as(&self, storage: DataType) -> Result<Self, TensorError> {
+        if self.codes.data_type() == storage as i32 {
+            return Ok(self.clone());
+        }
+        let codes = tensor::from_codes(storage, &tensor::shape(&self.codes)?, tensor::to_codes(&self.codes)?);
+        Ok(Self { codes, ..self.clone() })
+    }
+
+    /// How codes of `bits` bits lie in fields of `width`, and what is added to them there.
+    ///
+    /// Symmetric codes of one bit are -1 and 1: as 0 and 2 their lowest bit is always 0.
+    pub(crate) fn fields(&self, bits: u32, width: u32) -> (Fields, i16) {
+        match (self.is_signed(), bits) {
+            (true, 1) => (Fields { width, used: 1, lift: 1 }, 1),
+            (true, _) => (Fields { width, used: bits, lift: 0 }, 1 << (bits - 1)),
+            (false, _) => (Fields { width, used: bits, lift: 0 }, 0),
+        }
+    }
+
+    /// The scales of a MatMul or Gemm of `k` inputs in blocks of `block`, `[blocks, M]`.
+    pub(crate) fn spread_scales(&self, k: usize, block: usize) -> Result<Vec<f32>, TensorError> {
+        Ok(self.spread(&tensor::to_f32(&self.scale)?, k, block))
+    }
+
+    /// The zero points likewise.
+    pub(crate) fn spread_zero_points(&self, k: usize, block: usize) -> Result<Vec<i16>, TensorError> {
+        let count = tensor::element_count(&self.scale)?;
+        Ok(self.spread(self.zero_points.as_deref().unwrap_or(&vec![0; count]), k, block))
+    }
+
+    fn spread<T: Copy>(&self, numbers: &[T], k: usize, block: usize) -> Vec<T> {
+        let outputs = self.codes.dims.last().and_then(|&dim| usize::try_from(dim).ok()).unwrap_or(0);
+        let index = |block_index: usize, m: usize| match self.granularity {
+            Granularity::Tensor => 0,
+            Granularity::Channel => m,
+            Granularity::Block(size) => block_index * block / size * outputs + m,
+        };
+        let all = (0..k.div_ceil(block)).flat_map(|b| (0..outputs).map(move |m| (b, m)));
+        all.map(|(b, m)| numbers[index(b, m)]).collect()
+    }
+
+    /// The zero points as real numbers of the scale's shape, or one number for all, of codes to which `base` was added;
+    /// `None` where all are 0.
+    pub(crate) fn real_zero_points(&self, dtype: DataType, base: i16) -> Result<Option<TensorProto>, TensorError> {
+        let real = |code: &i16| f32::from(code + base);
+        Ok(match &self.zero_points {
+            Some(codes) => {
+                let numbers: Vec<f32> = codes.iter().map(real).collect();
+                Some(tensor::from_f32_as(dtype, &tensor::shape(&self.scale)?, &numbers))
+            }
+            None => (base != 0).then(|| tensor::from_f32_as(dtype, &[], &[f32::from(base)])),
+        })
+    }
+
+    /// The zero points in the type of the codes, of the scale's shape.
+    fn coded_zero_points(&self) -> Result<Option<TensorProto>, TensorError> {
+        let (dtype, dims) = (tensor::data_type(&self.codes)?, tensor::shape(&self.scale)?);
+        Ok(self.zero_points.as_ref().map(|codes| tensor::from_codes(dtype, &dims, codes.iter().copied())))
     }
 }
 
@@ -148,39 +205,37 @@ pub fn needed_opset(site: &Site, storage: DataType, granularity: Granularity) ->
     of_type.max(of_form).max(of_scale)
 }
 
-/// Writes the codes of `site` into the graph in place of its float weight.
-pub fn write_codes(graph: &mut Graph, site: &Site, weight: PackedWeight) {
-    let source = constant_chain::source(graph, site.weight).unwrap_or(site.weight);
-    let name = graph.value(source).name().to_owned();
-    let codes = graph.add_constant(&format!("{name}_quantized"), weight.codes);
-    let scale = graph.add_constant(&format!("{name}_scale"), weight.scale);
-    let zero_point = weight.zero_point.map(|tensor| graph.add_constant(&format!("{name}_zero_point"), tensor));
-    let mut insert = |op_type, inputs: &[ValueId], suffix: &str, attributes| {
-        insert(graph, site.node, op_type, inputs, format!("{name}_{suffix}"), attributes)
-    };
-    let decoded = match &site.view {
-        MatrixView::Dense { .. } => {
-            let inputs = [codes, scale].into_iter().chain(zero_point).collect::<Vec<_>>();
-            insert("DequantizeLinear", &inputs, "dequantized", weight.attributes)
-        }
-        MatrixView::Conv(_) => {
-            let to = int_attribute("to", i64::from(site.dtype as i32));
-            let mut steps = insert("Cast", &[codes], "codes", vec![to]);
-            if let Some(zero_point) = zero_point {
-                steps = insert("Sub", &[steps, zero_point], "steps", vec![]);
-            }
-            insert("Mul", &[steps, scale], "dequantized", vec![])
-        }
-    };
+/// Writes the codes of `site` into the graph in place of its float weight, in the type that holds them.
+pub fn write_codes(graph: &mut Graph, site: &Site, weight: &PackedWeight) -> Result<(), TensorError> {
+    let storage = tensor::data_type(&weight.codes)?;
+    write_weight(graph, site, weight, WeightForm::Dequantize(storage)).map(drop)
+}
+
+/// Writes a `DequantizeLinear` before a MatMul or Gemm; returns the bytes that the weight takes in the file.
+pub(crate) fn write_dequantize(
+    graph: &mut Graph,
+    site: &Site,
+    name: &str,
+    weight: &PackedWeight,
+) -> Result<usize, TensorError> {
+    let tensors = [
+        ("quantized", Some(weight.codes.clone())),
+        ("scale", Some(weight.scale.clone())),
+        ("zero_point", weight.coded_zero_points()?),
+    ];
+    let (mut inputs, mut bytes) = (Vec::new(), 0);
+    for (what, tensor) in tensors {
+        let Some(tensor) = tensor else { continue };
+        bytes += tensor.raw_data.as_ref().map_or(0, bytes::Bytes::len);
+        inputs.push(graph.add_constant(&format!("{name}_{what}"), tensor));
+    }
+    let attributes = attributes(weight.granularity);
+    let decoded = insert(graph, site.node, "DequantizeLinear", &inputs, format!("{name}_dequantized"), attributes);
     graph.set_input(site.node, 1, Some(decoded));
     graph.remove_attribute(site.node, "transB");
     graph.remove_if_unused(site.weight);
-    if weight.correction.iter().any(|&c| c != 0.0) {
-        add_to_bias(graph, site, &weight.correction);
-    }
-    if matches!(site.view, MatrixView::Dense { .. }) {
-        keep_fusible(graph, site);
-    }
+    keep_fusible(graph, site);
+    Ok(bytes)
 }
 
 #[cfg(test)]

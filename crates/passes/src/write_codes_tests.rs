@@ -39,7 +39,7 @@ fn write(model: &mut Model, storage: DataType, granularity: Granularity, low: i1
     let site = only_site(model);
     let solution = solution(&site, granularity, low, high);
     model.set_opset("", 25);
-    write_codes(model.graph_mut(), &site, packed(&site, storage, granularity, &solution));
+    write_codes(model.graph_mut(), &site, &packed(&site, storage, granularity, &solution)).unwrap();
     solution
 }
 
@@ -145,9 +145,11 @@ fn f16_weight_gets_f16_scales() {
 
 #[test]
 fn bytes_are_those_of_packed_codes_scales_and_zero_points() {
-    let site = only_site(&matmul(DataType::Float));
     let of = |storage, granularity, low, high| {
-        packed(&site, storage, granularity, &solution(&site, granularity, low, high)).bytes()
+        let mut model = matmul(DataType::Float);
+        let site = only_site(&model);
+        let weight = packed(&site, storage, granularity, &solution(&site, granularity, low, high));
+        write_weight(model.graph_mut(), &site, &weight, WeightForm::Dequantize(storage)).unwrap()
     };
     assert_eq!(of(DataType::Int8, Granularity::Tensor, -128, 127), 24 + 4);
     assert_eq!(of(DataType::Int4, Granularity::Channel, -8, 7), 12 + 16);
@@ -189,7 +191,7 @@ fn shared_weight_gives_every_layer_its_own_codes_and_goes_with_the_last() {
     let sites = sites(&model).into_iter().map(Result::unwrap).collect::<Vec<_>>();
     let solution = solution(&sites[0], Granularity::Channel, -8, 7);
     for (site, left) in sites.iter().zip([true, false]) {
-        write_codes(model.graph_mut(), site, packed(site, DataType::Int4, Granularity::Channel, &solution));
+        write_codes(model.graph_mut(), site, &packed(site, DataType::Int4, Granularity::Channel, &solution)).unwrap();
         assert_eq!(model.graph().find("w").is_some(), left);
         assert_valid(&model);
     }
@@ -231,7 +233,7 @@ fn correction_goes_into_the_bias() {
         let solution = solution(&site, Granularity::Tensor, -128, 127);
         let weight =
             PackedWeight::new(&site, DataType::Int8, Granularity::Tensor, &solution, correction.clone()).unwrap();
-        write_codes(model.graph_mut(), &site, weight);
+        write_codes(model.graph_mut(), &site, &weight).unwrap();
         assert_valid(&model);
         model
     };
@@ -303,7 +305,7 @@ fn gemm_without_bias_keeps_its_meaning_whatever_beta_is() {
     let solution = solution(&site, Granularity::Tensor, -128, 127);
     let correction = vec![1.0, 2.0, 3.0, 4.0];
     let weight = PackedWeight::new(&site, DataType::Int8, Granularity::Tensor, &solution, correction).unwrap();
-    write_codes(written.graph_mut(), &site, weight);
+    write_codes(written.graph_mut(), &site, &weight).unwrap();
     let x = ArrayD::zeros(vec![1, 6]);
     assert_eq!(run(&written, &x)[0].iter().copied().collect::<Vec<_>>(), [1.0, 2.0, 3.0, 4.0]);
 }

@@ -9,7 +9,7 @@
 //! reads `x`, and to `MatMulIntegerToFloat` where several do and share its codes. Separate `DynamicQuantizeLinear` of the
 //! same value it would merge by itself.
 //!
-//! Weights are symmetric int8, per tensor or per channel, stored `[K, M]`. The bias of a Gemm becomes an `Add`, which is
+//! Weights are symmetric, per tensor or per channel, stored `[K, M]` as int8 or, of few bits, in planes. The bias of a Gemm becomes an `Add`, which is
 //! fused too where it holds one number an output; one that follows a MatMul stays as it is. The layer's node becomes
 //! the `MatMulInteger`, and what it made keeps its name and readers. A correction of the layer's mean output goes into
 //! its bias (see [`crate::add_to_bias`]).
@@ -20,14 +20,16 @@
 use std::collections::HashMap;
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::{Graph, NewNode, NodeId, ValueId, int_attribute};
+use onnxquant_ir::{Graph, NewNode, NodeId, TensorError, ValueId, int_attribute};
 use onnxquant_quant::MatrixView;
 
 use crate::add_to_bias::add_to_bias;
 use crate::constant_chain;
 use crate::insert::insert;
 use crate::sites::Site;
+use crate::weight_form::Codes;
 use crate::write_codes::PackedWeight;
+use crate::write_static::integer_codes;
 
 /// What `DynamicQuantizeLinear` needs of the default opset.
 pub const DYNAMIC_OPSET: i64 = 11;
@@ -43,18 +45,20 @@ pub fn is_supported(site: &Site) -> bool {
 
 /// Writes `layers` into the graph as integer products; those that read the same value share its codes.
 ///
+/// Returns the bytes that the weights take in the file, in the order of `layers`.
+///
 /// # Panics
-/// When a weight is not symmetric int8 per tensor or per channel ([`PackedWeight::is_plain_int8`]).
-pub fn write_dynamic(graph: &mut Graph, layers: Vec<(Site, PackedWeight)>) {
-    assert!(layers.iter().all(|(_, weight)| weight.is_plain_int8()), "integer products take plain int8 weights");
+/// When a weight is not symmetric, per tensor or per channel ([`PackedWeight::is_plain`]).
+pub fn write_dynamic(graph: &mut Graph, layers: Vec<(Site, PackedWeight, Codes)>) -> Result<Vec<usize>, TensorError> {
+    assert!(layers.iter().all(|(_, weight, _)| weight.is_plain()), "integer products take symmetric weights");
     let mut inputs = HashMap::new();
-    for (site, _) in &layers {
+    for (site, ..) in &layers {
         inputs.entry(site.input).or_insert_with(|| Quantized::insert(graph, site.input, &layers));
     }
-    for (site, weight) in layers {
-        let input = &inputs[&site.input];
-        write_layer(graph, &site, weight, input);
-    }
+    layers
+        .into_iter()
+        .map(|(site, weight, codes)| write_layer(graph, &site, &weight, codes, &inputs[&site.input]))
+        .collect()
 }
 
 /// What `DynamicQuantizeLinear` makes of a value.
@@ -66,8 +70,8 @@ struct Quantized {
 
 impl Quantized {
     /// Inserts the node before the first of `layers` that reads `value`.
-    fn insert(graph: &mut Graph, value: ValueId, layers: &[(Site, PackedWeight)]) -> Self {
-        let reads = |id: &NodeId| layers.iter().any(|(site, _)| site.node == *id && site.input == value);
+    fn insert(graph: &mut Graph, value: ValueId, layers: &[(Site, PackedWeight, Codes)]) -> Self {
+        let reads = |id: &NodeId| layers.iter().any(|(site, ..)| site.node == *id && site.input == value);
         let first = graph.order().iter().copied().find(reads).expect("every layer is in the graph");
         let base = graph.value(value).name();
         let new = NewNode {
@@ -83,14 +87,21 @@ impl Quantized {
     }
 }
 
-fn write_layer(graph: &mut Graph, site: &Site, weight: PackedWeight, input: &Quantized) {
+fn write_layer(
+    graph: &mut Graph,
+    site: &Site,
+    weight: &PackedWeight,
+    stored: Codes,
+    input: &Quantized,
+) -> Result<usize, TensorError> {
     if weight.correction.iter().any(|&c| c != 0.0) {
         add_to_bias(graph, site, &weight.correction);
     }
     let source = constant_chain::source(graph, site.weight).unwrap_or(site.weight);
     let name = graph.value(source).name().to_owned();
-    let codes = graph.add_constant(&format!("{name}_quantized"), weight.codes);
-    let scale = graph.add_constant(&format!("{name}_scale"), weight.scale);
+    let (codes, bytes) = integer_codes(graph, site.node, &name, weight, weight.codes.clone(), stored)?;
+    let bytes = bytes + weight.scale.raw_data.as_ref().map_or(0, bytes::Bytes::len);
+    let scale = graph.add_constant(&format!("{name}_scale"), weight.scale.clone());
     let base = graph.label(site.node).to_owned();
     let bias = graph.node(site.node).input(2);
     to_integer_product(graph, site, [input.codes, codes, input.zero_point]);
@@ -103,6 +114,7 @@ fn write_layer(graph: &mut Graph, site: &Site, weight: PackedWeight, input: &Qua
         let add = append(graph, product, "Add", format!("{base}_before_bias"));
         graph.set_input(add, 1, Some(bias));
     }
+    Ok(bytes)
 }
 
 /// Turns the layer's own node into a `MatMulInteger` of `inputs`.

@@ -26,6 +26,8 @@ fn solution(site: &Site, granularity: Granularity) -> LayerSolution {
     }
 }
 
+const INT8: Codes = Codes::Native(DataType::Int8);
+
 fn packed(site: &Site, granularity: Granularity, correction: Vec<f32>) -> PackedWeight {
     PackedWeight::new(site, DataType::Int8, granularity, &solution(site, granularity), correction).unwrap()
 }
@@ -35,8 +37,8 @@ fn all_sites(model: &Model) -> Vec<Site> {
 }
 
 fn write(model: &mut Model, granularity: Granularity) {
-    let layers = all_sites(model).into_iter().map(|site| (site.clone(), packed(&site, granularity, vec![])));
-    write_dynamic(model.graph_mut(), layers.collect());
+    let layers = all_sites(model).into_iter().map(|site| (site.clone(), packed(&site, granularity, vec![]), INT8));
+    write_dynamic(model.graph_mut(), layers.collect()).unwrap();
     assert_valid(model);
 }
 
@@ -150,8 +152,8 @@ fn layers_that_read_the_same_value_share_its_codes() {
     let (mut written, mut floats) = (plain.clone(), plain);
     // In reverse, so that the codes must go before the layer that comes first in the graph.
     let layers = all_sites(&written).into_iter().rev();
-    let layers = layers.map(|site| (site.clone(), packed(&site, Granularity::Channel, vec![]))).collect();
-    write_dynamic(written.graph_mut(), layers);
+    let layers = layers.map(|site| (site.clone(), packed(&site, Granularity::Channel, vec![]), INT8)).collect();
+    write_dynamic(written.graph_mut(), layers).unwrap();
     assert_valid(&written);
     in_floats(&mut floats, Granularity::Channel);
     assert_near(&run(&written, &input(&[3, 6])), &run(&floats, &input(&[3, 6])), "all");
@@ -219,7 +221,7 @@ fn correction_goes_into_the_bias() {
         write(&mut plain, Granularity::Channel);
         let site = only_site(&corrected);
         let weight = packed(&site, Granularity::Channel, correction.clone());
-        write_dynamic(corrected.graph_mut(), vec![(site, weight)]);
+        write_dynamic(corrected.graph_mut(), vec![(site, weight, INT8)]).unwrap();
         assert_valid(&corrected);
         let x = input(&[3, 6]);
         let expected = run(&plain, &x).remove(0) + ArrayD::from_shape_vec(vec![4], correction.clone()).unwrap();
@@ -228,7 +230,7 @@ fn correction_goes_into_the_bias() {
     let mut no_place = matmul();
     let site = only_site(&no_place);
     let weight = packed(&site, Granularity::Channel, correction);
-    write_dynamic(no_place.graph_mut(), vec![(site, weight)]);
+    write_dynamic(no_place.graph_mut(), vec![(site, weight, INT8)]).unwrap();
     assert!(find_node(no_place.graph(), "Add").is_none());
 }
 
@@ -258,21 +260,24 @@ fn what_has_no_integer_product_is_refused() {
     for (site, found) in table {
         assert!(!is_supported(&site), "{found}");
     }
-    let plain_int8 = |granularity, solution: &LayerSolution| {
-        PackedWeight::new(&supported, DataType::Int8, granularity, solution, vec![]).unwrap().is_plain_int8()
+    let plain_codes = |granularity, solution: &LayerSolution| {
+        PackedWeight::new(&supported, DataType::Int8, granularity, solution, vec![]).unwrap().is_plain()
     };
-    assert!(plain_int8(Granularity::Channel, &plain) && plain_int8(Granularity::Tensor, &plain));
-    assert!(!plain_int8(Granularity::Block(2), &solution(&supported, Granularity::Block(2))));
+    assert!(plain_codes(Granularity::Channel, &plain) && plain_codes(Granularity::Tensor, &plain));
+    assert!(!plain_codes(Granularity::Block(2), &solution(&supported, Granularity::Block(2))));
     let mut shifted = plain;
     shifted.zero_points[[0, 0, 2]] = 3;
-    assert!(!plain_int8(Granularity::Channel, &shifted));
+    assert!(!plain_codes(Granularity::Channel, &shifted));
 }
 
 #[test]
 fn bytes_are_those_of_codes_and_scales() {
-    let site = only_site(&matmul());
-    assert_eq!(packed(&site, Granularity::Tensor, vec![]).bytes(), 24 + 4);
-    assert_eq!(packed(&site, Granularity::Channel, vec![]).bytes(), 24 + 16);
+    for (granularity, scales) in [(Granularity::Tensor, 4), (Granularity::Channel, 16)] {
+        let mut model = matmul();
+        let site = only_site(&model);
+        let weight = packed(&site, granularity, vec![]);
+        assert_eq!(write_dynamic(model.graph_mut(), vec![(site, weight, INT8)]).unwrap(), [24 + scales]);
+    }
 }
 
 #[test]

@@ -14,16 +14,21 @@
 //!
 //! The weight of a Gemm or MatMul is stored `[K, M]` (`transB = 0`). A correction of the layer's mean output goes into
 //! its bias (see [`crate::add_to_bias`]).
+//!
+//! Codes of few bits are stored in planes and become int8 when the model loads ([`integer_codes`]); the kernels are the
+//! same.
 
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::{Graph, TensorError, int_attribute, tensor};
+use onnxquant_ir::{Graph, NodeId, TensorError, ValueId, int_attribute, tensor};
 use onnxquant_quant::MatrixView;
 
 use crate::add_to_bias::{Slot, add_to_bias, numbers, row_dims, slot};
+use crate::byte_planes::write_planes;
 use crate::constant_chain;
 use crate::insert::insert;
 use crate::sites::Site;
+use crate::weight_form::Codes;
 use crate::write_codes::PackedWeight;
 
 /// What per-channel codes and int32 biases need of the default opset.
@@ -32,17 +37,24 @@ pub const STATIC_OPSET: i64 = 13;
 /// Biases stay below this many steps of the products.
 const MOST_BIAS_STEPS: f64 = (1 << 30) as f64;
 
-/// Writes the codes of `site` in place of its float weight and bias; its input has codes on `input_scale`.
+/// Writes the codes of `site` in place of its float weight and bias; its input has codes on `input_scale`. Returns the
+/// bytes that the weight takes in the file.
 ///
 /// # Panics
-/// When the weight is not symmetric int8 per tensor or per channel ([`PackedWeight::is_plain_int8`]).
-pub fn write_static(graph: &mut Graph, site: &Site, weight: PackedWeight, input_scale: f32) -> Result<(), TensorError> {
-    assert!(weight.is_plain_int8(), "integer kernels take plain int8 weights");
+/// When the weight is not symmetric, per tensor or per channel ([`PackedWeight::is_plain`]).
+pub fn write_static(
+    graph: &mut Graph,
+    site: &Site,
+    weight: &PackedWeight,
+    stored: Codes,
+    input_scale: f32,
+) -> Result<usize, TensorError> {
+    assert!(weight.is_plain(), "integer kernels take symmetric weights");
     if weight.correction.iter().any(|&c| c != 0.0) {
         add_to_bias(graph, site, &weight.correction);
     }
     let mut scales = tensor::to_f32(&weight.scale)?.into_owned();
-    let mut codes = weight.codes;
+    let mut codes = weight.codes.clone();
     if let Some(slot) = slot(graph, site).filter(|slot| slot.old.is_some())
         && let Some(bias) = numbers(graph, site, &slot)
     {
@@ -52,7 +64,8 @@ pub fn write_static(graph: &mut Graph, site: &Site, weight: PackedWeight, input_
     let source = constant_chain::source(graph, site.weight).unwrap_or(site.weight);
     let name = graph.value(source).name().to_owned();
     let dims: &[usize] = if scales.len() == 1 && weight.scale.dims.is_empty() { &[] } else { &[scales.len()] };
-    let codes = graph.add_constant(&format!("{name}_quantized"), codes);
+    let (codes, bytes) = integer_codes(graph, site.node, &name, weight, codes, stored)?;
+    let bytes = bytes + size_of_val(scales.as_slice()) + scales.len();
     let scale = graph.add_constant(&format!("{name}_scale"), tensor::from_f32(dims, &scales));
     // Gemm is fused with an explicit zero point only.
     let zeros = tensor::from_codes(DataType::Int8, dims, std::iter::repeat_n(0, scales.len()));
@@ -67,7 +80,35 @@ pub fn write_static(graph: &mut Graph, site: &Site, weight: PackedWeight, input_
     graph.set_input(site.node, 1, Some(decoded));
     graph.remove_attribute(site.node, "transB");
     graph.remove_if_unused(site.weight);
-    Ok(())
+    Ok(bytes)
+}
+
+/// The codes of `weight`, or `codes` in their place, as int8 before the node `before`; and the bytes they take.
+pub(crate) fn integer_codes(
+    graph: &mut Graph,
+    before: NodeId,
+    name: &str,
+    weight: &PackedWeight,
+    codes: TensorProto,
+    stored: Codes,
+) -> Result<(ValueId, usize), TensorError> {
+    let (dims, numbers) = (tensor::shape(&codes)?, tensor::to_codes(&codes)?);
+    let Codes::Planes { bits } = stored else {
+        let bytes = numbers.len();
+        let codes = tensor::from_codes(DataType::Int8, &dims, numbers);
+        return Ok((graph.add_constant(&format!("{name}_quantized"), codes), bytes));
+    };
+    let (fields, base) = weight.fields(bits, 8);
+    let numbers: Vec<u8> = numbers.into_iter().map(|code| (code + base) as u8).collect();
+    let (codes, bytes) = write_planes(graph, before, name, &numbers, &dims, fields);
+    let cast = |graph: &mut Graph, value: ValueId, to: DataType, what: &str| {
+        let to = int_attribute("to", i64::from(to as i32));
+        insert(graph, before, "Cast", &[value], format!("{name}_{what}"), vec![to])
+    };
+    let wide = cast(graph, codes, DataType::Int32, "wide");
+    let base = graph.add_constant(&format!("{name}_base"), tensor::from_i32(&[], &[i32::from(base)]));
+    let steps = insert(graph, before, "Sub", &[wide, base], format!("{name}_steps"), vec![]);
+    Ok((cast(graph, steps, DataType::Int8, "quantized"), bytes))
 }
 
 /// Raises scales whose bias would not fit, and rounds the codes on them anew.
@@ -100,7 +141,7 @@ fn make_room(
     };
     let rounded =
         old.iter().enumerate().map(|(i, &code)| (f32::from(code) * ratios[output(i)]).round_ties_even() as i16);
-    Ok(tensor::from_codes(DataType::Int8, &shape, rounded))
+    Ok(tensor::from_codes(tensor::data_type(&codes)?, &shape, rounded))
 }
 
 fn write_bias(graph: &mut Graph, slot: &Slot, bias: &[f32], weight_scales: &[f32], input_scale: f32) {

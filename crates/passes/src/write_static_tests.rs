@@ -29,6 +29,8 @@ fn only_layer(model: &Model) -> Site {
     found.drain().next().unwrap().1
 }
 
+const INT8: Codes = Codes::Native(DataType::Int8);
+
 fn packed(site: &Site, granularity: Granularity, solution: &LayerSolution, correction: Vec<f32>) -> PackedWeight {
     PackedWeight::new(site, DataType::Int8, granularity, solution, correction).unwrap()
 }
@@ -41,7 +43,7 @@ fn write(model: &mut Model, granularity: Granularity, correction: Vec<f32>) -> L
     let site = only_layer(model);
     let solution = solution(&site, granularity, -128, 127);
     let weight = packed(&site, granularity, &solution, correction);
-    write_static(model.graph_mut(), &site, weight, INPUT_SCALE).unwrap();
+    write_static(model.graph_mut(), &site, &weight, INT8, INPUT_SCALE).unwrap();
     assert_valid(model);
     solution
 }
@@ -140,7 +142,7 @@ fn bias_that_would_not_fit_raises_the_scale_of_its_output_alone() {
         solution.scales.iter_mut().nth(1).map(|scale| *scale = 1e-5).unwrap();
         let mut written = original.clone();
         let weight = packed(&site, Granularity::Channel, &solution, vec![]);
-        write_static(written.graph_mut(), &site, weight, INPUT_SCALE).unwrap();
+        write_static(written.graph_mut(), &site, &weight, INT8, INPUT_SCALE).unwrap();
         assert_valid(&written);
         let graph = written.graph();
         let scales = tensor::to_f32(constant_named(graph, "w_scale")).unwrap().into_owned();
@@ -169,7 +171,7 @@ fn scale_of_the_whole_tensor_makes_room_for_the_greatest_bias() {
     let mut solution = solution(&site, Granularity::Tensor, -128, 127);
     solution.scales.fill(1e-5);
     let weight = packed(&site, Granularity::Tensor, &solution, vec![]);
-    write_static(model.graph_mut(), &site, weight, INPUT_SCALE).unwrap();
+    write_static(model.graph_mut(), &site, &weight, INT8, INPUT_SCALE).unwrap();
     assert_valid(&model);
     let scale = constant_named(model.graph(), "w_scale");
     assert!(scale.dims.is_empty());
@@ -228,13 +230,13 @@ fn add_on_codes_keeps_its_constant() {
         quantize_dequantize(graph, value, params, &[(add, slot)]);
     }
     let solution = solution(&site, Granularity::Channel, -128, 127);
-    write_static(graph, &site, packed(&site, Granularity::Channel, &solution, vec![]), INPUT_SCALE).unwrap();
+    write_static(graph, &site, &packed(&site, Granularity::Channel, &solution, vec![]), INT8, INPUT_SCALE).unwrap();
     assert_valid(&model);
     assert_eq!(constant_named(model.graph(), "b_quantized").data_type(), DataType::Uint8 as i32);
 }
 
 #[test]
-#[should_panic(expected = "integer kernels take plain int8 weights")]
+#[should_panic(expected = "integer kernels take symmetric weights")]
 fn weights_in_blocks_are_a_mistake_of_the_caller() {
     let mut model = layer("MatMul", &[6, 4], None, vec![]);
     write(&mut model, Granularity::Block(2), vec![]);

@@ -1,0 +1,132 @@
+//! How the weight of a layer lies in the file, and the one place that writes it.
+//!
+//! | form | layers | what ONNX Runtime makes of it |
+//! |---|---|---|
+//! | [`Dequantize`](WeightForm::Dequantize) | MatMul, Gemm | `MatMulNBits`, from 1.26 on; 4 bits in blocks before a MatMul in all versions |
+//! | [`NBits`](WeightForm::NBits) | MatMul, Gemm | the operator itself: `MatMulNBits` |
+//! | [`Folded`](WeightForm::Folded) | all | a float layer, decoded when the model loads |
+//!
+//! All mean `real = scale * (code - zero_point)`.
+
+use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::{Graph, TensorError};
+use onnxquant_quant::{Granularity, MatrixView};
+use serde::Serialize;
+
+use crate::add_to_bias::add_to_bias;
+use crate::byte_planes::PLANES_OPSET;
+use crate::constant_chain;
+use crate::sites::Site;
+use crate::write_codes::{PackedWeight, needed_opset, write_dequantize};
+use crate::write_folded::write_folded;
+use crate::write_nbits::write_nbits;
+
+/// How codes are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codes {
+    /// In a type of ONNX that holds them.
+    Native(DataType),
+    /// In planes of this many bits together.
+    Planes {
+        /// Bits a code.
+        bits: u32,
+    },
+}
+
+/// How the weight of a layer with float activations is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WeightForm {
+    /// `DequantizeLinear` of codes of this type; a Conv takes [`WeightForm::Folded`] instead.
+    Dequantize(DataType),
+    /// `com.microsoft.MatMulNBits`.
+    NBits {
+        /// Bits of a code that the kernel reads, 4 or 8.
+        bits: u32,
+        /// Inputs that share a scale.
+        block: usize,
+        /// How the codes are stored.
+        codes: Codes,
+    },
+    /// `Cast -> [Sub ->] Mul`.
+    Folded(Codes),
+}
+
+impl WeightForm {
+    /// What the form needs of the default opset.
+    pub fn needed_opset(self, site: &Site, granularity: Granularity) -> i64 {
+        match self {
+            Self::Dequantize(storage) => needed_opset(site, storage, granularity),
+            Self::NBits { codes, .. } | Self::Folded(codes) => codes.needed_opset(),
+        }
+    }
+
+    /// How the codes are stored.
+    pub fn codes(self) -> Codes {
+        match self {
+            Self::Dequantize(storage) => Codes::Native(storage),
+            Self::NBits { codes, .. } | Self::Folded(codes) => codes,
+        }
+    }
+
+    /// The operators, as a reader of the report knows them.
+    pub fn operators(self) -> &'static str {
+        match self {
+            Self::Dequantize(_) => "DequantizeLinear",
+            Self::NBits { .. } => "MatMulNBits",
+            Self::Folded(_) => "Cast, Mul",
+        }
+    }
+}
+
+impl Codes {
+    /// What their operators need of the default opset.
+    pub fn needed_opset(self) -> i64 {
+        match self {
+            Self::Native(DataType::Int2 | DataType::Uint2) => 25,
+            Self::Native(DataType::Int4 | DataType::Uint4) => 21,
+            Self::Native(_) => 7,
+            Self::Planes { .. } => PLANES_OPSET,
+        }
+    }
+}
+
+impl std::fmt::Display for Codes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Native(storage) => f.write_str(storage.as_str_name()),
+            Self::Planes { bits: 1 } => f.write_str("a plane of 1 bit"),
+            Self::Planes { bits } => write!(f, "planes of {bits} bits"),
+        }
+    }
+}
+
+impl Serialize for Codes {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Writes the codes of `site` into the graph in place of its float weight; returns the bytes they take.
+pub fn write_weight(
+    graph: &mut Graph,
+    site: &Site,
+    weight: &PackedWeight,
+    form: WeightForm,
+) -> Result<usize, TensorError> {
+    if weight.correction.iter().any(|&c| c != 0.0) {
+        add_to_bias(graph, site, &weight.correction);
+    }
+    let source = constant_chain::source(graph, site.weight).unwrap_or(site.weight);
+    let name = graph.value(source).name().to_owned();
+    match (form, &site.view) {
+        (WeightForm::Dequantize(storage), MatrixView::Conv(_)) => {
+            write_folded(graph, site, &name, &weight.stored_as(storage)?, Codes::Native(storage))
+        }
+        (WeightForm::Dequantize(storage), _) => write_dequantize(graph, site, &name, &weight.stored_as(storage)?),
+        (WeightForm::NBits { bits, block, codes }, _) => write_nbits(graph, site, &name, weight, (bits, block, codes)),
+        (WeightForm::Folded(Codes::Native(storage)), _) => {
+            write_folded(graph, site, &name, &weight.stored_as(storage)?, Codes::Native(storage))
+        }
+        (WeightForm::Folded(codes), _) => write_folded(graph, site, &name, weight, codes),
+    }
+}
