@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use onnxquant::calib::{ChannelOrder, DataOptions, ImageLayout, ImageOptions};
 use onnxquant::quant::{Granularity, Method, RangeMethod, Saturation, ScaleRule, Symmetry};
-use onnxquant::{Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, OrtVersion, Target};
+use onnxquant::{Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, OrtVersion, Target, Verify};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -212,6 +212,15 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = FormatName::Auto)]
     format: FormatName,
 
+    /// Load the written file in ONNX Runtime at every optimization level, and check there what layers run as. Nothing is
+    /// written where that fails.
+    #[arg(long, value_enum, value_name = "RUNTIME")]
+    verify: Option<VerifyName>,
+
+    /// The Python that has ONNX Runtime, for --verify; else that of ONNXQUANT_PYTHON, else python3.
+    #[arg(long, value_name = "PATH", requires = "verify")]
+    python: Option<PathBuf>,
+
     /// Keep weights in a file beside the model (OUT.data); automatic above 2 GB.
     #[arg(long)]
     external_data: bool,
@@ -302,6 +311,11 @@ enum FormatName {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum VerifyName {
+    Ort,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum TargetName {
     OrtCpu,
     QdqStrict,
@@ -387,6 +401,7 @@ impl SettingsArgs {
                 FormatName::Dq => Format::Dq,
                 FormatName::Matmulnbits => Format::MatMulNBits,
             },
+            verify: self.verify.map(|VerifyName::Ort| Verify { python: self.python.clone() }),
             external_data: self.external_data,
             memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),
         }

@@ -1,11 +1,12 @@
 //! The main command: quantize, print the summary, write the report.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use onnxquant::quant::Granularity;
-use onnxquant::{IntegerReport, LayerReport, Report};
+use onnxquant::{IntegerReport, LayerReport, Report, VerifiedOrt};
 
 use crate::args::QuantizeArgs;
 use crate::bars::Bars;
@@ -67,6 +68,8 @@ fn summary(report: &Report) -> String {
     );
     text += &worst_layers(&report.layers);
     text += &report.integers.as_ref().map_or(String::new(), integers);
+    text += &runs_as(&report.layers);
+    text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
     let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
@@ -112,6 +115,37 @@ fn integers(found: &IntegerReport) -> String {
         parts.push(format!("{dynamic} layers on scales made at run time, {rescaled}"));
     }
     format!("integers {}\n", parts.join("; "))
+}
+
+/// What ONNX Runtime makes of the layers, each kind with a count.
+fn runs_as(layers: &[LayerReport]) -> String {
+    let (mut kernels, mut slow) = (BTreeMap::new(), BTreeMap::new());
+    for layer in layers {
+        *kernels.entry(layer.runs_as.kernel).or_insert(0) += 1;
+        if let Some(why) = layer.runs_as.slow_because {
+            *slow.entry(why).or_insert(0) += 1;
+        }
+    }
+    let kernels: Vec<String> = kernels.iter().map(|(kernel, count)| format!("{count} {}", kernel.name())).collect();
+    let slow = slow.iter().map(|(why, count)| format!("slow    {count} layers decoded at every run: {why}\n"));
+    match kernels.is_empty() {
+        true => String::new(),
+        false => format!("runs as {}\n", kernels.join(", ")) + &slow.collect::<String>(),
+    }
+}
+
+/// What ONNX Runtime made of the file.
+fn verified(found: &VerifiedOrt) -> String {
+    let mut text = format!("verify  ONNX Runtime {} loads it", found.version);
+    if found.mispredicted.is_empty() {
+        return text + &format!("; {} layers run as predicted\n", found.as_predicted);
+    }
+    text += &format!("; {} layers do not run as predicted:\n", found.mispredicted.len());
+    for layer in &found.mispredicted {
+        let found = layer.found.as_deref().unwrap_or("not found");
+        text += &format!("        {}: {} predicted, {found}\n", layer.label, layer.predicted.name());
+    }
+    text
 }
 
 /// Why layers stayed in float, each reason with a count.

@@ -76,6 +76,13 @@ pub enum Format {
     MatMulNBits,
 }
 
+/// Checks of the written file.
+#[derive(Clone, Debug, Default)]
+pub struct Verify {
+    /// The Python that has ONNX Runtime; else that of `ONNXQUANT_PYTHON`, else `python3`.
+    pub python: Option<PathBuf>,
+}
+
 /// Settings of a run. They are written into the model's metadata, so nothing here depends on the machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
@@ -125,6 +132,9 @@ pub struct Config {
     pub ort_min: OrtVersion,
     /// In which form weights of MatMul and Gemm are written.
     pub format: Format,
+    /// The written file is checked in ONNX Runtime before it gets its name.
+    #[serde(skip)]
+    pub verify: Option<Verify>,
     /// Weights go into a file beside the model.
     #[serde(skip)]
     pub external_data: bool,
@@ -155,6 +165,7 @@ impl Default for Config {
             opset_max: DEFAULT_OPSET_MAX,
             ort_min: OrtVersion::default(),
             format: Format::Auto,
+            verify: None,
             external_data: false,
             memory_limit_bytes: 1 << 30,
         }

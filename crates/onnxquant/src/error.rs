@@ -59,6 +59,9 @@ pub enum Error {
     /// The result cannot be written.
     #[error(transparent)]
     Write(#[from] WriteModelError),
+    /// ONNX Runtime was asked for and is not there, or does not take what was written.
+    #[error("cannot verify in ONNX Runtime: {0}")]
+    Verify(String),
     /// Files cannot be used as asked.
     #[error("cannot write `{}`: {problem}", path.display())]
     Output {

@@ -22,8 +22,8 @@ use crate::write::{Rewritten, rewrite};
 pub(crate) struct Fitted {
     pub(crate) written: Model,
     pub(crate) opset_changes: Vec<String>,
-    /// Bytes of every layer's codes, scales and zero points in the file.
-    pub(crate) layer_bytes: Vec<usize>,
+    /// Every layer in `written`, with the bytes of its codes, scales and zero points in the file.
+    pub(crate) layers: Vec<(NodeId, usize)>,
     pub(crate) held_out: Option<HeldOut>,
     /// What single layers do, where that was asked.
     pub(crate) sensitivity: Vec<Sensitivity>,
@@ -68,13 +68,12 @@ impl Fitting<'_> {
 
     /// Without samples nothing can be measured.
     fn written(&self, integers: &IntegerPlan) -> Result<Fitted, Error> {
-        let Rewritten { written, opset_changes, layer_bytes, .. } =
-            rewrite(self.model, self.plan, self.codes, integers)?;
-        Ok(Fitted { written, opset_changes, layer_bytes, held_out: None, sensitivity: Vec::new() })
+        let Rewritten { written, opset_changes, layers, .. } = rewrite(self.model, self.plan, self.codes, integers)?;
+        Ok(Fitted { written, opset_changes, layers, held_out: None, sensitivity: Vec::new() })
     }
 
     fn measured(&self, integers: &IntegerPlan, float: &Reference, calibration: &Calibration) -> Result<Fitted, Error> {
-        let Rewritten { evaluated, written, opset_changes, layer_bytes } =
+        let Rewritten { evaluated, written, opset_changes, layers } =
             rewrite(self.model, self.plan, self.codes, integers)?;
         let split = &calibration.split;
         let outputs = float.compare(evaluated, calibration, &split.held_out, self.progress)?;
@@ -85,7 +84,7 @@ impl Fitting<'_> {
             sqnr_db: finite(total_sqnr_db(&outputs)),
             outputs: outputs.iter().map(OutputReport::from).collect(),
         };
-        Ok(Fitted { written, opset_changes, layer_bytes, held_out: Some(held_out), sensitivity: Vec::new() })
+        Ok(Fitted { written, opset_changes, layers, held_out: Some(held_out), sensitivity: Vec::new() })
     }
 
     /// The SQNR of the outputs when the input of one layer alone is on integers, the most sensitive layer first.

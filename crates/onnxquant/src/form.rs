@@ -11,7 +11,8 @@
 //! What the operator cannot have (blocks without a power of two from 16 on in them, bf16) is a `DequantizeLinear`, and
 //! so is every MatMul and Gemm under `--format dq`.
 //!
-//! Planes need opset 18. Where `--opset-max` is below, codes are stored in 4 or 8 bits.
+//! Planes need opset 18. Where `--opset-max` is below, and in layers so small that the operators would take more bytes
+//! than they save, codes are stored in 4 or 8 bits.
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_passes::byte_planes::PLANES_OPSET;
@@ -23,6 +24,9 @@ use onnxquant_quant::{Granularity, MatrixView, Symmetry};
 
 use crate::config::{Config, Format};
 use crate::error::Error;
+
+/// Bytes that the operators which join planes take in the file, about.
+const JOINING_BYTES: usize = 1500;
 
 /// What the choice depends on.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +41,7 @@ impl Wanted<'_> {
     /// The form for a layer with float activations.
     pub(crate) fn form(&self, label: &str, site: &Site) -> Result<WeightForm, Error> {
         let MatrixView::Dense { inputs, outputs, .. } = site.view else {
-            return Ok(WeightForm::Folded(self.byte_codes()));
+            return Ok(WeightForm::Folded(self.byte_codes(site)));
         };
         let nbits = self.nbits(site, inputs);
         match (self.config.format, nbits) {
@@ -46,17 +50,23 @@ impl Wanted<'_> {
             (Format::MatMulNBits, None) => Err(self.refused(label, site)),
             (Format::Auto, None) => Ok(match self.granularity {
                 Granularity::Block(_) => WeightForm::Dequantize(self.dequantize_type(outputs)),
-                _ => WeightForm::Folded(self.byte_codes()),
+                _ => WeightForm::Folded(self.byte_codes(site)),
             }),
         }
     }
 
     /// How the codes of a layer with integer activations are stored.
-    pub(crate) fn byte_codes(&self) -> Codes {
+    pub(crate) fn byte_codes(&self, site: &Site) -> Codes {
         match self.bits {
-            0..=4 if self.config.opset_max >= PLANES_OPSET => Codes::Planes { bits: self.bits },
+            bits @ 0..=4 if self.planes_pay(site, 8) => Codes::Planes { bits },
             _ => Codes::Native(self.pick(DataType::Int8, DataType::Uint8)),
         }
+    }
+
+    /// Whether planes make the file smaller than codes of `native` bits.
+    fn planes_pay(&self, site: &Site, native: u32) -> bool {
+        let saved_bits = site.parameters().saturating_mul((native - self.bits) as usize);
+        self.config.opset_max >= PLANES_OPSET && saved_bits / 8 > JOINING_BYTES
     }
 
     /// The smallest type that holds the codes in memory.
@@ -70,7 +80,7 @@ impl Wanted<'_> {
 
     fn nbits(&self, site: &Site, inputs: usize) -> Option<WeightForm> {
         let oldest = self.config.ort_min;
-        let block = block_of(self.granularity, inputs)?;
+        let block = block_of(self.granularity, inputs, self.bits)?;
         let known_type = match site.dtype {
             DataType::Float => true,
             DataType::Float16 => oldest >= OrtVersion::HALF_NBITS,
@@ -78,7 +88,7 @@ impl Wanted<'_> {
         };
         let native = Codes::Native(DataType::Uint8);
         let (bits, codes) = match self.bits {
-            0..=3 if self.config.opset_max >= PLANES_OPSET => (4, Codes::Planes { bits: self.bits }),
+            0..=3 if self.planes_pay(site, 4) => (4, Codes::Planes { bits: self.bits }),
             0..=4 => (4, native),
             _ => (8, native),
         };
@@ -87,7 +97,7 @@ impl Wanted<'_> {
     }
 
     fn refused(&self, label: &str, site: &Site) -> Error {
-        let why = match block_of(self.granularity, 1) {
+        let why = match block_of(self.granularity, 1, self.bits) {
             None => "its blocks have to hold a power of two from 16 on".to_owned(),
             Some(_) if site.dtype == DataType::Bfloat16 => "it has no kernel for bf16".to_owned(),
             Some(_) => {

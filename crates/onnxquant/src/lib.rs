@@ -25,18 +25,23 @@ mod report;
 mod rescale;
 mod solve;
 mod streams;
+mod verify_ort;
 mod write;
 
 pub use compare::compare;
-pub use config::{AUTO_SQNR_DB, Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, Target};
+pub use config::{
+    AUTO_SQNR_DB, Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, Target, Verify,
+};
 pub use error::Error;
 pub use load::{Prepared, prepare, read};
 pub use onnxquant_calib as calib;
 pub use onnxquant_ir::PendingFile;
 pub use onnxquant_passes::ort_version::OrtVersion;
+pub use onnxquant_passes::runs_as::{Kernel, RunsAs};
 pub use onnxquant_passes::weight_form::{Codes, WeightForm};
 pub use onnxquant_quant as quant;
 pub use pipeline::quantize;
 pub use plan::{Plan, PlannedLayer, SkippedLayer};
 pub use progress::{Phase, Progress, silent};
 pub use report::{HeldOut, IntegerReport, LayerReport, OutputReport, Report, Sensitivity};
+pub use verify_ort::{Mispredicted, VerifiedOrt};

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use onnxquant_passes::runs_as::runs_as;
 use onnxquant_quant::Method;
 
 use crate::calibration::Calibration;
 use crate::config::{Activations, Config, DataConfig, MethodChoice};
 use crate::error::Error;
-use crate::fit::Fitting;
+use crate::fit::{Fitted, Fitting};
 use crate::integer::{IntegerPlan, plan_integers};
 use crate::load::{prepare, raise_for_integers, read};
 use crate::paths::{check_paths, model_bytes};
@@ -15,6 +16,7 @@ use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::solve::{SolvedLayer, solve_layers};
+use crate::verify_ort::{VerifiedOrt, verify_ort};
 use crate::write::write;
 
 /// Quantizes `input` into `output`.
@@ -52,9 +54,12 @@ pub fn quantize(
         Fitting { model: &model, plan: &plan, codes: &codes, config, calibration: calibration.as_ref(), progress };
     let mut fitted = fitting.fit(&mut integers)?;
     drop(codes);
-    layers.iter_mut().zip(&fitted.layer_bytes).for_each(|(layer, &bytes)| layer.bytes = bytes);
+    for (layer, &(node, bytes)) in layers.iter_mut().zip(&fitted.layers) {
+        layer.bytes = bytes;
+        layer.runs_as = runs_as(fitted.written.graph(), node, config.ort_min);
+    }
     opset_changes.append(&mut fitted.opset_changes);
-    let integers = integers.report(config, &plan, &mut layers, fitted.sensitivity);
+    let integers = integers.report(config, &plan, &mut layers, std::mem::take(&mut fitted.sensitivity));
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         settings: config.clone(),
@@ -64,10 +69,25 @@ pub fn quantize(
         integers,
         opset: fitted.written.opset("").unwrap_or(0),
         opset_changes,
-        held_out: fitted.held_out,
+        held_out: fitted.held_out.take(),
+        verified: None,
         bytes_before: model_bytes(input, fitted.written.external_files()),
         bytes_after: 0,
     };
+    report.verified = verify(&mut fitted, config, output, &report)?;
     report.bytes_after = write(&mut fitted.written, output, &report)?;
     Ok(report)
+}
+
+/// Writes the model where nobody sees it and loads it in ONNX Runtime, where that was asked for.
+fn verify(fitted: &mut Fitted, config: &Config, output: &Path, report: &Report) -> Result<Option<VerifiedOrt>, Error> {
+    let Some(verify) = &config.verify else { return Ok(None) };
+    let failed = |error: std::io::Error| Error::Verify(error.to_string());
+    let near = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = tempfile::Builder::new().prefix(".onnxquant-").tempdir_in(near).map_err(failed)?;
+    let path = folder.path().join("model.onnx");
+    write(&mut fitted.written, &path, report)?;
+    let graph = fitted.written.graph();
+    let layers = report.layers.iter().zip(&fitted.layers).map(|(layer, &(node, _))| (layer.label.clone(), node));
+    verify_ort(&path, verify.python.as_deref(), graph, &layers.collect::<Vec<_>>()).map(Some)
 }

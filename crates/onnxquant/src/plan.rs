@@ -76,7 +76,7 @@ impl Plan {
                     let bits = config.bits;
                     let wanted = Wanted { config, bits, granularity };
                     let form = wanted.form(&label, &site)?;
-                    let (integer_codes, packed_type) = (wanted.byte_codes(), wanted.packed_type());
+                    let (integer_codes, packed_type) = (wanted.byte_codes(&site), wanted.packed_type());
                     layers.push(PlannedLayer {
                         label,
                         op_type,

@@ -2,12 +2,14 @@
 
 use onnxquant_calib::OutputComparison;
 use onnxquant_ir::NodeId;
+use onnxquant_passes::runs_as::RunsAs;
 use onnxquant_quant::{Certificate, Granularity, Method, Verdict};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::load::Prepared;
 use crate::plan::SkippedLayer;
+use crate::verify_ort::VerifiedOrt;
 
 /// The whole report, as written by `--report`.
 #[derive(Clone, Debug, Serialize)]
@@ -32,6 +34,9 @@ pub struct Report {
     /// Calibration samples and how the result does on those held out; absent without calibration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOut>,
+    /// What ONNX Runtime made of the written file, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<VerifiedOrt>,
     /// Bytes of the input model, external data included.
     pub bytes_before: u64,
     /// Bytes of the written model, external data included.
@@ -60,6 +65,9 @@ pub struct LayerReport {
     pub bytes: usize,
     /// What becomes of its input: `float`, `static` or `dynamic`.
     pub activations: &'static str,
+    /// What ONNX Runtime makes of the layer, from the version of the settings on.
+    #[serde(flatten)]
+    pub runs_as: RunsAs,
     /// The method that made the codes.
     pub method: Method,
     /// Relative error of the layer's output on the calibration samples, bias correction included.

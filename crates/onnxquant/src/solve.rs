@@ -6,6 +6,7 @@ use ndarray::{Array2, Array3, ArrayD, Dimension, IxDyn};
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, tensor};
 use onnxquant_passes::add_to_bias::has_bias;
+use onnxquant_passes::runs_as::{Kernel, RunsAs};
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
     GramStats, Granularity, LayerProblem, LayerSolution, Method, QuantError, Saturation, ScaleType, Verdict, auto,
@@ -189,6 +190,7 @@ fn fit_layer(
         bits: layer.bits,
         granularity,
         bytes: 0,
+        runs_as: RunsAs { kernel: Kernel::Float, slow_because: None },
         activations: "float",
         method,
         error,

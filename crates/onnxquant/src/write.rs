@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, write_model};
+use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, NodeId, write_model};
 use onnxquant_passes::fake_quantize::fake_quantize_dynamically;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::raise_opset::raise_opset;
@@ -34,8 +34,8 @@ pub(crate) struct Rewritten {
     pub(crate) written: Model,
     /// Operators rewritten on the way.
     pub(crate) opset_changes: Vec<String>,
-    /// Bytes of every layer's codes, scales and zero points in the file.
-    pub(crate) layer_bytes: Vec<usize>,
+    /// Every layer in `written`, with the bytes of its codes, scales and zero points in the file.
+    pub(crate) layers: Vec<(NodeId, usize)>,
 }
 
 /// Writes the codes of every layer into copies of `model`, and the conversions of activations; tensors are shared,
@@ -65,12 +65,12 @@ pub(crate) fn rewrite(
         check(model, "converting activations")?;
     }
     let mut uses_microsoft = false;
-    let (mut dynamic, mut layer_bytes) = (Vec::new(), Vec::new());
+    let (mut dynamic, mut layers) = (Vec::new(), Vec::new());
     for (index, (layer, weight)) in codes.iter().enumerate() {
         let output = output_name(model.graph(), &layer.site);
         let mut site = raised.remove(&output).ok_or_else(|| Error::Internal(format!("`{}` was lost", layer.label)))?;
         let graph = written.graph_mut();
-        layer_bytes.push(match integers.form(layer.site.node) {
+        let bytes = match integers.form(layer.site.node) {
             Form::WeightOnly => {
                 if matches!(layer.form, WeightForm::NBits { .. }) {
                     uses_microsoft = true;
@@ -80,22 +80,23 @@ pub(crate) fn rewrite(
             Form::Static { input_scale } => write_static(graph, &site, weight, layer.integer_codes, input_scale)?,
             Form::Dynamic => {
                 site.input = graph.node(site.node).input(0).unwrap_or(site.input);
-                dynamic.push((index, (site, weight.clone(), layer.integer_codes)));
+                dynamic.push((index, (site.clone(), weight.clone(), layer.integer_codes)));
                 fake_dynamic(evaluated.graph_mut(), &layer.site);
                 0
             }
-        });
+        };
+        layers.push((site.node, bytes));
         write_codes(evaluated.graph_mut(), &layer.site, weight)?;
     }
     let (places, dynamic): (Vec<usize>, Vec<_>) = dynamic.into_iter().unzip();
     for (place, bytes) in places.into_iter().zip(write_dynamic(written.graph_mut(), dynamic)?) {
-        layer_bytes[place] = bytes;
+        layers[place].1 = bytes;
     }
     if uses_microsoft && written.opset(MICROSOFT).is_none() {
         written.set_opset(MICROSOFT, 1);
     }
     check(&written, "writing codes")?;
-    Ok(Rewritten { evaluated, written, opset_changes, layer_bytes })
+    Ok(Rewritten { evaluated, written, opset_changes, layers })
 }
 
 /// Lets a layer read its input as if it had been quantized at run time.

@@ -11,6 +11,7 @@
 //! | [`decode_weights`] | quantized weights become float constants again, for evaluation |
 //! | [`raise_opset`] | the model moves to a newer opset, operators rewritten where their meaning changed |
 //! | [`ort_version`] | from which version on ONNX Runtime does what |
+//! | [`runs_as`] | predicts what ONNX Runtime makes of a quantized layer |
 //! | [`integer`] | chooses the regions that run on 8-bit codes, and writes their conversions |
 //! | [`sites`] | finds the layers to quantize, and says why others stay in float |
 //! | [`keep_fusible`] | changes what comes after a layer where it would keep the runtime from fusing |
@@ -42,6 +43,7 @@ pub mod lift_constants;
 pub mod migrate_scale;
 pub mod ort_version;
 pub mod raise_opset;
+pub mod runs_as;
 pub mod sites;
 #[cfg(test)]
 mod testing;

@@ -40,12 +40,18 @@ pub const MICROSOFT: &str = "com.microsoft";
 /// Blocks that the kernels take.
 const BLOCKS: std::ops::RangeInclusive<usize> = 16..=256;
 
-/// Scales that are repeated anyway are repeated this often at most: larger blocks are not faster, and activations are
-/// rounded in blocks of the same size.
-const REPEATED_BLOCK: usize = 128;
+/// The block of scales that are repeated anyway, for a kernel of `bits` bits.
+///
+/// Activations are rounded in blocks of the same size. On a sentence encoder (MiniLM) with 8 bits a channel that leaves
+/// 26.6, 28.4 and 29.4 dB in blocks of 128, 64 and 32, at 1.9, 1.7 and 1.6 times the speed of floats; with 4 bits the
+/// weights' own error is far larger, and speed decides.
+fn repeated_block(bits: u32) -> usize {
+    if bits > 4 { 64 } else { 128 }
+}
 
-/// The block size that the operator takes for `k` inputs whose scales are as fine as `granularity`.
-pub fn block_of(granularity: Granularity, k: usize) -> Option<usize> {
+/// The block size that the operator takes, with codes of `bits` bits, for `k` inputs whose scales are as fine as
+/// `granularity`.
+pub fn block_of(granularity: Granularity, k: usize, bits: u32) -> Option<usize> {
     match granularity {
         Granularity::Block(size) => {
             let largest = (1 << size.trailing_zeros().min(BLOCKS.end().ilog2())).min(*BLOCKS.end());
@@ -55,7 +61,7 @@ pub fn block_of(granularity: Granularity, k: usize) -> Option<usize> {
             // The largest that adds no more than an eighth of filling.
             let least = k.next_multiple_of(*BLOCKS.start());
             let fits = |block: &usize| k.next_multiple_of(*block) - least <= least / 8;
-            std::iter::successors(Some(REPEATED_BLOCK), |block| Some(block / 2)).find(fits)
+            std::iter::successors(Some(repeated_block(bits)), |block| Some(block / 2)).find(fits)
         }
     }
 }

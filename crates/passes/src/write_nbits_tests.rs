@@ -75,8 +75,8 @@ fn check(make: impl Fn() -> Model, granularity: Granularity, (bits, signed): (u3
 fn decoded_file_has_the_weights_of_the_solution() {
     let granularities = [Granularity::Tensor, Granularity::Channel, Granularity::Block(16), Granularity::Block(32)];
     for granularity in granularities {
-        let block = block_of(granularity, K).unwrap();
         for (bits, signed) in (1..=8).flat_map(|bits| [(bits, true), (bits, false)]) {
+            let block = block_of(granularity, K, bits).unwrap();
             let kernel = if bits <= 4 { 4 } else { 8 };
             let native = WeightForm::NBits { bits: kernel, block, codes: Codes::Native(DataType::Uint8) };
             check(matmul, granularity, (bits, signed), native);
@@ -108,8 +108,9 @@ fn blocks_of_twice_the_kernels_size_are_split() {
         (Granularity::Tensor, 1000, Some(128)),
         (Granularity::Channel, 1, Some(16)),
     ] {
-        assert_eq!(block_of(wanted, k), block, "{wanted:?} of {k}");
+        assert_eq!(block_of(wanted, k, 4), block, "{wanted:?} of {k}");
     }
+    assert_eq!(block_of(Granularity::Channel, 4096, 8), Some(64));
     let form = WeightForm::NBits { bits: 4, block: 16, codes: Codes::Native(DataType::Uint8) };
     check(matmul, Granularity::Block(48), (4, true), form);
 }

@@ -1,0 +1,129 @@
+//! Loads a written model in an ONNX Runtime that a Python on this machine has, and checks what was predicted of it.
+//!
+//! A short script loads the file at every optimization level and saves the graph of the level below the highest, which
+//! only changes layouts, and names with them. Every layer is looked up in it by what the runtime leaves of its names: the
+//! node's, its result's, or those of its codes and scales. The prediction is the one for the version that is found.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use onnxquant_ir::onnx::NodeProto;
+use onnxquant_ir::{Graph, NodeId};
+use onnxquant_passes::ort_version::OrtVersion;
+use onnxquant_passes::runs_as::{Kernel, runs_as};
+use serde::Serialize;
+
+use crate::error::Error;
+
+const SCRIPT: &str = include_str!("verify_ort.py");
+
+/// Names by which a layer is found in the optimized graph.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LayerNames {
+    /// The layer's node.
+    node: String,
+    results: Vec<String>,
+    /// Constants and intermediate values on the side of the weight.
+    weights: Vec<String>,
+}
+
+/// What ONNX Runtime made of the file.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerifiedOrt {
+    /// Version of ONNX Runtime.
+    pub version: String,
+    /// Layers that run as predicted.
+    pub as_predicted: usize,
+    /// Layers that do not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mispredicted: Vec<Mispredicted>,
+}
+
+/// A layer that does not run as predicted.
+#[derive(Clone, Debug, Serialize)]
+pub struct Mispredicted {
+    /// The layer.
+    pub label: String,
+    /// What was predicted.
+    pub predicted: Kernel,
+    /// What was found; absent where the layer was not found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+}
+
+impl LayerNames {
+    /// Those of the layer at `node` of a written graph.
+    pub(crate) fn new(graph: &Graph, node: NodeId) -> Self {
+        let layer = graph.node(node);
+        let name = |value| graph.value(value).name().to_owned();
+        let mut found = Self {
+            node: layer.name().to_owned(),
+            results: layer.outputs().iter().flatten().map(|&value| name(value)).collect(),
+            weights: Vec::new(),
+        };
+        let mut waiting: Vec<_> = layer.inputs().iter().skip(1).take(2).copied().flatten().collect();
+        // A bias may be shared with other layers.
+        waiting.truncate(if layer.is("Conv") || layer.is("Gemm") { 1 } else { 2 });
+        while let Some(value) = waiting.pop() {
+            found.weights.push(name(value));
+            waiting.extend(
+                graph.producer(value).into_iter().flat_map(|(_, node)| node.inputs().iter().copied().flatten()),
+            );
+        }
+        found
+    }
+
+    fn is(&self, node: &NodeProto) -> bool {
+        let made = node.output.iter().any(|name| self.results.contains(name));
+        let reads = node.input.iter().any(|name| self.weights.contains(name));
+        // Of a MatMul and an Add the runtime makes one node, `name/MatMulAddFusion`.
+        let of_name = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        let is_named = !self.node.is_empty() && node.name().strip_prefix(&self.node).is_some_and(of_name);
+        made || reads || is_named
+    }
+}
+
+/// Loads the file at `path`, which holds `graph` and in it `layers`, and compares.
+pub(crate) fn verify_ort(
+    path: &Path,
+    python: Option<&Path>,
+    graph: &Graph,
+    layers: &[(String, NodeId)],
+) -> Result<VerifiedOrt, Error> {
+    let failed = |problem: String| Error::Verify(problem);
+    let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
+    let python = python.map_or_else(default_python, Path::to_owned);
+    let mut command = Command::new(&python);
+    let output = command.arg("-c").arg(SCRIPT).arg(path).arg(folder.path()).output();
+    let output = output.map_err(|error| failed(format!("cannot start `{}`: {error}", python.display())))?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    let version = said(&output.stdout);
+    if !output.status.success() {
+        let why = said(&output.stderr);
+        return Err(failed(match version.as_str() {
+            "" => format!("`{}` has {why}; name another with --python or ONNXQUANT_PYTHON", python.display()),
+            version => format!("ONNX Runtime {version} does not load the written model {why}"),
+        }));
+    }
+    let optimized = folder.path().join("optimized.onnx");
+    let model = onnxquant_proto::read_model(&optimized).map_err(|error| failed(error.to_string()))?;
+    let nodes = model.graph.unwrap_or_default().node;
+    let mut found = VerifiedOrt { version, as_predicted: 0, mispredicted: Vec::new() };
+    let version = found.version.parse::<OrtVersion>().map_err(failed)?;
+    for (label, node) in layers {
+        let (names, predicted) = (LayerNames::new(graph, *node), runs_as(graph, *node, version).kernel);
+        let of_layer: Vec<&NodeProto> = nodes.iter().filter(|node| names.is(node)).collect();
+        if of_layer.iter().any(|node| predicted.is(node.op_type())) {
+            found.as_predicted += 1;
+        } else {
+            let found_as = of_layer.first().map(|node| node.op_type().to_owned());
+            found.mispredicted.push(Mispredicted { label: label.clone(), predicted, found: found_as });
+        }
+    }
+    Ok(found)
+}
+
+/// The Python that the environment names, or the one of the path.
+fn default_python() -> PathBuf {
+    std::env::var_os("ONNXQUANT_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
+}
