@@ -13,7 +13,7 @@ struct Setting {
     sqnr_db: f64,
 }
 
-const SETTINGS: [Setting; 7] = [
+const SETTINGS: [Setting; 9] = [
     Setting { args: &["--scheme", "w8a8"], sqnr_db: 25.0 },
     Setting { args: &["--scheme", "w8a8", "--target", "qdq-strict"], sqnr_db: 10.0 },
     Setting { args: &["--scheme", "w8a8", "--target", "qdq-strict", "--range", "min-max"], sqnr_db: 10.0 },
@@ -21,6 +21,8 @@ const SETTINGS: [Setting; 7] = [
     Setting { args: &["--scheme", "auto"], sqnr_db: 25.0 },
     Setting { args: &["--scheme", "auto", "--reduce-range"], sqnr_db: 22.0 },
     Setting { args: &["--scheme", "w8a8", "--target", "qdq-strict", "--min-sqnr", "25"], sqnr_db: 24.0 },
+    Setting { args: &["--scheme", "w4a8", "--target", "qdq-strict"], sqnr_db: 8.0 },
+    Setting { args: &["--scheme", "auto", "--bits", "4"], sqnr_db: 8.0 },
 ];
 
 /// Tract and ONNX Runtime round near ties differently.

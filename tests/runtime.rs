@@ -5,7 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Failures, Fixture, Job, Measured, folder, measure, report};
+use crate::support::{
+    Failures, Fixture, Job, MatMulModel, Measured, Run, files_in, folder, measure, onnxquant, refused, report, write,
+};
 
 /// A way to quantize, and what it must achieve.
 struct Setting {
@@ -19,7 +21,7 @@ const fn setting(name: &'static str, args: &'static [&'static str], sqnr_db: Opt
     Setting { name, args, sqnr_db }
 }
 
-const SETTINGS: [Setting; 14] = [
+const SETTINGS: [Setting; 19] = [
     setting("w8", &["--scheme", "w8"], Some(30.0)),
     setting("w8 msq", &["--method", "msq"], Some(30.0)),
     setting("w8 tensor", &["--granularity", "tensor"], Some(25.0)),
@@ -34,7 +36,19 @@ const SETTINGS: [Setting; 14] = [
     setting("w2 block", &["--bits", "2", "--granularity", "block:32"], None),
     setting("w2 below opset 25", &["--bits", "2", "--opset-max", "21"], None),
     setting("w1", &["--scheme", "w1"], None),
+    setting("w8 dq", &["--format", "dq", "--ort-min", "1.26"], Some(30.0)),
+    setting(
+        "w4 dq block",
+        &["--bits", "4", "--granularity", "block:32", "--format", "dq", "--ort-min", "1.26"],
+        Some(8.0),
+    ),
+    setting("w2 dq", &["--bits", "2", "--format", "dq", "--ort-min", "1.26"], None),
+    setting("w3 below opset 18", &["--bits", "3", "--opset-max", "17"], Some(3.0)),
+    setting(FOLDED, &["--ort-min", "1.19"], Some(30.0)),
 ];
+
+/// There is no kernel for 8 bits in that version: the weights become floats when the model loads.
+const FOLDED: &str = "w8 for 1.19";
 
 /// Tract and ONNX Runtime round sums differently, by far less than quantization changes them.
 const SIMULATION_MARGIN_DB: f64 = 0.1;
@@ -113,8 +127,12 @@ fn check_simulation(case: &Written, found: &Measured, failures: &mut Failures) {
 /// MatMul and Gemm became MatMulNBits, Conv has a float weight again, nothing is decoded at every run.
 fn check_fusion(case: &Written, found: &Measured, failures: &mut Failures) {
     let convolutions = found.count("Conv") + found.count("FusedConv");
+    let layers = case.report["layers"].as_array().map_or(&[][..], Vec::as_slice);
+    let predicted = layers.iter().filter(|layer| layer["runs_as"] == "MatMulNBits").count() as u64;
+    let n_dense = if case.setting.name == FOLDED { 0 } else { case.fixture.n_dense };
     let counts = [
-        ("MatMulNBits", found.count("MatMulNBits"), case.fixture.n_dense),
+        ("predicted MatMulNBits", predicted, n_dense),
+        ("MatMulNBits", found.count("MatMulNBits"), n_dense),
         ("Conv", convolutions, case.fixture.n_conv),
         ("DequantizeLinear", found.count("DequantizeLinear"), 0),
         ("Cast", found.count("Cast"), 0),
@@ -168,4 +186,65 @@ fn compare_agrees_with_onnx_runtime_on_all_samples() {
         failures.check(inside, || format!("{found} dB in ONNX Runtime, {in_outputs:?} dB by compare"));
     }
     failures.finish();
+}
+
+#[test]
+fn layers_run_as_predicted() {
+    let folder = folder();
+    let output = folder.path().join("out.onnx");
+    let settings: [&[&str]; 6] = [
+        &["--scheme", "w8"],
+        &["--bits", "2", "--granularity", "block:16"],
+        &["--bits", "4", "--format", "dq"],
+        &["--scheme", "w8a8", "--target", "qdq-strict"],
+        &["--scheme", "w4a8", "--target", "qdq-strict"],
+        &["--scheme", "w8a8-dynamic"],
+    ];
+    let mut failures = Failures::default();
+    for fixture in Fixture::ALL {
+        for args in settings {
+            let args = [args, &["--method", "msq", "--verify", "ort"]].concat();
+            let verified = report(&fixture.model(), &output, &args, Some(&fixture.calib()))["verified"].take();
+            let right = verified["as_predicted"] == fixture.n_dense + fixture.n_conv;
+            failures.check(right, || format!("{} {args:?}: {verified}", fixture.name));
+        }
+    }
+    failures.finish();
+}
+
+#[test]
+fn bits_in_the_file_are_those_that_were_asked_for() {
+    let folder = folder();
+    let (model, output) = (folder.path().join("model.onnx"), folder.path().join("out.onnx"));
+    write(&MatMulModel::new(512, 256).proto(), &model);
+    let mut failures = Failures::default();
+    for (bits, block, most) in [
+        ("4", "block:32", 5.0),
+        ("3", "block:32", 4.1),
+        ("3", "block:128", 3.3),
+        ("2", "block:32", 3.1),
+        ("1", "block:128", 1.3),
+    ] {
+        let args = ["--bits", bits, "--granularity", block];
+        let found = report(&model, &output, &args, None);
+        let stored = found["layers"][0]["bytes"].as_u64().expect("layers have bytes") as f64 * 8.0 / (512.0 * 256.0);
+        let file = std::fs::metadata(&output).expect("it was written").len() as f64 * 8.0 / (512.0 * 256.0);
+        failures.check(stored <= most, || format!("{bits} bits, {block}: {stored} a weight"));
+        failures.check(file <= stored + 0.2, || {
+            format!("{bits} bits, {block}: {file} a weight in the file, {stored} counted")
+        });
+    }
+    failures.finish();
+}
+
+#[test]
+fn file_that_the_runtime_does_not_load_is_not_left() {
+    let folder = folder();
+    let output = folder.path().join("out.onnx");
+    for (python, text) in [("/nonexistent/python", "cannot start"), ("/bin/false", "--python")] {
+        let mut command = onnxquant(&[Fixture::MLP.model(), output.clone()]);
+        let run = Run::of(command.args(["--weights-only", "--verify", "ort", "--python", python]));
+        assert_eq!(refused(&run, &["ONNX Runtime", text]), None, "{python}");
+        assert_eq!(files_in(folder.path()), [""; 0]);
+    }
 }

@@ -212,6 +212,10 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = FormatName::Auto)]
     format: FormatName,
 
+    /// Bits of tables that Gather reads, one scale a row; `off` leaves them in float.
+    #[arg(long, value_enum, value_name = "BITS", default_value_t = EmbeddingBits::Eight)]
+    embeddings: EmbeddingBits,
+
     /// Load the written file in ONNX Runtime at every optimization level, and check there what layers run as. Nothing is
     /// written where that fails.
     #[arg(long, value_enum, value_name = "RUNTIME")]
@@ -316,6 +320,15 @@ enum VerifyName {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum EmbeddingBits {
+    #[value(name = "8")]
+    Eight,
+    #[value(name = "4")]
+    Four,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum TargetName {
     OrtCpu,
     QdqStrict,
@@ -400,6 +413,11 @@ impl SettingsArgs {
                 FormatName::Auto => Format::Auto,
                 FormatName::Dq => Format::Dq,
                 FormatName::Matmulnbits => Format::MatMulNBits,
+            },
+            embeddings: match self.embeddings {
+                EmbeddingBits::Eight => Some(8),
+                EmbeddingBits::Four => Some(4),
+                EmbeddingBits::Off => None,
             },
             verify: self.verify.map(|VerifyName::Ort| Verify { python: self.python.clone() }),
             external_data: self.external_data,

@@ -1,7 +1,7 @@
 //! `onnxquant inspect`: every candidate layer and what would be done with it.
 
 use onnxquant::quant::Granularity;
-use onnxquant::{Plan, PlannedLayer, SkippedLayer};
+use onnxquant::{Plan, PlannedLayer, PlannedTable, SkippedLayer};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
@@ -25,7 +25,7 @@ fn as_table(plan: &Plan) -> String {
     let head = ["layer", "operator", "shape", "weights", "what would be done"].map(str::to_owned).to_vec();
     let layer = |layer: &PlannedLayer| {
         let dims = layer.site.view.weight_shape();
-        let (bits, codes) = (layer.bits, layer.form.codes());
+        let (bits, codes) = (layer.bits, layer.form.storage());
         let operators = layer.form.operators();
         let done = format!("{bits} bits {}, stored as {codes}, {operators}", granularity(layer.granularity));
         vec![layer.label.clone(), layer.op_type.clone(), shape(&dims), layer.site.parameters().to_string(), done]
@@ -42,7 +42,12 @@ fn as_table(plan: &Plan) -> String {
             reason,
         ]
     };
-    let rows = std::iter::once(head).chain(plan.layers.iter().map(layer)).chain(plan.skipped.iter().map(skipped));
+    let embeddings = |planned: &PlannedTable| {
+        let (dims, done) = (planned.table.dims, format!("{} bits per row", planned.bits));
+        vec![planned.name.clone(), "Gather".to_owned(), shape(&dims), (dims[0] * dims[1]).to_string(), done]
+    };
+    let rows = std::iter::once(head).chain(plan.layers.iter().map(layer)).chain(plan.tables.iter().map(embeddings));
+    let rows = rows.chain(plan.skipped.iter().map(skipped));
     let counts = format!(
         "{} layers to quantize, {} left in float, opset {}\n",
         plan.layers.len(),
@@ -61,12 +66,15 @@ fn as_json(plan: &Plan) -> Value {
             "parameters": layer.site.parameters(),
             "bits": layer.bits,
             "granularity": layer.granularity,
-            "storage": layer.form.codes(),
+            "storage": layer.form.storage(),
             "operators": layer.form.operators(),
         })
     };
+    let embeddings =
+        |planned: &PlannedTable| json!({ "name": planned.name, "shape": planned.table.dims, "bits": planned.bits });
     json!({
         "layers": plan.layers.iter().map(layer).collect::<Vec<_>>(),
+        "embeddings": plan.tables.iter().map(embeddings).collect::<Vec<_>>(),
         "skipped": plan.skipped,
         "opset": plan.opset,
     })

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use onnxquant::quant::Granularity;
-use onnxquant::{IntegerReport, LayerReport, Report, VerifiedOrt};
+use onnxquant::{IntegerReport, LayerReport, Report, TableReport, VerifiedOrt};
 
 use crate::args::QuantizeArgs;
 use crate::bars::Bars;
@@ -68,6 +68,7 @@ fn summary(report: &Report) -> String {
     );
     text += &worst_layers(&report.layers);
     text += &report.integers.as_ref().map_or(String::new(), integers);
+    text += &embeddings(&report.embeddings);
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);
@@ -115,6 +116,13 @@ fn integers(found: &IntegerReport) -> String {
         parts.push(format!("{dynamic} layers on scales made at run time, {rescaled}"));
     }
     format!("integers {}\n", parts.join("; "))
+}
+
+/// The quantized tables together.
+fn embeddings(tables: &[TableReport]) -> String {
+    let Some(first) = tables.first() else { return String::new() };
+    let stored = tables.iter().map(|table| table.bytes as u64).sum();
+    format!("tables  {} of embeddings at {} bits, {}\n", tables.len(), first.bits, bytes(stored))
 }
 
 /// What ONNX Runtime makes of the layers, each kind with a count.

@@ -132,6 +132,12 @@ pub struct Config {
     pub ort_min: OrtVersion,
     /// In which form weights of MatMul and Gemm are written.
     pub format: Format,
+    /// Bits of tables that Gather reads, 8 or 4; they stay floats where this is absent.
+    ///
+    /// By default 8, whatever weights have: on a sentence encoder (MiniLM) that takes half of the file away, 0.2 dB of 28.4
+    /// and no speed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub embeddings: Option<u32>,
     /// The written file is checked in ONNX Runtime before it gets its name.
     #[serde(skip)]
     pub verify: Option<Verify>,
@@ -165,6 +171,7 @@ impl Default for Config {
             opset_max: DEFAULT_OPSET_MAX,
             ort_min: OrtVersion::default(),
             format: Format::Auto,
+            embeddings: Some(8),
             verify: None,
             external_data: false,
             memory_limit_bytes: 1 << 30,
@@ -189,6 +196,9 @@ impl Config {
         let blocks = matches!(self.granularity, Granularity::Block(size) if size < 2);
         if blocks {
             return Err(Error::Usage("a block must hold at least 2 weights".to_owned()));
+        }
+        if let Some(bits) = self.embeddings.filter(|bits| ![4, 8].contains(bits)) {
+            return Err(Error::Usage(format!("embeddings can have 8 or 4 bits, not {bits}")));
         }
         if self.activations != Activations::Float {
             self.check_integers()?;

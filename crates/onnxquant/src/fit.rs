@@ -5,12 +5,14 @@
 
 use onnxquant_calib::total_sqnr_db;
 use onnxquant_ir::{Model, NodeId};
+use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::write_codes::PackedWeight;
 use rayon::prelude::*;
 
 use crate::calibration::Calibration;
 use crate::compare::Reference;
 use crate::config::Config;
+use crate::embeddings::TableReport;
 use crate::error::Error;
 use crate::integer::IntegerPlan;
 use crate::plan::{Plan, PlannedLayer};
@@ -24,6 +26,8 @@ pub(crate) struct Fitted {
     pub(crate) opset_changes: Vec<String>,
     /// Every layer in `written`, with the bytes of its codes, scales and zero points in the file.
     pub(crate) layers: Vec<(NodeId, usize)>,
+    /// The same bytes of every table.
+    pub(crate) table_bytes: Vec<usize>,
     pub(crate) held_out: Option<HeldOut>,
     /// What single layers do, where that was asked.
     pub(crate) sensitivity: Vec<Sensitivity>,
@@ -34,6 +38,7 @@ pub(crate) struct Fitting<'a> {
     pub(crate) model: &'a Model,
     pub(crate) plan: &'a Plan,
     pub(crate) codes: &'a [(PlannedLayer, PackedWeight)],
+    pub(crate) tables: &'a [(CodedTable, TableReport)],
     pub(crate) config: &'a Config,
     pub(crate) calibration: Option<&'a Calibration>,
     pub(crate) progress: Progress<'a>,
@@ -42,10 +47,11 @@ pub(crate) struct Fitting<'a> {
 impl Fitting<'_> {
     /// Writes the model with as many integer layers as the SQNR that is asked for allows.
     pub(crate) fn fit(&self, integers: &mut IntegerPlan) -> Result<Fitted, Error> {
-        let reference = self.calibration.filter(|_| !self.codes.is_empty()).map(|calibration| {
-            let float = Reference::new(self.model.clone(), calibration, &calibration.split.held_out)?;
-            Ok::<_, Error>((float, calibration))
-        });
+        let reference =
+            self.calibration.filter(|_| !self.codes.is_empty() || !self.tables.is_empty()).map(|calibration| {
+                let float = Reference::new(self.model.clone(), calibration, &calibration.split.held_out)?;
+                Ok::<_, Error>((float, calibration))
+            });
         let Some((float, calibration)) = reference.transpose()? else { return self.written(integers) };
         let mut fitted = self.measured(integers, &float, calibration)?;
         let Some(target) = self.config.wanted_sqnr_db() else { return Ok(fitted) };
@@ -68,13 +74,14 @@ impl Fitting<'_> {
 
     /// Without samples nothing can be measured.
     fn written(&self, integers: &IntegerPlan) -> Result<Fitted, Error> {
-        let Rewritten { written, opset_changes, layers, .. } = rewrite(self.model, self.plan, self.codes, integers)?;
-        Ok(Fitted { written, opset_changes, layers, held_out: None, sensitivity: Vec::new() })
+        let Rewritten { written, opset_changes, layers, table_bytes, .. } =
+            rewrite(self.model, self.plan, self.codes, self.tables, integers)?;
+        Ok(Fitted { written, opset_changes, layers, table_bytes, held_out: None, sensitivity: Vec::new() })
     }
 
     fn measured(&self, integers: &IntegerPlan, float: &Reference, calibration: &Calibration) -> Result<Fitted, Error> {
-        let Rewritten { evaluated, written, opset_changes, layers } =
-            rewrite(self.model, self.plan, self.codes, integers)?;
+        let Rewritten { evaluated, written, opset_changes, layers, table_bytes } =
+            rewrite(self.model, self.plan, self.codes, self.tables, integers)?;
         let split = &calibration.split;
         let outputs = float.compare(evaluated, calibration, &split.held_out, self.progress)?;
         let held_out = HeldOut {
@@ -84,7 +91,7 @@ impl Fitting<'_> {
             sqnr_db: finite(total_sqnr_db(&outputs)),
             outputs: outputs.iter().map(OutputReport::from).collect(),
         };
-        Ok(Fitted { written, opset_changes, layers, held_out: Some(held_out), sensitivity: Vec::new() })
+        Ok(Fitted { written, opset_changes, layers, table_bytes, held_out: Some(held_out), sensitivity: Vec::new() })
     }
 
     /// The SQNR of the outputs when the input of one layer alone is on integers, the most sensitive layer first.
@@ -100,7 +107,7 @@ impl Fitting<'_> {
         let samples = &calibration.split.held_out[..1];
         let measured = |node: NodeId| {
             let only = integers.only(graph, node)?;
-            let evaluated = rewrite(self.model, self.plan, &[], &only)?.evaluated;
+            let evaluated = rewrite(self.model, self.plan, &[], &[], &only)?.evaluated;
             let outputs = float.compare(evaluated, calibration, samples, &silent)?;
             Ok(Sensitivity { node, label: graph.label(node).to_owned(), sqnr_db: total_sqnr_db(&outputs) })
         };

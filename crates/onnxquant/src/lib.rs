@@ -12,6 +12,7 @@
 mod calibration;
 mod compare;
 mod config;
+mod embeddings;
 mod error;
 mod fit;
 mod form;
@@ -32,6 +33,7 @@ pub use compare::compare;
 pub use config::{
     AUTO_SQNR_DB, Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, Target, Verify,
 };
+pub use embeddings::{PlannedTable, TableReport};
 pub use error::Error;
 pub use load::{Prepared, prepare, read};
 pub use onnxquant_calib as calib;

@@ -7,6 +7,7 @@ use onnxquant_quant::Method;
 
 use crate::calibration::Calibration;
 use crate::config::{Activations, Config, DataConfig, MethodChoice};
+use crate::embeddings::quantize_tables;
 use crate::error::Error;
 use crate::fit::{Fitted, Fitting};
 use crate::integer::{IntegerPlan, plan_integers};
@@ -50,8 +51,16 @@ pub fn quantize(
     };
     let solved = solve_layers(&model, &plan, config, &integers, calibration.as_ref(), progress)?;
     let (mut layers, codes): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
-    let fitting =
-        Fitting { model: &model, plan: &plan, codes: &codes, config, calibration: calibration.as_ref(), progress };
+    let mut tables = quantize_tables(&model, &plan.tables)?;
+    let fitting = Fitting {
+        model: &model,
+        plan: &plan,
+        codes: &codes,
+        tables: &tables,
+        config,
+        calibration: calibration.as_ref(),
+        progress,
+    };
     let mut fitted = fitting.fit(&mut integers)?;
     drop(codes);
     for (layer, &(node, bytes)) in layers.iter_mut().zip(&fitted.layers) {
@@ -59,6 +68,7 @@ pub fn quantize(
         layer.runs_as = runs_as(fitted.written.graph(), node, config.ort_min);
     }
     opset_changes.append(&mut fitted.opset_changes);
+    tables.iter_mut().zip(&fitted.table_bytes).for_each(|((_, table), &bytes)| table.bytes = bytes);
     let integers = integers.report(config, &plan, &mut layers, std::mem::take(&mut fitted.sensitivity));
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -66,6 +76,7 @@ pub fn quantize(
         prepared,
         layers,
         skipped: plan.skipped,
+        embeddings: tables.into_iter().map(|(_, table)| table).collect(),
         integers,
         opset: fitted.written.opset("").unwrap_or(0),
         opset_changes,

@@ -2,6 +2,7 @@
 
 use onnxquant_ir::Model;
 use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_passes::embeddings::Table;
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
 use onnxquant_passes::sites::{Site, SkipReason, find_sites};
 use onnxquant_passes::weight_form::{Codes, WeightForm};
@@ -9,6 +10,7 @@ use onnxquant_quant::{Granularity, MatrixView};
 use serde::Serialize;
 
 use crate::config::{Activations, Config, Selection};
+use crate::embeddings::{PlannedTable, plan_tables};
 use crate::error::Error;
 use crate::form::Wanted;
 
@@ -55,6 +57,8 @@ pub struct Plan {
     pub layers: Vec<PlannedLayer>,
     /// Layers that stay in float, in the same order.
     pub skipped: Vec<SkippedLayer>,
+    /// Tables of embeddings to quantize.
+    pub tables: Vec<PlannedTable>,
     /// Opset that the written model needs at least.
     pub opset: i64,
 }
@@ -92,7 +96,8 @@ impl Plan {
             }
         }
         let needed = layers.iter().map(|layer| layer.needed_opset(config.activations));
-        let needed = needed.max().unwrap_or(0);
+        let tables = plan_tables(model, config.embeddings);
+        let needed = needed.chain(tables.iter().map(|planned| Table::needed_opset(planned.bits))).max().unwrap_or(0);
         let present = model.opset("").unwrap_or(0);
         let opset = if needed > present { needed.max(LOWEST_TARGET) } else { present };
         if opset > config.opset_max && opset > present {
@@ -102,7 +107,7 @@ impl Plan {
                 config.opset_max
             )));
         }
-        Ok(Self { layers, skipped, opset })
+        Ok(Self { layers, skipped, tables, opset })
     }
 }
 

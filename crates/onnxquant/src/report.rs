@@ -7,6 +7,7 @@ use onnxquant_quant::{Certificate, Granularity, Method, Verdict};
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::embeddings::TableReport;
 use crate::load::Prepared;
 use crate::plan::SkippedLayer;
 use crate::verify_ort::VerifiedOrt;
@@ -24,6 +25,9 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// Layers left in float.
     pub skipped: Vec<SkippedLayer>,
+    /// Quantized tables of embeddings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub embeddings: Vec<TableReport>,
     /// What runs on integers, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<IntegerReport>,

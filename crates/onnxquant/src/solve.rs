@@ -211,7 +211,7 @@ pub(crate) fn stored_weight(model: &Model, layer: &PlannedLayer) -> Result<Array
 }
 
 /// Scales have the type of the weights they stand for.
-fn scale_type(dtype: DataType) -> ScaleType {
+pub(crate) fn scale_type(dtype: DataType) -> ScaleType {
     match dtype {
         DataType::Float16 => ScaleType::F16,
         DataType::Bfloat16 => ScaleType::Bf16,

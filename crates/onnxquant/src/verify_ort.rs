@@ -61,9 +61,8 @@ impl LayerNames {
             results: layer.outputs().iter().flatten().map(|&value| name(value)).collect(),
             weights: Vec::new(),
         };
-        let mut waiting: Vec<_> = layer.inputs().iter().skip(1).take(2).copied().flatten().collect();
-        // A bias may be shared with other layers.
-        waiting.truncate(if layer.is("Conv") || layer.is("Gemm") { 1 } else { 2 });
+        // Other inputs may be shared with other layers.
+        let mut waiting: Vec<_> = layer.input(1).into_iter().collect();
         while let Some(value) = waiting.pop() {
             found.weights.push(name(value));
             waiting.extend(

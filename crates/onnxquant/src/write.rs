@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, NodeId, write_model};
+use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::fake_quantize::fake_quantize_dynamically;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::raise_opset::raise_opset;
@@ -14,6 +15,7 @@ use onnxquant_passes::write_dynamic::write_dynamic;
 use onnxquant_passes::write_nbits::MICROSOFT;
 use onnxquant_passes::write_static::write_static;
 
+use crate::embeddings::{TableReport, decode_tables, write_tables};
 use crate::error::Error;
 use crate::integer::{Form, IntegerPlan};
 use crate::load::check;
@@ -36,6 +38,8 @@ pub(crate) struct Rewritten {
     pub(crate) opset_changes: Vec<String>,
     /// Every layer in `written`, with the bytes of its codes, scales and zero points in the file.
     pub(crate) layers: Vec<(NodeId, usize)>,
+    /// The same bytes of every table.
+    pub(crate) table_bytes: Vec<usize>,
 }
 
 /// Writes the codes of every layer into copies of `model`, and the conversions of activations; tensors are shared,
@@ -46,6 +50,7 @@ pub(crate) fn rewrite(
     model: &Model,
     plan: &Plan,
     codes: &[(PlannedLayer, PackedWeight)],
+    tables: &[(CodedTable, TableReport)],
     integers: &IntegerPlan,
 ) -> Result<Rewritten, Error> {
     let (mut evaluated, mut written) = (model.clone(), model.clone());
@@ -53,7 +58,7 @@ pub(crate) fn rewrite(
         true => raise_opset(&mut written, plan.opset)?.iter().map(ToString::to_string).collect(),
         false => Vec::new(),
     };
-    if !codes.is_empty() {
+    if !codes.is_empty() || !tables.is_empty() {
         written.raise_ir_version(IR_WITH_PLAIN_INITIALIZERS);
         // Of several imports of one domain runtimes take this one or that: make them agree.
         written.set_opset("", plan.opset);
@@ -92,11 +97,13 @@ pub(crate) fn rewrite(
     for (place, bytes) in places.into_iter().zip(write_dynamic(written.graph_mut(), dynamic)?) {
         layers[place].1 = bytes;
     }
+    let table_bytes = write_tables(written.graph_mut(), tables)?;
+    decode_tables(evaluated.graph_mut(), tables, &plan.tables);
     if uses_microsoft && written.opset(MICROSOFT).is_none() {
         written.set_opset(MICROSOFT, 1);
     }
     check(&written, "writing codes")?;
-    Ok(Rewritten { evaluated, written, opset_changes, layers })
+    Ok(Rewritten { evaluated, written, opset_changes, layers, table_bytes })
 }
 
 /// Lets a layer read its input as if it had been quantized at run time.
@@ -119,7 +126,7 @@ fn output_name(graph: &Graph, site: &Site) -> String {
 /// Writes the model with its metadata; returns the bytes written.
 pub(crate) fn write(model: &mut Model, path: &Path, report: &Report) -> Result<u64, Error> {
     check_external(path, model.external_files())?;
-    if !report.layers.is_empty() {
+    if !report.layers.is_empty() || !report.embeddings.is_empty() {
         let json = |value: serde_json::Result<String>| value.map_err(|error| Error::Internal(error.to_string()));
         model.set_metadata(VERSION_KEY, report.version);
         model.set_metadata(SETTINGS_KEY, json(serde_json::to_string(&report.settings))?);

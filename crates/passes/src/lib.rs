@@ -22,6 +22,7 @@
 //! | [`fold_planes`] | puts them together again |
 //! | [`write_static`] | gives a layer inside a region the weight and bias that its integer kernel takes |
 //! | [`write_dynamic`] | replaces a MatMul or Gemm by an integer product that quantizes its input as it runs |
+//! | [`embeddings`] | stores tables of embeddings as codes |
 //! | [`fake_quantize`] | rounds an activation to 8 bits, with codes or with the same arithmetic in floats |
 
 #![forbid(unsafe_code)]
@@ -31,6 +32,7 @@ pub mod byte_planes;
 pub mod constant_chain;
 mod decode_nbits;
 pub mod decode_weights;
+pub mod embeddings;
 pub mod fake_quantize;
 pub mod fold_batchnorm;
 pub mod fold_integers;

@@ -1,8 +1,8 @@
 //! Finds the layers to quantize: every Gemm, MatMul and Conv with a constant weight.
 //!
 //! Each Gemm, MatMul and Conv of the model comes back, either as a [`Site`] or with the reason why it stays
-//! in float. Nothing is guessed: a form that is not listed under [`SkipReason`] is not left out, and a form
-//! that is listed is never quantized.
+//! in float; a `MatMulNBits` is one that is quantized already. Nothing is guessed: a form that is not listed under
+//! [`SkipReason`] is not left out, and a form that is listed is never quantized.
 
 use std::fmt;
 
@@ -13,6 +13,7 @@ use onnxquant_quant::{ConvGeometry, MatrixView, Padding};
 use serde::Serialize;
 
 use crate::constant_chain;
+use crate::decode_nbits::is_nbits;
 use crate::decode_weights::decodes_constant;
 
 /// A layer that can be quantized.
@@ -106,7 +107,7 @@ pub struct Candidate {
 /// Every Gemm, MatMul and Conv: the main graph's in topological order, then those of subgraphs and functions.
 pub fn find_sites(model: &Model) -> Vec<Candidate> {
     let graph = model.graph();
-    let main = graph.nodes().filter(|(_, node)| is_layer(node)).map(|(id, node)| Candidate {
+    let main = graph.nodes().filter(|(_, node)| is_layer(node) || is_nbits(node)).map(|(id, node)| Candidate {
         label: graph.label(id).to_owned(),
         op_type: node.op_type().to_owned(),
         weight_shape: weight_shape(graph, node),
@@ -156,6 +157,9 @@ fn weight_shape(graph: &Graph, node: &Node) -> Option<Vec<usize>> {
 }
 
 fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
+    if is_nbits(node) {
+        return Err(SkipReason::AlreadyQuantized);
+    }
     let (Some(input), Some(weight)) = (node.input(0), node.input(1)) else {
         return Err(SkipReason::NoConstantWeight);
     };

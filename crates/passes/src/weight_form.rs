@@ -11,7 +11,6 @@
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, TensorError};
 use onnxquant_quant::{Granularity, MatrixView};
-use serde::Serialize;
 
 use crate::add_to_bias::add_to_bias;
 use crate::byte_planes::PLANES_OPSET;
@@ -60,11 +59,13 @@ impl WeightForm {
         }
     }
 
-    /// How the codes are stored.
-    pub fn codes(self) -> Codes {
+    /// How the codes are stored, as a reader of the report knows it.
+    pub fn storage(self) -> String {
         match self {
-            Self::Dequantize(storage) => Codes::Native(storage),
-            Self::NBits { codes, .. } | Self::Folded(codes) => codes,
+            // Two in a byte.
+            Self::NBits { bits: 4, codes: Codes::Native(_), .. } => Codes::Native(DataType::Uint4).to_string(),
+            Self::NBits { codes, .. } | Self::Folded(codes) => codes.to_string(),
+            Self::Dequantize(storage) => Codes::Native(storage).to_string(),
         }
     }
 
@@ -97,12 +98,6 @@ impl std::fmt::Display for Codes {
             Self::Planes { bits: 1 } => f.write_str("a plane of 1 bit"),
             Self::Planes { bits } => write!(f, "planes of {bits} bits"),
         }
-    }
-}
-
-impl Serialize for Codes {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

@@ -1,0 +1,91 @@
+use ndarray::ArrayD;
+use onnxquant_ir::Model;
+use onnxquant_ir::onnx::NodeProto;
+
+use super::*;
+use crate::testing::{assert_valid, constant_named, floats, model, node, op_types};
+
+const ROWS: usize = 128;
+const COLUMNS: usize = 32;
+
+fn gather(output: &str) -> NodeProto {
+    node("Gather", &["w", "x"], &[output], vec![])
+}
+
+fn table_model(nodes: Vec<NodeProto>, outputs: &str) -> Model {
+    model("x", vec![("w", floats(&[ROWS, COLUMNS], 1))], nodes, outputs)
+}
+
+fn coded(bits: u32) -> CodedTable {
+    let codes =
+        (0..ROWS * COLUMNS).map(|i| if bits == 4 { (i * 7 % 15) as i8 - 7 } else { (i * 31 % 255) as u8 as i8 });
+    CodedTable { bits, codes: codes.collect(), scales: (0..ROWS).map(|row| (row + 1) as f32 / 8.0).collect() }
+}
+
+/// What the operators of a written table make of the rows `indices`, by their definition.
+fn rows(graph: &Graph, bits: u32, indices: &[usize]) -> ArrayD<f32> {
+    let scales = tensor::to_f32(constant_named(graph, "w_scale")).unwrap();
+    let codes = constant_named(graph, "w_quantized");
+    let width = codes.dims[1] as usize;
+    let numbers = tensor::to_codes(codes).unwrap();
+    let of_row = |&row: &usize| -> Vec<f32> {
+        let stored = &numbers[row * width..][..width];
+        let steps: Vec<i16> = match bits {
+            4 => {
+                stored.iter().map(|byte| byte & 15).chain(stored.iter().map(|byte| byte >> 4)).map(|u| u - 8).collect()
+            }
+            _ => stored.to_vec(),
+        };
+        steps.into_iter().map(|step| f32::from(step) * scales[row]).collect()
+    };
+    let numbers = indices.iter().flat_map(of_row).collect();
+    ArrayD::from_shape_vec(vec![indices.len(), COLUMNS], numbers).unwrap()
+}
+
+#[test]
+fn written_rows_are_those_that_the_codes_mean() {
+    let eight = ["Gather", "Cast", "Gather", "Mul"];
+    let four = ["Gather", "BitShift", "BitShift", "BitShift", "Concat", "Cast", "Sub", "Gather", "Mul"];
+    for (bits, operators, bytes) in [(8, &eight[..], 4096 + 512), (4, &four, 2048 + 512)] {
+        let mut model = table_model(vec![gather("y")], "y");
+        let table = find_tables(model.graph()).remove(0);
+        let coded = coded(bits);
+        assert_eq!(write_table(model.graph_mut(), &table, &coded), bytes);
+        assert_valid(&model);
+        assert_eq!(op_types(&model), operators);
+        assert!(model.graph().find("w").is_none(), "the float table goes");
+        let decoded = coded.decode();
+        let indices = [5, 0, ROWS - 1];
+        let expected: Vec<f32> = indices.iter().flat_map(|row| decoded[row * COLUMNS..][..COLUMNS].to_vec()).collect();
+        assert_eq!(rows(model.graph(), bits, &indices).into_raw_vec_and_offset().0, expected, "{bits} bits");
+        assert!(find_tables(model.graph()).is_empty(), "idempotent");
+    }
+}
+
+#[test]
+fn every_reader_gets_its_own_decoding() {
+    let mut model = table_model(vec![gather("y"), gather("z")], "y z");
+    let table = find_tables(model.graph()).remove(0);
+    write_table(model.graph_mut(), &table, &coded(8));
+    assert_valid(&model);
+    assert_eq!(op_types(&model), ["Gather", "Cast", "Gather", "Mul", "Gather", "Cast", "Gather", "Mul"]);
+}
+
+#[test]
+fn what_is_no_table_is_left_alone() {
+    let columns = node("Gather", &["w", "x"], &["y"], vec![int_attribute("axis", 1)]);
+    let tied = vec![gather("y"), node("MatMul", &["x", "w"], &["z"], vec![])];
+    for (what, nodes, outputs) in [
+        ("columns", vec![columns], "y"),
+        ("another reader", tied, "y z"),
+        ("as indices", vec![node("Gather", &["x", "w"], &["y"], vec![])], "y"),
+        ("graph output", vec![gather("y")], "y w"),
+    ] {
+        assert!(find_tables(table_model(nodes, outputs).graph()).is_empty(), "{what}");
+    }
+    let of = |tensor| model("x", vec![("w", tensor)], vec![gather("y")], "y");
+    assert!(find_tables(of(floats(&[16, 16], 1)).graph()).is_empty(), "small");
+    assert!(find_tables(of(floats(&[64, 8, 8], 1)).graph()).is_empty(), "rank 3");
+    let odd = of(floats(&[512, 33], 1));
+    assert_eq!(find_tables(odd.graph())[0].bits(4), 8);
+}
