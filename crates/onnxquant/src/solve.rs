@@ -58,7 +58,8 @@ pub(crate) fn solve_layers(
             let weights = weights(model, layer)?;
             let fitted = fit_layer(model, config, layer, &weights, stats.as_ref().map(|stats| stats.of(index)))?;
             if let Source::Streams(streams) = &mut source {
-                let decoded = layer.site.view.from_matrix(fitted.decoded.view()).map_err(|e| failed(model, layer, e))?;
+                let decoded =
+                    layer.site.view.from_matrix(fitted.decoded.view()).map_err(|e| failed(model, layer, e))?;
                 streams.settle(layer, &decoded, &fitted.correction);
             }
             solved.push(fitted.layer);
@@ -72,7 +73,10 @@ pub(crate) fn solve_layers(
 enum Source<'a> {
     Nowhere,
     /// The float network alone, run once for as many layers as fit the memory.
-    Float { calibration: &'a Calibration, judged: bool },
+    Float {
+        calibration: &'a Calibration,
+        judged: bool,
+    },
     /// The float network and the one quantized so far.
     Streams(Box<Streams<'a>>),
 }
@@ -112,9 +116,7 @@ impl<'a> Source<'a> {
     ) -> Result<Option<StageStats>, Error> {
         match self {
             Self::Nowhere => Ok(None),
-            Self::Float { calibration, judged } => {
-                calibration.statistics(model, layers, *judged, progress).map(Some)
-            }
+            Self::Float { calibration, judged } => calibration.statistics(model, layers, *judged, progress).map(Some),
             Self::Streams(streams) => streams.statistics(layers, later, progress).map(Some),
         }
     }
@@ -180,7 +182,8 @@ fn fit_layer(
     let error = stats.as_ref().map(|stats| error_on(stats.calibration)).transpose()?;
     let held_out_error = held_out.map(error_on).transpose()?;
     let correction: Vec<f32> = correction.iter().map(|&c| c as f32).collect();
-    let weight = PackedWeight::new(site, layer.packed_type, granularity, &solution, correction.clone()).map_err(failed)?;
+    let weight =
+        PackedWeight::new(site, layer.packed_type, granularity, &solution, correction.clone()).map_err(failed)?;
     let report = LayerReport {
         label: layer.label.clone(),
         op_type: layer.op_type.clone(),

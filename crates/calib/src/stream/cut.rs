@@ -74,7 +74,8 @@ fn asks_shape(node: &NodeProto) -> bool {
 
 /// Whether a node gives the same from the same inputs, and nothing is hidden inside it.
 fn repeats(node: &NodeProto) -> bool {
-    let random = node.op_type().starts_with("Random") || matches!(node.op_type(), "Multinomial" | "Bernoulli" | "Dropout");
+    let random =
+        node.op_type().starts_with("Random") || matches!(node.op_type(), "Multinomial" | "Bernoulli" | "Dropout");
     !random && subgraphs(node).next().is_none()
 }
 

@@ -166,7 +166,13 @@ impl Step {
             let (tensor, how) = match *source {
                 Source::Kept(position, how) => {
                     let how = if shape_only[position] { Keep::Shape } else { how };
-                    (std::mem::replace(&mut given[inputs + position].1, Tensor::Bool(ndarray::ArrayD::default(vec![0]))), how)
+                    (
+                        std::mem::replace(
+                            &mut given[inputs + position].1,
+                            Tensor::Bool(ndarray::ArrayD::default(vec![0])),
+                        ),
+                        how,
+                    )
                 }
                 Source::Observed(position, how) => (values[position].take().ok_or_else(lost)?, how),
             };
@@ -179,7 +185,13 @@ impl Step {
         Ok((wanted.into_iter().flatten().collect(), slots))
     }
 
-    fn values(&self, goal: Goal<'_>, data: &CalibSet, given: &Sample, inputs: usize) -> Result<Vec<Tensor>, CalibError> {
+    fn values(
+        &self,
+        goal: Goal<'_>,
+        data: &CalibSet,
+        given: &Sample,
+        inputs: usize,
+    ) -> Result<Vec<Tensor>, CalibError> {
         if let Some(values) = self.piece.as_ref().and_then(|piece| piece.run(given).ok()) {
             return Ok(values);
         }
@@ -226,7 +238,8 @@ pub fn advance(
             let one = |(((step, goal), slots), spill): (((&Step, &Goal<'_>), Vec<Slot>), &&Spill)| {
                 step.run(*goal, data, sample, slots, spill)
             };
-            let results: Result<Vec<_>, CalibError> = steps.iter().zip(goals).zip(slots).zip(&spills).map(one).collect();
+            let results: Result<Vec<_>, CalibError> =
+                steps.iter().zip(goals).zip(slots).zip(&spills).map(one).collect();
             results.map_err(|error| describe_failure(error, data, sample))
         };
         let results: Vec<Result<_, CalibError>> = taken.into_par_iter().map(run).collect();
