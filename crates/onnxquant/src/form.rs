@@ -131,3 +131,7 @@ impl Wanted<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "form_tests.rs"]
+mod tests;

@@ -241,3 +241,23 @@ fn weights_in_blocks_are_a_mistake_of_the_caller() {
     let mut model = layer("MatMul", &[6, 4], None, vec![]);
     write(&mut model, Granularity::Block(2), vec![]);
 }
+
+#[test]
+fn codes_in_planes_are_the_same_int8_when_they_are_joined() {
+    for (bits, storage) in [(4, DataType::Int4), (3, DataType::Int4), (2, DataType::Int2)] {
+        let nodes = vec![node("Conv", &["x", "w"], &["y"], vec![])];
+        let mut model = model("x", vec![("w", floats(&[4, 3, 2, 2], 1))], nodes, "y");
+        let site = only_layer(&model);
+        let solution = solution(&site, Granularity::Channel, -(1 << (bits - 1)), (1 << (bits - 1)) - 1);
+        let weight = PackedWeight::new(&site, storage, Granularity::Channel, &solution, vec![]).unwrap();
+        let bytes = write_static(model.graph_mut(), &site, &weight, Codes::Planes { bits }, INPUT_SCALE).unwrap();
+        assert_valid(&model);
+        assert_eq!(bytes, 48 * bits as usize / 8 + 4 * 4 + 4);
+        assert!(crate::fold_planes::fold_planes(model.graph_mut()) > 0);
+        assert_valid(&model);
+        let codes = constant_named(model.graph(), "w_quantized");
+        assert_eq!(codes.data_type(), DataType::Int8 as i32);
+        let expected = site.view.from_matrix(solution.codes.view()).unwrap();
+        assert_eq!(tensor::to_codes(codes).unwrap(), expected.iter().copied().collect::<Vec<_>>(), "{bits} bits");
+    }
+}
