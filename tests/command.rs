@@ -263,8 +263,20 @@ fn report_has_the_documented_shape() {
     let mut paths = BTreeSet::new();
     let auto: &[&str] = &["--method", "auto"];
     let walk: &[&str] = &["--method", "maly-saab", "--no-fallback"];
-    let integers: &[&str] =
-        &["--scheme", "auto", "--target", "qdq-strict", "--range", "mse", "--min-sqnr", "25", "--method", "msq"];
+    let integers: &[&str] = &[
+        "--scheme",
+        "auto",
+        "--target",
+        "qdq-strict",
+        "--range",
+        "mse",
+        "--min-sqnr",
+        "25",
+        "--max-loss",
+        "0.5",
+        "--method",
+        "msq",
+    ];
     for (fixture, args) in [(Fixture::CNN, auto), (Fixture::TRANSFORMER, walk), (Fixture::CONV1D, integers)] {
         shape("", &report(&fixture.model(), &output, args, Some(&fixture.calib())), &mut paths);
     }

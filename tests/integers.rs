@@ -117,11 +117,15 @@ fn a_missed_accuracy_has_an_exit_code_of_its_own() {
 fn what_integers_cannot_do_is_a_usage_error() {
     let folder = folder();
     let output = folder.path().join("out.onnx");
-    let table: [(&[&str], &str); 4] = [
+    let table: [(&[&str], &str); 8] = [
         (&["--scheme", "w8a8", "--asymmetric"], "symmetric weights"),
         (&["--scheme", "auto", "--granularity", "block:32"], "not in blocks"),
         (&["--scheme", "w8a8", "--range", "median"], "--range"),
         (&["--scheme", "w8a8", "--opset-max", "12"], "opset 13"),
+        (&["--scheme", "w8a8", "--activation-bits", "16"], "no kernels for activations of 16 bits"),
+        (&["--scheme", "w8a8", "--power-of-two-scales"], "--target qdq-strict"),
+        (&["--scheme", "w8a8", "--max-loss=-1"], "a loss is a number"),
+        (&["--scheme", "w8a8", "--target", "qdq-strict", "--activation-bits", "16", "--opset-max", "20"], "opset 21"),
     ];
     let mut failures = Failures::default();
     for (args, text) in table {
@@ -136,4 +140,98 @@ fn what_integers_cannot_do_is_a_usage_error() {
     failures.check(problem.is_none(), || format!("without data: {problem:?}"));
     failures.check(!output.exists(), || "something was written".to_owned());
     failures.finish();
+}
+
+/// The options of `--target qdq-strict` that change codes and scales.
+#[test]
+fn codes_and_scales_for_accelerators_are_those_asked_for() {
+    let folder = folder();
+    let strict = ["--scheme", "w8a8", "--target", "qdq-strict", "--method", "msq"];
+    let table: [(&[&str], &str, bool, f64); 5] = [
+        (&[], "unsigned", false, 25.0),
+        (&["--activation-type", "s8"], "signed", false, 25.0),
+        (&["--power-of-two-scales"], "unsigned", true, 20.0),
+        (&["--activation-bits", "16"], "unsigned16", false, 30.0),
+        (&["--activation-bits", "16", "--activation-type", "s8"], "signed16", false, 30.0),
+    ];
+    let fixture = Fixture::CNN;
+    let mut failures = Failures::default();
+    let (mut jobs, mut found) = (Vec::new(), Vec::new());
+    for (args, ..) in &table {
+        let path = folder.path().join(format!("{}.onnx", found.len()));
+        found.push(report(&fixture.model(), &path, &[&strict, *args].concat(), Some(&fixture.calib())));
+        jobs.push(Job::compare(&path, &fixture.model(), &fixture.held_out()));
+    }
+    for ((args, grid, power, least), (report, measured)) in table.iter().zip(found.iter().zip(measure(&jobs))) {
+        let tensors = report["integers"]["tensors"].as_array().expect("there are tensors on fixed scales");
+        for tensor in tensors {
+            let scale = tensor["scale"].as_f64().expect("a scale is a number");
+            failures.check(tensor["grid"] == *grid, || format!("{args:?}: {tensor}"));
+            failures.check(!power || scale.log2().fract() == 0.0, || format!("{args:?}: {tensor}"));
+        }
+        failures.check(measured.faults().is_empty(), || format!("{args:?}: {}", measured.faults()));
+        let reached = measured.sqnr_db.is_some_and(|found| found >= *least);
+        failures.check(reached, || format!("{args:?}: {:?} dB, expected {least}", measured.sqnr_db));
+        let told = report["held_out"]["sqnr_db"].as_f64();
+        let agrees = measured.sqnr_db.zip(told).is_some_and(|(a, b)| (a - b).abs() <= SIMULATION_MARGIN_DB);
+        failures.check(agrees, || format!("{args:?}: {:?} dB measured, {told:?} told", measured.sqnr_db));
+    }
+    failures.finish();
+}
+
+#[test]
+fn accuracy_is_bought_round_by_round() {
+    let folder = folder();
+    let output = folder.path().join("out.onnx");
+    let strict = ["--scheme", "w8a8", "--target", "qdq-strict", "--method", "msq", "--range", "mse"];
+    let fixture = Fixture::CONV1D;
+    let run = |args: &[&str]| report(&fixture.model(), &output, &[&strict, args].concat(), Some(&fixture.calib()));
+    let found = run(&["--max-loss", "0.0001"]);
+    let trade = found["integers"]["trade"].as_array().expect("a goal was set");
+    let (first, last) = (&trade[0], &trade[trade.len() - 1]);
+    assert!(first["loss"].as_f64() > Some(0.0001) && trade.len() > 1, "{first}");
+    assert!(last["loss"].as_f64() <= Some(0.0001), "{last}");
+    assert!(last["integer_layers"].as_u64() < first["integer_layers"].as_u64(), "{trade:?}");
+    assert!(found["held_out"]["loss"].as_f64() <= Some(0.0001));
+    assert!(found["integers"]["equalized"].as_u64() > Some(0), "channels of this model are uneven");
+    assert!(found["integers"]["sensitivity"].as_array().is_some_and(|layers| !layers.is_empty()));
+    let mixed = run(&["--activation-bits", "mixed", "--max-loss", "0.0008"]);
+    let rounds = mixed["integers"]["trade"].as_array().expect("a goal was set");
+    assert!(rounds.iter().skip(1).any(|round| round.get("to_16_bits").is_some()), "{rounds:?}");
+}
+
+#[test]
+fn statistics_are_used_again_and_never_for_another_model_or_other_samples() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let (fixture, cache) = (Fixture::CNN, at("cache.json"));
+    let strict = ["--scheme", "w8a8", "--target", "qdq-strict", "--method", "msq"];
+    let file = cache.to_str().expect("the path is text").to_owned();
+    let run = |fixture: &Fixture, output: &str, more: &[&str]| {
+        let args = [strict.as_slice(), more].concat();
+        let report = report(&fixture.model(), &at(output), &args, Some(&fixture.calib()));
+        (report["integers"]["cache"].clone(), std::fs::read(at(output)).expect("the model was written"))
+    };
+    let with = ["--calibration-cache", file.as_str()];
+    let (_, plain) = run(&fixture, "plain.onnx", &[]);
+    let (first, written) = run(&fixture, "first.onnx", &with);
+    let (again, read) = run(&fixture, "again.onnx", &with);
+    assert_eq!(first["reused"], 0);
+    assert_eq!((&again["gathered"], &again["reused"]), (&Value::from(0), &first["gathered"]));
+    assert!(plain == written && plain == read, "the cache changes what is written");
+    let (fewer, _) = run(&fixture, "fewer.onnx", &[with.as_slice(), &["--samples", "20"]].concat());
+    assert!(fewer["reused"] == 0 && fewer["rebuilt"].as_str().is_some_and(|why| why.contains("samples")), "{fewer}");
+    let (other, _) = run(&Fixture::CONV1D, "other.onnx", &with);
+    assert!(other["reused"] == 0 && other["rebuilt"].as_str().is_some_and(|why| why.contains("model")), "{other}");
+    std::fs::write(&cache, r#"{"format": 0, "what": "ever"}"#).expect("the file can be written");
+    let (old, _) = run(&fixture, "old.onnx", &with);
+    assert!(old["rebuilt"].as_str().is_some_and(|why| why.contains("format")), "{old}");
+    let text = std::fs::read_to_string(&cache).expect("the cache is text");
+    for corrupt in ["no cache", &text[..text.len() / 2], &text.replacen("\"count\":", "\"count\":1", 1)] {
+        std::fs::write(&cache, corrupt).expect("the file can be written");
+        let mut command = onnxquant(&[fixture.model(), at("refused.onnx")]);
+        command.args(strict).args(with).arg("--calib").arg(fixture.calib());
+        let problem = refused(&Run::of(&mut command), &["calibration cache", "delete it"]);
+        assert!(problem.is_none() && !at("refused.onnx").exists(), "{problem:?}");
+    }
 }

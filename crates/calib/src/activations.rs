@@ -5,7 +5,7 @@
 //! sample in [`collect_channels`].
 
 use ndarray::ArrayD;
-use onnxquant_quant::{ChannelRanges, Histogram, QuantError};
+use onnxquant_quant::{ChannelAxis, ChannelRanges, Histogram, QuantError};
 use rayon::prelude::*;
 
 use crate::data::CalibSet;
@@ -38,18 +38,21 @@ pub fn collect_histograms(
     })
 }
 
-/// The channels of every observed value over the samples `indices`.
+/// The channels of every observed value over the samples `indices`; `axes` says where each value has them.
 pub fn collect_channels(
     engine: &dyn Engine,
     data: &CalibSet,
     indices: &[usize],
+    axes: &[ChannelAxis],
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<ChannelRanges>, CalibError> {
-    let channels = engine.values().iter().map(|_| ChannelRanges::default()).collect();
-    accumulate(engine, data, indices, progress, channels, &|channels: &mut ChannelRanges, array| {
-        channels.push(&array);
+    let channels = axes.iter().map(|axis| (*axis, ChannelRanges::default())).collect();
+    let take_in = |(axis, channels): &mut (ChannelAxis, ChannelRanges), array: ArrayD<f32>| {
+        channels.push(&array, *axis);
         Ok(())
-    })
+    };
+    let found = accumulate(engine, data, indices, progress, channels, &take_in)?;
+    Ok(found.into_iter().map(|(_, channels)| channels).collect())
 }
 
 /// Adds the array of one sample to what is known of a value.

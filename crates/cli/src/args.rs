@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use onnxquant::calib::{ChannelOrder, DataOptions, ImageLayout, ImageOptions};
 use onnxquant::quant::{Granularity, Method, RangeMethod, Saturation, ScaleRule, Symmetry};
-use onnxquant::{Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, OrtVersion, Target, Verify};
+use onnxquant::{
+    ActivationBits, Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, OrtVersion, Target,
+    Verify,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,6 +75,10 @@ pub(crate) struct QuantizeArgs {
 
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
+
+    /// Keep statistics of activations in this file; they are used again while model and samples are the same.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration_cache: Option<PathBuf>,
 
     /// Write the full report as JSON.
     #[arg(long, value_name = "FILE")]
@@ -159,13 +166,34 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = TargetName::OrtCpu)]
     target: TargetName,
 
-    /// How the range of an activation is found: `min-max`, `moving-average`, `percentile:P`, `mse` (default), `entropy`.
+    /// How ranges of activations are found: `min-max`, `min-max:F` (F times as wide), `moving-average`, `percentile:P`,
+    /// `mse`, `entropy`; by default held-out samples choose.
     #[arg(long, value_name = "METHOD")]
     range: Option<RangeMethod>,
 
     /// Keep activations in float, the most sensitive layers first, until held-out outputs have this SQNR.
     #[arg(long, value_name = "DB", allow_negative_numbers = true)]
     min_sqnr: Option<f64>,
+
+    /// The same until one minus the mean cosine of every held-out output is at most this, for example 0.001.
+    #[arg(long, value_name = "X")]
+    max_loss: Option<f64>,
+
+    /// Codes of activations on fixed scales: with a sign or without one.
+    ///
+    /// `s8` has the zero point 0 with `--target qdq-strict`, as compilers for accelerators want it.
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = ActivationType::U8)]
+    activation_type: ActivationType,
+
+    /// Bits of activations on fixed scales: `8`, `16`, or `mixed`: 16 only where --min-sqnr or --max-loss needs them.
+    ///
+    /// 16 bits need `--target qdq-strict` and opset 21: ONNX Runtime has no such kernels for a CPU.
+    #[arg(long, value_enum, value_name = "BITS", default_value_t = BitsName::Eight)]
+    activation_bits: BitsName,
+
+    /// Fixed scales of activations are powers of two, for accelerators that shift; with `--target qdq-strict`.
+    #[arg(long)]
+    power_of_two_scales: bool,
 
     /// Weights of 7 bits with integer activations, for processors whose 8-bit products saturate (x86 without VNNI).
     #[arg(long)]
@@ -335,6 +363,21 @@ enum TargetName {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum ActivationType {
+    U8,
+    S8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum BitsName {
+    #[value(name = "8")]
+    Eight,
+    #[value(name = "16")]
+    Sixteen,
+    Mixed,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum ScaleName {
     Max,
     LeastSquares,
@@ -398,7 +441,15 @@ impl SettingsArgs {
                 TargetName::QdqStrict => Target::QdqStrict,
             },
             range: self.range,
+            signed_activations: matches!(self.activation_type, ActivationType::S8),
+            activation_bits: match self.activation_bits {
+                BitsName::Eight => ActivationBits::Eight,
+                BitsName::Sixteen => ActivationBits::Sixteen,
+                BitsName::Mixed => ActivationBits::Mixed,
+            },
+            power_of_two: self.power_of_two_scales,
             min_sqnr_db: self.min_sqnr,
+            max_loss: self.max_loss,
             granularity: self.granularity,
             symmetry: if self.asymmetric { Symmetry::Asymmetric } else { Symmetry::Symmetric },
             scale_rule: self.scale.map(|rule| match rule {
@@ -448,7 +499,7 @@ impl DataArgs {
             ..preset
         };
         let options = DataOptions { samples: self.samples.map(NonZero::get), image, ..DataOptions::default() };
-        DataConfig { path, options }
+        DataConfig { path, options, cache: None }
     }
 }
 

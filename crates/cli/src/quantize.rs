@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use onnxquant::quant::Granularity;
-use onnxquant::{IntegerReport, LayerReport, Report, TableReport, VerifiedOrt};
+use onnxquant::{DataConfig, IntegerReport, LayerReport, Report, TableReport, Trade, VerifiedOrt};
 
 use crate::args::QuantizeArgs;
 use crate::bars::Bars;
@@ -22,7 +22,8 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     if let Some(report) = &args.report {
         check_report_path(report)?;
     }
-    let data = args.calib.clone().map(|path| args.data.config(path));
+    let cache = args.calibration_cache.clone();
+    let data = args.calib.clone().map(|path| DataConfig { cache, ..args.data.config(path) });
     let bars = Bars::new(args.quiet);
     let progress = |phase, done, total| bars.report(phase, done, total);
     let report = onnxquant::quantize(input, output, data.as_ref(), &args.settings.config(), &progress)?;
@@ -78,7 +79,10 @@ fn summary(report: &Report) -> String {
     if let Some(held_out) = &report.held_out {
         let among = if held_out.shared { "also used for calibration" } else { "held out" };
         let samples = held_out.held_out_samples;
-        text += &format!("output  SQNR {} on {samples} samples {among}\n", decibels(held_out.sqnr_db));
+        let runtime = held_out.runtime_sqnr_db.map_or(String::new(), |found| {
+            format!(" ({} as ONNX Runtime rounds activations by default)", decibels(Some(found)))
+        });
+        text += &format!("output  SQNR {}{runtime} on {samples} samples {among}\n", decibels(held_out.sqnr_db));
     }
     text
 }
@@ -105,7 +109,8 @@ fn worst_layers(layers: &[LayerReport]) -> String {
 fn integers(found: &IntegerReport) -> String {
     let (fixed, dynamic) = (found.static_layers, found.dynamic_layers);
     if fixed + dynamic == 0 {
-        return "integers none: they would not save time, or cost too much accuracy\n".to_owned();
+        let none = "integers none: they would not save time, or cost too much accuracy\n";
+        return none.to_owned() + &trade(&found.trade);
     }
     let mut parts = Vec::new();
     if fixed > 0 {
@@ -115,7 +120,35 @@ fn integers(found: &IntegerReport) -> String {
         let rescaled = format!("{} inputs rescaled", found.rescaled);
         parts.push(format!("{dynamic} layers on scales made at run time, {rescaled}"));
     }
-    format!("integers {}\n", parts.join("; "))
+    let mut text = format!("integers {}\n", parts.join("; "));
+    if found.equalized > 0 {
+        text += &format!("         channels of {} tensors evened out\n", found.equalized);
+    }
+    if let Some(cache) = &found.cache {
+        let rebuilt = cache.rebuilt.as_ref().map_or(String::new(), |why| format!("; made anew: {why}"));
+        text += &format!("cache   {} statistics reused, {} gathered{rebuilt}\n", cache.reused, cache.gathered);
+    }
+    text + &trade(&found.trade)
+}
+
+/// What accuracy cost, round by round, where a round was not enough.
+fn trade(rounds: &[Trade]) -> String {
+    if rounds.len() < 2 {
+        return String::new();
+    }
+    let head = ["accuracy", "to float", "to 16 bits", "integer layers", "SQNR", "loss"].map(str::to_owned).to_vec();
+    let row = |(at, round): (usize, &Trade)| {
+        vec![
+            format!("round {}", at + 1),
+            round.to_float.len().to_string(),
+            round.to_16_bits.len().to_string(),
+            round.integer_layers.to_string(),
+            decibels(round.sqnr_db),
+            round.loss.map_or("-".to_owned(), short),
+        ]
+    };
+    let rows = std::iter::once(head).chain(rounds.iter().enumerate().map(row)).collect::<Vec<_>>();
+    table(&rows)
 }
 
 /// The quantized tables together.

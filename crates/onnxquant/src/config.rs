@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnxquant_calib::DataOptions;
+use onnxquant_passes::fake_quantize::QUANTIZE_16_OPSET;
 use onnxquant_passes::ort_version::OrtVersion;
+use onnxquant_passes::raise_opset::LOWEST_TARGET;
 use onnxquant_quant::{
-    Granularity, Grid, Method, QuantError, QuantSpec, RangeMethod, ScaleRule, SolverOptions, Symmetry,
+    ActivationGrid, Granularity, Grid, Method, QuantError, QuantSpec, RangeMethod, ScaleRule, SolverOptions, Symmetry,
 };
 use serde::{Serialize, Serializer};
 
@@ -83,6 +85,21 @@ pub struct Verify {
     pub python: Option<PathBuf>,
 }
 
+/// Bits of an activation on a fixed scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum ActivationBits {
+    /// 8 everywhere.
+    #[default]
+    #[serde(rename = "8")]
+    Eight,
+    /// 16 everywhere.
+    #[serde(rename = "16")]
+    Sixteen,
+    /// 16 where 8 would miss the accuracy that is asked for.
+    #[serde(rename = "mixed")]
+    Mixed,
+}
+
 /// Settings of a run. They are written into the model's metadata, so nothing here depends on the machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
@@ -107,12 +124,21 @@ pub struct Config {
     pub activations: Activations,
     /// What the written model is for.
     pub target: Target,
-    /// How the range of an activation is found; by default by the least mean squared error.
+    /// How the range of an activation is found; by default tensor by tensor, by the error on held-out samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<RangeMethod>,
+    /// Codes of activations have a sign.
+    pub signed_activations: bool,
+    /// Bits of an activation on a fixed scale.
+    pub activation_bits: ActivationBits,
+    /// Fixed scales of activations are powers of two.
+    pub power_of_two: bool,
     /// Layers keep float activations, the most sensitive first, until held-out outputs reach this SQNR in dB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_sqnr_db: Option<f64>,
+    /// The same until one minus the mean cosine of every held-out output is at most this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_loss: Option<f64>,
     /// Which weights share a scale.
     pub granularity: Granularity,
     /// Whether zero points are used.
@@ -162,7 +188,11 @@ impl Default for Config {
             activations: Activations::Float,
             target: Target::OrtCpu,
             range: None,
+            signed_activations: false,
+            activation_bits: ActivationBits::Eight,
+            power_of_two: false,
             min_sqnr_db: None,
+            max_loss: None,
             granularity: Granularity::Channel,
             symmetry: Symmetry::Symmetric,
             scale_rule: None,
@@ -186,6 +216,8 @@ pub struct DataConfig {
     pub path: PathBuf,
     /// How it is read.
     pub options: DataOptions,
+    /// A file that keeps statistics of activations from one run to the next.
+    pub cache: Option<PathBuf>,
 }
 
 impl Config {
@@ -203,6 +235,9 @@ impl Config {
         if self.activations != Activations::Float {
             self.check_integers()?;
         }
+        if self.max_loss.is_some_and(|most| !(most >= 0.0)) {
+            return Err(Error::Usage("a loss is a number of at least 0".to_owned()));
+        }
         Selection::new(self).map(drop)
     }
 
@@ -211,9 +246,38 @@ impl Config {
         self.min_sqnr_db.or((self.activations == Activations::Auto).then_some(AUTO_SQNR_DB))
     }
 
+    /// The codes of activations on fixed scales; `wide` ones have 16 bits.
+    pub(crate) fn activation_grid(&self, wide: bool) -> ActivationGrid {
+        match (wide || self.activation_bits == ActivationBits::Sixteen, self.signed_activations, self.target) {
+            (true, false, _) => ActivationGrid::Unsigned16,
+            (true, true, _) => ActivationGrid::Signed16,
+            (false, false, _) => ActivationGrid::Unsigned,
+            // Its kernels take any zero point, and drop a Relu only where the lowest code means 0.
+            (false, true, Target::OrtCpu) => ActivationGrid::Shifted,
+            (false, true, Target::QdqStrict) => ActivationGrid::Signed,
+        }
+    }
+
+    /// The opset that the codes of activations need.
+    pub(crate) fn activation_opset(&self) -> i64 {
+        match (self.activations, self.activation_bits) {
+            (Activations::Float, _) => 0,
+            (_, ActivationBits::Eight) => LOWEST_TARGET,
+            (_, ActivationBits::Sixteen | ActivationBits::Mixed) => QUANTIZE_16_OPSET,
+        }
+    }
+
     /// What the runtime's integer kernels are fast and right for.
     fn check_integers(&self) -> Result<(), Error> {
         let refused = |what: &str| Err(Error::Usage(format!("integer activations need {what}")));
+        if self.target == Target::OrtCpu && self.activation_bits != ActivationBits::Eight {
+            let problem = "ONNX Runtime has no kernels for activations of 16 bits on a CPU: use `--target qdq-strict`";
+            return Err(Error::Usage(problem.to_owned()));
+        }
+        if self.target == Target::OrtCpu && self.power_of_two {
+            let problem = "scales that are powers of two only cost accuracy on a CPU: use `--target qdq-strict`";
+            return Err(Error::Usage(problem.to_owned()));
+        }
         match (self.granularity, self.symmetry) {
             (Granularity::Tensor | Granularity::Channel, Symmetry::Symmetric) => Ok(()),
             (_, Symmetry::Symmetric) => refused("weights per tensor or per channel, not in blocks"),

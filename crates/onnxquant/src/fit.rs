@@ -1,24 +1,22 @@
-//! Writes the model, measures it on held-out samples, and takes layers back to float activations where that is needed.
-//!
-//! Errors of layers add up in power, nearly: what each does alone tells how many of the worst must go. The prediction
-//! is scaled to what was measured and tried again, so that a few runs suffice.
+//! Measures the model on held-out samples, takes layers back to float activations where that is needed, and writes it.
 
 use onnxquant_calib::total_sqnr_db;
 use onnxquant_ir::{Model, NodeId};
-use onnxquant_passes::embeddings::CodedTable;
-use onnxquant_passes::write_codes::PackedWeight;
-use rayon::prelude::*;
+use onnxquant_passes::fake_quantize::FAKE_QUANTIZE_OPSET;
 
 use crate::calibration::Calibration;
-use crate::compare::Reference;
-use crate::config::Config;
-use crate::embeddings::TableReport;
+use crate::config::{Activations, Config, Target};
 use crate::error::Error;
-use crate::integer::IntegerPlan;
-use crate::plan::{Plan, PlannedLayer};
+use crate::integer::{Form, Goal, IntegerPlan, Retreat, retreat};
+use crate::judge::{Judge, accuracy};
+use crate::plan::Plan;
 use crate::progress::{Progress, silent};
-use crate::report::{HeldOut, OutputReport, Sensitivity, finite};
-use crate::write::{Rewritten, rewrite};
+use crate::report::{HeldOut, OutputReport, finite};
+use crate::write::{Arithmetic, Codes, Written, rounds_inside, written};
+
+/// Held-out samples on which the sensitivity of single layers is measured: each needs an engine of its own, which takes
+/// longer than a run.
+const SENSITIVITY_SAMPLES: usize = 3;
 
 /// A model that was written in memory and measured.
 pub(crate) struct Fitted {
@@ -29,110 +27,76 @@ pub(crate) struct Fitted {
     /// The same bytes of every table.
     pub(crate) table_bytes: Vec<usize>,
     pub(crate) held_out: Option<HeldOut>,
-    /// What single layers do, where that was asked.
-    pub(crate) sensitivity: Vec<Sensitivity>,
+    pub(crate) retreat: Retreat,
 }
 
 /// Everything that is needed to write and measure the model.
 pub(crate) struct Fitting<'a> {
     pub(crate) model: &'a Model,
     pub(crate) plan: &'a Plan,
-    pub(crate) codes: &'a [(PlannedLayer, PackedWeight)],
-    pub(crate) tables: &'a [(CodedTable, TableReport)],
+    pub(crate) codes: Codes<'a>,
     pub(crate) config: &'a Config,
     pub(crate) calibration: Option<&'a Calibration>,
     pub(crate) progress: Progress<'a>,
 }
 
 impl Fitting<'_> {
-    /// Writes the model with as many integer layers as the SQNR that is asked for allows.
+    /// Writes the model with as many integer layers as the accuracy that is asked for allows.
     pub(crate) fn fit(&self, integers: &mut IntegerPlan) -> Result<Fitted, Error> {
-        let reference =
-            self.calibration.filter(|_| !self.codes.is_empty() || !self.tables.is_empty()).map(|calibration| {
-                let float = Reference::new(self.model.clone(), calibration, &calibration.split.held_out)?;
-                Ok::<_, Error>((float, calibration))
-            });
-        let Some((float, calibration)) = reference.transpose()? else { return self.written(integers) };
-        let mut fitted = self.measured(integers, &float, calibration)?;
-        let Some(target) = self.config.wanted_sqnr_db() else { return Ok(fitted) };
-        let mut ranked: Option<Vec<Sensitivity>> = None;
-        loop {
-            let reached = fitted.held_out.as_ref().and_then(|held_out| held_out.sqnr_db).unwrap_or(f64::INFINITY);
-            if reached >= target || integers.is_empty() {
-                fitted.sensitivity = ranked.unwrap_or_default();
-                return Ok(fitted);
-            }
-            let ranked = match &mut ranked {
-                Some(ranked) => ranked,
-                None => ranked.insert(self.sensitivity(integers, &float, calibration)?),
+        let (mut held_out, mut found) = (None, Retreat::default());
+        if let Some(calibration) =
+            self.calibration.filter(|_| !self.codes.layers.is_empty() || !self.codes.tables.is_empty())
+        {
+            let samples = &calibration.split.held_out;
+            let judge = Judge::new(self.model, calibration, self.arithmetic())?;
+            let measure = |plan: &IntegerPlan| judge.accuracy(self.codes, plan, self.progress);
+            let measure_alone = |plan: &IntegerPlan| {
+                Ok(accuracy(&judge.outputs(
+                    Codes::default(),
+                    plan,
+                    Arithmetic::File,
+                    &samples[..samples.len().min(SENSITIVITY_SAMPLES)],
+                    &silent,
+                )?))
             };
-            let worst = worst(ranked, &integers.leaders(), reached, target);
-            integers.retreat(self.model.graph(), &worst)?;
-            fitted = self.measured(integers, &float, calibration)?;
+            found = retreat(integers, self.model.graph(), self.config, &measure, &measure_alone)?;
+            held_out = Some(self.held_out(&judge, integers)?);
         }
+        let Written { model: written, opset_changes, layers, table_bytes } =
+            written(self.model, self.plan, self.codes, integers)?;
+        Ok(Fitted { written, opset_changes, layers, table_bytes, held_out, retreat: found })
     }
 
-    /// Without samples nothing can be measured.
-    fn written(&self, integers: &IntegerPlan) -> Result<Fitted, Error> {
-        let Rewritten { written, opset_changes, layers, table_bytes, .. } =
-            rewrite(self.model, self.plan, self.codes, self.tables, integers)?;
-        Ok(Fitted { written, opset_changes, layers, table_bytes, held_out: None, sensitivity: Vec::new() })
+    /// What accuracy is judged by.
+    fn arithmetic(&self) -> Arithmetic {
+        let possible = self.config.target == Target::OrtCpu
+            && self.model.opset("").is_some_and(|opset| opset >= FAKE_QUANTIZE_OPSET);
+        let asked = Goal::of(self.config).is_some() || self.config.activations != Activations::Float;
+        if possible && asked { Arithmetic::Runtime } else { Arithmetic::File }
     }
 
-    fn measured(&self, integers: &IntegerPlan, float: &Reference, calibration: &Calibration) -> Result<Fitted, Error> {
-        let Rewritten { evaluated, written, opset_changes, layers, table_bytes } =
-            rewrite(self.model, self.plan, self.codes, self.tables, integers)?;
-        let split = &calibration.split;
-        let outputs = float.compare(evaluated, calibration, &split.held_out, self.progress)?;
-        let held_out = HeldOut {
+    fn held_out(&self, judge: &Judge<'_>, integers: &IntegerPlan) -> Result<HeldOut, Error> {
+        let split = &judge.calibration.split;
+        let outputs = |arithmetic| judge.outputs(self.codes, integers, arithmetic, &split.held_out, self.progress);
+        let of_file = outputs(Arithmetic::File)?;
+        let differs = self
+            .codes
+            .layers
+            .iter()
+            .any(|(layer, _)| rounds_inside(layer) && integers.form(layer.site.node) == Form::WeightOnly);
+        let of_runtime = match judge.arithmetic {
+            Arithmetic::Runtime if differs => Some(accuracy(&outputs(Arithmetic::Runtime)?)),
+            _ => None,
+        };
+        let judged = of_runtime.unwrap_or_else(|| accuracy(&of_file));
+        Ok(HeldOut {
             calibration_samples: split.calibration.len(),
             held_out_samples: split.held_out.len(),
             shared: split.shared,
-            sqnr_db: finite(total_sqnr_db(&outputs)),
-            outputs: outputs.iter().map(OutputReport::from).collect(),
-        };
-        Ok(Fitted { written, opset_changes, layers, table_bytes, held_out: Some(held_out), sensitivity: Vec::new() })
+            sqnr_db: finite(total_sqnr_db(&of_file)),
+            runtime_sqnr_db: of_runtime.and_then(|found| finite(found.sqnr_db)),
+            loss: finite(judged.loss),
+            outputs: of_file.iter().map(OutputReport::from).collect(),
+        })
     }
-
-    /// The SQNR of the outputs when the input of one layer alone is on integers, the most sensitive layer first.
-    ///
-    /// Measured on one held-out sample: every layer needs an engine of its own, which takes longer than the run.
-    fn sensitivity(
-        &self,
-        integers: &IntegerPlan,
-        float: &Reference,
-        calibration: &Calibration,
-    ) -> Result<Vec<Sensitivity>, Error> {
-        let graph = self.model.graph();
-        let samples = &calibration.split.held_out[..1];
-        let measured = |node: NodeId| {
-            let only = integers.only(graph, node)?;
-            let evaluated = rewrite(self.model, self.plan, &[], &[], &only)?.evaluated;
-            let outputs = float.compare(evaluated, calibration, samples, &silent)?;
-            Ok(Sensitivity { node, label: graph.label(node).to_owned(), sqnr_db: total_sqnr_db(&outputs) })
-        };
-        let mut found =
-            integers.leaders().into_par_iter().map(measured).collect::<Result<Vec<Sensitivity>, Error>>()?;
-        found.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
-        Ok(found)
-    }
-}
-
-/// The layers to take back so that the error falls from `reached` to `target` dB; at least one.
-fn worst(ranked: &[Sensitivity], left: &[NodeId], reached: f64, target: f64) -> Vec<NodeId> {
-    let ranked: Vec<&Sensitivity> = ranked.iter().filter(|layer| left.contains(&layer.node)).collect();
-    let power = |db: f64| 10f64.powf(-db / 10.0);
-    let total: f64 = ranked.iter().map(|layer| power(layer.sqnr_db)).sum();
-    let (mut removed, mut chosen) = (0.0, Vec::new());
-    // The share of the measured error that has to go.
-    let share = 1.0 - power(target) / power(reached);
-    for layer in ranked {
-        if !chosen.is_empty() && removed >= share * total {
-            break;
-        }
-        removed += power(layer.sqnr_db);
-        chosen.push(layer.node);
-    }
-    // Where no layer is left to blame, all go.
-    if chosen.is_empty() { left.to_vec() } else { chosen }
 }

@@ -14,10 +14,13 @@ mod compare;
 mod config;
 mod embeddings;
 mod error;
+mod fingerprint;
 mod fit;
 mod form;
 mod integer;
+mod judge;
 mod load;
+mod observe;
 mod paths;
 mod pipeline;
 mod plan;
@@ -31,10 +34,12 @@ mod write;
 
 pub use compare::compare;
 pub use config::{
-    AUTO_SQNR_DB, Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, Target, Verify,
+    AUTO_SQNR_DB, ActivationBits, Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, Target,
+    Verify,
 };
 pub use embeddings::{PlannedTable, TableReport};
 pub use error::Error;
+pub use integer::Origin;
 pub use load::{Prepared, prepare, read};
 pub use onnxquant_calib as calib;
 pub use onnxquant_ir::PendingFile;
@@ -45,5 +50,7 @@ pub use onnxquant_quant as quant;
 pub use pipeline::quantize;
 pub use plan::{Plan, PlannedLayer, SkippedLayer};
 pub use progress::{Phase, Progress, silent};
-pub use report::{HeldOut, IntegerReport, LayerReport, OutputReport, Report, Sensitivity};
+pub use report::{
+    CacheReport, HeldOut, IntegerReport, LayerReport, OutputReport, Report, Sensitivity, TensorReport, Trade,
+};
 pub use verify_ort::{Mispredicted, VerifiedOrt};

@@ -7,7 +7,7 @@ use onnxquant_passes::fold_batchnorm::fold_batchnorm;
 use onnxquant_passes::fold_integers::fold_integers;
 use onnxquant_passes::fold_pad::fold_pads;
 use onnxquant_passes::lift_constants::lift_constants;
-use onnxquant_passes::raise_opset::{LOWEST_TARGET, raise_opset};
+use onnxquant_passes::raise_opset::raise_opset;
 use serde::Serialize;
 
 use crate::config::{Activations, Config};
@@ -36,7 +36,7 @@ pub(crate) fn raise_for_integers(model: &mut Model, config: &Config) -> Result<V
     if config.activations == Activations::Float {
         return Ok(Vec::new());
     }
-    let needed = Plan::new(model, config)?.opset.max(LOWEST_TARGET);
+    let needed = Plan::new(model, config)?.opset.max(config.activation_opset());
     if present >= needed {
         return Ok(Vec::new());
     }

@@ -12,13 +12,14 @@ use crate::error::Error;
 use crate::fit::{Fitted, Fitting};
 use crate::integer::{IntegerPlan, plan_integers};
 use crate::load::{prepare, raise_for_integers, read};
+use crate::observe::Observer;
 use crate::paths::{check_paths, model_bytes};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::report::Report;
 use crate::solve::{SolvedLayer, solve_layers};
 use crate::verify_ort::{VerifiedOrt, verify_ort};
-use crate::write::write;
+use crate::write::{Codes, write};
 
 /// Quantizes `input` into `output`.
 ///
@@ -45,18 +46,20 @@ pub fn quantize(
     let prepared = prepare(&mut model)?;
     let mut opset_changes = raise_for_integers(&mut model, config)?;
     let mut plan = Plan::new(&model, config)?;
-    let mut integers = match &calibration {
-        Some(calibration) => plan_integers(&mut model, &mut plan, config, calibration, progress)?,
-        None => IntegerPlan::default(),
-    };
+    let (mut integers, mut cache) = (IntegerPlan::default(), None);
+    if let Some(calibration) = &calibration {
+        let file = data.and_then(|data| data.cache.as_deref());
+        let observer = Observer::open(calibration, &model, file, progress)?;
+        integers = plan_integers(&mut model, &mut plan, config, &observer)?;
+        cache = observer.close()?;
+    }
     let solved = solve_layers(&model, &plan, config, &integers, calibration.as_ref(), progress)?;
     let (mut layers, codes): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
     let mut tables = quantize_tables(&model, &plan.tables)?;
     let fitting = Fitting {
         model: &model,
         plan: &plan,
-        codes: &codes,
-        tables: &tables,
+        codes: Codes { layers: &codes, tables: &tables, planned_tables: &plan.tables },
         config,
         calibration: calibration.as_ref(),
         progress,
@@ -69,7 +72,8 @@ pub fn quantize(
     }
     opset_changes.append(&mut fitted.opset_changes);
     tables.iter_mut().zip(&fitted.table_bytes).for_each(|((_, table), &bytes)| table.bytes = bytes);
-    let integers = integers.report(config, &plan, &mut layers, std::mem::take(&mut fitted.sensitivity));
+    let found = (std::mem::take(&mut fitted.retreat), cache);
+    let integers = integers.report(model.graph(), config, &plan, &mut layers, found);
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION"),
         settings: config.clone(),

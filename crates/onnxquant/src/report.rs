@@ -3,11 +3,12 @@
 use onnxquant_calib::OutputComparison;
 use onnxquant_ir::NodeId;
 use onnxquant_passes::runs_as::RunsAs;
-use onnxquant_quant::{Certificate, Granularity, Method, Verdict};
+use onnxquant_quant::{ActivationParams, Certificate, Granularity, Method, RangeMethod, Verdict};
 use serde::Serialize;
 
 use crate::config::Config;
 use crate::embeddings::TableReport;
+use crate::integer::Origin;
 use crate::load::Prepared;
 use crate::plan::SkippedLayer;
 use crate::verify_ort::VerifiedOrt;
@@ -103,14 +104,75 @@ pub struct IntegerReport {
     pub scales: usize,
     /// Estimated time of the regions' graph over that in float; 1 where no region pays.
     pub relative_time: f64,
-    /// Values whose channels were rescaled to make ranges smaller.
+    /// Inputs of layers on scales made at run time whose channels were rescaled.
     pub rescaled: usize,
+    /// Tensors on fixed scales whose channels were evened out.
+    pub equalized: usize,
+    /// The tensors with a scale of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tensors: Vec<TensorReport>,
+    /// The file of statistics, where one was named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheReport>,
     /// The SQNR at which integer layers were left, in dB: asked for, or that of `auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wanted_sqnr_db: Option<f64>,
+    /// The loss that integer layers could make, where one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_loss: Option<f64>,
     /// What single layers do to the outputs; measured only where some had to stay in float.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sensitivity: Vec<Sensitivity>,
+    /// How accuracy was bought: what went back to float, round by round; the first round has all on integers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trade: Vec<Trade>,
+}
+
+/// What was used of a file of statistics.
+#[derive(Clone, Debug, Serialize)]
+pub struct CacheReport {
+    /// Statistics that were read from the file.
+    pub reused: usize,
+    /// Statistics that were gathered anew, and written into it.
+    pub gathered: usize,
+    /// Why nothing of an earlier file could be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rebuilt: Option<String>,
+}
+
+/// A tensor that is stored as codes on a fixed scale.
+#[derive(Clone, Debug, Serialize)]
+pub struct TensorReport {
+    /// Its name in the float model.
+    pub name: String,
+    /// How its range was found.
+    pub range: RangeMethod,
+    /// Why so.
+    pub why: Origin,
+    /// What the codes mean.
+    #[serde(flatten)]
+    pub params: ActivationParams,
+    /// The expected squared error of the codes over the mean square of the values, on the calibration samples.
+    pub relative_error: f64,
+}
+
+/// A round of the search for layers that must stay in float.
+#[derive(Clone, Debug, Serialize)]
+pub struct Trade {
+    /// Layers that went back to float activations, with what follows them on codes; empty in the first round.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub to_float: Vec<String>,
+    /// Layers whose activations got 16 bits, likewise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub to_16_bits: Vec<String>,
+    /// Layers left on integers.
+    pub integer_layers: usize,
+    /// SQNR of the outputs on held-out samples, in dB; absent where nothing differs.
+    pub sqnr_db: Option<f64>,
+    /// One minus the mean cosine of the output where it is largest.
+    pub loss: Option<f64>,
+    /// Estimated time of the regions' graph over that in float.
+    pub relative_time: f64,
 }
 
 /// The outputs when one layer alone reads integers.
@@ -136,6 +198,12 @@ pub struct HeldOut {
     pub shared: bool,
     /// Signal-to-quantization-noise ratio over all float outputs, in dB; absent where nothing differs.
     pub sqnr_db: Option<f64>,
+    /// The same as ONNX Runtime computes by default, rounding the inputs of layers whose weights alone are codes;
+    /// only where there are such layers and accuracy was asked for or activations are integers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime_sqnr_db: Option<f64>,
+    /// One minus the mean cosine over the samples, of the output where it is largest, as the runtime computes it.
+    pub loss: Option<f64>,
     /// By output.
     pub outputs: Vec<OutputReport>,
 }
@@ -173,10 +241,17 @@ pub(crate) fn finite(number: f64) -> Option<f64> {
 }
 
 impl Report {
-    /// The SQNR that was asked for and the one that was reached, in dB, where it was missed.
-    pub fn missed_sqnr_db(&self) -> Option<(f64, f64)> {
-        let reached = self.held_out.as_ref()?.sqnr_db?;
-        self.settings.min_sqnr_db.filter(|wanted| reached < *wanted).map(|wanted| (wanted, reached))
+    /// What was asked for and was not reached, in words.
+    pub fn missed(&self) -> Option<String> {
+        let held_out = self.held_out.as_ref()?;
+        let reached = held_out.runtime_sqnr_db.or(held_out.sqnr_db).unwrap_or(f64::INFINITY);
+        let sqnr = self.settings.min_sqnr_db.filter(|wanted| reached < *wanted);
+        let sqnr = sqnr.map(|wanted| format!("SQNR {reached:.1} dB, {wanted:.1} dB wanted"));
+        let lost = held_out.loss.unwrap_or(f64::INFINITY);
+        let loss = self.settings.max_loss.filter(|most| lost > *most);
+        let loss = loss.map(|most| format!("loss {lost:.2e}, at most {most:.2e} wanted"));
+        let parts: Vec<String> = sqnr.into_iter().chain(loss).collect();
+        (!parts.is_empty()).then(|| format!("held-out {}", parts.join("; ")))
     }
 
     /// The short form that goes into the model's metadata: method, bits, error and bound of every layer.

@@ -6,17 +6,15 @@
 use std::collections::HashSet;
 
 use ndarray::{Array3, Axis};
-use onnxquant_calib::collect_channels;
 use onnxquant_ir::{Model, NodeId};
 use onnxquant_passes::migrate_scale::migrate;
-use onnxquant_quant::migration_factors;
+use onnxquant_quant::{ChannelAxis, migration_factors};
 
-use crate::calibration::Calibration;
 use crate::config::Config;
 use crate::error::Error;
 use crate::load::check;
+use crate::observe::Observer;
 use crate::plan::{Plan, PlannedLayer};
-use crate::progress::{Phase, Progress};
 use crate::solve::stored_weight;
 
 /// Rescales the inputs of the layers `dynamic` where that is worth it; returns how many.
@@ -27,8 +25,7 @@ pub(crate) fn rescale(
     plan: &mut Plan,
     config: &Config,
     dynamic: &HashSet<NodeId>,
-    calibration: &Calibration,
-    progress: Progress<'_>,
+    observer: &Observer<'_>,
 ) -> Result<usize, Error> {
     let read = plan.layers.iter().filter(|layer| dynamic.contains(&layer.site.node));
     let mut names: Vec<String> = read.map(|layer| model.graph().value(layer.site.input).name().to_owned()).collect();
@@ -37,10 +34,8 @@ pub(crate) fn rescale(
     if names.is_empty() {
         return Ok(0);
     }
-    let session = calibration.session(model, &names, &calibration.split.calibration)?;
-    let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
-    let ranges = collect_channels(&session, &calibration.data, &calibration.split.calibration, &report)?;
-    drop(session);
+    let requests: Vec<(String, ChannelAxis)> = names.iter().map(|name| (name.clone(), ChannelAxis::Last)).collect();
+    let ranges = observer.channels(model, &requests, usize::MAX)?;
     let mut rescaled = 0;
     for (name, ranges) in names.iter().zip(ranges) {
         let Some(value) = model.graph().find(name) else { continue };

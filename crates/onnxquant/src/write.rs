@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, NodeId, write_model};
 use onnxquant_passes::embeddings::CodedTable;
-use onnxquant_passes::fake_quantize::fake_quantize_dynamically;
+use onnxquant_passes::fake_quantize::{fake_quantize_dynamically, fake_quantize_in_blocks};
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::raise_opset::raise_opset;
 use onnxquant_passes::sites::{Site, find_sites};
@@ -14,8 +15,9 @@ use onnxquant_passes::write_codes::{PackedWeight, write_codes};
 use onnxquant_passes::write_dynamic::write_dynamic;
 use onnxquant_passes::write_nbits::MICROSOFT;
 use onnxquant_passes::write_static::write_static;
+use onnxquant_quant::{Granularity, MatrixView};
 
-use crate::embeddings::{TableReport, decode_tables, write_tables};
+use crate::embeddings::{PlannedTable, TableReport, decode_tables, write_tables};
 use crate::error::Error;
 use crate::integer::{Form, IntegerPlan};
 use crate::load::check;
@@ -27,51 +29,85 @@ use crate::report::Report;
 const SETTINGS_KEY: &str = "onnxquant.settings";
 const CERTIFICATES_KEY: &str = "onnxquant.certificates";
 const VERSION_KEY: &str = "onnxquant.version";
+/// Inputs that share a scale inside the runtime where weights have one scale a channel or tensor.
+const RUNTIME_BLOCK: usize = 32;
 
-/// The model with codes instead of weights, twice.
-pub(crate) struct Rewritten {
-    /// At the opset of the input, for the engine, which knows old operators best.
-    pub(crate) evaluated: Model,
+/// Whose arithmetic an evaluated model has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arithmetic {
+    /// That of the operators in the file.
+    File,
+    /// That of ONNX Runtime on a CPU, which by default rounds the inputs of layers whose weights alone are codes.
+    Runtime,
+}
+
+/// What stands in the file instead of float weights.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Codes<'a> {
+    pub(crate) layers: &'a [(PlannedLayer, PackedWeight)],
+    pub(crate) tables: &'a [(CodedTable, TableReport)],
+    pub(crate) planned_tables: &'a [PlannedTable],
+}
+
+/// The model with codes instead of weights.
+pub(crate) struct Written {
     /// At the opset that the codes need.
-    pub(crate) written: Model,
+    pub(crate) model: Model,
     /// Operators rewritten on the way.
     pub(crate) opset_changes: Vec<String>,
-    /// Every layer in `written`, with the bytes of its codes, scales and zero points in the file.
+    /// Every layer in the model, with the bytes of its codes, scales and zero points in the file.
     pub(crate) layers: Vec<(NodeId, usize)>,
     /// The same bytes of every table.
     pub(crate) table_bytes: Vec<usize>,
 }
 
-/// Writes the codes of every layer into copies of `model`, and the conversions of activations; tensors are shared,
+/// A model for the engine that computes what the written model will: weights and activations take the values of
+/// their codes. It keeps the opset of the input, for the engine knows old operators best.
+pub(crate) fn evaluated(
+    model: &Model,
+    codes: Codes<'_>,
+    integers: &IntegerPlan,
+    arithmetic: Arithmetic,
+) -> Result<Model, Error> {
+    let mut evaluated = model.clone();
+    let opset = model.opset("").unwrap_or(0);
+    write_regions(evaluated.graph_mut(), &integers.regions, &integers.params, Conversion::Floats);
+    check(&evaluated, "converting activations")?;
+    for (layer, weight) in codes.layers {
+        let graph = evaluated.graph_mut();
+        match integers.form(layer.site.node) {
+            Form::Dynamic => fake_dynamic(graph, &layer.site),
+            Form::WeightOnly if arithmetic == Arithmetic::Runtime => fake_inside(graph, opset, layer),
+            Form::WeightOnly | Form::Static { .. } => {}
+        }
+        write_codes(graph, &layer.site, weight)?;
+    }
+    decode_tables(evaluated.graph_mut(), codes.tables, codes.planned_tables);
+    Ok(evaluated)
+}
+
+/// Writes the codes of every layer into a copy of `model`, and the conversions of activations; tensors are shared,
 /// not copied.
 ///
 /// Integer layers need a model whose opset is not raised here: they are known by their ids.
-pub(crate) fn rewrite(
-    model: &Model,
-    plan: &Plan,
-    codes: &[(PlannedLayer, PackedWeight)],
-    tables: &[(CodedTable, TableReport)],
-    integers: &IntegerPlan,
-) -> Result<Rewritten, Error> {
-    let (mut evaluated, mut written) = (model.clone(), model.clone());
+pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &IntegerPlan) -> Result<Written, Error> {
+    let mut written = model.clone();
     let opset_changes = match plan.opset > model.opset("").unwrap_or(0) {
         true => raise_opset(&mut written, plan.opset)?.iter().map(ToString::to_string).collect(),
         false => Vec::new(),
     };
-    if !codes.is_empty() || !tables.is_empty() {
+    if !codes.layers.is_empty() || !codes.tables.is_empty() {
         written.raise_ir_version(IR_WITH_PLAIN_INITIALIZERS);
         // Of several imports of one domain runtimes take this one or that: make them agree.
         written.set_opset("", plan.opset);
     }
     check(&written, "raising the opset")?;
     let mut raised = sites_by_output(&written);
-    for (model, conversion) in [(&mut written, Conversion::Codes), (&mut evaluated, Conversion::Floats)] {
-        write_regions(model.graph_mut(), &integers.regions, &integers.params, conversion);
-        check(model, "converting activations")?;
-    }
+    write_regions(written.graph_mut(), &integers.regions, &integers.params, Conversion::Codes);
+    check(&written, "converting activations")?;
     let mut uses_microsoft = false;
     let (mut dynamic, mut layers) = (Vec::new(), Vec::new());
-    for (index, (layer, weight)) in codes.iter().enumerate() {
+    for (index, (layer, weight)) in codes.layers.iter().enumerate() {
         let output = output_name(model.graph(), &layer.site);
         let mut site = raised.remove(&output).ok_or_else(|| Error::Internal(format!("`{}` was lost", layer.label)))?;
         let graph = written.graph_mut();
@@ -86,24 +122,21 @@ pub(crate) fn rewrite(
             Form::Dynamic => {
                 site.input = graph.node(site.node).input(0).unwrap_or(site.input);
                 dynamic.push((index, (site.clone(), weight.clone(), layer.integer_codes)));
-                fake_dynamic(evaluated.graph_mut(), &layer.site);
                 0
             }
         };
         layers.push((site.node, bytes));
-        write_codes(evaluated.graph_mut(), &layer.site, weight)?;
     }
     let (places, dynamic): (Vec<usize>, Vec<_>) = dynamic.into_iter().unzip();
     for (place, bytes) in places.into_iter().zip(write_dynamic(written.graph_mut(), dynamic)?) {
         layers[place].1 = bytes;
     }
-    let table_bytes = write_tables(written.graph_mut(), tables)?;
-    decode_tables(evaluated.graph_mut(), tables, &plan.tables);
+    let table_bytes = write_tables(written.graph_mut(), codes.tables)?;
     if uses_microsoft && written.opset(MICROSOFT).is_none() {
         written.set_opset(MICROSOFT, 1);
     }
     check(&written, "writing codes")?;
-    Ok(Rewritten { evaluated, written, opset_changes, layers, table_bytes })
+    Ok(Written { model: written, opset_changes, layers, table_bytes })
 }
 
 /// Lets a layer read its input as if it had been quantized at run time.
@@ -111,6 +144,21 @@ fn fake_dynamic(graph: &mut Graph, site: &Site) {
     if let Some(input) = graph.node(site.node).input(0) {
         fake_quantize_dynamically(graph, input, &[(site.node, 0)]);
     }
+}
+
+/// Lets a layer read its input as ONNX Runtime rounds it inside `MatMulNBits`.
+fn fake_inside(graph: &mut Graph, opset: i64, layer: &PlannedLayer) {
+    let Some(input) = graph.node(layer.site.node).input(0).filter(|_| rounds_inside(layer)) else { return };
+    let block = match layer.granularity {
+        Granularity::Block(size) => size,
+        _ => RUNTIME_BLOCK,
+    };
+    fake_quantize_in_blocks(graph, opset, input, [layer.site.view.inputs(), block], &[(layer.site.node, 0)]);
+}
+
+/// Whether the runtime rounds the inputs of the layer when its weights alone are codes.
+pub(crate) fn rounds_inside(layer: &PlannedLayer) -> bool {
+    matches!(layer.site.view, MatrixView::Dense { .. }) && layer.site.dtype == DataType::Float
 }
 
 fn sites_by_output(model: &Model) -> HashMap<String, Site> {

@@ -1,4 +1,4 @@
-//! Rounds an activation to 8 bits, with codes or with the same arithmetic in floats.
+//! Rounds an activation to 8 or 16 bits, with codes or with the same arithmetic in floats.
 //!
 //! # Problem
 //!
@@ -12,6 +12,7 @@
 //! | [`quantize_dequantize`] | `QuantizeLinear -> DequantizeLinear`; a constant is stored as codes, `DequantizeLinear` alone |
 //! | [`fake_quantize`] | `scale * clip(round(x / scale), lowest - zero_point, highest - zero_point)` |
 //! | [`fake_quantize_dynamically`] | the same, with the scale and zero point that `DynamicQuantizeLinear` would find |
+//! | [`fake_quantize_in_blocks`] | the same, with a scale for every block of a row, as `MatMulNBits` finds it |
 //!
 //! The float forms need `Div`, `Round`, `Max`, `Min` and `Mul`, the dynamic one also `ReduceMin`, `ReduceMax`, `Sub` and
 //! `Add`, all with scalars. `DynamicQuantizeLinear` extends the range to 0 and takes 255 steps for it:
@@ -19,6 +20,10 @@
 //! ```text
 //! low = min(0, min(x)), high = max(0, max(x)), scale = (high - low) / 255, zero_point = round(-low / scale)
 //! ```
+//!
+//! `MatMulNBits` at accuracy level 4, ONNX Runtime's default, rounds each block of a row of its input to int8, with the
+//! zero point 0 and the scale `max(|x|) / 127` of the block. Blocks are those of the weight along its inputs; the last one
+//! may be short.
 //!
 //! `low / scale` lies between -255 and 0, so that the zero point needs no saturation, and `round(low / scale)` is its
 //! negative. Codes then run from `-zero_point` to `255 - zero_point` in steps of the scale.
@@ -45,8 +50,8 @@
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, TensorProto};
-use onnxquant_ir::{Graph, NodeId, ValueId, int_attribute, tensor};
-use onnxquant_quant::{Affine, Grid};
+use onnxquant_ir::{Graph, NodeId, ValueId, int_attribute, ints_attribute, tensor};
+use onnxquant_quant::{ActivationGrid, ActivationParams};
 
 use crate::insert::insert;
 
@@ -54,41 +59,35 @@ use crate::insert::insert;
 /// from 8 on.
 pub const FAKE_QUANTIZE_OPSET: i64 = 11;
 
-/// Lowest opset for [`quantize_dequantize`].
+/// The opset that made the axes of `ReduceMax` an input.
+const REDUCE_AXES_OPSET: i64 = 18;
+
+/// Lowest opset for [`quantize_dequantize`] with codes of 8 bits.
 pub const QUANTIZE_OPSET: i64 = 10;
 
-/// What the codes of an activation mean: `real = scale * (code - zero_point)`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ActivationParams {
-    /// Real units per code, a positive normal number.
-    pub scale: f32,
-    /// The code that means 0, one of the codes.
-    pub zero_point: i32,
-    /// Codes from -128 to 127, else from 0 to 255.
-    pub signed: bool,
+/// The same with codes of 16 bits.
+pub const QUANTIZE_16_OPSET: i64 = 21;
+
+/// The type in which codes are stored.
+fn storage(grid: ActivationGrid) -> DataType {
+    match (grid.bits(), grid.min_code()) {
+        (8, 0) => DataType::Uint8,
+        (8, _) => DataType::Int8,
+        (_, 0) => DataType::Uint16,
+        (..) => DataType::Int16,
+    }
 }
 
-impl ActivationParams {
-    fn storage(self) -> DataType {
-        if self.signed { DataType::Int8 } else { DataType::Uint8 }
-    }
-
-    fn grid(self) -> Grid {
-        let grid = if self.signed { Grid::full_range(8) } else { Grid::asymmetric(8) };
-        grid.expect("there are grids of 8 bits")
-    }
-
-    fn zero_point(self) -> i16 {
-        let code = i16::try_from(self.zero_point).ok().filter(|&code| self.grid().contains(code));
-        code.expect("a zero point is one of the codes")
-    }
+/// Codes as they are stored.
+fn stored(grid: ActivationGrid, dims: &[usize], codes: impl Iterator<Item = i32>) -> TensorProto {
+    // Two's complement: the low bytes of a code are what is stored, signed or not.
+    let bytes = grid.bits() as usize / 8;
+    let raw: Vec<u8> = codes.flat_map(|code| code.to_le_bytes().into_iter().take(bytes)).collect();
+    tensor::from_raw(storage(grid), dims, raw)
 }
 
 /// Makes `readers`, node inputs, read `value` rounded to the codes of `params`, computed in floats; returns what they
 /// read now.
-///
-/// # Panics
-/// When the zero point is none of the codes.
 pub fn fake_quantize(
     graph: &mut Graph,
     value: ValueId,
@@ -96,10 +95,10 @@ pub fn fake_quantize(
     readers: &[(NodeId, usize)],
 ) -> ValueId {
     let Some(mut place) = Place::before(graph, value, readers) else { return value };
-    let (grid, zero_point) = (params.grid(), params.zero_point());
-    let scale = place.scalar("scale", params.scale);
-    let low = place.scalar("lowest_step", f32::from(grid.min_code() - zero_point));
-    let high = place.scalar("highest_step", f32::from(grid.max_code() - zero_point));
+    let (lowest, highest) = params.steps();
+    let scale = place.scalar("scale", params.scale());
+    let low = place.scalar("lowest_step", lowest as f32);
+    let high = place.scalar("highest_step", highest as f32);
     let rounded = place.rounded(value, scale, low, high);
     redirect(graph, readers, rounded)
 }
@@ -125,25 +124,47 @@ pub fn fake_quantize_dynamically(graph: &mut Graph, value: ValueId, readers: &[(
     redirect(graph, readers, rounded)
 }
 
+/// Makes `readers`, node inputs, read `value`, whose last axis has `inputs` elements, rounded as ONNX Runtime rounds it
+/// inside `MatMulNBits` with blocks of `block`; returns what they read now.
+pub fn fake_quantize_in_blocks(
+    graph: &mut Graph,
+    opset: i64,
+    value: ValueId,
+    [inputs, block]: [usize; 2],
+    readers: &[(NodeId, usize)],
+) -> ValueId {
+    let whole = inputs / block * block;
+    let Some(mut place) = Place::before(graph, value, readers) else { return value };
+    let rounded = match (whole, inputs - whole) {
+        (_, 0) => place.rounded_blocks(opset, value, block),
+        (0, _) => place.rounded_blocks(opset, value, inputs),
+        (_, rest) => {
+            let parts = [(0, whole, block), (whole, inputs, rest)].map(|(from, to, block)| {
+                let part = place.slice(value, from, to);
+                place.rounded_blocks(opset, part, block)
+            });
+            place.made_with("Concat", &parts, "fake_quantized", vec![int_attribute("axis", -1)])
+        }
+    };
+    redirect(graph, readers, rounded)
+}
+
 /// Makes `readers`, node inputs, read `value` through codes: `QuantizeLinear -> DequantizeLinear`; returns what they
 /// read now.
 ///
 /// A constant is quantized here and goes when nothing else reads it.
-///
-/// # Panics
-/// When the zero point is none of the codes.
 pub fn quantize_dequantize(
     graph: &mut Graph,
     value: ValueId,
     params: ActivationParams,
     readers: &[(NodeId, usize)],
 ) -> ValueId {
-    let stored = quantized(graph, value, params);
+    let constant = quantized(graph, value, params);
     let Some(mut place) = Place::before(graph, value, readers) else { return value };
-    let zero_point = tensor::from_codes(params.storage(), &[], [params.zero_point()]);
-    let scale = place.scalar("scale", params.scale);
+    let zero_point = stored(params.grid(), &[], std::iter::once(params.zero_point()));
+    let scale = place.scalar("scale", params.scale());
     let zero_point = place.constant("zero_point", zero_point);
-    let codes = match stored {
+    let codes = match constant {
         Some(codes) => place.constant("quantized", codes),
         None => place.made("QuantizeLinear", &[value, scale, zero_point], "quantized"),
     };
@@ -157,9 +178,8 @@ pub fn quantize_dequantize(
 fn quantized(graph: &Graph, value: ValueId, params: ActivationParams) -> Option<TensorProto> {
     let constant = graph.value(value).constant().filter(|tensor| tensor.data_type() == DataType::Float as i32)?;
     let numbers = tensor::to_f32(constant).ok().filter(|numbers| numbers.iter().all(|number| !number.is_nan()))?;
-    let affine = Affine::new(params.scale, params.zero_point()).ok()?;
-    let (grid, shape) = (params.grid(), tensor::shape(constant).ok()?);
-    Some(tensor::from_codes(params.storage(), &shape, numbers.iter().map(|&x| affine.quantize(x, &grid))))
+    let shape = tensor::shape(constant).ok()?;
+    Some(stored(params.grid(), &shape, numbers.iter().map(|&x| params.quantize(x))))
 }
 
 fn redirect(graph: &mut Graph, readers: &[(NodeId, usize)], value: ValueId) -> ValueId {
@@ -208,6 +228,42 @@ impl<'a> Place<'a> {
         attributes: Vec<AttributeProto>,
     ) -> ValueId {
         insert(self.graph, self.before, op_type, inputs, format!("{}_{suffix}", self.name), attributes)
+    }
+
+    fn integers(&mut self, suffix: &str, numbers: &[i64]) -> ValueId {
+        let raw: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.constant(suffix, tensor::from_raw(DataType::Int64, &[numbers.len()], raw))
+    }
+
+    /// Elements `from..to` of the last axis.
+    fn slice(&mut self, value: ValueId, from: usize, to: usize) -> ValueId {
+        let [from, to] = [from, to].map(|end| i64::try_from(end).expect("a dimension of data in memory fits 63 bits"));
+        let ends = [self.integers("from", &[from]), self.integers("to", &[to]), self.integers("axis", &[-1])];
+        self.made("Slice", &[&[value], ends.as_slice()].concat(), "part")
+    }
+
+    /// Each run of `block` elements rounded to codes from -127 to 127 on a scale of its own.
+    fn rounded_blocks(&mut self, opset: i64, value: ValueId, block: usize) -> ValueId {
+        let shape = self.made("Shape", &[value], "shape");
+        let block = i64::try_from(block).expect("a dimension of data in memory fits 63 bits");
+        let rows = self.integers("rows", &[-1, block]);
+        let blocks = self.made("Reshape", &[value, rows], "blocks");
+        let magnitudes = self.made("Abs", &[blocks], "magnitudes");
+        let greatest = match opset >= REDUCE_AXES_OPSET {
+            true => {
+                let axis = self.integers("axis", &[1]);
+                self.made("ReduceMax", &[magnitudes, axis], "greatest")
+            }
+            false => self.made_with("ReduceMax", &[magnitudes], "greatest", vec![ints_attribute("axes", &[1])]),
+        };
+        let steps = self.scalar("steps", 127.0);
+        let least_scale = self.scalar("least_scale", f32::MIN_POSITIVE);
+        let scale = self.made("Div", &[greatest, steps], "block_scale");
+        let scale = self.made("Max", &[scale, least_scale], "scale");
+        let codes = self.made("Div", &[blocks, scale], "over_scale");
+        let codes = self.made("Round", &[codes], "steps");
+        let rounded = self.made("Mul", &[codes, scale], "rounded_blocks");
+        self.made("Reshape", &[rounded, shape], "fake_quantized")
     }
 
     /// `scale * clip(round(value / scale), low, high)`.

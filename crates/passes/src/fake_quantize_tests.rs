@@ -9,14 +9,17 @@ use crate::testing::{
     run,
 };
 
-const ALL: [ActivationParams; 6] = [
-    ActivationParams { scale: 0.25, zero_point: 0, signed: false },
-    ActivationParams { scale: 0.013, zero_point: 100, signed: false },
-    ActivationParams { scale: 1.7, zero_point: 255, signed: false },
-    ActivationParams { scale: 0.5, zero_point: 0, signed: true },
-    ActivationParams { scale: 0.02, zero_point: -128, signed: true },
-    ActivationParams { scale: 3.0, zero_point: 127, signed: true },
-];
+/// Parameters of 8-bit codes, which all engines know.
+fn all() -> [ActivationParams; 6] {
+    use ActivationGrid::{Shifted, Signed, Unsigned};
+    let table = [(0.25, 0, Unsigned), (0.013, 100, Unsigned), (1.7, 255, Unsigned), (0.5, 0, Signed)];
+    let shifted = [(0.02, -128, Shifted), (3.0, 127, Shifted)];
+    [table[0], table[1], table[2], table[3], shifted[0], shifted[1]].map(params)
+}
+
+fn params((scale, zero_point, grid): (f32, i32, ActivationGrid)) -> ActivationParams {
+    ActivationParams::new(scale, zero_point, grid).unwrap()
+}
 
 type Rewrite = dyn Fn(&mut Graph, ValueId, &[(NodeId, usize)]) -> ValueId;
 
@@ -61,9 +64,9 @@ fn rounded(x: &ArrayD<f32>, rewrite: &Rewrite) -> ArrayD<f32> {
 
 /// `QuantizeLinear` and `DequantizeLinear` of one number.
 fn oracle(x: f32, params: ActivationParams) -> f32 {
-    let (low, high) = if params.signed { (-128.0, 127.0) } else { (0.0, 255.0) };
-    let zero_point = params.zero_point as f32;
-    params.scale * (((x / params.scale).round_ties_even() + zero_point).clamp(low, high) - zero_point)
+    let (low, high) = (params.grid().min_code() as f32, params.grid().max_code() as f32);
+    let (scale, zero_point) = (params.scale(), params.zero_point() as f32);
+    scale * (((x / scale).round_ties_even() + zero_point).clamp(low, high) - zero_point)
 }
 
 /// Every tie of 600 steps around 0, the numbers next to it, and the ends of f32.
@@ -75,8 +78,8 @@ fn hard_numbers(scale: f32) -> Vec<f32> {
 
 #[test]
 fn rounding_in_floats_and_through_codes_is_that_of_the_specification() {
-    for params in ALL {
-        let x = hard_numbers(params.scale);
+    for params in all() {
+        let x = hard_numbers(params.scale());
         let expected = vector(&x.iter().map(|&x| oracle(x, params)).collect::<Vec<_>>());
         for (what, rewrite) in &rewrites(params)[..2] {
             assert_eq!(rounded(&vector(&x), rewrite), expected, "{what} {params:?}");
@@ -86,7 +89,7 @@ fn rounding_in_floats_and_through_codes_is_that_of_the_specification() {
 
 #[test]
 fn ties_go_to_even_and_ends_saturate() {
-    let params = ActivationParams { scale: 2.0, zero_point: 3, signed: false };
+    let params = params((2.0, 3, ActivationGrid::Unsigned));
     let x = vector(&[1.0, 3.0, 5.0, -1.0, -3.0, -7.0, 504.0, 506.0]);
     let expected = vector(&[0.0, 4.0, 4.0, 0.0, -4.0, -6.0, 504.0, 504.0]);
     for (what, rewrite) in &rewrites(params)[..2] {
@@ -100,7 +103,7 @@ fn value_may_be_an_input_a_node_output_or_a_constant() {
     let c = numbers(5, 2);
     let make = || model("x", vec![("c", tensor::from_f32(&[5], &c))], nodes.clone(), "y");
     let x = numbers(5, 7);
-    for params in ALL {
+    for params in all() {
         let of = |number: f32, is_rounded: bool| if is_rounded { oracle(number, params) } else { number };
         for name in ["x", "v", "c"] {
             let sum = |(&x, &c): (&f32, &f32)| of(of(x, name == "x").max(0.0), name == "v") + of(c, name == "c");
@@ -124,7 +127,7 @@ fn operators_and_names_are_those_documented() {
         let names = graph.nodes().filter_map(|(_, node)| Some(graph.value(node.output(0)?).name())).collect::<Vec<_>>();
         (types, names.join(" "))
     };
-    let [(_, fake), (_, codes), (_, dynamic)] = rewrites(ALL[0]);
+    let [(_, fake), (_, codes), (_, dynamic)] = rewrites(all()[0]);
     let (types, names) = of(&*codes);
     assert_eq!(types, "QuantizeLinear DequantizeLinear Identity");
     assert_eq!(names, "x_quantized x_dequantized y");
@@ -138,7 +141,7 @@ fn operators_and_names_are_those_documented() {
 
 #[test]
 fn scale_and_zero_point_are_scalars_of_the_type_of_the_codes() {
-    for (params, dtype) in [(ALL[1], DataType::Uint8), (ALL[4], DataType::Int8)] {
+    for (params, dtype) in [(all()[1], DataType::Uint8), (all()[4], DataType::Int8)] {
         let mut model = model("x", vec![], vec![identity("x", "y")], "y");
         apply(&mut model, "x", &*rewrites(params)[1].1);
         let graph = model.graph();
@@ -150,9 +153,9 @@ fn scale_and_zero_point_are_scalars_of_the_type_of_the_codes() {
         assert_eq!((zero_point.data_type(), zero_point.dims.len()), (dtype as i32, 0));
         assert_eq!(
             tensor::to_codes(zero_point).unwrap().into_iter().map(i32::from).collect::<Vec<_>>(),
-            [params.zero_point]
+            [params.zero_point()]
         );
-        assert_eq!(*tensor::to_f32(constant_named(graph, "x_scale")).unwrap(), [params.scale]);
+        assert_eq!(*tensor::to_f32(constant_named(graph, "x_scale")).unwrap(), [params.scale()]);
     }
 }
 
@@ -161,7 +164,7 @@ fn constant_is_stored_as_codes_and_goes_with_its_last_reader() {
     let nodes = vec![node("Add", &["x", "c"], &["a"], vec![]), node("Mul", &["a", "c"], &["y"], vec![])];
     let c = tensor::from_f32(&[2, 2], &[0.25, 0.75, -9.0, 900.0]);
     let mut model = model("x", vec![("c", c)], nodes, "y");
-    let params = ActivationParams { scale: 0.5, zero_point: 10, signed: true };
+    let params = params((0.5, 10, ActivationGrid::Shifted));
     let graph = model.graph_mut();
     let value = graph.find("c").unwrap();
     let [add, mul] = [0, 1].map(|at| graph.order()[at]);
@@ -185,7 +188,7 @@ fn constant_that_cannot_be_quantized_here_is_quantized_at_every_run() {
     ];
     for (what, inputs, c) in table {
         let mut model = model(inputs, vec![("c", c)], vec![node("Add", &["x", "c"], &["y"], vec![])], "y");
-        apply(&mut model, "c", &*rewrites(ALL[0])[1].1);
+        apply(&mut model, "c", &*rewrites(all()[0])[1].1);
         assert_eq!(op_types(&model), ["QuantizeLinear", "DequantizeLinear", "Add"], "{what}");
     }
 }
@@ -203,7 +206,7 @@ fn only_the_given_readers_change_and_the_first_of_them_comes_after_the_rounding(
     ];
     let cond = tensor::from_raw(DataType::Bool, &[], vec![1u8]);
     let make = || model("x", vec![("cond", cond.clone())], nodes.clone(), "v early late later z");
-    for (what, rewrite) in rewrites(ALL[0]) {
+    for (what, rewrite) in rewrites(all()[0]) {
         let mut model = make();
         let graph = model.graph_mut();
         let value = graph.find("v").unwrap();
@@ -223,7 +226,7 @@ fn only_the_given_readers_change_and_the_first_of_them_comes_after_the_rounding(
 
 #[test]
 fn value_without_readers_stays_as_it_is() {
-    for (what, rewrite) in rewrites(ALL[0]) {
+    for (what, rewrite) in rewrites(all()[0]) {
         let mut model = model("x", vec![], vec![identity("x", "y")], "y");
         let before = model.to_proto();
         let value = model.graph().find("y").unwrap();
@@ -233,10 +236,26 @@ fn value_without_readers_stays_as_it_is() {
 }
 
 #[test]
-#[should_panic(expected = "a zero point is one of the codes")]
-fn zero_point_that_is_no_code_is_a_mistake_of_the_caller() {
-    let params = ActivationParams { scale: 1.0, zero_point: -1, signed: false };
-    rounded(&vector(&[1.0]), &*rewrites(params)[0].1);
+fn codes_of_16_bits_are_stored_in_two_bytes() {
+    let c = tensor::from_f32(&[4], &[0.25, 0.75, -9.0, 90000.0]);
+    let table: [_; 2] = [
+        (params((0.5, 10, ActivationGrid::Unsigned16)), DataType::Uint16, [10u16, 12, 0, 65535]),
+        (params((0.5, 0, ActivationGrid::Signed16)), DataType::Int16, [0, 2, -18i16 as u16, 32767]),
+    ];
+    for (params, dtype, codes) in table {
+        let mut model = model("x", vec![("c", c.clone())], vec![node("Add", &["x", "c"], &["y"], vec![])], "y");
+        let graph = model.graph_mut();
+        let value = graph.find("c").unwrap();
+        let readers = readers(graph, value);
+        quantize_dequantize(graph, value, params, &readers);
+        let stored = constant_named(graph, "c_quantized");
+        assert_eq!(stored.data_type(), dtype as i32);
+        let raw: Vec<u8> = codes.iter().flat_map(|code| code.to_le_bytes()).collect();
+        assert_eq!(stored.raw_data(), raw);
+        let x = hard_numbers(params.scale());
+        let expected = vector(&x.iter().map(|&x| oracle(x, params)).collect::<Vec<_>>());
+        assert_eq!(rounded(&vector(&x), &*rewrites(params)[0].1), expected);
+    }
 }
 
 /// What `DynamicQuantizeLinear -> DequantizeLinear` gives.
@@ -261,7 +280,7 @@ fn dynamic_rounding_is_that_of_dynamic_quantize_linear() {
         ("tiny", &[1e-30, 2e-30]),
         ("huge", &[-1e38, 1e38, 3e36]),
     ];
-    let [_, _, (_, rewrite)] = rewrites(ALL[0]);
+    let [_, _, (_, rewrite)] = rewrites(all()[0]);
     for (what, x) in table {
         assert_eq!(rounded(&vector(x), &*rewrite), through_dynamic_codes(&vector(x)), "{what}");
     }
@@ -272,13 +291,13 @@ fn dynamic_rounding_is_that_of_dynamic_quantize_linear() {
 #[test]
 fn dynamic_range_runs_over_all_dimensions() {
     let x = array(&tensor::from_f32(&[2, 3, 4], &numbers(24, 5)));
-    assert_eq!(rounded(&x, &*rewrites(ALL[0])[2].1), through_dynamic_codes(&x));
+    assert_eq!(rounded(&x, &*rewrites(all()[0])[2].1), through_dynamic_codes(&x));
 }
 
 #[test]
 fn dynamic_rounding_of_zeros_and_of_less_than_normal_numbers_is_finite() {
     for x in [vec![0.0; 3], vec![-0.0; 3], vec![1e-45, 0.0], vec![1e-40, -1e-40]] {
-        let result = rounded(&vector(&x), &*rewrites(ALL[0])[2].1);
+        let result = rounded(&vector(&x), &*rewrites(all()[0])[2].1);
         assert!(result.iter().all(|y| y.abs() <= f32::MIN_POSITIVE), "{x:?}: {result:?}");
     }
 }
@@ -291,11 +310,39 @@ proptest! {
         code in 0i32..256,
         signed: bool,
     ) {
-        let zero_point = if signed { code - 128 } else { code };
-        let params = ActivationParams { scale, zero_point, signed };
+        let (zero_point, grid) = match signed {
+            true => (code - 128, ActivationGrid::Shifted),
+            false => (code, ActivationGrid::Unsigned),
+        };
+        let params = params((scale, zero_point, grid));
         let [(_, fake), (_, codes), (_, dynamic)] = rewrites(params);
         let x = vector(&x);
         prop_assert_eq!(rounded(&x, &*fake), rounded(&x, &*codes));
         prop_assert_eq!(rounded(&x, &*dynamic), through_dynamic_codes(&x));
+    }
+}
+
+/// What `MatMulNBits` makes of a row: blocks on scales of their own.
+fn in_blocks(row: &[f32], block: usize) -> Vec<f32> {
+    let rounded = |block: &[f32]| {
+        let scale = (block.iter().fold(0f32, |most, x| most.max(x.abs())) / 127.0).max(f32::MIN_POSITIVE);
+        block.iter().map(|x| (x / scale).round_ties_even() * scale).collect::<Vec<_>>()
+    };
+    row.chunks(block).flat_map(rounded).collect()
+}
+
+#[test]
+fn rounding_in_blocks_is_that_of_each_block_of_each_row() {
+    let cases = [(13, 8, 32, 32), (13, 8, 64, 16), (13, 4, 40, 16), (13, 4, 12, 32), (18, 4, 40, 16), (18, 2, 32, 32)];
+    for (opset, rows, inputs, block) in cases {
+        let x = array(&tensor::from_f32(&[2, rows / 2, inputs], &numbers(rows * inputs, 3)));
+        let mut model = model("x", vec![], vec![identity("x", "y")], "y");
+        model.set_opset("", opset);
+        apply(&mut model, "x", &move |graph, value, readers| {
+            fake_quantize_in_blocks(graph, opset, value, [inputs, block], readers)
+        });
+        let expected: Vec<f32> = x.as_slice().unwrap().chunks(inputs).flat_map(|row| in_blocks(row, block)).collect();
+        let expected = ArrayD::from_shape_vec(x.raw_dim(), expected).unwrap();
+        assert_eq!(run(&model, &x).remove(0), expected, "opset {opset}, {inputs} inputs in blocks of {block}");
     }
 }

@@ -23,7 +23,7 @@
 //! | [`write_static`] | gives a layer inside a region the weight and bias that its integer kernel takes |
 //! | [`write_dynamic`] | replaces a MatMul or Gemm by an integer product that quantizes its input as it runs |
 //! | [`embeddings`] | stores tables of embeddings as codes |
-//! | [`fake_quantize`] | rounds an activation to 8 bits, with codes or with the same arithmetic in floats |
+//! | [`fake_quantize`] | rounds an activation, with codes or with the same arithmetic in floats |
 
 #![forbid(unsafe_code)]
 

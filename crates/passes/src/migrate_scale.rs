@@ -120,6 +120,14 @@ pub fn migrate(graph: &mut Graph, value: ValueId, sites: &[Site], factors: &[f32
     Ok(Absorbed::ByMul)
 }
 
+/// Whether [`migrate`] would add no node: what makes `value` can take any factors.
+pub fn can_absorb(graph: &Graph, value: ValueId, sites: &[Site]) -> bool {
+    let Some(channels) = sites.first().map(|site| channels(&site.view)) else { return false };
+    let ones = vec![1.0; channels];
+    let place = check(graph, value, sites, &vec![1.0; channels]);
+    place.is_ok_and(|place| only_read_by(graph, value, sites) && absorb::plan(graph, value, place, &ones).is_some())
+}
+
 fn check(graph: &Graph, value: ValueId, sites: &[Site], factors: &[f32]) -> Result<Place, MigrateError> {
     let name = || graph.value(value).name().to_owned();
     let first = sites.first().ok_or_else(|| MigrateError::NoLayer { value: name() })?;

@@ -63,7 +63,10 @@ fn migrated(what: &str, proto: ModelProto, x: &ArrayD<f32>, factors: &[f32]) -> 
     assert!(!layers.is_empty(), "{what}");
     let before = run(&model, x);
     let weights = layers.iter().map(|site| array(&site.weight_tensor(model.graph()).unwrap())).collect::<Vec<_>>();
+    let absorbs = can_absorb(model.graph(), h, &layers);
     let outcome = migrate(model.graph_mut(), h, &layers, factors).unwrap();
+    assert!(absorbs || outcome == Absorbed::ByMul, "{what}");
+    assert!(!absorbs || outcome == Absorbed::IntoProducer || what == "overflow", "{what}");
     assert_valid(&model);
     assert_close(&run(&model, x), &before, 1e-4, what);
     let again = sites(&model).into_iter().flatten().collect::<Vec<_>>();

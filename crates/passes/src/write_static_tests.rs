@@ -1,10 +1,10 @@
 use ndarray::{ArrayD, Dimension};
 use onnxquant_ir::onnx::AttributeProto;
 use onnxquant_ir::{Model, ints_attribute};
-use onnxquant_quant::{Granularity, LayerSolution};
+use onnxquant_quant::{ActivationGrid, ActivationParams, Granularity, LayerSolution};
 
 use super::*;
-use crate::fake_quantize::{ActivationParams, quantize_dequantize};
+use crate::fake_quantize::quantize_dequantize;
 use crate::testing::{
     array, assert_valid, constant_named, floats, input_names, model, node, numbers, run, site_map, solution,
     with_weights,
@@ -222,7 +222,7 @@ fn add_behind_a_matmul_stays_where_it_is_no_plain_bias() {
 fn add_on_codes_keeps_its_constant() {
     let mut model = matmul(&["p", "b"], floats(&[4], 2));
     let site = only_layer(&model);
-    let params = ActivationParams { scale: 0.05, zero_point: 128, signed: false };
+    let params = ActivationParams::new(0.05, 128, ActivationGrid::Unsigned).unwrap();
     let graph = model.graph_mut();
     let add = graph.order()[1];
     for (slot, name) in ["p", "b"].iter().enumerate() {

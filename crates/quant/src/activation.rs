@@ -11,15 +11,19 @@
 //! | method | range |
 //! |---|---|
 //! | `min-max` | from the least to the greatest value seen |
+//! | `min-max:F` | the same, `F` times as wide: values of other samples may lie further out |
 //! | `moving-average` | averages of the samples' least and greatest values ([`Histogram::moving_average`]) |
 //! | `percentile:P` | without the outermost `100 - P` percent of all values: half of them at either end, or all at the one end that a tensor without negative, or without positive, values has |
 //! | `mse` | of least expected squared error (file `least_error_range.rs`) |
 //! | `entropy` | of least information lost (file `entropy_range.rs`) |
 //!
 //! [`ActivationParams::from_range`] extends the range to contain 0, which ONNX wants to
-//! be a level (padding). Unsigned codes: `scale = (upper - lower) / 255`, then
-//! `zero_point = round(-lower / scale)`, ties to even. Signed codes: zero point 0 and the
-//! least scale with which the codes -128 and 127 reach both ends.
+//! be a level (padding). Codes with a free zero point: `scale = (upper - lower) / 255`, then
+//! `zero_point = round(-lower / scale)`, ties to even, counted from the first code. Codes
+//! with the zero point 0: the least scale with which the codes -128 and 127 reach both ends.
+//!
+//! Codes of 16 bits leave so little rounding that clipping never pays: there `mse` and
+//! `entropy` are `min-max`.
 //!
 //! # Guarantee
 //!
@@ -43,13 +47,14 @@
 
 use crate::density::Density;
 use crate::error::QuantError;
-use crate::grid::{Affine, Grid, Symmetry};
 use crate::histogram::Histogram;
-use crate::scale_type::{Rounding, ScaleType};
 use crate::{entropy_range, least_error_range};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+
+/// Most that [`RangeMethod::Stretched`] widens a range.
+const MOST_STRETCH: f64 = 16.0;
 
 /// How the range of an activation is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +63,8 @@ use std::str::FromStr;
 pub enum RangeMethod {
     /// Everything that was seen.
     MinMax,
+    /// So many times as wide; below 1 and NaN are as 1.
+    Stretched(f64),
     /// Averages of the samples' ends.
     MovingAverage,
     /// So many percent of the values; above 100 and NaN are as 100, below 0 as 0.
@@ -77,6 +84,7 @@ impl fmt::Display for RangeMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RangeMethod::MinMax => f.pad("min-max"),
+            RangeMethod::Stretched(factor) => f.pad(&format!("min-max:{factor}")),
             RangeMethod::MovingAverage => f.pad("moving-average"),
             RangeMethod::Percentile(percent) => f.pad(&format!("percentile:{percent}")),
             RangeMethod::MeanSquaredError => f.pad("mse"),
@@ -97,13 +105,17 @@ impl FromStr for RangeMethod {
             "entropy" => return Ok(RangeMethod::Entropy),
             _ => {}
         }
+        let factor = name.strip_prefix("min-max:").and_then(|factor| factor.parse().ok());
+        if let Some(factor) = factor.filter(|factor| (1.0..=MOST_STRETCH).contains(factor)) {
+            return Ok(RangeMethod::Stretched(factor));
+        }
         let percent = name.strip_prefix("percentile:").and_then(|percent| percent.parse().ok());
         match percent {
             Some(percent) if percent > 0.0 && percent <= 100.0 => Ok(RangeMethod::Percentile(percent)),
             _ => Err(QuantError::Setting {
                 what: "activation range",
                 found: format!("`{name}`"),
-                expected: "`min-max`, `moving-average`, `percentile`, `percentile:P` with P above 0 and at most 100, \
+                expected: "`min-max`, `min-max:F` with F from 1 to 16, `moving-average`, `percentile`, `percentile:P` with P above 0 and at most 100, \
                            `mse` or `entropy`",
             }),
         }
@@ -132,14 +144,44 @@ pub enum ActivationGrid {
     Unsigned,
     /// -128 to 127 with the zero point 0.
     Signed,
+    /// -128 to 127 with a free zero point.
+    Shifted,
+    /// 0 to 65535 with a free zero point.
+    Unsigned16,
+    /// -32768 to 32767 with the zero point 0.
+    Signed16,
 }
 
 impl ActivationGrid {
-    /// The same as codes of weights are described.
-    pub const fn grid(self) -> Grid {
+    /// The least code.
+    pub const fn min_code(self) -> i32 {
         match self {
-            ActivationGrid::Unsigned => Grid::new(0, 255, 1, Symmetry::Asymmetric),
-            ActivationGrid::Signed => Grid::new(-128, 127, 1, Symmetry::Symmetric),
+            ActivationGrid::Unsigned | ActivationGrid::Unsigned16 => 0,
+            ActivationGrid::Signed | ActivationGrid::Shifted => i8::MIN as i32,
+            ActivationGrid::Signed16 => i16::MIN as i32,
+        }
+    }
+
+    /// The greatest code.
+    pub const fn max_code(self) -> i32 {
+        match self {
+            ActivationGrid::Unsigned => u8::MAX as i32,
+            ActivationGrid::Signed | ActivationGrid::Shifted => i8::MAX as i32,
+            ActivationGrid::Unsigned16 => u16::MAX as i32,
+            ActivationGrid::Signed16 => i16::MAX as i32,
+        }
+    }
+
+    /// Whether the zero point is always 0.
+    pub const fn is_symmetric(self) -> bool {
+        matches!(self, ActivationGrid::Signed | ActivationGrid::Signed16)
+    }
+
+    /// Bits of a code.
+    pub const fn bits(self) -> u32 {
+        match self {
+            ActivationGrid::Unsigned | ActivationGrid::Signed | ActivationGrid::Shifted => 8,
+            ActivationGrid::Unsigned16 | ActivationGrid::Signed16 => 16,
         }
     }
 }
@@ -147,36 +189,42 @@ impl ActivationGrid {
 /// Meaning of an activation's codes: `real = scale * (code - zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct ActivationParams {
-    #[serde(flatten)]
-    affine: Affine,
+    scale: f32,
+    zero_point: i32,
     grid: ActivationGrid,
 }
 
 impl ActivationParams {
+    /// Checks that the scale is a positive normal number and the zero point one of the codes.
+    pub fn new(scale: f32, zero_point: i32, grid: ActivationGrid) -> Result<ActivationParams, QuantError> {
+        if !(scale.is_normal() && scale > 0.0) {
+            let found = scale.to_string();
+            return Err(QuantError::Setting { what: "scale", found, expected: "a finite, positive, normal number" });
+        }
+        if !(grid.min_code()..=grid.max_code()).contains(&zero_point) || grid.is_symmetric() && zero_point != 0 {
+            let found = zero_point.to_string();
+            return Err(QuantError::Setting { what: "zero point", found, expected: "one of the codes" });
+        }
+        Ok(ActivationParams { scale, zero_point, grid })
+    }
+
     /// The scale and zero point with which the codes cover `lower` to `upper`, and 0.
     pub fn from_range(lower: f32, upper: f32, grid: ActivationGrid) -> ActivationParams {
         let lower = f64::from(if lower < 0.0 { lower.max(f32::MIN) } else { 0.0 });
         let upper = f64::from(if upper > 0.0 { upper.min(f32::MAX) } else { 0.0 });
-        let codes = grid.grid();
-        let (least, greatest) = (f64::from(codes.min_code()), f64::from(codes.max_code()));
-        let scale = match grid {
-            ActivationGrid::Unsigned => (upper - lower) / (greatest - least),
-            ActivationGrid::Signed => (upper / greatest).max(lower / least),
+        let (least, greatest) = (f64::from(grid.min_code()), f64::from(grid.max_code()));
+        let scale = match grid.is_symmetric() {
+            false => (upper - lower) / (greatest - least),
+            true => (upper / greatest).max(lower / least),
         };
-        let largest_code = codes.max_code().max(-codes.min_code());
-        let scale = if scale > 0.0 { ScaleType::F32.round(scale, Rounding::Nearest, largest_code) } else { 1.0 };
-        let zero_point = match grid {
-            ActivationGrid::Unsigned => {
-                f64::from(-lower as f32 / scale).round_ties_even().clamp(least, greatest) as i16
-            }
-            ActivationGrid::Signed => 0,
-        };
-        ActivationParams { affine: Affine::exact(scale, zero_point), grid }
+        let largest_code = grid.max_code().max(-grid.min_code());
+        let scale = if scale > 0.0 { rounded(scale, largest_code) } else { 1.0 };
+        ActivationParams { scale, zero_point: zero_point(lower, scale, grid), grid }
     }
 
     /// The same, with the scale lowered until the last code stands for no more than `ceiling`, where it does.
     pub fn below(self, ceiling: f32) -> ActivationParams {
-        let steps = f32::from(self.grid.grid().max_code() - self.affine.zero_point());
+        let steps = (self.grid.max_code() - self.zero_point) as f32;
         if self.range().1 <= ceiling || steps <= 0.0 || ceiling <= 0.0 {
             return self;
         }
@@ -184,20 +232,32 @@ impl ActivationParams {
         while scale * steps > ceiling {
             scale = scale.next_down();
         }
-        match scale.is_normal() {
-            true => ActivationParams { affine: Affine::exact(scale, self.affine.zero_point()), ..self },
-            false => self,
-        }
+        if scale.is_normal() { ActivationParams { scale, ..self } } else { self }
+    }
+
+    /// The same range, or a little more, on a scale that is a power of two.
+    pub fn with_power_of_two(self) -> ActivationParams {
+        let largest = rounded(f64::MAX, self.grid.max_code().max(-self.grid.min_code()));
+        let least = 2f32.powi(self.scale.log2().floor() as i32);
+        let scale = if least < self.scale { 2.0 * least } else { least };
+        // Beyond it a code would decode to infinity.
+        let scale = if scale > largest { scale / 2.0 } else { scale };
+        ActivationParams { scale, zero_point: zero_point(f64::from(self.range().0), scale, self.grid), ..self }
+    }
+
+    /// What the same codes stand for after a multiplication by a positive `factor`.
+    pub fn times(self, factor: f32) -> ActivationParams {
+        ActivationParams { scale: (self.scale * factor).clamp(f32::MIN_POSITIVE, f32::MAX), ..self }
     }
 
     /// Real units per code; a positive normal number.
     pub fn scale(self) -> f32 {
-        self.affine.scale()
+        self.scale
     }
 
     /// The code that means 0; one of the grid's.
     pub fn zero_point(self) -> i32 {
-        i32::from(self.affine.zero_point())
+        self.zero_point
     }
 
     /// The codes.
@@ -205,41 +265,78 @@ impl ActivationParams {
         self.grid
     }
 
+    /// The first and the last code, counted from the one that means 0.
+    pub fn steps(self) -> (i32, i32) {
+        (self.grid.min_code() - self.zero_point, self.grid.max_code() - self.zero_point)
+    }
+
     /// The real numbers of the first and the last code.
     pub fn range(self) -> (f32, f32) {
-        self.affine.ends(&self.grid.grid())
+        let (first, last) = self.steps();
+        (self.scale * first as f32, self.scale * last as f32)
+    }
+
+    /// The code of `x`, as ONNX's `QuantizeLinear` finds it; that of 0 for NaN.
+    #[inline]
+    pub fn quantize(self, x: f32) -> i32 {
+        let (first, last) = self.steps();
+        // The conversion of a float saturates, and makes 0 of NaN.
+        self.zero_point + ((x / self.scale).round_ties_even() as i32).clamp(first, last)
     }
 
     /// What is left of `x` after ONNX's `QuantizeLinear` and `DequantizeLinear`, to the bit.
     #[inline]
     pub fn fake_quantize(self, x: f32) -> f32 {
-        self.affine.dequantize(self.affine.quantize(x, &self.grid.grid()))
+        self.scale * (self.quantize(x) - self.zero_point) as f32
     }
 
     /// Whether the lowest code means 0: then saturation does what a ReLU does.
     pub fn bottom_at_zero(self) -> bool {
-        self.affine.zero_point() == self.grid.grid().min_code()
+        self.zero_point == self.grid.min_code()
     }
 
     /// How many levels are below and above 0.
     pub(crate) fn levels_around_zero(self) -> (usize, usize) {
-        let (grid, zero_point) = (self.grid.grid(), self.affine.zero_point());
-        let levels = |codes: i16| usize::from(codes.unsigned_abs());
-        (levels(zero_point - grid.min_code()), levels(grid.max_code() - zero_point))
+        let (first, last) = self.steps();
+        (first.unsigned_abs() as usize, last.unsigned_abs() as usize)
     }
+}
+
+/// The nearest scale with which codes up to `largest_code` stand for normal numbers.
+fn rounded(scale: f64, largest_code: i32) -> f32 {
+    let largest = (f64::from(f32::MAX) / f64::from(largest_code)) as f32;
+    let largest = if largest * largest_code as f32 <= f32::MAX { largest } else { largest.next_down() };
+    (scale as f32).clamp(f32::MIN_POSITIVE, largest)
+}
+
+/// The code that means 0 where the first one stands for `lower`.
+fn zero_point(lower: f64, scale: f32, grid: ActivationGrid) -> i32 {
+    if grid.is_symmetric() {
+        return 0;
+    }
+    let steps = (-lower as f32 / scale).round_ties_even() as i32;
+    (grid.min_code() + steps).clamp(grid.min_code(), grid.max_code())
 }
 
 /// The range that codes should cover, as `(lower, upper)` with `lower <= 0 <= upper`; both 0
 /// without values.
 pub fn choose_range(histogram: &Histogram, method: RangeMethod, grid: ActivationGrid) -> (f32, f32) {
     let (lower, upper) = match method {
+        RangeMethod::MeanSquaredError | RangeMethod::Entropy if grid.bits() > 8 => (histogram.min(), histogram.max()),
         RangeMethod::MinMax => (histogram.min(), histogram.max()),
+        RangeMethod::Stretched(factor) => stretched(histogram, factor),
         RangeMethod::MovingAverage => histogram.moving_average(),
         RangeMethod::Percentile(percent) => percentile(histogram, percent),
         RangeMethod::MeanSquaredError => least_error_range::choose(histogram, grid),
         RangeMethod::Entropy => entropy_range::choose(histogram, grid),
     };
     (lower.min(0.0) + 0.0, upper.max(0.0) + 0.0) // Without negative zeros.
+}
+
+fn stretched(histogram: &Histogram, factor: f64) -> (f32, f32) {
+    let factor = if factor > 1.0 { factor.min(MOST_STRETCH) } else { 1.0 };
+    let [lower, upper] = [histogram.min(), histogram.max()].map(|end| (f64::from(end) * factor) as f32);
+    (lower.max(f32::MIN), upper.min(f32::MAX))
 }
 
 fn percentile(histogram: &Histogram, percent: f64) -> (f32, f32) {

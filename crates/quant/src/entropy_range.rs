@@ -57,10 +57,7 @@ const COARSE_WIDTHS: usize = 48;
 
 pub(crate) fn choose(histogram: &Histogram, grid: ActivationGrid) -> (f32, f32) {
     let bins = Bins::new(histogram);
-    let run = match grid {
-        ActivationGrid::Unsigned => bins.best_run(),
-        ActivationGrid::Signed => bins.best_symmetric_run(),
-    };
+    let run = if grid.is_symmetric() { bins.best_symmetric_run() } else { bins.best_run() };
     let edge = |bins: usize| (bins as f64 * f64::from(histogram.bin_width())) as f32;
     // The outermost bins end where the values do.
     let lower = (-edge(bins.zero - run.first)).max(histogram.min().min(0.0));

@@ -70,12 +70,13 @@ struct Search {
 impl Search {
     fn new(histogram: &Histogram, grid: ActivationGrid) -> Search {
         let density = Density::new(histogram);
-        let levels = grid.grid().levels() - 1;
-        let below = match grid {
-            ActivationGrid::Signed => 128..=128,
-            ActivationGrid::Unsigned if density.negative.is_empty() => 0..=0,
-            ActivationGrid::Unsigned if density.positive.is_empty() => levels..=levels,
-            ActivationGrid::Unsigned => 0..=levels,
+        let levels = (grid.max_code() - grid.min_code()) as usize;
+        let symmetric = grid.min_code().unsigned_abs() as usize;
+        let below = match grid.is_symmetric() {
+            true => symmetric..=symmetric,
+            false if density.negative.is_empty() => 0..=0,
+            false if density.positive.is_empty() => levels..=levels,
+            false => 0..=levels,
         };
         Search { density, below, levels }
     }

@@ -32,9 +32,20 @@
 //! equalization and bias correction*, arXiv 1906.04721.
 
 use ndarray::{ArrayD, ArrayView2, Axis};
+use serde::{Deserialize, Serialize};
 
-/// The channels of one value over the calibration samples; a channel is an index of the last axis.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The axis of a value whose indices are its channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChannelAxis {
+    /// Inputs of MatMul and Gemm.
+    Last,
+    /// Inputs of Conv.
+    Second,
+}
+
+/// The channels of one value over the calibration samples.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "Stored", try_from = "Stored")]
 pub struct ChannelRanges {
     /// Smallest value of each channel or 0, sample by sample.
     lowest: Vec<Vec<f32>>,
@@ -46,26 +57,53 @@ pub struct ChannelRanges {
 }
 
 impl ChannelRanges {
-    /// Takes in the values of one sample.
-    pub fn push(&mut self, sample: &ArrayD<f32>) {
-        let Some(last) = sample.ndim().checked_sub(1) else { return };
-        let channels = sample.len_of(Axis(last));
+    /// Takes in the values of one sample, whose channels stand along `axis`; other numbers of channels than before are
+    /// left out.
+    pub fn push(&mut self, sample: &ArrayD<f32>, axis: ChannelAxis) {
+        let axis = match axis {
+            ChannelAxis::Last => sample.ndim().checked_sub(1),
+            ChannelAxis::Second => Some(1).filter(|&axis| axis < sample.ndim()),
+        };
+        let Some(axis) = axis.map(Axis) else { return };
+        let channels = sample.len_of(axis);
+        if self.rows > 0 && channels != self.squares.len() {
+            return;
+        }
         let (mut lowest, mut highest) = (vec![0.0f32; channels], vec![0.0f32; channels]);
         self.squares.resize(channels, 0.0);
-        for row in sample.lanes(Axis(last)) {
-            self.rows += 1;
-            for (k, &x) in row.iter().enumerate() {
+        for (k, values) in sample.axis_iter(axis).enumerate() {
+            for &x in values {
                 lowest[k] = lowest[k].min(x);
                 highest[k] = highest[k].max(x);
                 self.squares[k] += f64::from(x) * f64::from(x);
             }
         }
+        self.rows += sample.len() / channels.max(1);
         self.lowest.push(lowest);
         self.highest.push(highest);
     }
 
+    /// Number of channels.
+    pub(crate) fn channels(&self) -> usize {
+        self.squares.len()
+    }
+
+    /// Mean square of each channel.
+    pub(crate) fn mean_squares(&self) -> Vec<f64> {
+        self.squares.iter().map(|square| square / self.rows.max(1) as f64).collect()
+    }
+
+    /// The step of one scale for all samples and channels divided by `factors`.
+    pub(crate) fn step(&self, factors: &[f64]) -> f64 {
+        let end = |ends: &[Vec<f32>], pick: fn(f64, f64) -> f64| {
+            let of_sample = |ends: &Vec<f32>| ends.iter().zip(factors).map(|(&x, d)| f64::from(x) / d).fold(0.0, pick);
+            ends.iter().map(of_sample).fold(0.0, pick)
+        };
+        (end(&self.highest, f64::max) - end(&self.lowest, f64::min)) / 255.0
+    }
+
     /// The largest magnitude of each channel.
-    fn magnitudes(&self) -> Vec<f64> {
+    pub(crate) fn magnitudes(&self) -> Vec<f64> {
         let of = |k: usize| {
             let largest = self.lowest.iter().zip(&self.highest).map(|(low, high)| high[k].max(-low[k]));
             f64::from(largest.fold(0.0, f32::max))
@@ -83,6 +121,38 @@ impl ChannelRanges {
         };
         let steps = self.lowest.iter().zip(&self.highest).map(|(low, high)| step(low, high).powi(2));
         steps.sum::<f64>() / self.lowest.len().max(1) as f64
+    }
+}
+
+/// As JSON: sums as bits, so that what is read back equals what was written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    lowest: Vec<Vec<f32>>,
+    highest: Vec<Vec<f32>>,
+    squares_bits: Vec<u64>,
+    rows: usize,
+}
+
+impl From<ChannelRanges> for Stored {
+    fn from(ranges: ChannelRanges) -> Stored {
+        let squares_bits = ranges.squares.iter().map(|square| square.to_bits()).collect();
+        Stored { lowest: ranges.lowest, highest: ranges.highest, squares_bits, rows: ranges.rows }
+    }
+}
+
+impl TryFrom<Stored> for ChannelRanges {
+    type Error = String;
+
+    fn try_from(stored: Stored) -> Result<ChannelRanges, String> {
+        let squares: Vec<f64> = stored.squares_bits.into_iter().map(f64::from_bits).collect();
+        let fits = |ends: &Vec<f32>| ends.len() == squares.len() && ends.iter().all(|x| x.is_finite());
+        let ends = stored.lowest.iter().chain(&stored.highest);
+        let sums = squares.iter().all(|square| square.is_finite() && *square >= 0.0);
+        if stored.lowest.len() != stored.highest.len() || !ends.into_iter().all(fits) || !sums {
+            return Err("the ranges of channels do not have one finite number a channel".to_owned());
+        }
+        Ok(ChannelRanges { lowest: stored.lowest, highest: stored.highest, squares, rows: stored.rows })
     }
 }
 
@@ -114,7 +184,7 @@ fn largest<'a>(numbers: impl Iterator<Item = &'a f32>) -> f64 {
 }
 
 /// `range^a / weight^(1 - a)`, geometric mean 1; channels that are never used keep 1.
-fn factors(magnitudes: &[f64], rows: &[f64], exponent: f64) -> Vec<f64> {
+pub(crate) fn factors(magnitudes: &[f64], rows: &[f64], exponent: f64) -> Vec<f64> {
     let logarithm =
         |(x, w): (&f64, &f64)| (*x > 0.0 && *w > 0.0).then(|| exponent * x.ln() - (1.0 - exponent) * w.ln());
     let logarithms: Vec<Option<f64>> = magnitudes.iter().zip(rows).map(logarithm).collect();
@@ -150,7 +220,8 @@ mod tests {
 
     fn ranges(rows: &Array2<f32>) -> ChannelRanges {
         let mut ranges = ChannelRanges::default();
-        rows.axis_chunks_iter(Axis(0), 10).for_each(|sample| ranges.push(&sample.to_owned().into_dyn()));
+        rows.axis_chunks_iter(Axis(0), 10)
+            .for_each(|sample| ranges.push(&sample.to_owned().into_dyn(), ChannelAxis::Last));
         ranges
     }
 
@@ -191,6 +262,26 @@ mod tests {
         let expected = expected_error(&ranges(&rows), &[weights.view()], &[1.0; 32]) * 400.0;
         let ratio = measured(&rows, &weights, &[1.0; 32]) / expected;
         assert!((0.8..1.25).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn ranges_read_back_are_those_written_and_others_are_refused() {
+        let ranges = ranges(&gaussian_rows(50, 6, 9));
+        let json = serde_json::to_string(&ranges).unwrap();
+        assert_eq!(serde_json::from_str::<ChannelRanges>(&json).unwrap(), ranges);
+        for bad in [json.replacen("rows", "lines", 1), json.replacen("squares_bits\":[", "squares_bits\":[1,", 1)] {
+            assert!(serde_json::from_str::<ChannelRanges>(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn channels_of_the_second_axis_are_those_of_the_last_one_turned() {
+        let rows = gaussian_rows(40, 6, 11);
+        let mut turned = ChannelRanges::default();
+        for sample in rows.axis_chunks_iter(Axis(0), 10) {
+            turned.push(&sample.t().to_owned().insert_axis(Axis(0)).into_dyn(), ChannelAxis::Second);
+        }
+        assert_eq!(turned, ranges(&rows));
     }
 
     #[test]

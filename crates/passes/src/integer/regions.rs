@@ -30,13 +30,13 @@
 use std::collections::{HashMap, HashSet};
 
 use onnxquant_ir::{Graph, NodeId, Origin, Use, ValueId};
+use onnxquant_quant::ActivationParams;
 use petgraph::algo::ford_fulkerson;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
 use super::costs::Costs;
 use super::kernels::{Kernel, Unit};
-use crate::fake_quantize::ActivationParams;
 
 /// More than any sum of times, and far from overflow.
 const NEVER: u64 = 1 << 50;
@@ -74,8 +74,7 @@ pub struct Regions {
 impl CodedTensor {
     /// Scale and zero point, from those of the class.
     pub fn params(&self, classes: &[ActivationParams]) -> ActivationParams {
-        let of_class = classes[self.class];
-        ActivationParams { scale: of_class.scale * self.factor, ..of_class }
+        classes[self.class].times(self.factor)
     }
 }
 

@@ -2,6 +2,8 @@ use onnxquant_ir::onnx::{NodeProto, TensorProto};
 use onnxquant_ir::{Model, tensor};
 use proptest::prelude::*;
 
+use onnxquant_quant::ActivationGrid;
+
 use super::*;
 use crate::integer::costs::Alternative;
 use crate::integer::kernels::find_units;
@@ -206,8 +208,8 @@ fn moved_tensors_share_a_class_and_rescaled_ones_the_codes() {
     assert_eq!(tensors(&model, &regions), expected);
     let name = |value: &ValueId| model.graph().value(*value).name();
     assert_eq!(regions.classes.iter().map(name).collect::<Vec<_>>(), ["x", "row", "y"]);
-    let params = ActivationParams { scale: 0.5, zero_point: 7, signed: false };
-    assert_eq!(regions.tensors[4].params(&[params; 3]), ActivationParams { scale: 3.0, ..params });
+    let params = |scale| ActivationParams::new(scale, 7, ActivationGrid::Unsigned).unwrap();
+    assert_eq!(regions.tensors[4].params(&[params(0.5); 3]), params(3.0));
 }
 
 #[test]

@@ -8,9 +8,10 @@
 use std::collections::HashMap;
 
 use onnxquant_ir::{Graph, NewNode, NodeId, ValueId, tensor};
+use onnxquant_quant::ActivationParams;
 
 use super::regions::{CodedTensor, Regions};
-use crate::fake_quantize::{ActivationParams, fake_quantize, quantize_dequantize};
+use crate::fake_quantize::{fake_quantize, quantize_dequantize};
 
 /// How conversions are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +77,7 @@ fn decode_again(graph: &mut Graph, tensor: &CodedTensor, decoded: ValueId, param
     let (node, found) = graph.producer(decoded).expect("a node decodes the codes");
     let (codes, zero_point) = (found.input(0), found.input(2));
     let name = graph.value(tensor.value).name().to_owned();
-    let scale = graph.add_constant(&format!("{name}_scale"), tensor::from_f32(&[], &[params.scale]));
+    let scale = graph.add_constant(&format!("{name}_scale"), tensor::from_f32(&[], &[params.scale()]));
     let new = NewNode {
         op_type: "DequantizeLinear",
         name: format!("{name}_dequantized_DequantizeLinear"),

@@ -5,6 +5,8 @@ use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{NodeProto, TensorProto};
 use onnxquant_ir::{Model, Use, int_attribute, ints_attribute};
 
+use onnxquant_quant::ActivationGrid;
+
 use super::*;
 use crate::integer::kernels::{Kernel, find_units};
 use crate::testing::{
@@ -68,7 +70,10 @@ fn sample() -> ArrayD<f32> {
 
 /// Scales that reach over all values of these tests and make no ties of them.
 fn params(regions: &Regions) -> Vec<ActivationParams> {
-    let of_class = |class| ActivationParams { scale: 0.0971 + 0.0031 * class as f32, zero_point: 110, signed: false };
+    let of_class = |class| {
+        let scale = 0.0971 + 0.0031 * class as f32;
+        ActivationParams::new(scale, 110, ActivationGrid::Unsigned).unwrap()
+    };
     (0..regions.classes.len()).map(of_class).collect()
 }
 

@@ -1,0 +1,173 @@
+//! Makes the channels of activations even where what makes them can take the factors.
+//!
+//! # Problem
+//!
+//! A value that is stored on one fixed scale rounds its narrow channels coarsely. Dividing channels by factors that the
+//! layer before takes, and multiplying the weights behind, changes nothing in float and makes the channels even
+//! ([`onnxquant_quant::equalization_factors`]).
+//!
+//! # Method
+//!
+//! Values that only layers on fixed scales read, and that a Conv, Gemm, MatMul, normalization or Mul makes (over Relu,
+//! pooling and the like), get the factors of least expected error. The outputs of held-out samples decide: all values,
+//! or the half that gains most, or none. Weights are rounded for that comparison, since factors make them less even.
+//!
+//! # Guarantee
+//!
+//! Exact in real arithmetic. The error of the held-out outputs falls, or the model stays as it is.
+//!
+//! # Cost
+//!
+//! Two more runs of at most [`SAMPLES`] calibration samples, and three over at most [`HELD_OUT_SAMPLES`] held-out ones.
+
+use onnxquant_ir::Model;
+use onnxquant_passes::migrate_scale::{can_absorb, migrate};
+use onnxquant_passes::sites::Site;
+use onnxquant_passes::write_codes::PackedWeight;
+use onnxquant_quant::{ChannelAxis, Equalization, MatrixView, Method, RangeMethod, equalization_factors};
+
+use super::IntegerPlan;
+use super::scales::{Histograms, Origin, Scales};
+use crate::config::{Config, MethodChoice};
+use crate::error::Error;
+use crate::judge::{Judge, accuracy};
+use crate::load::check;
+use crate::observe::Observer;
+use crate::plan::{Plan, PlannedLayer};
+use crate::progress::silent;
+use crate::solve::{SolvedLayer, solve_layers, stored_weight};
+use crate::write::{Arithmetic, Codes};
+
+/// Calibration samples that are looked at.
+const SAMPLES: usize = 32;
+/// Held-out samples on which outputs are compared.
+const HELD_OUT_SAMPLES: usize = 8;
+
+/// The factors of one value, which is known by its name.
+struct Candidate {
+    name: String,
+    found: Equalization,
+}
+
+/// Evens out values of `model` where that makes held-out outputs more exact; returns how many.
+pub(super) fn equalize(
+    model: &mut Model,
+    plan: &mut Plan,
+    integers: &mut IntegerPlan,
+    config: &Config,
+    observer: &Observer<'_>,
+) -> Result<usize, Error> {
+    let mut candidates = candidates(model, plan, integers, observer)?;
+    if candidates.is_empty() {
+        return Ok(0);
+    }
+    candidates.sort_by(|a, b| a.found.error_left.total_cmp(&b.found.error_left));
+    let before = error(model, plan, integers, config, observer)?;
+    for count in [candidates.len(), candidates.len() / 2] {
+        if count == 0 || count == candidates.len() / 2 && candidates.len() == 1 {
+            break;
+        }
+        let (mut changed, mut new_plan) = (model.clone(), plan.clone());
+        let moved = apply(&mut changed, &mut new_plan, &candidates[..count], config)?;
+        let new_integers = IntegerPlan::new(&changed, &new_plan, config, observer)?;
+        if moved > 0 && error(&changed, &new_plan, &new_integers, config, observer)? < before {
+            (*model, *plan, *integers) = (changed, new_plan, new_integers);
+            return Ok(moved);
+        }
+    }
+    Ok(0)
+}
+
+/// Values that can be evened out, and how.
+fn candidates(
+    model: &Model,
+    plan: &Plan,
+    integers: &IntegerPlan,
+    observer: &Observer<'_>,
+) -> Result<Vec<Candidate>, Error> {
+    let graph = model.graph();
+    let is_static = |layer: &&PlannedLayer| integers.is_static(layer.site.node);
+    let mut groups: Vec<(String, Vec<&PlannedLayer>)> = Vec::new();
+    for layer in plan.layers.iter().filter(is_static) {
+        let name = graph.value(layer.site.input).name().to_owned();
+        match groups.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, layers)) => layers.push(layer),
+            None => groups.push((name, vec![layer])),
+        }
+    }
+    groups.retain(|(_, layers)| can_absorb(graph, layers[0].site.input, &sites(layers)));
+    if groups.is_empty() {
+        return Ok(Vec::new());
+    }
+    let requests: Vec<(String, ChannelAxis)> =
+        groups.iter().map(|(name, layers)| (name.clone(), axis(&layers[0].site))).collect();
+    let ranges = observer.channels(model, &requests, SAMPLES)?;
+    let mut found = Vec::new();
+    for ((name, layers), ranges) in groups.into_iter().zip(ranges) {
+        let weights = layers.iter().map(|layer| stored_weight(model, layer)).collect::<Result<Vec<_>, _>>()?;
+        let weights: Vec<Vec<f32>> = weights.into_iter().map(|weight| weight.into_iter().collect()).collect();
+        let layers: Vec<(&MatrixView, &[f32])> =
+            layers.iter().zip(&weights).map(|(layer, weight)| (&layer.site.view, weight.as_slice())).collect();
+        found.extend(equalization_factors(&ranges, &layers).map(|found| Candidate { name, found }));
+    }
+    Ok(found)
+}
+
+fn sites(layers: &[&PlannedLayer]) -> Vec<Site> {
+    layers.iter().map(|layer| layer.site.clone()).collect()
+}
+
+fn axis(site: &Site) -> ChannelAxis {
+    match site.view {
+        MatrixView::Dense { .. } => ChannelAxis::Last,
+        MatrixView::Conv(_) => ChannelAxis::Second,
+    }
+}
+
+/// Moves the factors; the layers of `plan` are found anew after each change. Returns how many values have changed.
+fn apply(model: &mut Model, plan: &mut Plan, candidates: &[Candidate], config: &Config) -> Result<usize, Error> {
+    let mut moved = 0;
+    for Candidate { name, found } in candidates {
+        let Some(value) = model.graph().find(name) else { continue };
+        let layers: Vec<&PlannedLayer> = plan.layers.iter().filter(|layer| layer.site.input == value).collect();
+        let sites = sites(&layers);
+        // What cannot take the factors stays as it is.
+        if can_absorb(model.graph(), value, &sites) && migrate(model.graph_mut(), value, &sites, &found.factors).is_ok()
+        {
+            check(model, "evening out channels")?;
+            *plan = Plan::new(model, config)?;
+            moved += 1;
+        }
+    }
+    Ok(moved)
+}
+
+/// The power of the error of the held-out outputs with rounded weights and activations on scales of least error.
+fn error(
+    model: &Model,
+    plan: &Plan,
+    integers: &IntegerPlan,
+    config: &Config,
+    observer: &Observer<'_>,
+) -> Result<f64, Error> {
+    let histograms = Histograms::observe(model, integers, observer, SAMPLES)?;
+    let range = config.range.unwrap_or(RangeMethod::MeanSquaredError);
+    let scales = Scales::uniform(model.graph(), integers, &histograms, range, Origin::Settings, config)?;
+    let mut integers = integers.clone();
+    integers.set_scales(model.graph(), scales)?;
+    let rounding = Config { method: MethodChoice::Fixed(Method::Msq), ..config.clone() };
+    let solved = solve_layers(model, plan, &rounding, &IntegerPlan::default(), None, &silent)?;
+    let codes: Vec<(PlannedLayer, PackedWeight)> =
+        solved.into_iter().map(SolvedLayer::into_parts).map(|(_, codes)| codes).collect();
+    let judge = Judge::new(model, observer.calibration(), Arithmetic::File)?;
+    let held_out = &observer.calibration().split.held_out;
+    let samples = &held_out[..held_out.len().min(HELD_OUT_SAMPLES)];
+    Ok(accuracy(&judge.outputs(
+        Codes { layers: &codes, ..Codes::default() },
+        &integers,
+        Arithmetic::File,
+        samples,
+        &silent,
+    )?)
+    .power())
+}

@@ -1,0 +1,93 @@
+//! Decides which layers run on integers, and on which scales.
+//!
+//! | scheme | Conv | MatMul, Gemm |
+//! |---|---|---|
+//! | static | regions | regions |
+//! | dynamic | weights only | codes of the input made at run time |
+//! | auto | regions | in a region behind a Conv, else codes made at run time |
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `plan` | which operators run on codes, and what each layer becomes |
+//! | `scales` | scales and zero points of tensors, from the distributions of their values |
+//! | `choose_range` | how ranges are found, by the error of the outputs on held-out samples |
+//! | `equalize` | even channels where what makes a tensor can take the factors |
+//! | `retreat` | takes layers back to float until the outputs are as exact as asked |
+//! | `report` | what was decided and why |
+//!
+//! Regions come from [`onnxquant_passes::integer`].
+
+mod choose_range;
+mod equalize;
+mod plan;
+mod report;
+mod retreat;
+mod scales;
+
+use onnxquant_ir::Model;
+
+use crate::config::{Activations, Config};
+use crate::error::Error;
+use crate::judge::Judge;
+use crate::observe::Observer;
+use crate::plan::Plan;
+use crate::rescale::rescale;
+use crate::write::Arithmetic;
+
+use choose_range::choose_ranges;
+use equalize::equalize;
+pub(crate) use plan::{Form, IntegerPlan};
+pub(crate) use retreat::{Accuracy, Goal, Retreat, retreat};
+pub use scales::Origin;
+use scales::{Histograms, Scales};
+
+/// The integer plan of `config`; empty where activations stay floats.
+///
+/// Channels of values are rescaled where that makes the codes of activations finer; the layers of `plan` are found
+/// anew then.
+pub(crate) fn plan_integers(
+    model: &mut Model,
+    plan: &mut Plan,
+    config: &Config,
+    observer: &Observer<'_>,
+) -> Result<IntegerPlan, Error> {
+    if config.activations == Activations::Float || plan.layers.is_empty() {
+        return Ok(IntegerPlan::default());
+    }
+    let mut integers = IntegerPlan::new(model, plan, config, observer)?;
+    let rescaled = rescale(model, plan, config, &integers.dynamic, observer)?;
+    if rescaled > 0 {
+        integers = IntegerPlan::new(model, plan, config, observer)?;
+    }
+    if integers.regions.units.is_empty() {
+        integers.rescaled = rescaled;
+        return Ok(integers);
+    }
+    integers.equalized = equalize(model, plan, &mut integers, config, observer)?;
+    integers.rescaled = rescaled;
+    find_scales(&mut integers, model, config, observer)?;
+    Ok(integers)
+}
+
+/// Gives the tensors of the regions their scales: by the method that is asked for, else by those that leave the
+/// outputs of held-out samples the least error.
+fn find_scales(
+    integers: &mut IntegerPlan,
+    model: &Model,
+    config: &Config,
+    observer: &Observer<'_>,
+) -> Result<(), Error> {
+    let histograms = Histograms::observe(model, integers, observer, usize::MAX)?;
+    match config.range {
+        Some(range) => {
+            let scales = Scales::uniform(model.graph(), integers, &histograms, range, Origin::Settings, config)?;
+            integers.set_scales(model.graph(), scales)?;
+        }
+        None => {
+            let judge = Judge::new(model, observer.calibration(), Arithmetic::File)?;
+            choose_ranges(integers, &histograms, &judge, config, observer.progress())?;
+        }
+    }
+    integers.keep_distributions(histograms);
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Says how exact the outputs of a quantized model are on held-out samples.
+
+use onnxquant_calib::{OutputComparison, total_sqnr_db};
+use onnxquant_ir::Model;
+
+use crate::calibration::Calibration;
+use crate::compare::Reference;
+use crate::error::Error;
+use crate::integer::{Accuracy, IntegerPlan};
+use crate::progress::Progress;
+use crate::write::{Arithmetic, Codes, evaluated};
+
+/// Compares quantized models with the float one.
+pub(crate) struct Judge<'a> {
+    model: &'a Model,
+    float: Reference,
+    pub(crate) calibration: &'a Calibration,
+    pub(crate) arithmetic: Arithmetic,
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(model: &'a Model, calibration: &'a Calibration, arithmetic: Arithmetic) -> Result<Self, Error> {
+        let float = Reference::new(model.clone(), calibration, &calibration.split.held_out)?;
+        Ok(Self { model, float, calibration, arithmetic })
+    }
+
+    /// How exact the model with these codes and integer layers is on all held-out samples.
+    pub(crate) fn accuracy(
+        &self,
+        codes: Codes<'_>,
+        integers: &IntegerPlan,
+        progress: Progress<'_>,
+    ) -> Result<Accuracy, Error> {
+        let samples = &self.calibration.split.held_out;
+        Ok(accuracy(&self.outputs(codes, integers, self.arithmetic, samples, progress)?))
+    }
+
+    /// The float model.
+    pub(crate) fn model(&self) -> &'a Model {
+        self.model
+    }
+
+    /// The power of the error of the outputs over that of the outputs, with float weights.
+    pub(crate) fn error(
+        &self,
+        integers: &IntegerPlan,
+        samples: &[usize],
+        progress: Progress<'_>,
+    ) -> Result<f64, Error> {
+        Ok(accuracy(&self.outputs(Codes::default(), integers, Arithmetic::File, samples, progress)?).power())
+    }
+
+    /// Its outputs on `samples`.
+    pub(crate) fn outputs(
+        &self,
+        codes: Codes<'_>,
+        integers: &IntegerPlan,
+        arithmetic: Arithmetic,
+        samples: &[usize],
+        progress: Progress<'_>,
+    ) -> Result<Vec<OutputComparison>, Error> {
+        let evaluated = evaluated(self.model, codes, integers, arithmetic)?;
+        self.float.compare(evaluated, self.calibration, samples, progress)
+    }
+}
+
+/// How exact `outputs` are, all together.
+pub(crate) fn accuracy(outputs: &[OutputComparison]) -> Accuracy {
+    let worse = |a: f64, b: f64| if a >= b || a.is_nan() { a } else { b };
+    let losses = outputs.iter().filter(|output| output.samples > 0).map(|output| 1.0 - output.mean_cosine);
+    Accuracy { sqnr_db: total_sqnr_db(outputs), loss: losses.fold(0.0, worse) }
+}
