@@ -16,6 +16,7 @@ use onnxquant_calib::{collect_histograms, observe_sizes};
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, Model, NodeId, ValueId, tensor};
 use onnxquant_passes::fake_quantize::ActivationParams;
+use onnxquant_passes::hard_sigmoid::floor;
 use onnxquant_passes::integer::costs::{Alternative, Costs};
 use onnxquant_passes::integer::kernels::{Kernel, Unit, find_units};
 use onnxquant_passes::integer::regions::{Regions, choose_regions};
@@ -102,6 +103,11 @@ impl IntegerPlan {
     /// Whether anything runs on integers.
     pub(crate) fn is_empty(&self) -> bool {
         self.regions.units.is_empty() && self.dynamic.is_empty()
+    }
+
+    /// Whether channels may be added for the sake of the runtime's kernels.
+    pub(crate) fn aligns_channels(&self) -> bool {
+        self.target == Target::OrtCpu && !self.regions.units.is_empty()
     }
 
     /// How the weight of `node` is to be written.
@@ -224,6 +230,7 @@ impl IntegerPlan {
             }
             (None, None) => return Err(Error::Internal(format!("`{}` was not observed", graph.value(value).name()))),
         };
+        let lower = floor(graph, value).map_or(lower, |floor| lower.max(floor));
         let params = onnxquant_quant::ActivationParams::from_range(lower, upper, grid);
         let ceiling = self.units.iter().find_map(|unit| unit.ceiling.filter(|_| unit.outputs.contains(&value)));
         let params = ceiling.map_or(params, |ceiling| params.below(ceiling));

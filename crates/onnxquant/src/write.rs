@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, NodeId, write_model};
+use onnxquant_passes::align_channels::align_channels;
 use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::fake_quantize::fake_quantize_dynamically;
+use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::raise_opset::raise_opset;
 use onnxquant_passes::sites::{Site, find_sites};
@@ -103,6 +105,12 @@ pub(crate) fn rewrite(
         written.set_opset(MICROSOFT, 1);
     }
     check(&written, "writing codes")?;
+    if integers.aligns_channels() {
+        align_channels(written.graph_mut())?;
+    }
+    // What stayed in float.
+    fuse_hard_sigmoids(&mut written)?;
+    check(&written, "writing forms for the runtime")?;
     Ok(Rewritten { evaluated, written, opset_changes, layers, table_bytes })
 }
 
