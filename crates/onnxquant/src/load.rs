@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use onnxquant_ir::{Model, verify};
+use onnxquant_passes::fold_affine::fold_affine;
 use onnxquant_passes::fold_batchnorm::fold_batchnorm;
 use onnxquant_passes::fold_integers::fold_integers;
 use onnxquant_passes::fold_pad::fold_pads;
+use onnxquant_passes::hard_sigmoid::{expand_hard_sigmoids, fuse_hard_sigmoids};
 use onnxquant_passes::lift_constants::lift_constants;
 use onnxquant_passes::raise_opset::raise_opset;
 use serde::Serialize;
@@ -23,6 +25,10 @@ pub struct Prepared {
     pub batchnorms_folded: usize,
     /// Pad nodes folded into the Conv behind them.
     pub pads_folded: usize,
+    /// Multiplications and additions of constants folded into the layer beside them.
+    pub affine_folded: usize,
+    /// Hard sigmoids that were spelled out and became one operator.
+    pub hard_sigmoids_fused: usize,
 }
 
 /// Reads the model and verifies it.
@@ -31,15 +37,21 @@ pub fn read(path: &Path) -> Result<Model, Error> {
 }
 
 /// Brings a model to the least opset that codes of activations and their weights need; returns the operators rewritten.
+///
+/// Hard sigmoids are spelled out there: only so they can run on codes.
 pub(crate) fn raise_for_integers(model: &mut Model, config: &Config) -> Result<Vec<String>, Error> {
     let present = model.opset("").unwrap_or(0);
     if config.activations == Activations::Float {
         return Ok(Vec::new());
     }
     let needed = Plan::new(model, config)?.opset.max(config.activation_opset());
-    if present >= needed {
-        return Ok(Vec::new());
-    }
+    let changes = if present < needed { raise(model, config, needed)? } else { Vec::new() };
+    expand_hard_sigmoids(model)?;
+    check(model, "spelling out hard sigmoids")?;
+    Ok(changes)
+}
+
+fn raise(model: &mut Model, config: &Config, needed: i64) -> Result<Vec<String>, Error> {
     if config.opset_max < needed {
         let problem = format!("integer activations need opset {needed}, but at most {} is allowed", config.opset_max);
         return Err(Error::Usage(problem));
@@ -59,7 +71,11 @@ pub fn prepare(model: &mut Model) -> Result<Prepared, Error> {
     check(model, "folding integers")?;
     let pads_folded = fold_pads(model)?;
     check(model, "folding pads")?;
-    Ok(Prepared { constants_lifted, batchnorms_folded, pads_folded })
+    let hard_sigmoids_fused = fuse_hard_sigmoids(model)?;
+    check(model, "fusing hard sigmoids")?;
+    let affine_folded = fold_affine(model)?;
+    check(model, "folding multiplications and additions")?;
+    Ok(Prepared { constants_lifted, batchnorms_folded, pads_folded, affine_folded, hard_sigmoids_fused })
 }
 
 /// An invalid graph after a pass is a defect of the pass.

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, NodeId, write_model};
+use onnxquant_passes::align_channels::align_channels;
 use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::fake_quantize::{fake_quantize_dynamically, fake_quantize_in_blocks};
+use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::raise_opset::raise_opset;
 use onnxquant_passes::sites::{Site, find_sites};
@@ -136,6 +138,12 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &I
         written.set_opset(MICROSOFT, 1);
     }
     check(&written, "writing codes")?;
+    if integers.aligns_channels() {
+        align_channels(written.graph_mut())?;
+    }
+    // What stayed in float.
+    fuse_hard_sigmoids(&mut written)?;
+    check(&written, "writing forms for the runtime")?;
     Ok(Written { model: written, opset_changes, layers, table_bytes })
 }
 

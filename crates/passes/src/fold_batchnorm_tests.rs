@@ -1,6 +1,7 @@
 use ndarray::ArrayD;
+use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto};
-use onnxquant_ir::{float_attribute, int_attribute, ints_attribute};
+use onnxquant_ir::{float_attribute, int_attribute, ints_attribute, tensor};
 
 use super::*;
 use crate::testing::{assert_valid, body, floats, graph_attribute, message, model, node, numbers, op_types, run};

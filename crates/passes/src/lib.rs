@@ -4,9 +4,12 @@
 //! |---|---|
 //! | [`add_to_bias`] | adds a vector to a layer's bias |
 //! | [`lift_constants`] | `Constant` nodes become initializers |
+//! | [`align_channels`] | channels of zeros bring a Conv on codes to the fast kernel |
+//! | [`fold_affine`] | multiplications and additions of constants go into the layer beside them |
 //! | [`fold_batchnorm`] | BatchNormalization goes into the Conv or Gemm before it |
 //! | [`fold_integers`] | shapes and indices computed from constants become initializers |
 //! | [`fold_pad`] | zero padding goes into the Conv that reads it |
+//! | [`hard_sigmoid`] | hard sigmoids become one operator in float, and are spelled out for codes |
 //! | [`migrate_scale`] | a scale a channel moves from a layer's input into its weights |
 //! | [`decode_weights`] | quantized weights become float constants again, for evaluation |
 //! | [`raise_opset`] | the model moves to a newer opset, operators rewritten where their meaning changed |
@@ -28,16 +31,19 @@
 #![forbid(unsafe_code)]
 
 pub mod add_to_bias;
+pub mod align_channels;
 pub mod byte_planes;
 pub mod constant_chain;
 mod decode_nbits;
 pub mod decode_weights;
 pub mod embeddings;
 pub mod fake_quantize;
+pub mod fold_affine;
 pub mod fold_batchnorm;
 pub mod fold_integers;
 pub mod fold_pad;
 pub mod fold_planes;
+pub mod hard_sigmoid;
 mod insert;
 pub mod integer;
 pub mod keep_fusible;
@@ -46,6 +52,7 @@ pub mod migrate_scale;
 pub mod ort_version;
 pub mod raise_opset;
 pub mod runs_as;
+mod scaled_layer;
 pub mod sites;
 #[cfg(test)]
 mod testing;

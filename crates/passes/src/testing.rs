@@ -203,6 +203,8 @@ fn evaluate(node: &Node, inputs: &[Option<&ArrayD<f32>>]) -> ArrayD<f32> {
         "LeakyRelu" => x.mapv(|x| if x < 0.0 { x * node.float("alpha", 0.01) } else { x }),
         "PRelu" => broadcast(x, input(1), |x, slope| if x < 0.0 { x * slope } else { x }),
         "Sigmoid" => x.mapv(|x| 1.0 / (1.0 + (-x).exp())),
+        "HardSigmoid" => x.mapv(|x| (x * node.float("alpha", 0.2) + node.float("beta", 0.5)).clamp(0.0, 1.0)),
+        "HardSwish" => x.mapv(|x| x * (x / 6.0 + 0.5).clamp(0.0, 1.0)),
         "Clip" => {
             let bound = |slot: usize, name: &str, default: f32| {
                 given(slot).map_or_else(|| node.float(name, default), |bound| *bound.iter().next().unwrap())

@@ -107,6 +107,11 @@ impl IntegerPlan {
         self.regions.units.is_empty() && self.dynamic.is_empty()
     }
 
+    /// Whether channels may be added for the sake of the runtime's kernels.
+    pub(crate) fn aligns_channels(&self) -> bool {
+        self.known.target == Target::OrtCpu && !self.regions.units.is_empty()
+    }
+
     /// How many layers run on integers.
     pub(crate) fn layers(&self) -> usize {
         let fixed = self.regions.units.iter().filter(|unit| unit.kernel == Kernel::Linear).count();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use onnxquant_ir::{Graph, Model, ValueId, tensor};
+use onnxquant_passes::hard_sigmoid::floor;
 use onnxquant_quant::{ActivationParams, Histogram, RangeMethod, choose_range, expected_square_error, signal_power};
 use serde::Serialize;
 
@@ -150,6 +151,7 @@ impl Histograms {
     ) -> Result<ActivationParams, Error> {
         let grid = config.activation_grid(integers.is_wide(value));
         let (lower, upper) = choose_range(self.of(graph, value)?, range, grid);
+        let lower = floor(graph, value).map_or(lower, |floor| lower.max(floor));
         let params = ActivationParams::from_range(lower, upper, grid);
         Ok(match integers.ceiling(value) {
             _ if config.power_of_two => params.with_power_of_two(),

@@ -10,6 +10,7 @@ use onnxquant_quant::MatrixView;
 
 use super::kernels::{Kernel, Unit};
 use super::regions::Regions;
+use crate::hard_sigmoid;
 use crate::sites::Site;
 
 /// What a MatMul or Gemm with a constant weight is, where it is not in a region.
@@ -150,8 +151,12 @@ impl Costs {
     pub(crate) fn in_float(&self, graph: &Graph, unit: &Unit) -> u64 {
         let node = graph.node(unit.node);
         let tail = unit.tail.map_or(0.0, |tail| FLOAT_ELEMENTWISE * self.output_size(graph.node(tail)));
-        // The runtime fuses the activation after a Conv.
-        let tail = if node.is("Conv") { 0.0 } else { tail };
+        // The runtime fuses the activation after a Conv, and what is left of a hard sigmoid is one operator.
+        let fused = node.is("Conv") || unit.tail.is_some_and(|tail| hard_sigmoid::is_clip(graph, tail));
+        let tail = if fused { 0.0 } else { tail };
+        if hard_sigmoid::is_scaled_clip(graph, unit.node) {
+            return 0;
+        }
         whole(self.float_node(unit.node, node, unit.kernel) + tail)
     }
 
