@@ -52,7 +52,7 @@ pub use inline::inline_functions;
 pub use run::{Progress, SampleRun, for_each_batch};
 #[cfg(feature = "tract")]
 pub use statistics::{Network, collect_pairs};
-pub use statistics::{PairRequest, StatKind, StatRequest, collect, gram_bytes};
+pub use statistics::{LayerMoments, PairRequest, StatKind, StatRequest, collect, gram_bytes};
 #[cfg(feature = "tract")]
 pub use stream::Stream;
 pub use tensor::{ElementType, Tensor};

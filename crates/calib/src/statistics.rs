@@ -93,6 +93,9 @@ pub fn collect(
     finish(tasks, requests)
 }
 
+/// Statistics by request, by group.
+pub type LayerMoments = Vec<Vec<GramStats>>;
+
 /// Statistics of one value as the quantized network has it, beside what it is in the float network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PairRequest {
@@ -126,7 +129,7 @@ pub fn collect_pairs(
     sets: &[&[usize]],
     requests: &[PairRequest],
     progress: &dyn Fn(Progress),
-) -> Result<Vec<Vec<Vec<GramStats>>>, CalibError> {
+) -> Result<Vec<LayerMoments>, CalibError> {
     let seen = distinct(requests.iter().map(|r| &r.seen.value));
     let reference = distinct(requests.iter().map(|r| &r.reference));
     let position = |names: &[String], name: &String| names.iter().position(|n| n == name);
@@ -284,7 +287,7 @@ fn chunks(view: &MatrixView, shape: &[usize], samples: usize, taken: usize) -> R
         return Ok(Chunks::all((CHUNK_ELEMENTS / inputs).clamp(16, 4096)));
     }
     // Steps of the golden ratio, so that the chunks of few samples, too, are spread over all positions.
-    let step = every * 5 / 8 | 1;
+    let step = (every * 5 / 8) | 1;
     Ok(Chunks::all(SAMPLED_CHUNK_ROWS).one_of(every, taken.wrapping_mul(step)))
 }
 

@@ -55,8 +55,8 @@ impl Goal {
         let sqnr = self.sqnr_db.map_or(0.0, |wanted| 10f64.powf((wanted - found.sqnr_db) / 10.0));
         // For small errors one minus the cosine grows with their power.
         let loss = self.loss.map_or(0.0, |most| if found.loss <= most { 1.0 } else { found.loss / most });
-        let excess = sqnr.max(loss);
-        if excess.is_nan() || found.loss.is_nan() { f64::INFINITY } else { excess }
+        // The larger of two numbers hides a NaN.
+        if found.sqnr_db.is_nan() || found.loss.is_nan() { f64::INFINITY } else { sqnr.max(loss) }
     }
 }
 
