@@ -25,8 +25,8 @@ const SETTINGS: [Setting; 9] = [
     Setting { args: &["--scheme", "auto", "--bits", "4"], sqnr_db: 8.0 },
 ];
 
-/// Tract and ONNX Runtime round near ties differently.
-const SIMULATION_MARGIN_DB: f64 = 1.0;
+/// Tract and ONNX Runtime round near ties differently, and there are few held-out samples.
+const SIMULATION_MARGIN_DB: f64 = 1.5;
 /// Optimized and plain kernels may differ by single steps.
 const AGREEMENT_DB: f64 = 25.0;
 /// Accuracy that integer activations may cost.

@@ -235,7 +235,7 @@ impl Config {
         if self.activations != Activations::Float {
             self.check_integers()?;
         }
-        if self.max_loss.is_some_and(|most| !(most >= 0.0)) {
+        if self.max_loss.is_some_and(|most| most.is_nan() || most < 0.0) {
             return Err(Error::Usage("a loss is a number of at least 0".to_owned()));
         }
         Selection::new(self).map(drop)

@@ -218,6 +218,16 @@ fn evaluate(node: &Node, inputs: &[Option<&ArrayD<f32>>]) -> ArrayD<f32> {
         "Div" => broadcast(x, input(1), |a, b| a / b),
         "Round" => x.mapv(f32::round_ties_even),
         "ReduceMin" => scalar(x.iter().copied().fold(f32::INFINITY, f32::min)),
+        "Abs" => x.mapv(f32::abs),
+        "Shape" => ArrayD::from_shape_vec(vec![x.ndim()], x.shape().iter().map(|&dim| dim as f32).collect()).unwrap(),
+        "Slice" if integers(3) == [-1] => {
+            let (from, to) = (integers(1)[0] as usize, integers(2)[0] as usize);
+            x.slice_axis(Axis(x.ndim() - 1), (from..to).into()).to_owned()
+        }
+        "ReduceMax" if given(1).is_some() || node.ints("axes").is_some() => {
+            let axis = node.ints("axes").map_or_else(|| integers(1)[0], |axes| axes[0]) as usize;
+            x.map_axis(Axis(axis), |run| run.iter().copied().fold(f32::NEG_INFINITY, f32::max)).insert_axis(Axis(axis))
+        }
         "ReduceMax" => scalar(x.iter().copied().fold(f32::NEG_INFINITY, f32::max)),
         "Max" => broadcast(x, input(1), f32::max),
         "Min" => broadcast(x, input(1), f32::min),
@@ -386,7 +396,8 @@ fn split(node: &Node, x: &ArrayD<f32>) -> Vec<ArrayD<f32>> {
 
 fn concat(node: &Node, inputs: &[Option<&ArrayD<f32>>]) -> ArrayD<f32> {
     let parts = inputs.iter().map(|part| part.expect("a needed input").view()).collect::<Vec<_>>();
-    ndarray::concatenate(Axis(node.int("axis", 0) as usize), &parts).unwrap()
+    let rank = parts.first().map_or(0, |part| part.ndim()) as i64;
+    ndarray::concatenate(Axis(node.int("axis", 0).rem_euclid(rank) as usize), &parts).unwrap()
 }
 
 fn scalar(number: f32) -> ArrayD<f32> {
