@@ -38,6 +38,13 @@ impl Fingerprint {
     }
 }
 
+/// Of bytes.
+pub(crate) fn of_bytes(bytes: &[u8]) -> String {
+    let mut hash = Fingerprint::new();
+    hash.part(bytes);
+    hash.finish()
+}
+
 /// Of everything in the model.
 pub(crate) fn of_model(model: &Model) -> Result<String, Error> {
     let mut hash = Fingerprint::new();
