@@ -37,8 +37,8 @@ mod write;
 
 pub use compare::compare;
 pub use config::{
-    AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, Target,
-    Verify,
+    AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice,
+    Target, Verify,
 };
 pub use embeddings::{PlannedTable, TableReport};
 pub use error::Error;

@@ -112,7 +112,9 @@ impl PlanFile {
     pub(crate) fn bits_of(&self, label: &str) -> Result<u32, Error> {
         let found = self.layers.iter().find(|layer| layer.name == label).map(|layer| layer.bits);
         found.ok_or_else(|| {
-            self.failed(format!("it does not say how many bits layer `{label}` gets; list it, or leave it out (--exclude)"))
+            self.failed(format!(
+                "it does not say how many bits layer `{label}` gets; list it, or leave it out (--exclude)"
+            ))
         })
     }
 

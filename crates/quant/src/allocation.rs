@@ -139,7 +139,11 @@ impl<'a> Path<'a> {
         for (layer, choices) in self.layers.iter().enumerate() {
             let hull = hull(choices);
             let pairs = hull.windows(2);
-            steps.extend(pairs.map(|pair| Step { layer, to: pair[1], slope: slope(choices[pair[0]], choices[pair[1]]) }));
+            steps.extend(pairs.map(|pair| Step {
+                layer,
+                to: pair[1],
+                slope: slope(choices[pair[0]], choices[pair[1]]),
+            }));
         }
         // Stable: the steps of a layer stay in order, whose slopes fall.
         steps.sort_by(|a, b| b.slope.total_cmp(&a.slope));
