@@ -285,6 +285,10 @@ impl<'a> Sweep<'a> {
         let choices = self.choices(1.0, &|layer, width| self.bytes[layer][width]);
         let total = |width: usize| choices.iter().map(|choices| choices[width].error).sum::<f64>();
         let (mut low, mut high) = (total(WIDTHS.len() - 1).max(f64::MIN_POSITIVE), total(0));
+        let narrowest = vec![0; choices.len()];
+        if self.quick_sqnr_db(&narrowest)? >= sqnr_db {
+            return Ok(narrowest);
+        }
         let mut best = vec![WIDTHS.len() - 1; choices.len()];
         for _ in 0..HALVINGS {
             let limit = (low * high).sqrt();
