@@ -25,6 +25,9 @@ use crate::progress::{Phase, Progress};
 /// Part of the memory limit that one stream may fill, at each of its two ends.
 const STREAM_SHARE: u64 = 8;
 
+/// By set of samples, by request, by group.
+type Moments = Vec<Vec<Vec<GramStats>>>;
+
 /// Both networks on their way.
 pub(crate) struct Streams<'a> {
     calibration: &'a Calibration,
@@ -93,14 +96,14 @@ impl<'a> Streams<'a> {
         self.advance(layers, later, &[], progress).map(drop)
     }
 
-    /// The request of every layer, and by set of samples, by request the moments.
+    /// The request of every layer, and the moments.
     fn advance(
         &mut self,
         layers: &[PlannedLayer],
         later: &[PlannedLayer],
         sets: &[&[usize]],
         progress: Progress<'_>,
-    ) -> Result<(Vec<usize>, Vec<Vec<Vec<GramStats>>>), Error> {
+    ) -> Result<(Vec<usize>, Moments), Error> {
         let mut requests: Vec<PairRequest> = Vec::new();
         let of_layer = layers.iter().map(|layer| self.request(layer)).collect::<Vec<_>>();
         for request in &of_layer {
