@@ -12,6 +12,7 @@ mod external;
 mod hostile;
 mod integers;
 mod lossless;
+mod mixed;
 mod opset;
 mod runtime;
 mod support;

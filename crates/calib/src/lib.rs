@@ -50,9 +50,9 @@ pub use engine::{Session, graph_outputs};
 pub use error::CalibError;
 pub use inline::inline_functions;
 pub use run::{Progress, SampleRun, for_each_batch};
+pub use statistics::{LayerMoments, PairRequest, StatKind, StatRequest, collect, gram_bytes};
 #[cfg(feature = "tract")]
 pub use statistics::{Network, collect_pairs};
-pub use statistics::{LayerMoments, PairRequest, StatKind, StatRequest, collect, gram_bytes};
 #[cfg(feature = "tract")]
 pub use stream::Stream;
 pub use tensor::{ElementType, Tensor};

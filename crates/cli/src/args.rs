@@ -7,14 +7,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use onnxquant::calib::{ChannelOrder, DataOptions, ImageLayout, ImageOptions};
 use onnxquant::quant::{Granularity, Method, RangeMethod, Saturation, ScaleRule, Symmetry};
 use onnxquant::{
-    ActivationBits, Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, OrtVersion, Target,
-    Verify,
+    ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Error, Format, MethodChoice,
+    OrtVersion, PlanFile, Target, Verify,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   onnxquant model.onnx small.onnx --calib samples/
   onnxquant model.onnx small.onnx --calib samples/ --scheme w4 --granularity block:32
+  onnxquant model.onnx small.onnx --calib samples/ --average-bits 3.5 --save-plan plan.toml
   onnxquant model.onnx fast.onnx --calib samples/ --scheme auto
   onnxquant model.onnx small.onnx --calib photos/ --image-preset imagenet
   onnxquant model.onnx small.onnx --method msq --weights-only
@@ -75,6 +76,22 @@ pub(crate) struct QuantizeArgs {
 
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
+
+    /// Choose bits layer by layer, out of 2, 3, 4 and 8: at most so many a weight on the average, for example 3.5.
+    #[arg(long, value_name = "BITS", conflicts_with_all = ["bits", "plan", "target_size"])]
+    average_bits: Option<f64>,
+
+    /// The same for a file of at most so many megabytes (of 1,000,000 bytes).
+    #[arg(long, value_name = "MB", conflicts_with_all = ["bits", "plan"])]
+    target_size: Option<f64>,
+
+    /// Write the bits of every layer into a file, for --plan.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_plan: Option<PathBuf>,
+
+    /// Keep solved layers in this folder: a run that was killed goes on there when it is started again.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
 
     /// Keep statistics of activations in this file; they are used again while model and samples are the same.
     #[arg(long, value_name = "FILE")]
@@ -171,7 +188,8 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "METHOD")]
     range: Option<RangeMethod>,
 
-    /// Keep activations in float, the most sensitive layers first, until held-out outputs have this SQNR.
+    /// The held-out outputs must have this SQNR. With integer activations the most sensitive layers keep float ones;
+    /// with weights alone (w8) bits are chosen layer by layer, as few as possible.
     #[arg(long, value_name = "DB", allow_negative_numbers = true)]
     min_sqnr: Option<f64>,
 
@@ -203,8 +221,12 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
     bits: Option<u32>,
 
+    /// Bits of every layer, and what stands with them, from a file that --save-plan wrote.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bits", "granularity", "symmetric", "asymmetric"])]
+    plan: Option<PathBuf>,
+
     /// Which weights share a scale: `tensor`, `channel` or `block:N`.
-    #[arg(long, default_value = "channel", value_parser = parse_granularity)]
+    #[arg(long, default_value = "channel")]
     granularity: Granularity,
 
     /// Zero points are 0 (default).
@@ -400,8 +422,37 @@ enum OrderName {
     Bgr,
 }
 
+impl QuantizeArgs {
+    pub(crate) fn config(&self) -> Result<Config, Error> {
+        let config = self.settings.config()?;
+        let budget = match (self.average_bits, self.target_size) {
+            (Some(bits), _) => Some(Budget::AverageBits(bits)),
+            (None, Some(megabytes)) => Some(Budget::TargetBytes((megabytes * 1e6).max(0.0) as u64)),
+            (None, None) => self.settings.budget(),
+        };
+        Ok(Config { budget, state: self.state.clone(), ..config })
+    }
+}
+
 impl SettingsArgs {
-    pub(crate) fn config(&self) -> Config {
+    /// Accuracy is bought with bits where activations stay floats and nothing says how many bits there are.
+    fn budget(&self) -> Option<Budget> {
+        let is_open = matches!(self.scheme, Scheme::W8) && self.bits.is_none() && self.plan.is_none();
+        self.min_sqnr.filter(|_| is_open).map(Budget::MinSqnrDb)
+    }
+
+    pub(crate) fn config(&self) -> Result<Config, Error> {
+        let plan = self.plan.as_deref().map(PlanFile::read).transpose()?;
+        let config = self.config_without_plan();
+        Ok(match plan {
+            Some(plan) => {
+                Config { granularity: plan.granularity(), symmetry: plan.symmetry(), plan: Some(plan), ..config }
+            }
+            None => config,
+        })
+    }
+
+    fn config_without_plan(&self) -> Config {
         let saturation = match self.saturation {
             SaturationName::Max => Saturation::Max,
             SaturationName::Min => Saturation::Min,
@@ -430,6 +481,9 @@ impl SettingsArgs {
                 Scheme::W2 => 2,
                 Scheme::W1 => 1,
             }),
+            budget: None,
+            plan: None,
+            state: None,
             activations: match self.scheme {
                 Scheme::W8a8 | Scheme::W4a8 => Activations::Static,
                 Scheme::W8a8Dynamic => Activations::Dynamic,
@@ -500,15 +554,6 @@ impl DataArgs {
         };
         let options = DataOptions { samples: self.samples.map(NonZero::get), image, ..DataOptions::default() };
         DataConfig { path, options, cache: None }
-    }
-}
-
-fn parse_granularity(text: &str) -> Result<Granularity, String> {
-    match (text, text.strip_prefix("block:").map(str::parse)) {
-        ("tensor", _) => Ok(Granularity::Tensor),
-        ("channel", _) => Ok(Granularity::Channel),
-        (_, Some(Ok(size))) if size >= 2 => Ok(Granularity::Block(size)),
-        _ => Err("expected `tensor`, `channel` or `block:N` with N >= 2".to_owned()),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::table::{shape, table};
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let mut model = onnxquant::read(&args.model)?;
     onnxquant::prepare(&mut model)?;
-    let config = args.settings.config();
+    let config = args.settings.config()?;
     config.check()?;
     let plan = Plan::new(&model, &config)?;
     if args.json {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use onnxquant::quant::Granularity;
-use onnxquant::{DataConfig, IntegerReport, LayerReport, Report, TableReport, Trade, VerifiedOrt};
+use onnxquant::{DataConfig, IntegerReport, LayerReport, PlanFile, Report, TableReport, Trade, VerifiedOrt};
 
 use crate::args::QuantizeArgs;
 use crate::bars::Bars;
@@ -19,16 +19,19 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     let (Some(input), Some(output)) = (&args.input, &args.output) else {
         bail!("IN and OUT are needed");
     };
-    if let Some(report) = &args.report {
-        check_report_path(report)?;
+    for path in args.report.iter().chain(&args.save_plan) {
+        check_report_path(path)?;
     }
     let cache = args.calibration_cache.clone();
     let data = args.calib.clone().map(|path| DataConfig { cache, ..args.data.config(path) });
     let bars = Bars::new(args.quiet);
     let progress = |phase, done, total| bars.report(phase, done, total);
-    let report = onnxquant::quantize(input, output, data.as_ref(), &args.settings.config(), &progress)?;
+    let report = onnxquant::quantize(input, output, data.as_ref(), &args.config()?, &progress)?;
     if let Some(path) = &args.report {
         write_report(path, &report)?;
+    }
+    if let Some(path) = &args.save_plan {
+        PlanFile::of(&report).write(path)?;
     }
     if !args.quiet {
         print!("{}", summary(&report));
@@ -57,9 +60,9 @@ fn write_report(path: &Path, report: &Report) -> anyhow::Result<()> {
 fn summary(report: &Report) -> String {
     let parameters = report.layers.iter().map(|layer| layer.parameters).sum::<usize>();
     let mut text = format!(
-        "{} layers quantized to {} bits {}, {} left in float; {parameters} weights\n",
+        "{} layers quantized to {} {}, {} left in float; {parameters} weights\n",
         report.layers.len(),
-        report.settings.bits,
+        widths(report),
         match report.settings.granularity {
             Granularity::Tensor => "per tensor".to_owned(),
             Granularity::Channel => "per channel".to_owned(),
@@ -85,6 +88,19 @@ fn summary(report: &Report) -> String {
         text += &format!("output  SQNR {}{runtime} on {samples} samples {among}\n", decibels(held_out.sqnr_db));
     }
     text
+}
+
+/// One width, or how many layers have which.
+fn widths(report: &Report) -> String {
+    let mut counts = BTreeMap::new();
+    report.layers.iter().for_each(|layer| *counts.entry(layer.bits).or_insert(0) += 1);
+    match counts.len() {
+        0 | 1 => format!("{} bits", counts.keys().next().unwrap_or(&report.settings.bits)),
+        _ => {
+            let counts: Vec<String> = counts.iter().map(|(bits, layers)| format!("{layers} x {bits}")).collect();
+            format!("{:.2} bits on the average ({})", report.average_bits(), counts.join(", "))
+        }
+    }
 }
 
 /// The layers with the largest error, worst first.

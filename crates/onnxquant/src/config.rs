@@ -13,6 +13,7 @@ use onnxquant_quant::{
 use serde::{Serialize, Serializer};
 
 use crate::error::Error;
+use crate::plan_file::PlanFile;
 
 /// Highest opset that is written unless the settings allow more: INT2 needs it.
 pub const DEFAULT_OPSET_MAX: i64 = 25;
@@ -100,6 +101,18 @@ pub enum ActivationBits {
     Mixed,
 }
 
+/// What the bits of every layer are chosen for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Budget {
+    /// At most so many bits a weight, on the average over the weights of the quantized layers.
+    AverageBits(f64),
+    /// At most so many bytes in the file.
+    TargetBytes(u64),
+    /// The smallest file whose held-out outputs reach this SQNR in dB.
+    MinSqnrDb(f64),
+}
+
 /// Settings of a run. They are written into the model's metadata, so nothing here depends on the machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
@@ -120,6 +133,15 @@ pub struct Config {
     pub damping: Option<f64>,
     /// Bits a weight, 1 to 8.
     pub bits: u32,
+    /// Every layer gets bits of its own, so that the outputs are as exact as this allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// Bits of every layer by name; `granularity` and `symmetry` should be those of the plan.
+    #[serde(skip)]
+    pub plan: Option<PlanFile>,
+    /// A folder in which solved layers are kept, so that a run that was killed can go on.
+    #[serde(skip)]
+    pub state: Option<PathBuf>,
     /// What becomes of activations.
     pub activations: Activations,
     /// What the written model is for.
@@ -185,6 +207,9 @@ impl Default for Config {
             shrink: None,
             damping: None,
             bits: 8,
+            budget: None,
+            plan: None,
+            state: None,
             activations: Activations::Float,
             target: Target::OrtCpu,
             range: None,
@@ -223,7 +248,8 @@ pub struct DataConfig {
 impl Config {
     /// Checks what the types leave open.
     pub fn check(&self) -> Result<(), Error> {
-        self.spec(self.granularity)?;
+        self.spec(self.granularity, self.bits)?;
+        self.check_budget()?;
         self.solver_options()?;
         let blocks = matches!(self.granularity, Granularity::Block(size) if size < 2);
         if blocks {
@@ -239,6 +265,21 @@ impl Config {
             return Err(Error::Usage("a loss is a number of at least 0".to_owned()));
         }
         Selection::new(self).map(drop)
+    }
+
+    fn check_budget(&self) -> Result<(), Error> {
+        match self.budget {
+            Some(Budget::AverageBits(bits)) if !(2.0..=8.0).contains(&bits) => {
+                Err(Error::Usage(format!("layers can have 2 to 8 bits on the average, not {bits}")))
+            }
+            Some(Budget::MinSqnrDb(sqnr_db)) if !sqnr_db.is_finite() => {
+                Err(Error::Usage("the SQNR to be reached is a number of dB".to_owned()))
+            }
+            Some(_) if self.plan.is_some() => {
+                Err(Error::Usage("a plan fixes the bits of every layer: nothing is left to be chosen".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The SQNR that integer layers must leave, in dB.
@@ -285,11 +326,11 @@ impl Config {
         }
     }
 
-    /// The solver's settings for a layer with this granularity.
-    pub fn spec(&self, granularity: Granularity) -> Result<QuantSpec, QuantError> {
+    /// The solver's settings for a layer with this granularity and so many bits a weight.
+    pub fn spec(&self, granularity: Granularity, bits: u32) -> Result<QuantSpec, QuantError> {
         let grid = match self.symmetry {
-            Symmetry::Symmetric => Grid::symmetric(self.bits)?,
-            Symmetry::Asymmetric => Grid::asymmetric(self.bits)?,
+            Symmetry::Symmetric => Grid::symmetric(bits)?,
+            Symmetry::Asymmetric => Grid::asymmetric(bits)?,
         };
         let rule = self.scale_rule.unwrap_or(match self.method {
             MethodChoice::Fixed(method) if method.walks() => ScaleRule::Max,

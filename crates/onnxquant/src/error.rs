@@ -59,6 +59,22 @@ pub enum Error {
     /// The result cannot be written.
     #[error(transparent)]
     Write(#[from] WriteModelError),
+    /// A plan of bits cannot be used.
+    #[error("cannot use plan `{}`: {problem}", path.display())]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+    /// What was kept of an earlier run cannot be used.
+    #[error("cannot continue from `{}`: {problem}", path.display())]
+    State {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// ONNX Runtime was asked for and is not there, or does not take what was written.
     #[error("cannot verify in ONNX Runtime: {0}")]
     Verify(String),

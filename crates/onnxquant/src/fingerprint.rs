@@ -38,19 +38,37 @@ impl Fingerprint {
     }
 }
 
+/// Of bytes.
+pub(crate) fn of_bytes(bytes: &[u8]) -> String {
+    let mut hash = Fingerprint::new();
+    hash.part(bytes);
+    hash.finish()
+}
+
 /// Of everything in the model.
 pub(crate) fn of_model(model: &Model) -> Result<String, Error> {
     let mut hash = Fingerprint::new();
-    let mut proto = model.to_proto();
-    for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
-        // Weights are taken as they lie: an encoded copy of all could be large.
-        if let Some(raw) = tensor.raw_data.take() {
-            hash.part(&raw);
-        }
-    }
-    let rest = encode_model(&proto).map_err(|error| Error::Internal(error.to_string()))?;
+    let rest = visit(model, |raw| hash.part(raw))?;
     hash.part(&rest);
     Ok(hash.finish())
+}
+
+/// The bytes that a model takes encoded, but for the lengths of its weights.
+pub(crate) fn encoded_bytes(model: &Model) -> Result<u64, Error> {
+    let mut bytes = 0;
+    let rest = visit(model, |raw| bytes += raw.len() as u64)?;
+    Ok(bytes + rest.len() as u64)
+}
+
+/// Shows the weights as they lie, for an encoded copy of all could be large; returns the rest of the model, encoded.
+fn visit(model: &Model, mut see: impl FnMut(&[u8])) -> Result<Vec<u8>, Error> {
+    let mut proto = model.to_proto();
+    for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+        if let Some(raw) = tensor.raw_data.take() {
+            see(&raw);
+        }
+    }
+    encode_model(&proto).map_err(|error| Error::Internal(error.to_string()))
 }
 
 /// Of the values of the samples `indices`, as the model gets them, and their order.

@@ -20,22 +20,25 @@ mod form;
 mod integer;
 mod judge;
 mod load;
+mod mixed;
 mod observe;
 mod paths;
 mod pipeline;
 mod plan;
+mod plan_file;
 mod progress;
 mod report;
 mod rescale;
 mod solve;
+mod state;
 mod streams;
 mod verify_ort;
 mod write;
 
 pub use compare::compare;
 pub use config::{
-    AUTO_SQNR_DB, ActivationBits, Activations, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice, Target,
-    Verify,
+    AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice,
+    Target, Verify,
 };
 pub use embeddings::{PlannedTable, TableReport};
 pub use error::Error;
@@ -49,6 +52,7 @@ pub use onnxquant_passes::weight_form::{Codes, WeightForm};
 pub use onnxquant_quant as quant;
 pub use pipeline::quantize;
 pub use plan::{Plan, PlannedLayer, SkippedLayer};
+pub use plan_file::PlanFile;
 pub use progress::{Phase, Progress, silent};
 pub use report::{
     CacheReport, HeldOut, IntegerReport, LayerReport, OutputReport, Report, Sensitivity, TensorReport, Trade,

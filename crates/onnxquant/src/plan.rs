@@ -76,28 +76,35 @@ impl Plan {
             let (label, op_type, weight_shape) = (candidate.label, candidate.op_type, candidate.weight_shape);
             match outcome {
                 Ok(site) => {
-                    let granularity = granularity(&site.view, config.granularity);
-                    let bits = config.bits;
-                    let wanted = Wanted { config, bits, granularity };
-                    let form = wanted.form(&label, &site)?;
-                    let (integer_codes, packed_type) = (wanted.byte_codes(&site), wanted.packed_type());
-                    layers.push(PlannedLayer {
-                        label,
-                        op_type,
-                        site,
-                        granularity,
-                        bits,
-                        form,
-                        integer_codes,
-                        packed_type,
-                    });
+                    let bits = config.plan.as_ref().map_or(Ok(config.bits), |plan| plan.bits_of(&label))?;
+                    layers.push(PlannedLayer::new(config, label, op_type, site, bits)?);
                 }
                 Err(reason) => skipped.push(SkippedLayer { label, op_type, weight_shape, reason }),
             }
         }
-        let needed = layers.iter().map(|layer| layer.needed_opset(config.activations));
+        if let Some(plan) = &config.plan {
+            plan.check_names(layers.iter().map(|layer| layer.label.as_str()))?;
+        }
         let tables = plan_tables(model, config.embeddings);
-        let needed = needed.chain(tables.iter().map(|planned| Table::needed_opset(planned.bits))).max().unwrap_or(0);
+        let mut plan = Self { layers, skipped, tables, opset: 0 };
+        plan.opset = plan.needed_opset(model, config)?;
+        Ok(plan)
+    }
+
+    /// Gives every layer bits of its own, in the order of the layers.
+    pub(crate) fn set_bits(&mut self, model: &Model, config: &Config, bits: &[u32]) -> Result<(), Error> {
+        for (layer, &bits) in self.layers.iter_mut().zip(bits) {
+            *layer = layer.with_bits(config, bits)?;
+        }
+        self.opset = self.needed_opset(model, config)?;
+        Ok(())
+    }
+
+    /// The opset that the written model needs.
+    fn needed_opset(&self, model: &Model, config: &Config) -> Result<i64, Error> {
+        let needed = self.layers.iter().map(|layer| layer.needed_opset(config.activations));
+        let of_tables = self.tables.iter().map(|planned| Table::needed_opset(planned.bits));
+        let needed = needed.chain(of_tables).max().unwrap_or(0);
         let present = model.opset("").unwrap_or(0);
         let opset = if needed > present { needed.max(LOWEST_TARGET) } else { present };
         if opset > config.opset_max && opset > present {
@@ -107,11 +114,24 @@ impl Plan {
                 config.opset_max
             )));
         }
-        Ok(Self { layers, skipped, tables, opset })
+        Ok(opset)
     }
 }
 
 impl PlannedLayer {
+    fn new(config: &Config, label: String, op_type: String, site: Site, bits: u32) -> Result<Self, Error> {
+        let granularity = granularity(&site.view, config.granularity);
+        let wanted = Wanted { config, bits, granularity };
+        let form = wanted.form(&label, &site)?;
+        let (integer_codes, packed_type) = (wanted.byte_codes(&site), wanted.packed_type());
+        Ok(Self { label, op_type, site, granularity, bits, form, integer_codes, packed_type })
+    }
+
+    /// The same layer with other bits.
+    pub(crate) fn with_bits(&self, config: &Config, bits: u32) -> Result<Self, Error> {
+        Self::new(config, self.label.clone(), self.op_type.clone(), self.site.clone(), bits)
+    }
+
     fn needed_opset(&self, activations: Activations) -> i64 {
         let of_form = self.form.needed_opset(&self.site, self.granularity);
         match activations {

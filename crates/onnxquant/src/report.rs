@@ -6,7 +6,7 @@ use onnxquant_passes::runs_as::RunsAs;
 use onnxquant_quant::{ActivationParams, Certificate, Granularity, Method, RangeMethod, Verdict};
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Budget, Config};
 use crate::embeddings::TableReport;
 use crate::integer::Origin;
 use crate::load::Prepared;
@@ -240,11 +240,36 @@ pub(crate) fn finite(number: f64) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
+impl HeldOut {
+    /// The SQNR by which accuracy is judged, in dB; absent where nothing differs.
+    pub(crate) fn judged_sqnr_db(&self) -> Option<f64> {
+        self.runtime_sqnr_db.or(self.sqnr_db)
+    }
+}
+
 impl Report {
+    /// Bits a weight, on the average over the weights of the quantized layers.
+    pub fn average_bits(&self) -> f64 {
+        let weights = self.layers.iter().map(|layer| layer.parameters as f64);
+        let bits = self.layers.iter().map(|layer| layer.parameters as f64 * f64::from(layer.bits));
+        bits.sum::<f64>() / weights.sum::<f64>().max(1.0)
+    }
+
     /// What was asked for and was not reached, in words.
     pub fn missed(&self) -> Option<String> {
+        let size = match self.settings.budget {
+            Some(Budget::TargetBytes(most)) if self.bytes_after > most => {
+                Some(format!("the file has {} bytes, at most {most} wanted", self.bytes_after))
+            }
+            _ => None,
+        };
+        let parts: Vec<String> = self.missed_accuracy().into_iter().chain(size).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    fn missed_accuracy(&self) -> Option<String> {
         let held_out = self.held_out.as_ref()?;
-        let reached = held_out.runtime_sqnr_db.or(held_out.sqnr_db).unwrap_or(f64::INFINITY);
+        let reached = held_out.judged_sqnr_db().unwrap_or(f64::INFINITY);
         let sqnr = self.settings.min_sqnr_db.filter(|wanted| reached < *wanted);
         let sqnr = sqnr.map(|wanted| format!("SQNR {reached:.1} dB, {wanted:.1} dB wanted"));
         let lost = held_out.loss.unwrap_or(f64::INFINITY);

@@ -9,9 +9,10 @@ use onnxquant_passes::add_to_bias::has_bias;
 use onnxquant_passes::runs_as::{Kernel, RunsAs};
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
-    GramStats, Granularity, LayerProblem, LayerSolution, Method, QuantError, Saturation, ScaleType, Verdict, auto,
+    Certificate, GramStats, LayerProblem, LayerSolution, Method, QuantError, Saturation, ScaleType, Verdict, auto,
     bias_correction, certify, corrected_error, guarded, solve,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::calibration::{self, Calibration, LayerStats, StageStats};
 use crate::config::{Config, MethodChoice};
@@ -20,6 +21,7 @@ use crate::integer::IntegerPlan;
 use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
 use crate::report::LayerReport;
+use crate::state::State;
 use crate::streams::{self, Streams};
 
 /// The methods between which `auto` chooses.
@@ -40,37 +42,79 @@ impl SolvedLayer {
     }
 }
 
-/// Solves all layers of `plan`, in its order.
-pub(crate) fn solve_layers(
-    model: &Model,
-    plan: &Plan,
-    config: &Config,
-    integers: &IntegerPlan,
-    calibration: Option<&Calibration>,
-    progress: Progress<'_>,
-) -> Result<Vec<SolvedLayer>, Error> {
-    let mut source = Source::new(model, config, integers, calibration)?;
-    let mut solved = Vec::with_capacity(plan.layers.len());
+/// What layers are solved with.
+#[derive(Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub(crate) model: &'a Model,
+    pub(crate) config: &'a Config,
+    pub(crate) integers: &'a IntegerPlan,
+    pub(crate) calibration: Option<&'a Calibration>,
+    pub(crate) state: Option<&'a State>,
+    pub(crate) progress: Progress<'a>,
+}
+
+/// Solves all layers of `plan`, in its order. Stages that an earlier run has solved are not solved again.
+pub(crate) fn solve_layers(job: Job<'_>, plan: &Plan) -> Result<Vec<SolvedLayer>, Error> {
+    let Job { model, config, progress, .. } = job;
+    let mut source = Source::new(model, config, job.integers, job.calibration)?;
+    let state = job.state.map(|state| state.layers(plan)).transpose()?;
+    let mut layers_solved = Vec::with_capacity(plan.layers.len());
+    // Stages solved by an earlier run, through which the networks have not gone yet.
+    let mut kept_stages: Vec<Range<usize>> = Vec::new();
     for stage in source.stages(model, &plan.layers, config) {
         let (layers, later) = (&plan.layers[stage.clone()], &plan.layers[stage.end..]);
-        let stats = source.statistics(model, layers, later, progress)?;
-        for (index, layer) in layers.iter().enumerate() {
-            let weights = weights(model, layer)?;
-            let fitted = fit_layer(model, config, layer, &weights, stats.as_ref().map(|stats| stats.of(index)))?;
-            if let Source::Streams(streams) = &mut source {
-                let decoded =
-                    layer.site.view.from_matrix(fitted.decoded.view()).map_err(|e| failed(model, layer, e))?;
-                streams.settle(layer, &decoded, &fitted.correction);
+        let kept = state.as_ref().map(|state| state.stage(stage.start, layers)).transpose()?.flatten();
+        let is_kept = kept.is_some();
+        let solved = match kept {
+            Some(kept) => {
+                kept_stages.push(stage.clone());
+                kept
             }
-            solved.push(fitted.layer);
-            progress(Phase::Quantize, solved.len(), plan.layers.len());
+            None => {
+                for earlier in kept_stages.drain(..) {
+                    let (layers, later) = (&plan.layers[earlier.clone()], &plan.layers[earlier.end..]);
+                    source.pass(layers, later, progress)?;
+                }
+                let stats = source.statistics(model, layers, later, progress)?;
+                let count = |at: usize| progress(Phase::Quantize, stage.start + at + 1, plan.layers.len());
+                solve_stage(model, config, layers, stats.as_ref(), &count)?
+            }
+        };
+        for ((index, layer), solved) in stage.zip(layers).zip(solved) {
+            if let Some(state) = state.as_ref().filter(|_| !is_kept) {
+                state.keep(index, layer, &solved)?;
+            }
+            if let Source::Streams(streams) = &mut source {
+                let decoded = solved.solution.dequantize();
+                let decoded = layer.site.view.from_matrix(decoded.view()).map_err(|e| failed(model, layer, e))?;
+                streams.settle(layer, &decoded, &solved.correction);
+            }
+            layers_solved.push(solved.into_layer(layer).map_err(|error| failed(model, layer, error))?);
         }
+        progress(Phase::Quantize, layers_solved.len(), plan.layers.len());
     }
-    Ok(solved)
+    Ok(layers_solved)
+}
+
+/// Solves layers that do not depend on each other; `count` is told how many are done.
+fn solve_stage(
+    model: &Model,
+    config: &Config,
+    layers: &[PlannedLayer],
+    stats: Option<&StageStats>,
+    count: &dyn Fn(usize),
+) -> Result<Vec<Solved>, Error> {
+    let solve = |(index, layer): (usize, &PlannedLayer)| {
+        let weights = weights(model, layer)?;
+        let solved = solve_layer(model, config, layer, &weights, stats.map(|stats| stats.of(index)))?;
+        count(index);
+        Ok(solved)
+    };
+    layers.iter().enumerate().map(solve).collect()
 }
 
 /// Where the statistics of layers come from.
-enum Source<'a> {
+pub(crate) enum Source<'a> {
     Nowhere,
     /// The float network alone, run once for as many layers as fit the memory.
     Float {
@@ -91,14 +135,19 @@ impl<'a> Source<'a> {
         let judged = config.method != MethodChoice::Fixed(Method::Msq);
         let Some(calibration) = calibration else { return Ok(Self::Nowhere) };
         if config.one_pass {
-            return Ok(Self::Float { calibration, judged });
+            return Ok(Self::float(calibration, judged));
         }
         let streams = Streams::new(model, integers, calibration, judged, config.memory_limit_bytes)?;
         Ok(Self::Streams(Box::new(streams)))
     }
 
+    /// The float network; held-out samples are gathered apart where results are `judged` on them.
+    pub(crate) fn float(calibration: &'a Calibration, judged: bool) -> Self {
+        Self::Float { calibration, judged }
+    }
+
     /// Layers that are solved together.
-    fn stages(&self, model: &Model, layers: &[PlannedLayer], config: &Config) -> Vec<Range<usize>> {
+    pub(crate) fn stages(&self, model: &Model, layers: &[PlannedLayer], config: &Config) -> Vec<Range<usize>> {
         let limit = config.memory_limit_bytes;
         match self {
             Self::Nowhere => std::iter::once(0..layers.len()).collect(),
@@ -107,7 +156,15 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn statistics(
+    /// Goes on to the inputs of `layers`, which are solved already.
+    fn pass(&mut self, layers: &[PlannedLayer], later: &[PlannedLayer], progress: Progress<'_>) -> Result<(), Error> {
+        match self {
+            Self::Nowhere | Self::Float { .. } => Ok(()),
+            Self::Streams(streams) => streams.pass(layers, later, progress),
+        }
+    }
+
+    pub(crate) fn statistics(
         &mut self,
         model: &Model,
         layers: &[PlannedLayer],
@@ -122,22 +179,62 @@ impl<'a> Source<'a> {
     }
 }
 
-/// A solved layer, and what it does in the network.
-struct FittedLayer {
-    layer: SolvedLayer,
-    /// `[groups, K, M]`.
-    decoded: Array3<f32>,
+/// What the solver found for a layer.
+pub(crate) struct Solved {
+    pub(crate) solution: LayerSolution,
     /// Added to the bias, one number an output.
-    correction: Vec<f32>,
+    pub(crate) correction: Vec<f32>,
+    pub(crate) findings: Findings,
 }
 
-fn failed(model: &Model, layer: &PlannedLayer, source: QuantError) -> Error {
+/// What is known of a solution.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Findings {
+    pub(crate) calibration_rows: Option<usize>,
+    pub(crate) method: Method,
+    pub(crate) error: Option<f64>,
+    pub(crate) held_out_error: Option<f64>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) certificate: Certificate,
+    pub(crate) verdict: Option<Verdict>,
+}
+
+impl Solved {
+    /// The codes of `layer` as they are written, and the report.
+    pub(crate) fn into_layer(self, layer: &PlannedLayer) -> Result<SolvedLayer, QuantError> {
+        let Self { solution, correction, findings } = self;
+        let site = &layer.site;
+        let weight = PackedWeight::new(site, layer.packed_type, layer.granularity, &solution, correction)?;
+        let report = LayerReport {
+            label: layer.label.clone(),
+            op_type: layer.op_type.clone(),
+            weight_shape: site.view.weight_shape(),
+            parameters: site.parameters(),
+            calibration_rows: findings.calibration_rows,
+            bits: layer.bits,
+            granularity: layer.granularity,
+            bytes: 0,
+            runs_as: RunsAs { kernel: Kernel::Float, slow_because: None },
+            activations: "float",
+            method: findings.method,
+            error: findings.error,
+            held_out_error: findings.held_out_error,
+            notes: findings.notes,
+            certificate: findings.certificate,
+            verdict: findings.verdict,
+        };
+        Ok(SolvedLayer { planned: layer.clone(), weight, report })
+    }
+}
+
+pub(crate) fn failed(model: &Model, layer: &PlannedLayer, source: QuantError) -> Error {
     let weight = model.graph().value(layer.site.weight).name().to_owned();
     Error::Layer { layer: layer.label.clone(), weight, source }
 }
 
 /// The weights `[groups, K, M]` of a layer; an error where one is not finite.
-fn weights(model: &Model, layer: &PlannedLayer) -> Result<Array3<f32>, Error> {
+pub(crate) fn weights(model: &Model, layer: &PlannedLayer) -> Result<Array3<f32>, Error> {
     let stored = stored_weight(model, layer)?;
     if let Some((index, &value)) = stored.indexed_iter().find(|(_, weight)| !weight.is_finite()) {
         let tensor = model.graph().value(layer.site.weight).name().to_owned();
@@ -146,20 +243,16 @@ fn weights(model: &Model, layer: &PlannedLayer) -> Result<Array3<f32>, Error> {
     layer.site.view.to_matrix(stored.view()).map_err(|error| failed(model, layer, error))
 }
 
-fn fit_layer(
+pub(crate) fn solve_layer(
     model: &Model,
     config: &Config,
     layer: &PlannedLayer,
     weights: &Array3<f32>,
     stats: Option<LayerStats<'_>>,
-) -> Result<FittedLayer, Error> {
+) -> Result<Solved, Error> {
     let site = &layer.site;
     let failed = |source: QuantError| failed(model, layer, source);
-    let granularity = match (layer.granularity, weights.dim().1) {
-        (Granularity::Block(size), k) if size >= k => Granularity::Channel,
-        (granularity, _) => granularity,
-    };
-    let spec = config.spec(granularity).map_err(failed)?.with_scale_type(scale_type(site.dtype));
+    let spec = config.spec(layer.granularity, layer.bits).map_err(failed)?.with_scale_type(scale_type(site.dtype));
     let mut problem =
         LayerProblem::new(weights.view(), stats.as_ref().map(|stats| stats.calibration), spec).map_err(failed)?;
     problem = problem.with_options(config.solver_options().map_err(failed)?);
@@ -182,19 +275,8 @@ fn fit_layer(
     let error = stats.as_ref().map(|stats| error_on(stats.calibration)).transpose()?;
     let held_out_error = held_out.map(error_on).transpose()?;
     let correction: Vec<f32> = correction.iter().map(|&c| c as f32).collect();
-    let weight =
-        PackedWeight::new(site, layer.packed_type, granularity, &solution, correction.clone()).map_err(failed)?;
-    let report = LayerReport {
-        label: layer.label.clone(),
-        op_type: layer.op_type.clone(),
-        weight_shape: site.view.weight_shape(),
-        parameters: site.parameters(),
+    let findings = Findings {
         calibration_rows: stats.as_ref().and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
-        bits: layer.bits,
-        granularity,
-        bytes: 0,
-        runs_as: RunsAs { kernel: Kernel::Float, slow_because: None },
-        activations: "float",
         method,
         error,
         held_out_error,
@@ -202,7 +284,7 @@ fn fit_layer(
         certificate,
         verdict,
     };
-    Ok(FittedLayer { layer: SolvedLayer { planned: layer.clone(), weight, report }, decoded, correction })
+    Ok(Solved { solution, correction, findings })
 }
 
 /// The weight as the operator has it.

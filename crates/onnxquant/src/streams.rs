@@ -14,6 +14,7 @@ use onnxquant_ir::{Model, ValueId, tensor};
 use onnxquant_passes::add_to_bias::add_to_bias;
 use onnxquant_passes::fake_quantize::fake_quantize_dynamically;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
+use onnxquant_quant::GramStats;
 
 use crate::calibration::{Calibration, StageStats, request};
 use crate::error::Error;
@@ -23,6 +24,9 @@ use crate::progress::{Phase, Progress};
 
 /// Part of the memory limit that one stream may fill, at each of its two ends.
 const STREAM_SHARE: u64 = 8;
+
+/// By set of samples, by request, by group.
+type Moments = Vec<Vec<Vec<GramStats>>>;
 
 /// Both networks on their way.
 pub(crate) struct Streams<'a> {
@@ -70,6 +74,36 @@ impl<'a> Streams<'a> {
         later: &[PlannedLayer],
         progress: Progress<'_>,
     ) -> Result<StageStats, Error> {
+        let split = &self.calibration.split;
+        let sets = [&split.calibration[..], &split.held_out[..]];
+        let (of_layer, mut stats) =
+            self.advance(layers, later, if self.judged { &sets } else { &sets[..1] }, progress)?;
+        let held_out = if self.judged { stats.pop() } else { None };
+        let calibration = stats.pop().unwrap_or_default();
+        Ok(StageStats { of_layer, calibration, held_out })
+    }
+
+    /// Takes both networks to the inputs of `layers`, which are solved already.
+    ///
+    /// They stop where they stopped when the layers were solved: the engine then computes the same numbers, bit by bit,
+    /// whatever it fuses.
+    pub(crate) fn pass(
+        &mut self,
+        layers: &[PlannedLayer],
+        later: &[PlannedLayer],
+        progress: Progress<'_>,
+    ) -> Result<(), Error> {
+        self.advance(layers, later, &[], progress).map(drop)
+    }
+
+    /// The request of every layer, and the moments.
+    fn advance(
+        &mut self,
+        layers: &[PlannedLayer],
+        later: &[PlannedLayer],
+        sets: &[&[usize]],
+        progress: Progress<'_>,
+    ) -> Result<(Vec<usize>, Moments), Error> {
         let mut requests: Vec<PairRequest> = Vec::new();
         let of_layer = layers.iter().map(|layer| self.request(layer)).collect::<Vec<_>>();
         for request in &of_layer {
@@ -83,20 +117,16 @@ impl<'a> Streams<'a> {
         let later: Vec<PairRequest> = later.iter().map(|layer| self.request(layer)).collect();
         let later_seen: Vec<String> = later.iter().map(|request| request.seen.value.clone()).collect();
         let later_float: Vec<String> = later.into_iter().map(|request| request.reference).collect();
-        let split = &self.calibration.split;
-        let sets = [&split.calibration[..], &split.held_out[..]];
         let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
-        let mut stats = collect_pairs(
+        let stats = collect_pairs(
             Network { stream: &mut self.quantized, model: &quantized_proto, later: &later_seen },
             Network { stream: &mut self.float, model: &self.float_proto, later: &later_float },
             &self.calibration.data,
-            if self.judged { &sets } else { &sets[..1] },
+            sets,
             &requests,
             &report,
         )?;
-        let held_out = if self.judged { stats.pop() } else { None };
-        let calibration = stats.pop().unwrap_or_default();
-        Ok(StageStats { of_layer: index, calibration, held_out })
+        Ok((index, stats))
     }
 
     /// Puts a solved layer into the quantized network: its weight as the runtime will have it, and what is added to its

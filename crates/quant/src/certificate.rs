@@ -52,7 +52,7 @@ use crate::solution::LayerSolution;
 use crate::stats::GramStats;
 use faer::Mat;
 use ndarray::{Array3, Axis};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Largest relative change of `X W` by pre-processing that still counts as none.
 const PRESERVED: f64 = 1e-6;
@@ -62,7 +62,7 @@ const OUTSIDE: f64 = 1e-6;
 const HALF_STEP: f64 = 0.5 + 1e-4;
 
 /// What the bound rests on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HypothesisKind {
     /// The pre-processed weights act on the data as the original ones;
@@ -78,7 +78,7 @@ pub enum HypothesisKind {
 }
 
 /// One hypothesis, as found.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hypothesis {
     /// Which.
     pub kind: HypothesisKind,
@@ -91,7 +91,7 @@ pub struct Hypothesis {
 }
 
 /// What is certain about a quantized layer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
     /// Relative error of the layer's output on the calibration data.
     pub achieved: Option<f64>,

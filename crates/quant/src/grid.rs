@@ -25,10 +25,10 @@
 //! ONNX operator specification, `QuantizeLinear` and `DequantizeLinear`.
 
 use crate::error::QuantError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Whether a grid may shift its zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Symmetry {
     /// The zero point is 0.

@@ -49,7 +49,7 @@ use crate::spec::ScaleRule;
 use crate::stats::GramStats;
 use crate::view::shape_error;
 use ndarray::{Array3, ArrayView3, Axis};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Neurons of a group on which an expensive walk has to win first.
@@ -60,7 +60,7 @@ const CHEAP_WALK: f64 = 1e10;
 const LARGEST_WALK: f64 = 3e11;
 
 /// What became of a candidate.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Relative error on the held-out rows, after the bias was corrected.
@@ -102,7 +102,7 @@ impl fmt::Display for Outcome {
 }
 
 /// One way to quantize the layer.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// The method.
     pub method: Method,
@@ -113,7 +113,7 @@ pub struct Candidate {
 }
 
 /// All candidates and which one won.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// Index of the winner.
     pub chosen: usize,

@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 mod activation;
+mod allocation;
 mod beam;
 mod bias;
 mod cell_walk;
@@ -83,6 +84,7 @@ mod walk;
 mod walk_family_tests;
 
 pub use activation::{ActivationGrid, ActivationParams, RangeMethod, choose_range};
+pub use allocation::{Choice, cheapest, least_error};
 pub use bias::{bias_correction, corrected_error};
 pub use certificate::{Certificate, Hypothesis, HypothesisKind, certify};
 pub use density::{expected_square_error, signal_power};

@@ -3,10 +3,12 @@
 use crate::error::QuantError;
 use crate::grid::{Affine, Grid};
 use crate::scale_type::{Rounding, ScaleType};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
 
 /// Which weights share a scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Granularity {
     /// All weights of the layer.
@@ -17,8 +19,36 @@ pub enum Granularity {
     Block(usize),
 }
 
+/// As in settings: `tensor`, `channel`, `block:32`.
+impl fmt::Display for Granularity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Granularity::Tensor => f.write_str("tensor"),
+            Granularity::Channel => f.write_str("channel"),
+            Granularity::Block(size) => write!(f, "block:{size}"),
+        }
+    }
+}
+
+impl FromStr for Granularity {
+    type Err = QuantError;
+
+    fn from_str(text: &str) -> Result<Granularity, QuantError> {
+        match (text, text.strip_prefix("block:").map(str::parse)) {
+            ("tensor", _) => Ok(Granularity::Tensor),
+            ("channel", _) => Ok(Granularity::Channel),
+            (_, Some(Ok(size))) if size >= 2 => Ok(Granularity::Block(size)),
+            _ => Err(QuantError::Setting {
+                what: "granularity",
+                found: format!("`{text}`"),
+                expected: "`tensor`, `channel` or `block:N` with N >= 2",
+            }),
+        }
+    }
+}
+
 /// How a scale is chosen from the weights that share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScaleRule {
     /// The largest weight lands on the grid's end.

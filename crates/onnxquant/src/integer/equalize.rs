@@ -35,7 +35,7 @@ use crate::load::check;
 use crate::observe::Observer;
 use crate::plan::{Plan, PlannedLayer};
 use crate::progress::silent;
-use crate::solve::{SolvedLayer, solve_layers, stored_weight};
+use crate::solve::{Job, SolvedLayer, solve_layers, stored_weight};
 use crate::write::{Arithmetic, Codes};
 
 /// Calibration samples that are looked at.
@@ -156,7 +156,9 @@ fn error(
     let mut integers = integers.clone();
     integers.set_scales(model.graph(), scales)?;
     let rounding = Config { method: MethodChoice::Fixed(Method::Msq), ..config.clone() };
-    let solved = solve_layers(model, plan, &rounding, &IntegerPlan::default(), None, &silent)?;
+    let none = IntegerPlan::default();
+    let job = Job { model, config: &rounding, integers: &none, calibration: None, state: None, progress: &silent };
+    let solved = solve_layers(job, plan)?;
     let codes: Vec<(PlannedLayer, PackedWeight)> =
         solved.into_iter().map(SolvedLayer::into_parts).map(|(_, codes)| codes).collect();
     let judge = Judge::new(model, observer.calibration(), Arithmetic::File)?;

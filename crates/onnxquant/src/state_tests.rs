@@ -1,0 +1,59 @@
+use onnxquant_quant::{Certificate, Method};
+
+use super::*;
+
+fn solved() -> Solved {
+    let certificate = Certificate {
+        achieved: Some(0.1 + 0.2),
+        bound: None,
+        hypotheses: Vec::new(),
+        max_unsaturated: Some(3),
+        n_rows: None,
+        max_abs_change: 1.0 / 3.0,
+    };
+    let findings = Findings {
+        calibration_rows: Some(7),
+        method: Method::Feedback,
+        error: Some(5e-324),
+        held_out_error: Some(f64::from(0.1f32)),
+        notes: vec!["a \"note\"\n".to_owned()],
+        certificate,
+        verdict: None,
+    };
+    let solution = LayerSolution {
+        codes: Array3::from_shape_fn((2, 5, 3), |(g, k, m)| (g * 15 + k * 3 + m) as i16 - 8),
+        scales: Array3::from_shape_fn((2, 2, 3), |(g, b, m)| 0.1 * (1 + g + b + m) as f32),
+        zero_points: Array3::from_shape_fn((2, 2, 3), |(g, _, _)| g as i16),
+        block_size: 4,
+        preprocessed: None,
+        notes: Vec::new(),
+    };
+    Solved { solution, correction: vec![-0.0, 1e-40, 3.5], findings }
+}
+
+#[test]
+fn a_layer_is_read_back_bit_by_bit() {
+    let solved = solved();
+    let mut bytes = encode("a/b", &solved).unwrap();
+    bytes.extend(of_bytes(&bytes).into_bytes());
+    let (label, found) = decode(&bytes).unwrap();
+    assert_eq!(label, "a/b");
+    assert_eq!(found.findings, solved.findings);
+    assert_eq!(found.solution.codes, solved.solution.codes);
+    assert_eq!(found.solution.scales, solved.solution.scales);
+    assert_eq!(found.solution.zero_points, solved.solution.zero_points);
+    let bits = |numbers: &[f32]| numbers.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(&found.correction), bits(&solved.correction));
+}
+
+#[test]
+fn damaged_bytes_are_noticed() {
+    let mut bytes = encode("a", &solved()).unwrap();
+    bytes.extend(of_bytes(&bytes).into_bytes());
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 4;
+        assert!(decode(&damaged).is_none(), "byte {at}");
+        assert!(decode(&bytes[..at]).is_none(), "cut at {at}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Bits layer by layer, plans, and runs that go on.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{Failures, Fixture, Run, files_in, folder, inspect, onnxquant, refused, report};
+
+const MODEL: Fixture = Fixture::TRANSFORMER;
+
+/// Label and bits of every layer of a report or of `inspect`.
+fn bits(value: &Value) -> Vec<(String, u64)> {
+    let layers = value["layers"].as_array().expect("there are layers");
+    let layer = |layer: &Value| {
+        (layer["label"].as_str().expect("a layer has a name").to_owned(), layer["bits"].as_u64().expect("it has bits"))
+    };
+    layers.iter().map(layer).collect()
+}
+
+/// Bits a weight on the average.
+fn average_bits(report: &Value) -> f64 {
+    let layers = report["layers"].as_array().expect("there are layers");
+    let parameters = |layer: &Value| layer["parameters"].as_f64().expect("a number");
+    let total: f64 = layers.iter().map(|layer| parameters(layer) * layer["bits"].as_f64().expect("a number")).sum();
+    total / layers.iter().map(parameters).sum::<f64>()
+}
+
+fn sqnr_db(report: &Value) -> f64 {
+    report["held_out"]["sqnr_db"].as_f64().expect("outputs differ")
+}
+
+fn quantize(output: &Path, args: &[&str]) -> Value {
+    report(&MODEL.model(), output, args, Some(&MODEL.calib()))
+}
+
+#[test]
+fn the_average_of_bits_is_kept_and_outputs_are_more_exact_than_with_one_width() {
+    let folder = folder();
+    let output = folder.path().join("out.onnx");
+    let mut failures = Failures::default();
+    for width in ["3", "4"] {
+        let one = quantize(&output, &["--bits", width]);
+        let mixed = quantize(&output, &["--average-bits", width]);
+        let average = average_bits(&mixed);
+        failures.check(average <= average_bits(&one) + 1e-9, || format!("{width}: {average} bits"));
+        failures.check(sqnr_db(&mixed) > sqnr_db(&one), || {
+            format!("{width} bits: {} dB mixed, {} dB alike", sqnr_db(&mixed), sqnr_db(&one))
+        });
+    }
+    failures.finish();
+}
+
+#[test]
+fn a_file_is_as_small_as_asked_for_or_the_run_says_what_is_possible() {
+    let folder = folder();
+    let output = folder.path().join("out.onnx");
+    let smallest = quantize(&output, &["--bits", "2", "--method", "msq"])["bytes_after"].as_u64().expect("a size");
+    let largest = quantize(&output, &["--bits", "8", "--method", "msq"])["bytes_after"].as_u64().expect("a size");
+    let target = (smallest + largest) / 2;
+    let found = quantize(&output, &["--target-size", &(target as f64 / 1e6).to_string()]);
+    let size = std::fs::metadata(&output).expect("it was written").len();
+    assert!(size <= target && size > smallest, "{size} bytes of {target}");
+    assert_eq!(found["bytes_after"].as_u64(), Some(size));
+    let mut command = onnxquant(&[MODEL.model(), output]);
+    command.args(["--target-size", "0.001"]).arg("--calib").arg(MODEL.calib());
+    assert_eq!(refused(&Run::of(&mut command), &["the budget is too small", "bytes"]), None);
+}
+
+#[test]
+fn an_sqnr_is_reached_with_fewer_bits_than_8() {
+    let folder = folder();
+    let found = quantize(&folder.path().join("out.onnx"), &["--min-sqnr", "20"]);
+    let reached = found["held_out"]["runtime_sqnr_db"].as_f64().unwrap_or_else(|| sqnr_db(&found));
+    assert!(reached >= 20.0 && average_bits(&found) < 6.0, "{reached} dB, {} bits", average_bits(&found));
+}
+
+#[test]
+fn a_plan_that_was_saved_gives_the_same_file_again() {
+    let folder = folder();
+    let [plan, first, second] = ["plan.toml", "a.onnx", "b.onnx"].map(|name| folder.path().join(name));
+    let plan_name = plan.to_str().expect("the path is text");
+    let args = ["--average-bits", "3.5", "--granularity", "block:16", "--save-plan", plan_name];
+    let chosen = quantize(&first, &args);
+    let replayed = quantize(&second, &["--plan", plan_name]);
+    assert_eq!(bits(&chosen), bits(&replayed));
+    let layers = |report: &Value| report["layers"].clone();
+    assert_eq!(layers(&chosen), layers(&replayed));
+    assert_eq!(bits(&inspect(&MODEL.model(), &["--plan", plan_name])), bits(&chosen));
+}
+
+#[test]
+fn plans_of_other_models_are_refused_by_name() {
+    let folder = folder();
+    let plan = folder.path().join("plan.toml");
+    let plan_name = plan.to_str().expect("the path is text");
+    quantize(&folder.path().join("a.onnx"), &["--bits", "4", "--save-plan", plan_name]);
+    let text = std::fs::read_to_string(&plan).expect("the plan was written");
+    let first = &bits(&inspect(&MODEL.model(), &[]))[0].0.clone();
+    let missing = text.replacen(&format!("name = \"{first}\""), "name = \"elsewhere\"", 1);
+    let extra = text.clone() + "\n[[layer]]\nname = \"nowhere\"\nbits = 4\n";
+    let bad = text.replacen("bits = 4", "bits = 40", 1);
+    for (text, parts) in
+        [(missing, [first.as_str(), "--exclude"]), (extra, ["nowhere", "inspect"]), (bad, ["40", "1 to 8"])]
+    {
+        std::fs::write(&plan, text).expect("the plan can be changed");
+        let mut command = onnxquant(&["inspect", "--plan", plan_name]);
+        assert_eq!(refused(&Run::of(command.arg(MODEL.model())), &parts), None);
+    }
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on_and_gives_the_same_bytes() {
+    let folder = folder();
+    let [state, output, whole] = ["state", "out.onnx", "whole.onnx"].map(|name| folder.path().join(name));
+    let state_name = state.to_str().expect("the path is text");
+    let settings: [&[&str]; 3] = [
+        &["--average-bits", "3", "--method", "auto"],
+        &["--bits", "4", "--one-pass", "--method", "feedback"],
+        &["--min-sqnr", "14", "--granularity", "block:16", "--method", "feedback"],
+    ];
+    let bytes = |path: &Path| std::fs::read(path).expect("it was written");
+    for args in settings {
+        let expected = quantize(&whole, args);
+        let with_state = [args, &["--state", state_name]].concat();
+        quantize(&output, &with_state);
+        assert_eq!(bytes(&output), bytes(&whole), "{args:?}");
+        // Killed: the second half of the layers is missing, in every set of bits that was tried.
+        for set in files_in(&state).iter().filter(|name| !name.ends_with(".toml")) {
+            let names = files_in(&state.join(set));
+            assert_eq!(names.len(), 14, "{set}");
+            names[7..].iter().for_each(|name| std::fs::remove_file(state.join(set).join(name)).expect("it is there"));
+        }
+        let resumed = quantize(&output, &with_state);
+        assert_eq!(bytes(&output), bytes(&whole), "{args:?}");
+        assert_eq!(resumed, expected, "{args:?}");
+        std::fs::remove_dir_all(&state).expect("the state can be removed");
+    }
+}
+
+#[test]
+fn a_state_of_another_run_and_damaged_files_are_refused() {
+    let folder = folder();
+    let [state, output] = ["state", "out.onnx"].map(|name| folder.path().join(name));
+    let run = |fixture: Fixture, args: &[&str]| {
+        let mut command = onnxquant(&[fixture.model(), output.clone()]);
+        Run::of(command.args(args).arg("--state").arg(&state).arg("--calib").arg(fixture.calib()))
+    };
+    run(MODEL, &["--bits", "4"]).succeeded();
+    assert_eq!(refused(&run(MODEL, &["--bits", "3"]), &["another settings", "remove it"]), None);
+    assert_eq!(refused(&run(MODEL, &["--bits", "4", "--samples", "20"]), &["another samples"]), None);
+    assert_eq!(refused(&run(Fixture::MLP, &["--bits", "4"]), &["another model"]), None);
+    let set = files_in(&state).into_iter().find(|name| !name.ends_with(".toml")).expect("layers were kept");
+    let layer = state.join(set).join("0003.layer");
+    let mut bytes = std::fs::read(&layer).expect("it was kept");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&layer, &bytes).expect("it can be written");
+    assert_eq!(refused(&run(MODEL, &["--bits", "4"]), &["0003.layer", "damaged"]), None);
+    std::fs::write(&layer, &bytes[..middle]).expect("it can be written");
+    assert_eq!(refused(&run(MODEL, &["--bits", "4"]), &["0003.layer", "damaged"]), None);
+}
