@@ -25,8 +25,10 @@ const SETTINGS: [Setting; 9] = [
     Setting { args: &["--scheme", "auto", "--bits", "4"], sqnr_db: 8.0 },
 ];
 
-/// Tract and ONNX Runtime round near ties differently, and there are few held-out samples.
-const SIMULATION_MARGIN_DB: f64 = 1.5;
+/// Tract and ONNX Runtime round near ties differently.
+const SIMULATION_MARGIN_DB: f64 = 1.0;
+/// The same for codes of 4 bits and scales that are powers of two: with coarse steps a near tie weighs more.
+const COARSE_MARGIN_DB: f64 = 1.5;
 /// Optimized and plain kernels may differ by single steps.
 const AGREEMENT_DB: f64 = 25.0;
 /// Accuracy that integer activations may cost.
@@ -94,7 +96,9 @@ fn check(
         failures.check(reached, || format!("{name}: {how} SQNR {found:?} dB, expected {} dB", setting.sqnr_db));
     }
     let plain = held_out.sqnr_db;
-    let as_reported = plain.zip(reported).is_some_and(|(found, told)| (found - told).abs() <= SIMULATION_MARGIN_DB);
+    let coarse = setting.args.iter().any(|arg| ["w4a8", "4"].contains(arg));
+    let margin = if coarse { COARSE_MARGIN_DB } else { SIMULATION_MARGIN_DB };
+    let as_reported = plain.zip(reported).is_some_and(|(found, told)| (found - told).abs() <= margin);
     failures.check(as_reported, || format!("{name}: SQNR {plain:?} dB, {reported:?} dB reported"));
     let agrees = held_out.agreement_db.is_none_or(|agreement_db| agreement_db >= AGREEMENT_DB);
     failures.check(agrees, || format!("{name}: {:?} dB between optimized and plain", held_out.agreement_db));
@@ -173,7 +177,8 @@ fn codes_and_scales_for_accelerators_are_those_asked_for() {
         let reached = measured.sqnr_db.is_some_and(|found| found >= *least);
         failures.check(reached, || format!("{args:?}: {:?} dB, expected {least}", measured.sqnr_db));
         let told = report["held_out"]["sqnr_db"].as_f64();
-        let agrees = measured.sqnr_db.zip(told).is_some_and(|(a, b)| (a - b).abs() <= SIMULATION_MARGIN_DB);
+        let margin = if *power { COARSE_MARGIN_DB } else { SIMULATION_MARGIN_DB };
+        let agrees = measured.sqnr_db.zip(told).is_some_and(|(a, b)| (a - b).abs() <= margin);
         failures.check(agrees, || format!("{args:?}: {:?} dB measured, {told:?} told", measured.sqnr_db));
     }
     failures.finish();

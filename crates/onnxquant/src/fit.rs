@@ -12,7 +12,7 @@ use crate::judge::{Judge, accuracy};
 use crate::plan::Plan;
 use crate::progress::{Progress, silent};
 use crate::report::{HeldOut, OutputReport, finite};
-use crate::write::{Arithmetic, Codes, Written, rounds_inside, written};
+use crate::write::{Arithmetic, Codes, Written, block_inside, written};
 
 /// Held-out samples on which the sensitivity of single layers is measured: each needs an engine of its own, which takes
 /// longer than a run.
@@ -83,7 +83,7 @@ impl Fitting<'_> {
             .codes
             .layers
             .iter()
-            .any(|(layer, _)| rounds_inside(layer) && integers.form(layer.site.node) == Form::WeightOnly);
+            .any(|(layer, _)| block_inside(layer).is_some() && integers.form(layer.site.node) == Form::WeightOnly);
         let of_runtime = match judge.arithmetic {
             Arithmetic::Runtime if differs => Some(accuracy(&outputs(Arithmetic::Runtime)?)),
             _ => None,

@@ -17,7 +17,7 @@ use onnxquant_passes::write_codes::{PackedWeight, write_codes};
 use onnxquant_passes::write_dynamic::write_dynamic;
 use onnxquant_passes::write_nbits::MICROSOFT;
 use onnxquant_passes::write_static::write_static;
-use onnxquant_quant::{Granularity, MatrixView};
+use onnxquant_quant::Granularity;
 
 use crate::embeddings::{PlannedTable, TableReport, decode_tables, write_tables};
 use crate::error::Error;
@@ -156,17 +156,21 @@ fn fake_dynamic(graph: &mut Graph, site: &Site) {
 
 /// Lets a layer read its input as ONNX Runtime rounds it inside `MatMulNBits`.
 fn fake_inside(graph: &mut Graph, opset: i64, layer: &PlannedLayer) {
-    let Some(input) = graph.node(layer.site.node).input(0).filter(|_| rounds_inside(layer)) else { return };
-    let block = match layer.granularity {
-        Granularity::Block(size) => size,
-        _ => RUNTIME_BLOCK,
-    };
-    fake_quantize_in_blocks(graph, opset, input, [layer.site.view.inputs(), block], &[(layer.site.node, 0)]);
+    let input = graph.node(layer.site.node).input(0);
+    if let Some((input, block)) = input.zip(block_inside(layer)) {
+        fake_quantize_in_blocks(graph, opset, input, [layer.site.view.inputs(), block], &[(layer.site.node, 0)]);
+    }
 }
 
-/// Whether the runtime rounds the inputs of the layer when its weights alone are codes.
-pub(crate) fn rounds_inside(layer: &PlannedLayer) -> bool {
-    matches!(layer.site.view, MatrixView::Dense { .. }) && layer.site.dtype == DataType::Float
+/// Inputs of the layer that share a scale inside the runtime, where it rounds them though its weights alone are codes.
+pub(crate) fn block_inside(layer: &PlannedLayer) -> Option<usize> {
+    let block = match (layer.form, layer.granularity) {
+        (WeightForm::NBits { block, .. }, _) => block,
+        (WeightForm::Dequantize(_), Granularity::Block(size)) => size,
+        (WeightForm::Dequantize(_), _) => RUNTIME_BLOCK,
+        (WeightForm::Folded(_), _) => return None,
+    };
+    (layer.site.dtype == DataType::Float).then_some(block)
 }
 
 fn sites_by_output(model: &Model) -> HashMap<String, Site> {
