@@ -214,7 +214,7 @@ struct Task {
 enum Sums {
     Diagonal(DiagonalAccumulator),
     Gram(GramAccumulator),
-    Paired(PairedAccumulator),
+    Paired(Box<PairedAccumulator>),
 }
 
 fn tasks(requests: &[StatRequest], sources: &[Source], samples: &[usize]) -> Result<Vec<Task>, CalibError> {
@@ -225,7 +225,7 @@ fn tasks(requests: &[StatRequest], sources: &[Source], samples: &[usize]) -> Res
             let sums = match (request.kind, source.reference) {
                 (StatKind::Diagonal, _) => DiagonalAccumulator::new(k).map(Sums::Diagonal),
                 (StatKind::Gram, None) => GramAccumulator::new(k).map(Sums::Gram),
-                (StatKind::Gram, Some(_)) => PairedAccumulator::new(k).map(Sums::Paired),
+                (StatKind::Gram, Some(_)) => PairedAccumulator::new(k).map(|sums| Sums::Paired(Box::new(sums))),
             };
             let sums = sums.map_err(|error| unusable(request, "every sample", &error))?;
             let samples = samples.iter().copied().collect();

@@ -68,6 +68,9 @@ struct Store {
     report: CacheReport,
 }
 
+/// Gathers the statistics of values by running samples.
+type Gather<'a, S> = dyn Fn(&[String]) -> Result<Vec<S>, Error> + 'a;
+
 impl<'a> Observer<'a> {
     /// With the statistics of `file`, where one is given; `model` is the prepared one.
     pub(crate) fn open(
@@ -152,7 +155,7 @@ impl<'a> Observer<'a> {
         values: &[String],
         key: &dyn Fn(&str) -> String,
         of: fn(&mut Section) -> &mut BTreeMap<String, S>,
-        run: &dyn Fn(&[String]) -> Result<Vec<S>, Error>,
+        run: &Gather<'_, S>,
     ) -> Result<Vec<S>, Error> {
         if values.is_empty() {
             return Ok(Vec::new());
