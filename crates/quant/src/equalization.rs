@@ -23,6 +23,9 @@
 //! with `step` the range of all samples and channels by 255, `step_m` the largest weight of output `m` by 127 and `P`
 //! kernel positions.
 //!
+//! The smaller channels are taken for larger than they were seen ([`HEADROOM`], [`MOST_GAIN`]): one that the calibration
+//! samples hardly excite would else be clipped by the first input that does.
+//!
 //! # Cost
 //!
 //! O(weights) once, O(M K A) for M outputs, K channels and A exponents.
@@ -38,6 +41,11 @@ use crate::view::MatrixView;
 const EXPONENTS: [f64; 6] = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 /// Factors must leave at most this part of the expected error.
 const WORTHWHILE: f64 = 0.8;
+/// A channel that is made larger must have room for values so many times as large as those seen.
+const HEADROOM: f64 = 4.0;
+/// No channel is made more than so many times as large beside the largest: what a nearly silent one can hold was hardly
+/// seen.
+const MOST_GAIN: f64 = 2.0;
 
 /// Factors for a value, and what they leave of the expected error of its readers.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,7 +130,7 @@ pub fn equalization_factors(ranges: &ChannelRanges, layers: &[(&MatrixView, &[f3
         layers.iter().map(|layer| layer.expected_error(square_step, &mean_squares, factors)).sum::<f64>()
     };
     let plain = error(&vec![1.0; channels]);
-    let magnitudes = ranges.magnitudes();
+    let magnitudes = with_headroom(&ranges.magnitudes());
     let tried = EXPONENTS.map(|exponent| {
         let factors = factors(&magnitudes, &rows, exponent);
         (error(&factors), factors)
@@ -130,6 +138,12 @@ pub fn equalization_factors(ranges: &ChannelRanges, layers: &[(&MatrixView, &[f3
     let (least, factors) = tried.into_iter().min_by(|a, b| a.0.total_cmp(&b.0))?;
     let factors = factors.into_iter().map(|d| d as f32).collect();
     (least < WORTHWHILE * plain).then_some(Equalization { factors, error_left: least / plain })
+}
+
+/// The magnitudes that channels are taken to have: those of the smaller ones with room for values not seen.
+fn with_headroom(magnitudes: &[f64]) -> Vec<f64> {
+    let largest = magnitudes.iter().copied().fold(0.0, f64::max);
+    magnitudes.iter().map(|own| (HEADROOM * own).max(largest / MOST_GAIN).min(largest)).collect()
 }
 
 #[cfg(test)]
