@@ -49,8 +49,9 @@ const TENSORS: usize = 3;
 const SAMPLES_FOR_ALL: usize = 32;
 /// Held-out samples on which single tensors try methods of their own.
 const SAMPLES: usize = 4;
-/// What a range of its own must remove of the power of the error.
-const WORTHWHILE: f64 = 0.05;
+/// What another range must remove of the power of the error. Less is no evidence: what a tight range clips is rare, and
+/// may well be absent from a few held-out samples (in one network 11 % gained on 4 of them were 9 dB lost on 400).
+const WORTHWHILE: f64 = 0.25;
 /// Scales that differ by less than this part are the same.
 const SAME_SCALE: f32 = 0.05;
 
