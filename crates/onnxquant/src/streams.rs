@@ -23,7 +23,7 @@ use crate::plan::PlannedLayer;
 use crate::progress::{Phase, Progress};
 
 /// Part of the memory limit that one stream may fill, at each of its two ends.
-const STREAM_SHARE: u64 = 8;
+const STREAM_SHARE: u64 = 16;
 
 /// By set of samples, by request, by group.
 type Moments = Vec<Vec<Vec<GramStats>>>;
