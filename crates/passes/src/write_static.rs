@@ -15,7 +15,7 @@
 //! The weight of a Gemm or MatMul is stored `[K, M]` (`transB = 0`). A correction of the layer's mean output goes into
 //! its bias (see [`crate::add_to_bias`]).
 //!
-//! Codes of few bits are stored in planes and become int8 when the model loads ([`integer_codes`]); the kernels are the
+//! Codes of few bits are stored in planes and become int8 when the model loads (`integer_codes`); the kernels are the
 //! same.
 
 use onnxquant_ir::onnx::TensorProto;
