@@ -245,10 +245,13 @@ pub struct DataConfig {
     pub cache: Option<PathBuf>,
 }
 
+/// With more bits one more level is not felt.
+const MOST_MIRRORED_BITS: u32 = 4;
+
 impl Config {
     /// Checks what the types leave open.
     pub fn check(&self) -> Result<(), Error> {
-        self.spec(self.granularity, self.bits)?;
+        self.spec(self.granularity, self.bits, false)?;
         self.check_budget()?;
         self.solver_options()?;
         let blocks = matches!(self.granularity, Granularity::Block(size) if size < 2);
@@ -326,9 +329,11 @@ impl Config {
         }
     }
 
-    /// The solver's settings for a layer with this granularity and so many bits a weight.
-    pub fn spec(&self, granularity: Granularity, bits: u32) -> Result<QuantSpec, QuantError> {
+    /// The solver's settings for a layer with this granularity and so many bits a weight, whose activations are floats
+    /// or codes (`on_codes`).
+    pub fn spec(&self, granularity: Granularity, bits: u32, on_codes: bool) -> Result<QuantSpec, QuantError> {
         let grid = match self.symmetry {
+            Symmetry::Symmetric if self.mirrors(bits) && !on_codes => Grid::mirrored(bits)?,
             Symmetry::Symmetric => Grid::symmetric(bits)?,
             Symmetry::Asymmetric => Grid::asymmetric(bits)?,
         };
@@ -337,6 +342,13 @@ impl Config {
             _ => ScaleRule::LeastSquares,
         });
         QuantSpec::new(grid, granularity, rule)
+    }
+
+    /// Whether one more level on either side pays; compilers for accelerators want positive scales, and the walks a box
+    /// with its centre at 0.
+    fn mirrors(&self, bits: u32) -> bool {
+        let walks = matches!(self.method, MethodChoice::Fixed(method) if method.walks());
+        (2..=MOST_MIRRORED_BITS).contains(&bits) && self.target == Target::OrtCpu && !walks
     }
 
     /// The solver's options.

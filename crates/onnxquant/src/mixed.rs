@@ -130,7 +130,8 @@ impl<'a> Sweep<'a> {
                 for (width, bits) in WIDTHS.into_iter().enumerate() {
                     let layer = layer.with_bits(config, bits)?;
                     let stats = stats.as_ref().map(|stats| stats.of(at));
-                    let solved = solve_layer(model, &quick, &layer, &exact, stats)?;
+                    let job = Job { config: &quick, ..self.job };
+                    let solved = solve_layer(job, &layer, &exact, stats)?;
                     let of_weights = || {
                         let power =
                             |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|x| f64::from(x).powi(2)).sum::<f64>();

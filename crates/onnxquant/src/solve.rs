@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::calibration::{self, Calibration, LayerStats, StageStats};
 use crate::config::{Config, MethodChoice};
 use crate::error::Error;
-use crate::integer::IntegerPlan;
+use crate::integer::{Form, IntegerPlan};
 use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
 use crate::report::LayerReport;
@@ -77,7 +77,7 @@ pub(crate) fn solve_layers(job: Job<'_>, plan: &Plan) -> Result<Vec<SolvedLayer>
                 }
                 let stats = source.statistics(model, layers, later, progress)?;
                 let count = |at: usize| progress(Phase::Quantize, stage.start + at + 1, plan.layers.len());
-                solve_stage(model, config, layers, stats.as_ref(), &count)?
+                solve_stage(job, layers, stats.as_ref(), &count)?
             }
         };
         for ((index, layer), solved) in stage.zip(layers).zip(solved) {
@@ -98,15 +98,14 @@ pub(crate) fn solve_layers(job: Job<'_>, plan: &Plan) -> Result<Vec<SolvedLayer>
 
 /// Solves layers that do not depend on each other; `count` is told how many are done.
 fn solve_stage(
-    model: &Model,
-    config: &Config,
+    job: Job<'_>,
     layers: &[PlannedLayer],
     stats: Option<&StageStats>,
     count: &dyn Fn(usize),
 ) -> Result<Vec<Solved>, Error> {
     let solve = |(index, layer): (usize, &PlannedLayer)| {
-        let weights = weights(model, layer)?;
-        let solved = solve_layer(model, config, layer, &weights, stats.map(|stats| stats.of(index)))?;
+        let weights = weights(job.model, layer)?;
+        let solved = solve_layer(job, layer, &weights, stats.map(|stats| stats.of(index)))?;
         count(index);
         Ok(solved)
     };
@@ -244,15 +243,17 @@ pub(crate) fn weights(model: &Model, layer: &PlannedLayer) -> Result<Array3<f32>
 }
 
 pub(crate) fn solve_layer(
-    model: &Model,
-    config: &Config,
+    job: Job<'_>,
     layer: &PlannedLayer,
     weights: &Array3<f32>,
     stats: Option<LayerStats<'_>>,
 ) -> Result<Solved, Error> {
+    let Job { model, config, integers, .. } = job;
     let site = &layer.site;
     let failed = |source: QuantError| failed(model, layer, source);
-    let spec = config.spec(layer.granularity, layer.bits).map_err(failed)?.with_scale_type(scale_type(site.dtype));
+    let on_codes = integers.form(site.node) != Form::WeightOnly;
+    let spec =
+        config.spec(layer.granularity, layer.bits, on_codes).map_err(failed)?.with_scale_type(scale_type(site.dtype));
     let mut problem =
         LayerProblem::new(weights.view(), stats.as_ref().map(|stats| stats.calibration), spec).map_err(failed)?;
     problem = problem.with_options(config.solver_options().map_err(failed)?);

@@ -12,8 +12,6 @@ use onnxquant_calib::{Network, PairRequest, Stream, collect_pairs, gram_bytes, i
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::{Model, ValueId, tensor};
 use onnxquant_passes::add_to_bias::add_to_bias;
-use onnxquant_passes::fake_quantize::fake_quantize_dynamically;
-use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_quant::GramStats;
 
 use crate::calibration::{Calibration, StageStats, request};
@@ -21,6 +19,7 @@ use crate::error::Error;
 use crate::integer::IntegerPlan;
 use crate::plan::PlannedLayer;
 use crate::progress::{Phase, Progress};
+use crate::write::with_rounded_activations;
 
 /// Part of the memory limit that one stream may fill, at each of its two ends.
 const STREAM_SHARE: u64 = 16;
@@ -153,23 +152,6 @@ impl<'a> Streams<'a> {
         seen.value = node.input(0).map_or(reference.clone(), |value| name(&self.quantized_model, value));
         PairRequest { seen, reference }
     }
-}
-
-/// A copy of `model` in which activations are rounded to the codes of `integers`, computed in floats.
-fn with_rounded_activations(model: &Model, integers: &IntegerPlan) -> Model {
-    let mut rounded = model.clone();
-    write_regions(rounded.graph_mut(), &integers.regions, &integers.params, Conversion::Floats);
-    let mut readers = std::collections::BTreeMap::new();
-    for &node in &integers.dynamic {
-        if let Some(input) = rounded.graph().node(node).input(0) {
-            readers.entry(input).or_insert_with(Vec::new).push((node, 0));
-        }
-    }
-    for (input, mut nodes) in readers {
-        nodes.sort_unstable();
-        fake_quantize_dynamically(rounded.graph_mut(), input, &nodes);
-    }
-    rounded
 }
 
 /// Divides `layers` into stages: runs of layers that do not depend on each other, whose statistics fit `limit_bytes`.

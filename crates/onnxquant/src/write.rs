@@ -1,10 +1,10 @@
 //! Puts codes into the model, and the model into a file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, NodeId, write_model};
+use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, NodeId, ValueId, write_model};
 use onnxquant_passes::align_channels::align_channels;
 use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::fake_quantize::{fake_quantize_dynamically, fake_quantize_in_blocks};
@@ -71,21 +71,35 @@ pub(crate) fn evaluated(
     integers: &IntegerPlan,
     arithmetic: Arithmetic,
 ) -> Result<Model, Error> {
-    let mut evaluated = model.clone();
+    let mut evaluated = with_rounded_activations(model, integers);
     let opset = model.opset("").unwrap_or(0);
-    write_regions(evaluated.graph_mut(), &integers.regions, &integers.params, Conversion::Floats);
     check(&evaluated, "converting activations")?;
     for (layer, weight) in codes.layers {
         let graph = evaluated.graph_mut();
-        match integers.form(layer.site.node) {
-            Form::Dynamic => fake_dynamic(graph, &layer.site),
-            Form::WeightOnly if arithmetic == Arithmetic::Runtime => fake_inside(graph, opset, layer),
-            Form::WeightOnly | Form::Static { .. } => {}
+        if arithmetic == Arithmetic::Runtime && integers.form(layer.site.node) == Form::WeightOnly {
+            fake_inside(graph, opset, layer);
         }
         write_codes(graph, &layer.site, weight)?;
     }
     decode_tables(evaluated.graph_mut(), codes.tables, codes.planned_tables);
     Ok(evaluated)
+}
+
+/// A copy of `model` in which activations are rounded to the codes of `integers`, computed in floats.
+pub(crate) fn with_rounded_activations(model: &Model, integers: &IntegerPlan) -> Model {
+    let mut rounded = model.clone();
+    write_regions(rounded.graph_mut(), &integers.regions, &integers.params, Conversion::Floats);
+    let mut readers: BTreeMap<ValueId, Vec<(NodeId, usize)>> = BTreeMap::new();
+    for &node in &integers.dynamic {
+        if let Some(input) = rounded.graph().node(node).input(0) {
+            readers.entry(input).or_default().push((node, 0));
+        }
+    }
+    for (input, mut nodes) in readers {
+        nodes.sort_unstable();
+        fake_quantize_dynamically(rounded.graph_mut(), input, &nodes);
+    }
+    rounded
 }
 
 /// Writes the codes of every layer into a copy of `model`, and the conversions of activations; tensors are shared,
@@ -145,13 +159,6 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &I
     fuse_hard_sigmoids(&mut written)?;
     check(&written, "writing forms for the runtime")?;
     Ok(Written { model: written, opset_changes, layers, table_bytes })
-}
-
-/// Lets a layer read its input as if it had been quantized at run time.
-fn fake_dynamic(graph: &mut Graph, site: &Site) {
-    if let Some(input) = graph.node(site.node).input(0) {
-        fake_quantize_dynamically(graph, input, &[(site.node, 0)]);
-    }
 }
 
 /// Lets a layer read its input as ONNX Runtime rounds it inside `MatMulNBits`.

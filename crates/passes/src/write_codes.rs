@@ -19,6 +19,9 @@
 //! Every layer gets its own initializers and its own decoding nodes, also where layers shared a weight: the
 //! runtime does not fuse a shared one. The float weight goes when nothing reads it any more.
 
+use std::borrow::Cow;
+
+use ndarray::Zip;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, TensorProto};
 use onnxquant_ir::{Graph, TensorError, int_attribute, tensor};
@@ -29,6 +32,9 @@ use crate::insert::insert;
 use crate::keep_fusible::keep_fusible;
 use crate::sites::Site;
 use crate::weight_form::{WeightForm, write_weight};
+
+/// Types of codes that may be negative.
+const SIGNED: [DataType; 3] = [DataType::Int8, DataType::Int4, DataType::Int2];
 
 /// A quantized weight: codes in a type that holds them, in the shape of the operator's weight, `[K, M]` of a MatMul or
 /// Gemm.
@@ -50,7 +56,8 @@ impl PackedWeight {
         self.is_signed() && self.zero_points.is_none() && !in_blocks
     }
 
-    /// Packs the solution of `site` with codes of type `storage`.
+    /// Packs the solution of `site` with codes of type `storage`. On mirrored grids ([`onnxquant_quant::Grid::mirrored`])
+    /// scales may be negative.
     ///
     /// A Conv takes scales per tensor or per channel only. `correction` is added to the bias where the layer
     /// has one.
@@ -61,6 +68,7 @@ impl PackedWeight {
         solution: &LayerSolution,
         correction: Vec<f32>,
     ) -> Result<Self, QuantError> {
+        let solution = &without_mirrored_grids(solution, storage);
         let codes = match &site.view {
             MatrixView::Dense { .. } => {
                 let (_, k, m) = solution.codes.dim();
@@ -93,8 +101,7 @@ impl PackedWeight {
 
     /// Whether codes may be negative; their zero points are 0 then.
     pub(crate) fn is_signed(&self) -> bool {
-        let signed = [DataType::Int8, DataType::Int4, DataType::Int2];
-        signed.iter().any(|&dtype| self.codes.data_type() == dtype as i32)
+        SIGNED.iter().any(|&dtype| self.codes.data_type() == dtype as i32)
     }
 
     /// The same with codes of another type that holds them.
@@ -157,6 +164,26 @@ impl PackedWeight {
         let (dtype, dims) = (tensor::data_type(&self.codes)?, tensor::shape(&self.scale)?);
         Ok(self.zero_points.as_ref().map(|codes| tensor::from_codes(dtype, &dims, codes.iter().copied())))
     }
+}
+
+/// The same numbers with the zero point 0 where it is -1: `scale * (code + 1) = -scale * (-1 - code)`.
+fn without_mirrored_grids(solution: &LayerSolution, storage: DataType) -> Cow<'_, LayerSolution> {
+    if !SIGNED.contains(&storage) || solution.zero_points.iter().all(|&code| code == 0) {
+        return Cow::Borrowed(solution);
+    }
+    let mut plain = solution.clone();
+    let block_size = plain.block_size.max(1);
+    for ((g, k, m), code) in plain.codes.indexed_iter_mut() {
+        if plain.zero_points[[g, k / block_size, m]] == -1 {
+            *code = -1 - *code;
+        }
+    }
+    Zip::from(&mut plain.scales).and(&mut plain.zero_points).for_each(|scale, zero_point| {
+        if *zero_point == -1 {
+            (*scale, *zero_point) = (-*scale, 0);
+        }
+    });
+    Cow::Owned(plain)
 }
 
 /// Scalar per tensor; `[M]` or `[blocks, M]` for `DequantizeLinear`; `[M, 1, ...]` for a Conv.

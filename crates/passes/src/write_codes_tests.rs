@@ -48,6 +48,27 @@ fn input(shape: &[usize]) -> ArrayD<f32> {
 }
 
 #[test]
+fn mirrored_grids_are_negative_scales_in_the_file() {
+    for (storage, low, high) in SIGNED {
+        for granularity in [Granularity::Tensor, Granularity::Channel, Granularity::Block(4)] {
+            let mut written = matmul(DataType::Float);
+            let site = only_site(&written);
+            let mut mirrored = solution(&site, granularity, low, high);
+            for (index, zero_point) in mirrored.zero_points.iter_mut().enumerate() {
+                *zero_point = if granularity == Granularity::Tensor { -1 } else { -(index as i16 % 2) };
+            }
+            written.set_opset("", 25);
+            write_codes(written.graph_mut(), &site, &packed(&site, storage, granularity, &mirrored)).unwrap();
+            let (rows, what) = (input(&[3, 6]), format!("{storage:?} {granularity:?}"));
+            assert_eq!(run(&written, &rows), run(&with_weights(matmul(DataType::Float), &mirrored), &rows), "{what}");
+            assert!(written.graph().find("w_zero_point").is_none(), "{what}");
+            let scales = tensor::to_f32(constant_named(written.graph(), "w_scale")).unwrap();
+            assert!(scales.iter().any(|scale| *scale < 0.0), "{what}");
+        }
+    }
+}
+
+#[test]
 fn codes_in_the_model_compute_with_the_weights_of_the_solution() {
     let trans_b = || gemm(vec![int_attribute("transB", 1)], &[4, 6]);
     let rows = input(&[3, 6]);

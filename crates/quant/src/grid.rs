@@ -44,6 +44,8 @@ pub struct Grid {
     max_code: i16,
     step: i16,
     symmetry: Symmetry,
+    /// The zero point may be 0 or -1.
+    mirrored: bool,
 }
 
 impl Grid {
@@ -62,6 +64,12 @@ impl Grid {
         Ok(Grid::new(-half, half - 1, 1, Symmetry::Symmetric))
     }
 
+    /// Every code of a signed storage type with zero point 0 or, their mirror image, -1: the side that needs it has the
+    /// additional level. In a file `scale * (code + 1)` is `-scale * (-1 - code)`, so that no zero point is stored.
+    pub fn mirrored(bits: u32) -> Result<Grid, QuantError> {
+        Ok(Grid { mirrored: true, ..Grid::full_range(bits)? })
+    }
+
     /// Codes `0 ..= 2^bits - 1` with a free zero point.
     pub fn asymmetric(bits: u32) -> Result<Grid, QuantError> {
         let half = half_range(bits)?;
@@ -76,7 +84,7 @@ impl Grid {
     }
 
     pub(crate) const fn new(min_code: i16, max_code: i16, step: i16, symmetry: Symmetry) -> Grid {
-        Grid { min_code, max_code, step, symmetry }
+        Grid { min_code, max_code, step, symmetry, mirrored: false }
     }
 
     /// The least code.
@@ -94,9 +102,14 @@ impl Grid {
         self.step
     }
 
-    /// Whether the zero point is fixed at 0.
+    /// Whether the zero point is chosen per scale.
     pub fn symmetry(&self) -> Symmetry {
         self.symmetry
+    }
+
+    /// Whether the zero point may also be -1.
+    pub fn is_mirrored(&self) -> bool {
+        self.mirrored
     }
 
     /// How many codes there are.
@@ -196,9 +209,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn grids(bits: u32) -> [Grid; 4] {
+    fn grids(bits: u32) -> [Grid; 5] {
         [
             Grid::symmetric(bits).unwrap(),
+            Grid::mirrored(bits).unwrap(),
             Grid::full_range(bits).unwrap(),
             Grid::asymmetric(bits).unwrap(),
             Grid::mid_rise(bits).unwrap(),

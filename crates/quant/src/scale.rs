@@ -10,10 +10,11 @@
 //! `Max`: the least scale whose grid contains every weight and 0. With a free
 //! zero point: `zero_point` = the code nearest to `-least / ((greatest - least) /
 //! (levels - 1))`, then the least scale that contains both ends.
+//! Of two zero points that are possible the one with the lesser scale.
 //! `LeastSquares`: the range is shrunk by 14 factors 1, 0.95, ..., 0.35 (below a
 //! third even 2-bit grids of heavy-tailed weights only lose) and the one kept
 //! that minimises `sum_k h_k (w_k - q_k)^2`, `h_k` the mean square of input k, or
-//! 1 without statistics; of equals the largest.
+//! 1 without statistics; of equals the largest. Two zero points that are possible are both tried.
 //!
 //! # Numerics
 //!
@@ -153,33 +154,50 @@ fn fit_together(neurons: &[Neuron], spec: &QuantSpec, rule: ScaleRule) -> Affine
     let least = all().fold(0.0f32, |least, w| least.min(*w));
     let greatest = all().fold(0.0f32, |greatest, w| greatest.max(*w));
     let (least, greatest) = (f64::from(least), f64::from(greatest));
-    let widest = enclosing(least, greatest, spec);
     if rule == ScaleRule::Max {
-        return widest;
+        return enclosing(least, greatest, spec);
     }
-    let mut best = (f64::INFINITY, widest);
+    let (first, mirrored) = zero_points(least, greatest, spec.grid());
+    let mut best = None;
     for step in 0..SHRINK_STEPS {
         let factor = 1.0 - SHRINK_BY * f64::from(step);
-        let affine = enclosing(factor * least, factor * greatest, spec);
-        let error: f64 = neurons.iter().map(|neuron| neuron.error(affine, spec.grid())).sum();
-        if error < best.0 {
-            best = (error, affine);
+        for zero_point in std::iter::once(first).chain(mirrored) {
+            let affine = enclosing_at(zero_point, factor * least, factor * greatest, spec);
+            let error: f64 = neurons.iter().map(|neuron| neuron.error(affine, spec.grid())).sum();
+            if best.is_none_or(|(smallest, _)| error < smallest) {
+                best = Some((error, affine));
+            }
         }
     }
-    best.1
+    best.map_or_else(|| enclosing(least, greatest, spec), |(_, affine)| affine)
+}
+
+/// The zero point for weights from `least <= 0` to `greatest >= 0`, and the other one that is possible.
+fn zero_points(least: f64, greatest: f64, grid: &Grid) -> (i16, Option<i16>) {
+    let first = match grid.symmetry() {
+        Symmetry::Symmetric => 0,
+        Symmetry::Asymmetric => zero_point(least, greatest, grid),
+    };
+    (first, grid.is_mirrored().then_some(-1))
 }
 
 /// The least scale whose grid contains `least <= 0 <= greatest`.
 fn enclosing(least: f64, greatest: f64, spec: &QuantSpec) -> Affine {
+    let (first, mirrored) = zero_points(least, greatest, spec.grid());
+    let plain = enclosing_at(first, least, greatest, spec);
+    match mirrored.map(|zero_point| enclosing_at(zero_point, least, greatest, spec)) {
+        Some(mirrored) if mirrored.scale() < plain.scale() => mirrored,
+        _ => plain,
+    }
+}
+
+/// The same with this zero point.
+fn enclosing_at(zero_point: i16, least: f64, greatest: f64, spec: &QuantSpec) -> Affine {
     let grid = spec.grid();
     if least == 0.0 && greatest == 0.0 {
         let scale = if grid.has_zero() { 1.0 } else { 0.0 };
         return spec.affine(scale, grid.min_code().max(0), Rounding::Nearest);
     }
-    let zero_point = match grid.symmetry() {
-        Symmetry::Symmetric => 0,
-        Symmetry::Asymmetric => zero_point(least, greatest, grid),
-    };
     let span = |real: f64, codes: i16| if codes > 0 { real / f64::from(codes) } else { 0.0 };
     let scale = span(greatest, grid.max_code() - zero_point).max(span(-least, zero_point - grid.min_code()));
     spec.affine(scale, zero_point, Rounding::Up)
@@ -213,7 +231,7 @@ mod tests {
     }
 
     fn grids() -> Vec<Grid> {
-        let make = [Grid::symmetric, Grid::full_range, Grid::asymmetric, Grid::mid_rise];
+        let make = [Grid::symmetric, Grid::full_range, Grid::mirrored, Grid::asymmetric, Grid::mid_rise];
         make.iter().flat_map(|f| (2..=8).map(|bits| f(bits).unwrap())).collect()
     }
 
@@ -267,6 +285,17 @@ mod tests {
         let best = ScaleTable::fit(&problem, ScaleRule::LeastSquares).at(0, 0, 0).scale();
         assert_eq!(max, 2.0);
         assert!(best < 1.2, "{best}");
+    }
+
+    #[test]
+    fn the_mirrored_grid_has_its_longer_side_where_weights_need_it() {
+        let grid = Grid::mirrored(2).unwrap();
+        for (weights, zero_point) in [([-2.0f32, 1.0, 0.0], 0), ([2.0, -1.0, 0.0], -1)] {
+            for rule in [ScaleRule::Max, ScaleRule::LeastSquares] {
+                let affine = affine_of(&weights, grid, rule);
+                assert_eq!((affine.scale(), affine.zero_point()), (1.0, zero_point), "{weights:?} {rule:?}");
+            }
+        }
     }
 
     #[test]

@@ -231,6 +231,16 @@ impl IntegerPlan {
         Ok(only)
     }
 
+    /// Time that `leader` and what follows it save on integers, without conversions at the ends of regions.
+    pub(super) fn saved_ns(&self, graph: &Graph, leader: NodeId) -> f64 {
+        if self.dynamic.contains(&leader) {
+            return self.known.costs.saved_dynamic(graph, leader);
+        }
+        let leader_of = self.leader_of();
+        let units = self.regions.units.iter().filter(|unit| leader_of[&unit.node] == leader);
+        units.map(|unit| self.known.costs.saved_on_codes(graph, unit)).sum()
+    }
+
     fn choose(&mut self, graph: &Graph) {
         if self.known.target == Target::QdqStrict {
             let coded = self.known.units.iter().filter(|unit| !self.float.contains(&unit.node)).cloned().collect();

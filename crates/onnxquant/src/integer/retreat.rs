@@ -1,7 +1,8 @@
 //! Takes layers back to float activations until the outputs are as exact as asked.
 //!
-//! Errors of layers add up in power, nearly: what each does alone tells how many of the worst must go. The prediction
-//! is scaled to what was measured and tried again, so that a few runs suffice.
+//! Errors of layers add up in power, nearly: what each does alone tells how many must go, those first whose error is
+//! large for the time that they save. What the first ones brought tells, on a straight line, how many more must go, so
+//! that a few runs suffice.
 
 use onnxquant_ir::{Graph, NodeId};
 use rayon::prelude::*;
@@ -74,6 +75,7 @@ pub(crate) fn retreat(
     let mut found = Retreat::default();
     let Some(goal) = Goal::of(config).filter(|_| config.activations != Activations::Float) else { return Ok(found) };
     let (mut to_float, mut to_16_bits): (Vec<NodeId>, Vec<NodeId>) = Default::default();
+    let mut line = Line::default();
     loop {
         let accuracy = measure(integers)?;
         found.trade.push(trade(integers, graph, [&to_float, &to_16_bits], &accuracy));
@@ -84,14 +86,34 @@ pub(crate) fn retreat(
         if found.sensitivity.is_empty() {
             found.sensitivity = sensitivity(integers, graph, measure_alone)?;
         }
+        let leaders = integers.leaders();
+        let left: Vec<&Sensitivity> = found.sensitivity.iter().filter(|layer| leaders.contains(&layer.node)).collect();
         // Errors of weights do not go away: rounds that fall short take more.
         let at_least = found.trade.len().div_ceil(2);
-        let worst = worst(&found.sensitivity, &integers.leaders(), excess, at_least);
+        let too_much = line.too_much(excess, left.iter().map(|layer| layer.power()).sum());
+        let worst = first(&left, too_much, at_least).unwrap_or(leaders);
         let mixed = config.activation_bits == ActivationBits::Mixed;
         let may_widen = |leader: &NodeId| mixed && !integers.dynamic.contains(leader) && !integers.is_widened(*leader);
         (to_16_bits, to_float) = worst.into_iter().partition(may_widen);
         integers.widen(graph, &to_16_bits, config)?;
         integers.retreat(graph, &to_float)?;
+    }
+}
+
+/// By how much the error is too large, over what single layers do alone.
+#[derive(Debug, Default)]
+struct Line {
+    before: Option<(f64, f64)>,
+}
+
+impl Line {
+    /// The power of single layers' errors that must go, where `power` is left and the error is `excess` times that
+    /// wanted.
+    fn too_much(&mut self, excess: f64, power: f64) -> f64 {
+        let proportional = (1.0 - 1.0 / excess) * power;
+        let slope = self.before.map(|(before, power_before)| (before - excess) / (power_before - power));
+        self.before = Some((excess, power));
+        slope.filter(|slope| *slope > 0.0).map_or(proportional, |slope| (excess - 1.0) / slope)
     }
 }
 
@@ -107,7 +129,7 @@ fn trade(integers: &IntegerPlan, graph: &Graph, [to_float, to_16_bits]: [&[NodeI
     }
 }
 
-/// The outputs when one layer alone is on integers, the most sensitive layer first.
+/// The outputs when one layer alone is on integers: first the layers with the largest error for the time they save.
 fn sensitivity(
     integers: &IntegerPlan,
     graph: &Graph,
@@ -115,28 +137,26 @@ fn sensitivity(
 ) -> Result<Vec<Sensitivity>, Error> {
     let measured = |node: NodeId| {
         let sqnr_db = measure(&integers.only(graph, node)?)?.sqnr_db;
-        Ok(Sensitivity { node, label: graph.label(node).to_owned(), sqnr_db })
+        Ok(Sensitivity { node, label: graph.label(node).to_owned(), sqnr_db, saved_ns: integers.saved_ns(graph, node) })
     };
     let mut found = integers.leaders().into_par_iter().map(measured).collect::<Result<Vec<Sensitivity>, Error>>()?;
-    found.sort_by(|a, b| a.sqnr_db.total_cmp(&b.sqnr_db));
+    let rate = |layer: &Sensitivity| layer.power() / layer.saved_ns.max(1.0);
+    found.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
     Ok(found)
 }
 
-/// The layers to take back so that the power of the error falls to `1 / excess`; at least so many.
-fn worst(ranked: &[Sensitivity], left: &[NodeId], excess: f64, at_least: usize) -> Vec<NodeId> {
-    let ranked: Vec<&Sensitivity> = ranked.iter().filter(|layer| left.contains(&layer.node)).collect();
-    let power = |layer: &Sensitivity| 10f64.powf(-layer.sqnr_db / 10.0);
-    let total: f64 = ranked.iter().map(|layer| power(layer)).sum();
+/// The first layers of `left` whose errors have this power together, at least so many; `None` where no layer is left to
+/// blame.
+fn first(left: &[&Sensitivity], power: f64, at_least: usize) -> Option<Vec<NodeId>> {
     let (mut removed, mut chosen) = (0.0, Vec::new());
-    for layer in ranked {
-        if chosen.len() >= at_least && removed >= (1.0 - 1.0 / excess) * total {
+    for layer in left {
+        if chosen.len() >= at_least && removed >= power {
             break;
         }
-        removed += power(layer);
+        removed += layer.power();
         chosen.push(layer.node);
     }
-    // Where no layer is left to blame, all go.
-    if chosen.is_empty() { left.to_vec() } else { chosen }
+    (!chosen.is_empty()).then_some(chosen)
 }
 
 #[cfg(test)]
@@ -145,6 +165,18 @@ mod tests {
 
     fn accuracy(sqnr_db: f64, loss: f64) -> Accuracy {
         Accuracy { sqnr_db, loss }
+    }
+
+    #[test]
+    fn the_line_through_two_rounds_says_what_must_go() {
+        let mut line = Line::default();
+        // 1 + 3 of power: half of all must go.
+        assert!((line.too_much(2.0, 4.0) - 2.0).abs() < 1e-12);
+        // 0.5 is not theirs: excess = 0.5 + 0.375 power; of the 2 left 2/3 must go.
+        assert!((line.too_much(1.25, 2.0) - 2.0 / 3.0).abs() < 1e-12);
+        // No gain by what went: as at first.
+        assert!((line.too_much(1.25, 1.0) - 0.2).abs() < 1e-12);
+        assert!(Line::default().too_much(f64::INFINITY, 3.0) >= 3.0);
     }
 
     #[test]

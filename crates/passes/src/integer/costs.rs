@@ -134,9 +134,21 @@ impl Costs {
 
     /// Whether quantizing the input of a MatMul or Gemm at run time takes less time than floats.
     pub fn dynamic_pays(&self, graph: &Graph, layer: NodeId) -> bool {
-        let Some(found) = self.layers.get(&layer) else { return true };
+        let unknown = !self.layers.contains_key(&layer);
+        unknown || self.saved_dynamic(graph, layer) > 0.0
+    }
+
+    /// Time that a MatMul or Gemm saves by quantizing its input at run time, in nanoseconds; 0 for a layer of unknown
+    /// size.
+    pub fn saved_dynamic(&self, graph: &Graph, layer: NodeId) -> f64 {
+        let Some(found) = self.layers.get(&layer) else { return 0.0 };
         let input = QUANTIZE * self.input_size(graph.node(layer));
-        DENSE_DYNAMIC.time(found) + input < DENSE_FLOAT.time(found).min(DENSE_WEIGHT_ONLY.time(found))
+        DENSE_FLOAT.time(found).min(DENSE_WEIGHT_ONLY.time(found)) - DENSE_DYNAMIC.time(found) - input
+    }
+
+    /// Time that a unit saves on codes, in nanoseconds, without conversions.
+    pub fn saved_on_codes(&self, graph: &Graph, unit: &Unit) -> f64 {
+        self.in_float(graph, unit) as f64 - self.on_codes(graph, unit) as f64
     }
 
     fn size(&self, value: ValueId) -> f64 {
@@ -240,11 +252,7 @@ impl Costs {
             None => NODE + self.output_size(node) * OTHER,
         };
         let float: f64 = graph.nodes().map(time).sum();
-        let saved: f64 = regions
-            .units
-            .iter()
-            .map(|unit| self.in_float(graph, unit) as f64 - self.on_codes(graph, unit) as f64)
-            .sum();
+        let saved: f64 = regions.units.iter().map(|unit| self.saved_on_codes(graph, unit)).sum();
         (float - saved + self.conversions(graph, regions)) / float.max(1.0)
     }
 
