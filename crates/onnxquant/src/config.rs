@@ -270,6 +270,21 @@ impl Config {
         Selection::new(self).map(drop)
     }
 
+    /// Checks that nothing is asked for that only calibration data can give.
+    pub(crate) fn check_without_data(&self) -> Result<(), Error> {
+        let refused = |problem: &str| Err(Error::Usage(problem.to_owned()));
+        if matches!(self.budget, Some(Budget::MinSqnrDb(_))) {
+            return refused("an SQNR is measured on calibration data: give --calib");
+        }
+        if matches!(self.method, MethodChoice::Fixed(method) if method != Method::Msq) {
+            return refused("this method needs calibration data; without it use `--method msq --weights-only`");
+        }
+        if matches!(self.activations, Activations::Static | Activations::Auto) {
+            return refused("scales of activations need calibration data; without it use --weights-only");
+        }
+        Ok(())
+    }
+
     fn check_budget(&self) -> Result<(), Error> {
         match self.budget {
             Some(Budget::AverageBits(bits)) if !(2.0..=8.0).contains(&bits) => {

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod allot;
 mod calibration;
 mod compare;
 mod config;

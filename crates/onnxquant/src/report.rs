@@ -1,11 +1,13 @@
 //! What a run did, layer by layer.
 
 use onnxquant_calib::OutputComparison;
-use onnxquant_ir::NodeId;
-use onnxquant_passes::runs_as::RunsAs;
+use onnxquant_ir::{Graph, NodeId};
+use onnxquant_passes::embeddings::CodedTable;
+use onnxquant_passes::runs_as::{RunsAs, runs_as};
 use onnxquant_quant::{ActivationParams, Certificate, Granularity, Method, RangeMethod, Verdict};
 use serde::Serialize;
 
+use crate::allot::Solution;
 use crate::config::{Budget, Config};
 use crate::embeddings::TableReport;
 use crate::integer::Origin;
@@ -257,6 +259,49 @@ impl HeldOut {
 }
 
 impl Report {
+    /// Of a run that has done nothing yet.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            settings: config.clone(),
+            prepared: Prepared::default(),
+            layers: Vec::new(),
+            skipped: Vec::new(),
+            embeddings: Vec::new(),
+            integers: None,
+            opset: 0,
+            opset_changes: Vec::new(),
+            held_out: None,
+            verified: None,
+            bytes_before: 0,
+            bytes_after: 0,
+        }
+    }
+
+    /// Takes over what was found of layers, tables and outputs; `graph` is the float one.
+    pub(crate) fn describe(
+        &mut self,
+        solution: &mut Solution,
+        graph: &Graph,
+        tables: Vec<(CodedTable, TableReport)>,
+        cache: Option<CacheReport>,
+    ) {
+        let Solution { plan, integers, layers, fitted } = solution;
+        self.layers = std::mem::take(layers);
+        for (layer, &(node, bytes)) in self.layers.iter_mut().zip(&fitted.layers) {
+            layer.bytes = bytes;
+            layer.runs_as = runs_as(fitted.written.graph(), node, self.settings.ort_min);
+        }
+        let found = (std::mem::take(&mut fitted.retreat), cache);
+        self.integers = integers.report(graph, &self.settings, plan, &mut self.layers, found);
+        self.skipped = std::mem::take(&mut plan.skipped);
+        let of_table = |((_, table), &bytes): ((CodedTable, TableReport), &usize)| TableReport { bytes, ..table };
+        self.embeddings = tables.into_iter().zip(&fitted.table_bytes).map(of_table).collect();
+        self.opset = fitted.written.opset("").unwrap_or(0);
+        self.opset_changes.append(&mut fitted.opset_changes);
+        self.held_out = fitted.held_out.take();
+    }
+
     /// Bits a weight, on the average over the weights of the quantized layers.
     pub fn average_bits(&self) -> f64 {
         let weights = self.layers.iter().map(|layer| layer.parameters as f64);

@@ -13,13 +13,17 @@ use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::runs_as::{Kernel, runs_as};
 use serde::Serialize;
 
+use crate::config::Config;
 use crate::error::Error;
+use crate::fit::Fitted;
+use crate::report::Report;
+use crate::write::write;
 
 const SCRIPT: &str = include_str!("verify_ort.py");
 
 /// Names by which a layer is found in the optimized graph.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LayerNames {
+struct LayerNames {
     /// The layer's node.
     node: String,
     results: Vec<String>,
@@ -53,7 +57,7 @@ pub struct Mispredicted {
 
 impl LayerNames {
     /// Those of the layer at `node` of a written graph.
-    pub(crate) fn new(graph: &Graph, node: NodeId) -> Self {
+    fn new(graph: &Graph, node: NodeId) -> Self {
         let layer = graph.node(node);
         let name = |value| graph.value(value).name().to_owned();
         let mut found = Self {
@@ -82,12 +86,30 @@ impl LayerNames {
     }
 }
 
+/// Writes the model where nobody sees it, beside `output`, and loads it in ONNX Runtime, where that was asked for.
+pub(crate) fn verify(
+    fitted: &mut Fitted,
+    config: &Config,
+    output: &Path,
+    report: &Report,
+) -> Result<Option<VerifiedOrt>, Error> {
+    let Some(verify) = &config.verify else { return Ok(None) };
+    let failed = |error: std::io::Error| Error::Verify(error.to_string());
+    let near = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = tempfile::Builder::new().prefix(".onnxquant-").tempdir_in(near).map_err(failed)?;
+    let path = folder.path().join("model.onnx");
+    write(&mut fitted.written, &path, report)?;
+    let graph = fitted.written.graph();
+    let layers = report.layers.iter().zip(&fitted.layers).map(|(layer, &(node, _))| (layer.label.as_str(), node));
+    verify_file(&path, verify.python.as_deref(), graph, layers).map(Some)
+}
+
 /// Loads the file at `path`, which holds `graph` and in it `layers`, and compares.
-pub(crate) fn verify_ort(
+fn verify_file<'a>(
     path: &Path,
     python: Option<&Path>,
     graph: &Graph,
-    layers: &[(String, NodeId)],
+    layers: impl Iterator<Item = (&'a str, NodeId)>,
 ) -> Result<VerifiedOrt, Error> {
     let failed = |problem: String| Error::Verify(problem);
     let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
@@ -110,13 +132,13 @@ pub(crate) fn verify_ort(
     let mut found = VerifiedOrt { version, as_predicted: 0, mispredicted: Vec::new() };
     let version = found.version.parse::<OrtVersion>().map_err(failed)?;
     for (label, node) in layers {
-        let (names, predicted) = (LayerNames::new(graph, *node), runs_as(graph, *node, version).kernel);
+        let (names, predicted) = (LayerNames::new(graph, node), runs_as(graph, node, version).kernel);
         let of_layer: Vec<&NodeProto> = nodes.iter().filter(|node| names.is(node)).collect();
         if of_layer.iter().any(|node| predicted.is(node.op_type())) {
             found.as_predicted += 1;
         } else {
             let found_as = of_layer.first().map(|node| node.op_type().to_owned());
-            found.mispredicted.push(Mispredicted { label: label.clone(), predicted, found: found_as });
+            found.mispredicted.push(Mispredicted { label: label.to_owned(), predicted, found: found_as });
         }
     }
     Ok(found)
