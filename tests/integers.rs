@@ -212,6 +212,15 @@ fn accuracy_is_bought_round_by_round() {
 }
 
 #[test]
+fn layers_on_scales_of_the_run_time_are_judged_one_by_one() {
+    let (folder, fixture) = (folder(), Fixture::TRANSFORMER);
+    let args = ["--scheme", "w8a8-dynamic", "--method", "msq", "--max-loss", "0.00012"];
+    let found = report(&fixture.model(), &folder.path().join("out.onnx"), &args, Some(&fixture.calib()));
+    let layers = found["integers"]["sensitivity"].as_array().expect("the goal is missed at first");
+    assert!(layers.len() > 1 && layers.iter().all(|layer| layer["sqnr_db"].is_f64()), "{layers:?}");
+}
+
+#[test]
 fn uneven_channels_are_evened_out() {
     let fixture = Fixture::CNN;
     let strict = ["--scheme", "w8a8", "--target", "qdq-strict", "--method", "msq", "--range", "mse"];
