@@ -5,24 +5,17 @@ use crate::method::Method;
 use crate::problem::LayerProblem;
 use crate::scale::ScaleTable;
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
-use crate::stats::GramStats;
-use crate::testing::{correlated_rows, gaussian_weights};
+use crate::testing::{correlated_rows, gaussian_weights, panel, stats};
 
 fn with_panel(k: usize, m: usize, bits: u32, check: impl Fn(&Panel<'_>, &PanelScales)) {
     let weights = gaussian_weights(1, k, m, 1);
-    let stats = [GramStats::from_rows(correlated_rows(2 * k + 20, k, 2).view()).unwrap()];
+    let stats = stats(&correlated_rows(2 * k + 20, k, 2));
     let spec = QuantSpec::new(Grid::symmetric(bits).unwrap(), Granularity::Channel, ScaleRule::LeastSquares).unwrap();
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
-    let Forms { forms, factors } = Forms::new(Method::Feedback, &problem, 0.01).unwrap();
-    let panel = Panel {
-        form: &forms[0],
-        lower: factors[0].lower.as_ref(),
-        added: factors[0].added,
-        grid: problem.spec().grid(),
-        weights: Mat::from_fn(m, k, |p, i| f64::from(weights[[0, forms[0].inputs[i], p]])),
-    };
+    let forms = Forms::new(Method::Feedback, &problem, 0.01).unwrap();
+    let panel = panel(&problem, &forms);
     let table = ScaleTable::fit(&problem, ScaleRule::LeastSquares);
-    check(&panel, &PanelScales::new(&table, 0, 0, m, &forms[0].inputs));
+    check(&panel, &PanelScales::new(&table, 0, 0, m, &panel.form.inputs));
 }
 
 #[test]

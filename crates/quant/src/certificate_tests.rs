@@ -3,7 +3,7 @@ use crate::grid::Grid;
 use crate::method::{Method, Saturation};
 use crate::solve::solve;
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
-use crate::testing::{gaussian_rows, gaussian_weights};
+use crate::testing::{gaussian_rows, gaussian_weights, paired_stats};
 use ndarray::Array2;
 use proptest::prelude::*;
 
@@ -81,9 +81,7 @@ fn with_drift_both_networks_are_compared_and_the_bound_holds() {
     let weights = gaussian_weights(1, 40, 5, 1);
     let seen = gaussian_rows(7, 40, 2);
     let reference = &seen + &(gaussian_rows(7, 40, 3) * 0.05);
-    let mut accumulator = crate::PairedAccumulator::new(40).unwrap();
-    accumulator.push(seen.view(), reference.view()).unwrap();
-    let stats = [accumulator.finish().unwrap()];
+    let stats = paired_stats(&seen, &reference);
     let spec = spec(Grid::symmetric(3).unwrap(), Granularity::Channel);
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
     for method in WALKS {

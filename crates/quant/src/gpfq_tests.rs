@@ -1,11 +1,10 @@
-use crate::drift::PairedAccumulator;
 use crate::grid::Grid;
 use crate::method::Method;
 use crate::problem::LayerProblem;
 use crate::scale::ScaleTable;
 use crate::solve;
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
-use crate::testing::{gaussian_rows, gaussian_weights};
+use crate::testing::{gaussian_rows, gaussian_weights, paired_stats};
 use ndarray::{Array1, Array2, Axis};
 
 /// The paper's recursion on rows, inputs in the given order.
@@ -35,9 +34,7 @@ fn moments_give_the_codes_that_the_rows_give() {
     let seen = gaussian_rows(n, k, 2) + 0.5;
     let reference = &seen + &(gaussian_rows(n, k, 3) * 0.2 + 0.1);
     for (reference, fixed_bias) in [(&seen, true), (&reference, true), (&seen, false), (&reference, false)] {
-        let mut accumulator = PairedAccumulator::new(k).unwrap();
-        accumulator.push(seen.view(), reference.view()).unwrap();
-        let stats = [accumulator.finish().unwrap()];
+        let stats = paired_stats(&seen, reference);
         let spec = QuantSpec::new(Grid::symmetric(3).unwrap(), Granularity::Channel, ScaleRule::Max).unwrap();
         let mut problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
         if fixed_bias {

@@ -1,17 +1,13 @@
 use super::*;
 use crate::grid::Grid;
 use crate::spec::{Granularity, QuantSpec};
-use crate::testing::{gaussian_rows, gaussian_weights};
+use crate::testing::{gaussian_rows, gaussian_weights, stats};
 use crate::{bias_correction, corrected_error};
-use ndarray::{Array2, concatenate};
+use ndarray::concatenate;
 
 fn spec(bits: u32) -> QuantSpec {
     let grid = Grid::mid_rise(bits).unwrap();
     QuantSpec::new(grid, Granularity::Channel, ScaleRule::Max).unwrap()
-}
-
-fn stats(rows: &Array2<f32>) -> [GramStats; 1] {
-    [GramStats::from_rows(rows.view()).unwrap()]
 }
 
 #[test]

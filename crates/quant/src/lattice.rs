@@ -270,3 +270,7 @@ fn decode(panel: &Panel<'_>, best: &mut Rounded, scales: &PanelScales) {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "lattice_tests.rs"]
+mod tests;

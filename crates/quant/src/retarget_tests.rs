@@ -1,10 +1,9 @@
 use super::*;
-use crate::drift::PairedAccumulator;
 use crate::grid::Grid;
 use crate::method::Method;
 use crate::options::SolverOptions;
 use crate::spec::{Granularity, QuantSpec};
-use crate::testing::{correlated_rows, gaussian_rows, gaussian_weights};
+use crate::testing::{correlated_rows, gaussian_rows, gaussian_weights, paired_stats, stats};
 
 fn spec() -> QuantSpec {
     QuantSpec::new(Grid::symmetric(4).unwrap(), Granularity::Channel, ScaleRule::LeastSquares).unwrap()
@@ -15,9 +14,7 @@ fn paired(n: usize, k: usize, seed: u64, noise: f32) -> [GramStats; 1] {
     let seen = correlated_rows(n, k, seed);
     let mixing = gaussian_rows(k, k, 77) * (0.3 / (k as f32).sqrt());
     let reference = &seen + &seen.dot(&mixing) + gaussian_rows(n, k, seed + 1) * noise;
-    let mut accumulator = PairedAccumulator::new(k).unwrap();
-    accumulator.push(seen.view(), reference.view()).unwrap();
-    [accumulator.finish().unwrap()]
+    paired_stats(&seen, &reference)
 }
 
 fn forms(problem: &LayerProblem<'_>) -> Forms {
@@ -27,8 +24,7 @@ fn forms(problem: &LayerProblem<'_>) -> Forms {
 #[test]
 fn without_drift_the_target_is_the_weights() {
     let weights = gaussian_weights(1, 20, 7, 1);
-    let stats = [GramStats::from_rows(correlated_rows(100, 20, 2).view()).unwrap()];
-    let fresh = [GramStats::from_rows(correlated_rows(60, 20, 3).view()).unwrap()];
+    let (stats, fresh) = (stats(&correlated_rows(100, 20, 2)), stats(&correlated_rows(60, 20, 3)));
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec()).unwrap();
     let forms = forms(&problem);
     for problem in [problem, problem.with_held_out(&fresh).unwrap()] {
@@ -82,9 +78,7 @@ fn held_out_rows_follow_a_real_drift_and_not_a_chance_one() {
     // As many rows as inputs: what they seem to say about the drift is noise.
     let few = |n, seed| {
         let seen = gaussian_rows(n, 24, seed);
-        let mut accumulator = PairedAccumulator::new(24).unwrap();
-        accumulator.push(seen.view(), (&seen + &gaussian_rows(n, 24, seed + 1)).view()).unwrap();
-        [accumulator.finish().unwrap()]
+        paired_stats(&seen, &(&seen + &gaussian_rows(n, 24, seed + 1)))
     };
     let (calibration, fresh) = (few(26, 3), few(400, 5));
     let problem = LayerProblem::new(weights.view(), Some(&calibration), spec()).unwrap();

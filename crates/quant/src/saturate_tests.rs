@@ -3,30 +3,23 @@ use crate::grid::Grid;
 use crate::method::Method;
 use crate::scale::ScaleTable;
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
-use crate::stats::GramStats;
-use crate::testing::{correlated_rows, gaussian_weights};
+use crate::testing::{correlated_rows, gaussian_weights, panel, stats};
 
 #[test]
 fn pinned_weights_lie_at_the_ends_and_the_others_where_that_costs_least() {
     let (k, m) = (18, 6);
     let weights = gaussian_weights(1, k, m, 1);
-    let stats = [GramStats::from_rows(correlated_rows(90, k, 2).view()).unwrap()];
+    let stats = stats(&correlated_rows(90, k, 2));
     let spec = QuantSpec::new(Grid::symmetric(2).unwrap(), Granularity::Channel, ScaleRule::Max).unwrap();
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
-    let Forms { forms, factors } = Forms::new(Method::Saturate, &problem, 0.01).unwrap();
-    let panel = Panel {
-        form: &forms[0],
-        lower: factors[0].lower.as_ref(),
-        added: factors[0].added,
-        grid: problem.spec().grid(),
-        weights: Mat::from_fn(m, k, |p, i| f64::from(weights[[0, forms[0].inputs[i], p]])),
-    };
-    let inverse = Inverse::new(&factors[0]);
+    let forms = Forms::new(Method::Saturate, &problem, 0.01).unwrap();
+    let panel = panel(&problem, &forms);
+    let inverse = Inverse::new(&forms.factors[0]);
     let wide = ScaleTable::fit(&problem, ScaleRule::Max);
-    assert!(pinned(&panel, &inverse, &PanelScales::new(&wide, 0, 0, m, &forms[0].inputs)).is_none());
+    assert!(pinned(&panel, &inverse, &PanelScales::new(&wide, 0, 0, m, &panel.form.inputs)).is_none());
 
     let narrow = wide.scaled(&spec, 0.5);
-    let scales = PanelScales::new(&narrow, 0, 0, m, &forms[0].inputs);
+    let scales = PanelScales::new(&narrow, 0, 0, m, &panel.form.inputs);
     let z = pinned(&panel, &inverse, &scales).unwrap();
     let force = panel.image((&z - &panel.weights).as_ref());
     let mut saturated = 0;

@@ -5,27 +5,20 @@ use crate::method::Method;
 use crate::problem::LayerProblem;
 use crate::scale::ScaleTable;
 use crate::spec::{Granularity, ScaleRule};
-use crate::stats::GramStats;
-use crate::testing::{correlated_rows, gaussian_weights};
+use crate::testing::{correlated_rows, gaussian_weights, panel, stats};
 
 #[test]
 fn no_other_scale_is_cheaper_for_the_codes() {
     let weights = gaussian_weights(1, 20, 5, 1);
-    let stats = [GramStats::from_rows(correlated_rows(80, 20, 2).view()).unwrap()];
+    let stats = stats(&correlated_rows(80, 20, 2));
     for grid in [Grid::symmetric(3).unwrap(), Grid::asymmetric(2).unwrap()] {
         for (granularity, blocks) in [(Granularity::Channel, 1), (Granularity::Block(8), 3)] {
             let spec = QuantSpec::new(grid, granularity, ScaleRule::Max).unwrap();
             let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
-            let Forms { forms, factors } = Forms::new(Method::Feedback, &problem, 0.01).unwrap();
-            let panel = Panel {
-                form: &forms[0],
-                lower: factors[0].lower.as_ref(),
-                added: factors[0].added,
-                grid: problem.spec().grid(),
-                weights: Mat::from_fn(5, 20, |p, i| f64::from(weights[[0, forms[0].inputs[i], p]])),
-            };
+            let forms = Forms::new(Method::Feedback, &problem, 0.01).unwrap();
+            let panel = panel(&problem, &forms);
             let table = ScaleTable::fit(&problem, ScaleRule::Max);
-            let mut scales = PanelScales::new(&table, 0, 0, 5, &forms[0].inputs);
+            let mut scales = PanelScales::new(&table, 0, 0, 5, &panel.form.inputs);
             let (mut rounded, _) = panel.feed_back(&scales);
             let before = panel.energies(&rounded);
             assert!(refit(&panel, &mut rounded, &mut scales, &spec));

@@ -5,7 +5,7 @@ use crate::method::Saturation;
 use crate::solution::Note;
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
 use crate::stats::{DiagonalAccumulator, GramStats};
-use crate::testing::{gaussian_rows, gaussian_weights};
+use crate::testing::{gaussian_rows, gaussian_weights, stats, with_threads};
 use ndarray::{Array2, Axis};
 
 fn spec(grid: Grid, granularity: Granularity) -> QuantSpec {
@@ -25,13 +25,9 @@ fn the_same_bytes_with_any_number_of_threads() {
         let spec = spec(Grid::mid_rise(2).unwrap(), granularity);
         let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
         for method in Method::ALL {
-            let run = |threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                pool.install(|| solve(method, &problem)).unwrap()
-            };
-            let one = run(1);
+            let one = with_threads(1, || solve(method, &problem)).unwrap();
             for threads in [2, 4] {
-                let many = run(threads);
+                let many = with_threads(threads, || solve(method, &problem)).unwrap();
                 assert_eq!(one.codes, many.codes, "{method}");
                 assert_eq!(one.scales, many.scales, "{method}");
                 assert_eq!(one.preprocessed, many.preprocessed, "{method}");
@@ -79,7 +75,7 @@ fn every_method_stays_between_the_brute_force_optimum_and_its_bound() {
     for seed in 0..20 {
         let weights = gaussian_weights(1, 10, 1, seed);
         let rows = gaussian_rows(2, 10, seed + 50);
-        let stats = [GramStats::from_rows(rows.view()).unwrap()];
+        let stats = stats(&rows);
         let spec = spec(grid, Granularity::Channel);
         let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
         for method in Method::ALL {
@@ -99,7 +95,7 @@ fn a_walk_in_a_kernel_of_the_right_size_finds_the_exact_solution() {
     // X = [1 1]: (0.5, 0.5) and (1, 0) act alike, and the latter is on the grid.
     let rows = ndarray::arr2(&[[1.0f32, 1.0, 0.0]]);
     let weights = ndarray::arr3(&[[[0.75f32], [0.25], [1.0]]]);
-    let stats = [GramStats::from_rows(rows.view()).unwrap()];
+    let stats = stats(&rows);
     let spec = spec(Grid::symmetric(2).unwrap(), Granularity::Channel);
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
     for method in [maly_saab(Saturation::Max), Method::CellWalk] {
@@ -117,7 +113,7 @@ fn without_a_kernel_every_method_equals_rounding_and_says_so() {
     let rows = Array2::from_diag(&gaussian_rows(1, 12, 3).row(0).mapv(|x| x.abs() + 0.1));
     let many = gaussian_rows(800, 12, 2);
     for rows in [rows, many] {
-        let stats = [GramStats::from_rows(rows.view()).unwrap()];
+        let stats = stats(&rows);
         let spec = spec(Grid::symmetric(3).unwrap(), Granularity::Channel);
         let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
         let rounded = solve(Method::Msq, &problem).unwrap();
@@ -134,7 +130,7 @@ fn without_a_kernel_every_method_equals_rounding_and_says_so() {
 fn min_saturation_beats_max_saturation_on_gaussian_data() {
     let weights = gaussian_weights(1, 384, 4, 1);
     let rows = gaussian_rows(24, 384, 2);
-    let stats = [GramStats::from_rows(rows.view()).unwrap()];
+    let stats = stats(&rows);
     let spec = spec(Grid::mid_rise(1).unwrap(), Granularity::Channel);
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
     let error = |saturation| {
@@ -150,7 +146,7 @@ fn min_saturation_beats_max_saturation_on_gaussian_data() {
 fn zero_columns_stay_zero() {
     let mut weights = gaussian_weights(1, 20, 3, 1);
     weights.index_axis_mut(Axis(2), 1).fill(0.0);
-    let stats = [GramStats::from_rows(gaussian_rows(5, 20, 2).view()).unwrap()];
+    let stats = stats(&gaussian_rows(5, 20, 2));
     for granularity in [Granularity::Channel, Granularity::Block(7)] {
         let spec = spec(Grid::symmetric(4).unwrap(), granularity);
         let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
@@ -187,7 +183,7 @@ fn bad_input_is_an_error_that_names_the_place() {
     };
     assert_eq!((array, index), (Array::Weights, vec![0, 2, 1]));
     let weights = gaussian_weights(1, 4, 2, 1);
-    let stats = [GramStats::from_rows(gaussian_rows(2, 5, 1).view()).unwrap()];
+    let stats = stats(&gaussian_rows(2, 5, 1));
     assert!(LayerProblem::new(weights.view(), Some(&stats), spec).is_err());
     assert!(QuantSpec::new(*spec.grid(), Granularity::Block(0), ScaleRule::Max).is_err());
 }

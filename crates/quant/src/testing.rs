@@ -1,7 +1,14 @@
 //! Data for the unit tests.
 
+use crate::drift::PairedAccumulator;
+use crate::grid::Affine;
+use crate::lattice::Forms;
+use crate::panel::Panel;
 use crate::problem::LayerProblem;
 use crate::quadratic::Quadratic;
+use crate::solution::LayerSolution;
+use crate::stats::GramStats;
+use faer::Mat;
 use ndarray::{Array2, Array3, ArrayView3, Axis};
 
 /// A reproducible stream of standard normal numbers (splitmix64, Box-Muller).
@@ -43,6 +50,56 @@ pub(crate) fn correlated_rows(n: usize, k: usize, seed: u64) -> Array2<f32> {
         column.mapv_inplace(|x| x / (1.0 + j as f32));
     }
     rows.dot(&gaussian_rows(k, k, 99)) + 0.5
+}
+
+/// Two rows an input, in which it alone is not 0, with both signs: no correlation and no mean.
+pub(crate) fn diagonal_rows(k: usize) -> Array2<f32> {
+    Array2::from_shape_fn((2 * k, k), |(i, input)| match (i / 2 == input, i % 2) {
+        (false, _) => 0.0,
+        (true, 0) => 1.0 + input as f32,
+        (true, _) => -1.0 - input as f32,
+    })
+}
+
+/// Of the only group.
+pub(crate) fn stats(rows: &Array2<f32>) -> [GramStats; 1] {
+    [GramStats::from_rows(rows.view()).unwrap()]
+}
+
+/// The same with what the float network has in place of the rows that are seen.
+pub(crate) fn paired_stats(seen: &Array2<f32>, reference: &Array2<f32>) -> [GramStats; 1] {
+    let mut accumulator = PairedAccumulator::new(seen.ncols()).unwrap();
+    accumulator.push(seen.view(), reference.view()).unwrap();
+    [accumulator.finish().unwrap()]
+}
+
+/// All neurons of the first group.
+pub(crate) fn panel<'a>(problem: &'a LayerProblem<'_>, forms: &'a Forms) -> Panel<'a> {
+    let (form, factor) = (&forms.forms[0], &forms.factors[0]);
+    let weights = problem.weights();
+    Panel {
+        form,
+        lower: factor.lower.as_ref(),
+        added: factor.added,
+        grid: problem.spec().grid(),
+        weights: Mat::from_fn(weights.dim().2, form.inputs.len(), |p, i| f64::from(weights[[0, form.inputs[i], p]])),
+    }
+}
+
+/// Every weight to the nearest level on the scales of `solution`.
+pub(crate) fn rounded(problem: &LayerProblem<'_>, solution: &LayerSolution) -> LayerSolution {
+    let mut plain = solution.clone();
+    for ((g, k, m), code) in plain.codes.indexed_iter_mut() {
+        let block = [g, k / solution.block_size, m];
+        let affine = Affine::new(solution.scales[block], solution.zero_points[block]).unwrap();
+        *code = affine.quantize(problem.weights()[[g, k, m]], problem.spec().grid());
+    }
+    plain
+}
+
+/// What `run` returns with so many threads.
+pub(crate) fn with_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
 }
 
 /// `(w - q)^T A (w - q)` of every neuron of the first group; `targets` are the `w`.

@@ -7,12 +7,11 @@ use crate::grid::Grid;
 use crate::lattice::Forms;
 use crate::linalg;
 use crate::method::Method;
-use crate::panel::{Panel, PanelScales};
+use crate::panel::PanelScales;
 use crate::problem::LayerProblem;
 use crate::scale::ScaleTable;
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
-use crate::stats::GramStats;
-use crate::testing::{correlated_rows, gaussian_rows, gaussian_weights};
+use crate::testing::{correlated_rows, gaussian_rows, gaussian_weights, panel, stats};
 use faer::{Mat, MatRef};
 
 enum Stop<'a> {
@@ -59,19 +58,13 @@ fn walk(form: MatRef<'_, f64>, start: &[f64], stop: &Stop<'_>, steps: usize) -> 
 fn stopping_at_the_pivot_is_error_feedback() {
     let (k, m) = (40, 5);
     let weights = gaussian_weights(1, k, m, 1);
-    let stats = [GramStats::from_rows(correlated_rows(100, k, 2).view()).unwrap()];
+    let stats = stats(&correlated_rows(100, k, 2));
     let spec = QuantSpec::new(Grid::symmetric(3).unwrap(), Granularity::Channel, ScaleRule::Max).unwrap();
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
-    let Forms { forms, factors } = Forms::new(Method::Optq, &problem, 0.01).unwrap();
-    let panel = Panel {
-        form: &forms[0],
-        lower: factors[0].lower.as_ref(),
-        added: factors[0].added,
-        grid: problem.spec().grid(),
-        weights: Mat::from_fn(m, k, |p, i| f64::from(weights[[0, forms[0].inputs[i], p]])),
-    };
+    let forms = Forms::new(Method::Optq, &problem, 0.01).unwrap();
+    let panel = panel(&problem, &forms);
     let table = ScaleTable::fit(&problem, ScaleRule::Max);
-    let scales = PanelScales::new(&table, 0, 0, m, &forms[0].inputs);
+    let scales = PanelScales::new(&table, 0, 0, m, &panel.form.inputs);
     let (fed, _) = panel.feed_back(&scales);
     let damped = Mat::from_fn(k, k, |i, j| panel.form.matrix[(i, j)] + if i == j { panel.added } else { 0.0 });
     for p in 0..m {
