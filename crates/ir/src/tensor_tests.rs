@@ -2,17 +2,18 @@ use proptest::prelude::*;
 
 use super::*;
 
+const CODE_TYPES: [(DataType, i16, i16); 6] = [
+    (DataType::Int8, -128, 127),
+    (DataType::Uint8, 0, 255),
+    (DataType::Int4, -8, 7),
+    (DataType::Uint4, 0, 15),
+    (DataType::Int2, -2, 1),
+    (DataType::Uint2, 0, 3),
+];
+
 #[test]
 fn codes_survive_packing_at_every_width() {
-    let types = [
-        (DataType::Int8, -128, 127),
-        (DataType::Uint8, 0, 255),
-        (DataType::Int4, -8, 7),
-        (DataType::Uint4, 0, 15),
-        (DataType::Int2, -2, 1),
-        (DataType::Uint2, 0, 3),
-    ];
-    for (dtype, low, high) in types {
+    for (dtype, low, high) in CODE_TYPES {
         for count in 0..9 {
             let codes = (low..=high).cycle().take(count).collect::<Vec<i16>>();
             let tensor = from_codes(dtype, &[count], codes.iter().copied());
@@ -51,15 +52,6 @@ fn typed_and_raw_forms_read_alike() {
     assert_eq!(to_f32(&raw).unwrap(), to_f32(&typed).unwrap());
     assert_eq!(to_raw(&typed).unwrap(), raw.raw_data.unwrap());
 }
-
-const CODE_TYPES: [(DataType, i16, i16); 6] = [
-    (DataType::Int8, -128, 127),
-    (DataType::Uint8, 0, 255),
-    (DataType::Int4, -8, 7),
-    (DataType::Uint4, 0, 15),
-    (DataType::Int2, -2, 1),
-    (DataType::Uint2, 0, 3),
-];
 
 fn typed(dtype: DataType, dims: &[i64]) -> TensorProto {
     TensorProto { dims: dims.to_vec(), data_type: Some(dtype as i32), ..TensorProto::default() }

@@ -4,8 +4,8 @@ use onnxquant_ir::{Model, float_attribute, int_attribute, ints_attribute};
 
 use super::*;
 use crate::testing::{
-    array, assert_valid, body, constant_named, floats, graph_attribute, info, input_names, message, node, numbers,
-    op_types, run, sites,
+    array, assert_close, assert_valid, body, constant_named, floats, graph_attribute, info, input_names, message, node,
+    numbers, op_types, run, sites,
 };
 
 type Constants = Vec<(&'static str, TensorProto)>;
@@ -42,16 +42,6 @@ fn image() -> ArrayD<f32> {
 
 fn readers(model: &Model, value: ValueId) -> Vec<Site> {
     sites(model).into_iter().flatten().filter(|site| site.input == value).collect()
-}
-
-#[track_caller]
-fn assert_close(found: &[ArrayD<f32>], expected: &[ArrayD<f32>], tolerance: f32, what: &str) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    for (found, expected) in found.iter().zip(expected) {
-        assert_eq!(found.shape(), expected.shape(), "{what}");
-        let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f32::max);
-        assert!(worst <= tolerance, "{what}: {worst}");
-    }
 }
 
 /// Migrates `h`, and checks outputs, weights and what else must hold whatever the outcome.

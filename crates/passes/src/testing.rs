@@ -93,6 +93,36 @@ pub(crate) fn numbers(count: usize, seed: usize) -> Vec<f32> {
     (0..count).map(|_| next()).collect()
 }
 
+/// Two pictures of 3 channels.
+pub(crate) fn image() -> ArrayD<f32> {
+    ArrayD::from_shape_vec(vec![2, 3, 5, 4], numbers(120, 3)).expect("2 x 3 x 5 x 4 are 120")
+}
+
+/// Gives the graph another initializer of this name, or its first.
+pub(crate) fn set_constant(graph: &mut GraphProto, name: &str, tensor: TensorProto) {
+    graph.initializer.retain(|old| old.name() != name);
+    graph.initializer.push(named(name, tensor));
+}
+
+/// The pass does nothing to this model.
+#[track_caller]
+pub(crate) fn assert_unchanged(what: &str, proto: ModelProto, pass: impl FnOnce(&mut Model) -> usize) {
+    let mut model = Model::from_proto(proto.clone()).unwrap_or_else(|violations| panic!("{what}: {violations:?}"));
+    assert_eq!(pass(&mut model), 0, "{what}");
+    assert_eq!(model.to_proto(), proto, "{what}");
+}
+
+/// Numbers are the same up to `tolerance`, relative where they are large.
+#[track_caller]
+pub(crate) fn assert_close(found: &[ArrayD<f32>], expected: &[ArrayD<f32>], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert_eq!(found.shape(), expected.shape(), "{what}");
+        let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, f32::max);
+        assert!(worst <= tolerance, "{what}: {worst}");
+    }
+}
+
 pub(crate) fn sites(model: &Model) -> Vec<Result<Site, SkipReason>> {
     find_sites(model).into_iter().map(|candidate| candidate.outcome).collect()
 }
