@@ -5,7 +5,9 @@ use ndarray::ArrayD;
 use crate::data::CalibSet;
 use crate::engine::Engine;
 use crate::error::CalibError;
-use crate::run::{Progress, for_each_batch};
+use crate::run::{Progress, SampleRun, for_each_batch};
+#[cfg(feature = "tract")]
+use crate::stream::{Network, advance};
 use crate::tensor::Tensor;
 
 /// How one output of a model differs from the same output of another, over all samples.
@@ -120,16 +122,37 @@ pub fn compare(
 ) -> Result<Vec<OutputComparison>, CalibError> {
     let mut outputs: Vec<OutputComparison> = a.values().iter().map(|name| OutputComparison::new(name)).collect();
     for_each_batch(&[a, b], data, indices, progress, &mut |runs| {
-        for run in &runs {
-            let [a, b] = run.values.as_slice() else { continue };
-            for ((output, x), y) in outputs.iter_mut().zip(a).zip(b) {
-                output.take_in(x, y);
-            }
-        }
+        take_in(&mut outputs, &runs);
         Ok(())
     })?;
     outputs.iter_mut().for_each(OutputComparison::close);
     Ok(outputs)
+}
+
+/// Takes both networks to their outputs `names` and compares these on all samples of the streams.
+#[cfg(feature = "tract")]
+pub fn compare_streams(
+    a: Network<'_>,
+    b: Network<'_>,
+    data: &CalibSet,
+    names: &[String],
+    progress: &dyn Fn(Progress),
+) -> Result<Vec<OutputComparison>, CalibError> {
+    let mut outputs: Vec<OutputComparison> = names.iter().map(|name| OutputComparison::new(name)).collect();
+    let goals = [a.goal(names), b.goal(names)];
+    advance(&mut [a.stream, b.stream], &goals, data, progress, &mut |runs| {
+        take_in(&mut outputs, &runs);
+        Ok(())
+    })?;
+    outputs.iter_mut().for_each(OutputComparison::close);
+    Ok(outputs)
+}
+
+fn take_in(outputs: &mut [OutputComparison], runs: &[SampleRun]) {
+    for run in runs {
+        let [a, b] = run.values.as_slice() else { continue };
+        outputs.iter_mut().zip(a.iter().zip(b)).for_each(|(output, (x, y))| output.take_in(x, y));
+    }
 }
 
 /// Any tensor as 64-bit floats; 64-bit integers beyond 2^53 are rounded.

@@ -38,6 +38,8 @@ mod stream;
 mod tensor;
 
 pub use activations::{collect_channels, collect_histograms, observe_sizes};
+#[cfg(feature = "tract")]
+pub use compare::compare_streams;
 pub use compare::{OutputComparison, compare, total_sqnr_db};
 pub use data::{
     CalibSet, ChannelOrder, DataOptions, Dim, FormatError, ImageFit, ImageLayout, ImageOptions, InputSpec,
@@ -50,9 +52,9 @@ pub use engine::{Session, graph_outputs};
 pub use error::CalibError;
 pub use inline::inline_functions;
 pub use run::{Progress, SampleRun, for_each_batch};
+#[cfg(feature = "tract")]
+pub use statistics::collect_pairs;
 pub use statistics::{LayerMoments, PairRequest, StatKind, StatRequest, collect, gram_bytes};
 #[cfg(feature = "tract")]
-pub use statistics::{Network, collect_pairs};
-#[cfg(feature = "tract")]
-pub use stream::Stream;
+pub use stream::{Network, Stream};
 pub use tensor::{ElementType, Tensor};

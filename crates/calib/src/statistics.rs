@@ -20,7 +20,7 @@ use crate::engine::Engine;
 use crate::error::CalibError;
 use crate::run::{Progress, SampleRun, floats, for_each_batch};
 #[cfg(feature = "tract")]
-use crate::stream::{Goal, Stream, advance};
+use crate::stream::{Network, advance};
 
 /// Elements of one chunk of unfolded rows: it stays in a core's cache.
 const CHUNK_ELEMENTS: usize = 1 << 17;
@@ -105,18 +105,6 @@ pub struct PairRequest {
     pub reference: String,
 }
 
-/// A network on its way, and what will be wanted of it later.
-#[cfg(feature = "tract")]
-#[derive(Debug)]
-pub struct Network<'a> {
-    /// Where it is.
-    pub stream: &'a mut Stream,
-    /// What it computes from there on.
-    pub model: &'a onnxquant_proto::onnx::ModelProto,
-    /// Values that will be wanted later.
-    pub later: &'a [String],
-}
-
 /// Takes both networks to the values of `requests` and gathers their statistics, once for every set of samples in
 /// `sets`: by set, by request, by group.
 ///
@@ -142,10 +130,7 @@ pub fn collect_pairs(
     let tasks = sets.iter().map(|set| tasks(&requests, &sources, set));
     let mut tasks: Vec<Vec<Task>> = tasks.collect::<Result<_, _>>()?;
     let names = [&seen[..], &reference[..]].concat();
-    let goals = [
-        Goal { model: quantized.model, wanted: &seen, later: quantized.later },
-        Goal { model: float.model, wanted: &reference, later: float.later },
-    ];
+    let goals = [quantized.goal(&seen), float.goal(&reference)];
     advance(&mut [quantized.stream, float.stream], &goals, data, progress, &mut |runs| {
         let batch = Batch::new(&names, data, runs, &sources)?;
         tasks.iter_mut().try_for_each(|tasks| take_in(tasks, &requests, &batch))

@@ -40,11 +40,11 @@ pub(crate) fn solve_within_budget(
 /// Solves all layers with the bits of the plan and measures the model.
 fn solve(job: Job<'_>, plan: Plan, tables: &[(CodedTable, TableReport)]) -> Result<Solution, Error> {
     let Job { model, config, calibration, progress, .. } = job;
-    let solved = solve_layers(job, &plan)?;
+    let (solved, of_streams) = solve_layers(job, &plan, tables)?;
     let (layers, codes): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
     let codes = Codes { layers: &codes, tables, planned_tables: &plan.tables };
     let mut integers = job.integers.clone();
-    let fitted = Fitting { model, plan: &plan, codes, config, calibration, progress }.fit(&mut integers)?;
+    let fitted = Fitting { model, plan: &plan, codes, of_streams, config, calibration, progress }.fit(&mut integers)?;
     Ok(Solution { plan, integers, layers, fitted })
 }
 

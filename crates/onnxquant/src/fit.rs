@@ -1,15 +1,15 @@
 //! Measures the model on held-out samples, takes layers back to float activations where that is needed, and writes it.
 
-use onnxquant_calib::total_sqnr_db;
+use onnxquant_calib::{OutputComparison, total_sqnr_db};
 use onnxquant_ir::{Model, NodeId};
 use onnxquant_passes::fake_quantize::FAKE_QUANTIZE_OPSET;
 
 use crate::calibration::Calibration;
 use crate::config::{Activations, Config, Target};
 use crate::error::Error;
-use crate::integer::{Form, Goal, IntegerPlan, Retreat, retreat};
+use crate::integer::{Accuracy, Form, Goal, IntegerPlan, Retreat, retreat};
 use crate::judge::{Judge, accuracy};
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Progress, silent};
 use crate::report::{HeldOut, OutputReport, finite};
 use crate::write::{Arithmetic, Codes, Written, block_inside, written};
@@ -35,6 +35,8 @@ pub(crate) struct Fitting<'a> {
     pub(crate) model: &'a Model,
     pub(crate) plan: &'a Plan,
     pub(crate) codes: Codes<'a>,
+    /// The outputs of held-out samples by the arithmetic of the file, where they are known.
+    pub(crate) of_streams: Option<Vec<OutputComparison>>,
     pub(crate) config: &'a Config,
     pub(crate) calibration: Option<&'a Calibration>,
     pub(crate) progress: Progress<'a>,
@@ -47,24 +49,32 @@ impl Fitting<'_> {
         if let Some(calibration) =
             self.calibration.filter(|_| !self.codes.layers.is_empty() || !self.codes.tables.is_empty())
         {
-            let samples = &calibration.split.held_out;
-            let judge = Judge::new(self.model, calibration, self.arithmetic())?;
-            let measure = |plan: &IntegerPlan| judge.accuracy(self.codes, plan, self.progress);
-            let measure_alone = |plan: &IntegerPlan| {
-                Ok(accuracy(&judge.outputs(
-                    Codes::default(),
-                    plan,
-                    Arithmetic::File,
-                    &samples[..samples.len().min(SENSITIVITY_SAMPLES)],
-                    &silent,
-                )?))
+            let judge = match (&self.of_streams, Goal::of(self.config)) {
+                // Whole networks take memory and time to prepare.
+                (Some(of_streams), None) if !self.rounds_inside(integers) => {
+                    held_out = Some(Self::held_out(calibration, of_streams, None));
+                    None
+                }
+                _ => Some(Judge::new(self.model, calibration, self.arithmetic())?),
             };
-            found = retreat(integers, self.model.graph(), self.config, &measure, &measure_alone)?;
-            held_out = Some(self.held_out(&judge, integers)?);
+            if let Some(judge) = judge {
+                found = self.retreat(&judge, integers)?;
+                held_out = Some(self.judged(&judge, integers)?);
+            }
         }
         let Written { model: written, opset_changes, layers, table_bytes } =
             written(self.model, self.plan, self.codes, integers)?;
         Ok(Fitted { written, opset_changes, layers, table_bytes, held_out, retreat: found })
+    }
+
+    fn retreat(&self, judge: &Judge<'_>, integers: &mut IntegerPlan) -> Result<Retreat, Error> {
+        let samples = &judge.calibration.split.held_out;
+        let some = &samples[..samples.len().min(SENSITIVITY_SAMPLES)];
+        let measure = |plan: &IntegerPlan| judge.accuracy(self.codes, plan, self.progress);
+        let measure_alone = |plan: &IntegerPlan| {
+            Ok(accuracy(&judge.outputs(Codes::default(), plan, Arithmetic::File, some, &silent)?))
+        };
+        retreat(integers, self.model.graph(), self.config, &measure, &measure_alone)
     }
 
     /// What accuracy is judged by.
@@ -75,28 +85,35 @@ impl Fitting<'_> {
         if possible && asked { Arithmetic::Runtime } else { Arithmetic::File }
     }
 
-    fn held_out(&self, judge: &Judge<'_>, integers: &IntegerPlan) -> Result<HeldOut, Error> {
-        let split = &judge.calibration.split;
-        let outputs = |arithmetic| judge.outputs(self.codes, integers, arithmetic, &split.held_out, self.progress);
+    /// Whether the runtime rounds inputs of layers whose weights alone are codes, and that counts.
+    fn rounds_inside(&self, integers: &IntegerPlan) -> bool {
+        let rounds =
+            |layer: &PlannedLayer| block_inside(layer).is_some() && integers.form(layer.site.node) == Form::WeightOnly;
+        self.arithmetic() == Arithmetic::Runtime && self.codes.layers.iter().any(|(layer, _)| rounds(layer))
+    }
+
+    /// The model by the arithmetic of the file and, where that differs, by that of the runtime.
+    fn judged(&self, judge: &Judge<'_>, integers: &IntegerPlan) -> Result<HeldOut, Error> {
+        let samples = &judge.calibration.split.held_out;
+        let outputs = |arithmetic| judge.outputs(self.codes, integers, arithmetic, samples, self.progress);
         let of_file = outputs(Arithmetic::File)?;
-        let differs = self
-            .codes
-            .layers
-            .iter()
-            .any(|(layer, _)| block_inside(layer).is_some() && integers.form(layer.site.node) == Form::WeightOnly);
-        let of_runtime = match judge.arithmetic {
-            Arithmetic::Runtime if differs => Some(accuracy(&outputs(Arithmetic::Runtime)?)),
-            _ => None,
+        let of_runtime = match self.rounds_inside(integers) {
+            true => Some(accuracy(&outputs(Arithmetic::Runtime)?)),
+            false => None,
         };
-        let judged = of_runtime.unwrap_or_else(|| accuracy(&of_file));
-        Ok(HeldOut {
+        Ok(Self::held_out(judge.calibration, &of_file, of_runtime))
+    }
+
+    fn held_out(calibration: &Calibration, of_file: &[OutputComparison], of_runtime: Option<Accuracy>) -> HeldOut {
+        let split = &calibration.split;
+        HeldOut {
             calibration_samples: split.calibration.len(),
             held_out_samples: split.held_out.len(),
             shared: split.shared,
-            sqnr_db: finite(total_sqnr_db(&of_file)),
+            sqnr_db: finite(total_sqnr_db(of_file)),
             runtime_sqnr_db: of_runtime.and_then(|found| finite(found.sqnr_db)),
-            loss: finite(judged.loss),
+            loss: finite(of_runtime.unwrap_or_else(|| accuracy(of_file)).loss),
             outputs: of_file.iter().map(OutputReport::from).collect(),
-        })
+        }
     }
 }

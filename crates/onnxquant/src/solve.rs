@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use ndarray::{Array2, Array3, ArrayD, Dimension, IxDyn};
+use onnxquant_calib::OutputComparison;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, tensor};
 use onnxquant_passes::add_to_bias::has_bias;
+use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::runs_as::{Kernel, RunsAs};
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
@@ -16,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::calibration::{self, Calibration, LayerStats, StageStats};
 use crate::config::{Config, MethodChoice};
+use crate::embeddings::TableReport;
 use crate::error::Error;
 use crate::integer::{Form, IntegerPlan};
 use crate::plan::{Plan, PlannedLayer};
@@ -53,10 +56,15 @@ pub(crate) struct Job<'a> {
     pub(crate) progress: Progress<'a>,
 }
 
-/// Solves all layers of `plan`, in its order. Stages that an earlier run has solved are not solved again.
-pub(crate) fn solve_layers(job: Job<'_>, plan: &Plan) -> Result<Vec<SolvedLayer>, Error> {
+/// Solves all layers of `plan`, in its order; with two streams also the outputs of held-out samples. Stages that an
+/// earlier run has solved are not solved again.
+pub(crate) fn solve_layers(
+    job: Job<'_>,
+    plan: &Plan,
+    tables: &[(CodedTable, TableReport)],
+) -> Result<(Vec<SolvedLayer>, Option<Vec<OutputComparison>>), Error> {
     let Job { model, config, progress, .. } = job;
-    let mut source = Source::new(model, config, job.integers, job.calibration)?;
+    let mut source = Source::new(job, plan, tables)?;
     let state = job.state.map(|state| state.layers(plan)).transpose()?;
     let mut layers_solved = Vec::with_capacity(plan.layers.len());
     // Stages solved by an earlier run, through which the networks have not gone yet.
@@ -84,16 +92,20 @@ pub(crate) fn solve_layers(job: Job<'_>, plan: &Plan) -> Result<Vec<SolvedLayer>
             if let Some(state) = state.as_ref().filter(|_| !is_kept) {
                 state.keep(index, layer, &solved)?;
             }
+            let solved = solved.into_layer(layer).map_err(|error| failed(model, layer, error))?;
             if let Source::Streams(streams) = &mut source {
-                let decoded = solved.solution.dequantize();
-                let decoded = layer.site.view.from_matrix(decoded.view()).map_err(|e| failed(model, layer, e))?;
-                streams.settle(layer, &decoded, &solved.correction);
+                streams.settle(layer, &solved.weight)?;
             }
-            layers_solved.push(solved.into_layer(layer).map_err(|error| failed(model, layer, error))?);
+            layers_solved.push(solved);
         }
         progress(Phase::Quantize, layers_solved.len(), plan.layers.len());
     }
-    Ok(layers_solved)
+    let Source::Streams(mut streams) = source else { return Ok((layers_solved, None)) };
+    for earlier in kept_stages {
+        let (layers, later) = (&plan.layers[earlier.clone()], &plan.layers[earlier.end..]);
+        streams.pass(layers, later, progress)?;
+    }
+    Ok((layers_solved, Some(streams.finish(progress)?)))
 }
 
 /// Solves layers that do not depend on each other; `count` is told how many are done.
@@ -125,18 +137,15 @@ pub(crate) enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn new(
-        model: &'a Model,
-        config: &Config,
-        integers: &IntegerPlan,
-        calibration: Option<&'a Calibration>,
-    ) -> Result<Self, Error> {
+    fn new(job: Job<'a>, plan: &Plan, tables: &[(CodedTable, TableReport)]) -> Result<Self, Error> {
+        let Job { model, config, integers, calibration, .. } = job;
         let judged = config.method != MethodChoice::Fixed(Method::Msq);
-        let Some(calibration) = calibration else { return Ok(Self::Nowhere) };
+        let Some(calibration) = calibration.filter(|_| !plan.layers.is_empty()) else { return Ok(Self::Nowhere) };
         if config.one_pass {
             return Ok(Self::float(calibration, judged));
         }
-        let streams = Streams::new(model, integers, calibration, judged, config.memory_limit_bytes)?;
+        let tables = (tables, &plan.tables[..]);
+        let streams = Streams::new(model, integers, tables, calibration, judged, config.memory_limit_bytes)?;
         Ok(Self::Streams(Box::new(streams)))
     }
 

@@ -2,19 +2,28 @@
 //!
 //! Each layer is fitted so that the partly quantized network gives at its output what the float network gives there. So
 //! both advance over the samples together, from stage to stage: the inputs of a stage's layers are gathered in both, the
-//! layers are solved, and their codes join the second network before it goes on. Activations that will be codes are
-//! rounded in it from the start, so that weights make up for that as well.
+//! layers are solved, and their codes join the second network before it goes on. Activations and embeddings that will be
+//! codes are rounded in it from the start, so that weights make up for that as well. In the end both give their outputs
+//! for held-out samples, by which the model is judged: no network is ever run as a whole, so that only the weights of one
+//! stage are in memory as floats.
 
 use std::ops::Range;
 
-use ndarray::{ArrayD, Dimension};
-use onnxquant_calib::{Network, PairRequest, Stream, collect_pairs, gram_bytes, inline_functions};
+use onnxquant_calib::{
+    CalibError, Network, OutputComparison, PairRequest, Stream, collect_pairs, compare_streams, gram_bytes,
+    inline_functions,
+};
 use onnxquant_ir::onnx::ModelProto;
+use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, ValueId, tensor};
 use onnxquant_passes::add_to_bias::add_to_bias;
+use onnxquant_passes::embeddings::CodedTable;
+use onnxquant_passes::sites::Site;
+use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::GramStats;
 
 use crate::calibration::{Calibration, StageStats, request};
+use crate::embeddings::{PlannedTable, TableReport, decode_tables};
 use crate::error::Error;
 use crate::integer::IntegerPlan;
 use crate::plan::PlannedLayer;
@@ -35,8 +44,20 @@ pub(crate) struct Streams<'a> {
     float: Stream,
     quantized_model: Model,
     quantized: Stream,
-    /// Held-out samples are run as well.
+    /// Held-out samples have statistics of their own.
     judged: bool,
+    /// Layers that are solved.
+    settled: Vec<Settled>,
+}
+
+/// A weight that was put into the quantized network.
+#[derive(Clone)]
+struct Settled {
+    /// The float numbers; absent once the layer has been run on all samples.
+    value: ValueId,
+    output: String,
+    site: Site,
+    weight: PackedWeight,
 }
 
 impl<'a> Streams<'a> {
@@ -44,26 +65,42 @@ impl<'a> Streams<'a> {
     pub(crate) fn new(
         model: &'a Model,
         integers: &IntegerPlan,
+        (tables, planned): (&[(CodedTable, TableReport)], &[PlannedTable]),
         calibration: &'a Calibration,
         judged: bool,
         limit_bytes: u64,
     ) -> Result<Self, Error> {
-        let mut samples = calibration.split.calibration.clone();
-        if judged {
-            samples.extend(&calibration.split.held_out);
-        }
-        samples.sort_unstable();
-        samples.dedup();
+        let mut quantized_model = with_rounded_activations(model, integers);
+        decode_tables(quantized_model.graph_mut(), tables, planned);
+        let samples: Vec<usize> = (0..calibration.data.len()).collect();
         let limit = usize::try_from(limit_bytes / STREAM_SHARE).unwrap_or(usize::MAX);
         Ok(Self {
             calibration,
             model,
             float_proto: inline_functions(&model.to_proto())?,
             float: Stream::new(&samples, limit),
-            quantized_model: with_rounded_activations(model, integers),
+            quantized_model,
             quantized: Stream::new(&samples, limit),
             judged,
+            settled: Vec::new(),
         })
+    }
+
+    /// Takes both networks to their outputs and compares these on held-out samples.
+    pub(crate) fn finish(mut self, progress: Progress<'_>) -> Result<Vec<OutputComparison>, Error> {
+        let held_out = &self.calibration.split.held_out;
+        self.float.narrow(held_out);
+        self.quantized.narrow(held_out);
+        let quantized_proto = inline_functions(&self.quantized_model.to_proto())?;
+        let whole = self.whole();
+        let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
+        Ok(compare_streams(
+            Network { stream: &mut self.float, model: &self.float_proto, whole: None, later: &[] },
+            Network { stream: &mut self.quantized, model: &quantized_proto, whole: Some(&whole), later: &[] },
+            &self.calibration.data,
+            &outputs(self.model),
+            &report,
+        )?)
     }
 
     /// Takes both networks to the inputs of `layers` and gathers their moments; `later` are the layers to come.
@@ -113,35 +150,62 @@ impl<'a> Streams<'a> {
         let index = of_layer.iter().map(|request| requests.iter().position(|found| found == request));
         let index = index.map(|found| found.unwrap_or(0)).collect();
         let quantized_proto = inline_functions(&self.quantized_model.to_proto())?;
-        let later: Vec<PairRequest> = later.iter().map(|layer| self.request(layer)).collect();
-        let later_seen: Vec<String> = later.iter().map(|request| request.seen.value.clone()).collect();
-        let later_float: Vec<String> = later.into_iter().map(|request| request.reference).collect();
+        let (mut later_seen, mut later_float) = (outputs(self.model), outputs(self.model));
+        for request in later.iter().map(|layer| self.request(layer)) {
+            later_seen.push(request.seen.value);
+            later_float.push(request.reference);
+        }
+        let whole = self.whole();
         let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
         let stats = collect_pairs(
-            Network { stream: &mut self.quantized, model: &quantized_proto, later: &later_seen },
-            Network { stream: &mut self.float, model: &self.float_proto, later: &later_float },
+            Network { stream: &mut self.quantized, model: &quantized_proto, whole: Some(&whole), later: &later_seen },
+            Network { stream: &mut self.float, model: &self.float_proto, whole: None, later: &later_float },
             &self.calibration.data,
             sets,
             &requests,
             &report,
         )?;
+        self.forget();
         Ok((index, stats))
+    }
+
+    /// Drops the weights of layers that have been run on all samples.
+    fn forget(&mut self) {
+        let nothing = tensor::from_f32_as(DataType::Float, &[0], &[]);
+        for settled in self.settled.iter().filter(|settled| self.quantized.has_made(&settled.output)) {
+            self.quantized_model.graph_mut().set_tensor(settled.value, nothing.clone());
+        }
+    }
+
+    /// The quantized network with all weights, for pieces that have to be run from its inputs.
+    fn whole(&self) -> impl Fn() -> Result<ModelProto, CalibError> + Sync + use<> {
+        let (model, settled) = (self.quantized_model.clone(), self.settled.clone());
+        move || {
+            let mut whole = model.clone();
+            for Settled { value, site, weight, .. } in &settled {
+                let decoded = weight.decode(site).map_err(|error| CalibError::BadModel(error.to_string()))?;
+                whole.graph_mut().set_tensor(*value, decoded);
+            }
+            inline_functions(&whole.to_proto())
+        }
     }
 
     /// Puts a solved layer into the quantized network: its weight as the runtime will have it, and what is added to its
     /// bias.
-    pub(crate) fn settle(&mut self, layer: &PlannedLayer, weight: &ArrayD<f32>, correction: &[f32]) {
-        let site = &layer.site;
+    pub(crate) fn settle(&mut self, layer: &PlannedLayer, weight: &PackedWeight) -> Result<(), Error> {
+        let site = layer.site.clone();
         let graph = self.quantized_model.graph_mut();
         let name = format!("{}_rounded", graph.value(site.weight).name());
-        let numbers: Vec<f32> = weight.iter().copied().collect();
-        let shape = weight.raw_dim();
-        let value = graph.add_constant(&name, tensor::from_f32_as(site.dtype, shape.slice(), &numbers));
+        let value = graph.add_constant(&name, weight.decode(&site)?);
         graph.set_input(site.node, 1, Some(value));
         graph.remove_if_unused(site.weight);
-        if correction.iter().any(|&c| c != 0.0) {
-            add_to_bias(graph, site, correction);
+        let output =
+            graph.node(site.node).output(0).map_or(String::new(), |value| graph.value(value).name().to_owned());
+        if weight.correction().iter().any(|&c| c != 0.0) {
+            add_to_bias(graph, &site, weight.correction());
         }
+        self.settled.push(Settled { value, output, site, weight: weight.clone() });
+        Ok(())
     }
 
     fn request(&self, layer: &PlannedLayer) -> PairRequest {
@@ -152,6 +216,12 @@ impl<'a> Streams<'a> {
         seen.value = node.input(0).map_or(reference.clone(), |value| name(&self.quantized_model, value));
         PairRequest { seen, reference }
     }
+}
+
+/// Names of the network's outputs.
+fn outputs(model: &Model) -> Vec<String> {
+    let graph = model.graph();
+    graph.outputs().iter().map(|port| graph.value(port.value).name().to_owned()).collect()
 }
 
 /// Divides `layers` into stages: runs of layers that do not depend on each other, whose statistics fit `limit_bytes`.

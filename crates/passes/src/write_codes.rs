@@ -99,6 +99,43 @@ impl PackedWeight {
         })
     }
 
+    /// Added to the layer's bias, one number an output channel.
+    pub fn correction(&self) -> &[f32] {
+        &self.correction
+    }
+
+    /// The numbers that the codes mean, in the shape of the operator's weight.
+    pub fn decode(&self, site: &Site) -> Result<TensorProto, TensorError> {
+        let (codes, scales) = (tensor::to_codes(&self.codes)?, tensor::to_f32(&self.scale)?);
+        let zero_point = |scale: usize| self.zero_points.as_ref().map_or(0, |zero_points| zero_points[scale]);
+        let real = |(index, code): (usize, &i16)| {
+            let scale = self.scale_index(site, index);
+            scales[scale] * f32::from(code - zero_point(scale))
+        };
+        let real = codes.iter().enumerate().map(real).collect::<Vec<f32>>();
+        let shape = site.view.weight_shape();
+        let real = match site.view {
+            MatrixView::Dense { inputs, outputs, transposed: true } => {
+                let by_output = (0..outputs).flat_map(|m| (0..inputs).map(move |k| k * outputs + m));
+                by_output.map(|index| real[index]).collect()
+            }
+            _ => real,
+        };
+        Ok(tensor::from_f32_as(site.dtype, &shape, &real))
+    }
+
+    /// Which scale the `index`th code has.
+    fn scale_index(&self, site: &Site, index: usize) -> usize {
+        match (&site.view, self.granularity) {
+            (_, Granularity::Tensor) => 0,
+            (MatrixView::Conv(_), _) => index / site.view.inputs(),
+            (MatrixView::Dense { outputs, .. }, Granularity::Block(size)) => {
+                index / outputs / size * outputs + index % outputs
+            }
+            (MatrixView::Dense { outputs, .. }, _) => index % outputs,
+        }
+    }
+
     /// Whether codes may be negative; their zero points are 0 then.
     pub(crate) fn is_signed(&self) -> bool {
         SIGNED.iter().any(|&dtype| self.codes.data_type() == dtype as i32)

@@ -55,14 +55,36 @@ pub struct Stream {
 }
 
 /// Where a stream is to go.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Goal<'a> {
-    /// The network; what has been computed of it may not change any more.
+    /// The network; what has been computed of it may not change any more. Constants that only what has been computed
+    /// reads need not be there.
     pub model: &'a ModelProto,
+    /// The network with all its constants, where some are missing.
+    pub whole: Option<&'a (dyn Fn() -> Result<ModelProto, CalibError> + Sync)>,
     /// Values wanted now.
     pub wanted: &'a [String],
     /// Values that will be wanted later.
     pub later: &'a [String],
+}
+
+/// A network on its way, and what will be wanted of it later.
+pub struct Network<'a> {
+    /// Where it is.
+    pub stream: &'a mut Stream,
+    /// As [`Goal::model`].
+    pub model: &'a ModelProto,
+    /// As [`Goal::whole`].
+    pub whole: Option<&'a (dyn Fn() -> Result<ModelProto, CalibError> + Sync)>,
+    /// Values that will be wanted later.
+    pub later: &'a [String],
+}
+
+impl<'a> Network<'a> {
+    /// The way to the values `wanted`.
+    pub(crate) fn goal(&self, wanted: &'a [String]) -> Goal<'a> {
+        Goal { model: self.model, whole: self.whole, wanted, later: self.later }
+    }
 }
 
 impl Stream {
@@ -70,6 +92,14 @@ impl Stream {
     pub fn new(samples: &[usize], limit_bytes: usize) -> Self {
         let store = Store::new(samples.len(), limit_bytes);
         Self { samples: samples.to_vec(), made: HashSet::new(), kept: Vec::new(), store }
+    }
+
+    /// Goes on with some of the samples only.
+    pub fn narrow(&mut self, samples: &[usize]) {
+        let keeps: Vec<bool> = self.samples.iter().map(|sample| samples.contains(sample)).collect();
+        self.samples.retain(|sample| samples.contains(sample));
+        let mut keeps = keeps.into_iter();
+        self.store.slots.retain(|_| keeps.next().unwrap_or(false));
     }
 
     /// Whether a value has been computed.
@@ -195,11 +225,14 @@ impl Step {
         if let Some(values) = self.piece.as_ref().and_then(|piece| piece.run(given).ok()) {
             return Ok(values);
         }
-        let make = || Session::new(goal.model, &self.observed, data).map_err(|error| error.to_string());
-        match self.whole.get_or_init(make) {
+        let make = || match goal.whole {
+            Some(whole) => Session::new(&whole()?, &self.observed, data),
+            None => Session::new(goal.model, &self.observed, data),
+        };
+        match self.whole.get_or_init(|| make().map_err(|error| error.to_string())) {
             Ok(whole) => whole.run(&given[..inputs].to_vec()),
             // Once more, for the error itself.
-            Err(_) => Session::new(goal.model, &self.observed, data).and_then(|whole| whole.run(given)),
+            Err(_) => make().and_then(|whole| whole.run(given)),
         }
     }
 }

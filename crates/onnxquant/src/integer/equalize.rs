@@ -158,7 +158,7 @@ fn error(
     let rounding = Config { method: MethodChoice::Fixed(Method::Msq), ..config.clone() };
     let none = IntegerPlan::default();
     let job = Job { model, config: &rounding, integers: &none, calibration: None, state: None, progress: &silent };
-    let solved = solve_layers(job, plan)?;
+    let (solved, _) = solve_layers(job, plan, &[])?;
     let codes: Vec<(PlannedLayer, PackedWeight)> =
         solved.into_iter().map(SolvedLayer::into_parts).map(|(_, codes)| codes).collect();
     let judge = Judge::new(model, observer.calibration(), Arithmetic::File)?;
