@@ -11,8 +11,8 @@ use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::runs_as::{Kernel, RunsAs};
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
-    Certificate, GramStats, LayerProblem, LayerSolution, Method, QuantError, Saturation, ScaleType, Verdict, auto,
-    bias_correction, certify, corrected_error, guarded, solve,
+    Certificate, GramStats, LayerProblem, LayerSolution, Method, Outcome, QuantError, Saturation, ScaleType, Verdict,
+    auto, bias_correction, certify, corrected_error, guarded, solve,
 };
 use serde::{Deserialize, Serialize};
 
@@ -280,15 +280,20 @@ pub(crate) fn solve_layer(
         }
         _ => Array2::zeros((weights.dim().0, weights.dim().2)),
     };
-    let error_on =
-        |stats: &[GramStats]| corrected_error(weights.view(), decoded.view(), correction.view(), stats).map_err(failed);
-    let error = stats.as_ref().map(|stats| error_on(stats.calibration)).transpose()?;
-    let held_out_error = held_out.map(error_on).transpose()?;
+    let chosen = verdict.as_ref().map(|verdict| &verdict.winner().outcome);
+    let held_out_error = match (chosen, held_out) {
+        (Some(Outcome::HeldOutError(error)), _) => Some(*error),
+        (_, None) => None,
+        (_, Some(rows)) => {
+            let error = corrected_error(weights.view(), decoded.view(), correction.view(), rows);
+            Some(error.map_err(failed)?)
+        }
+    };
     let correction: Vec<f32> = correction.iter().map(|&c| c as f32).collect();
     let findings = Findings {
         calibration_rows: stats.as_ref().and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
         method,
-        error,
+        error: certificate.achieved,
         held_out_error,
         notes: solution.notes.iter().map(ToString::to_string).collect(),
         certificate,

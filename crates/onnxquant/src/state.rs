@@ -208,6 +208,7 @@ fn decode(bytes: &[u8]) -> Option<(String, Solved)> {
         zero_points: Array3::from_shape_vec(header.scale_dims, zero_points).ok()?,
         block_size: header.block_size,
         preprocessed: None,
+        promise: None,
         notes: Vec::new(),
     };
     rest.is_empty().then_some((header.label, Solved { solution, correction, findings: header.findings }))

@@ -26,6 +26,7 @@ fn solved() -> Solved {
         zero_points: Array3::from_shape_fn((2, 2, 3), |(g, _, _)| g as i16),
         block_size: 4,
         preprocessed: None,
+        promise: None,
         notes: Vec::new(),
     };
     Solved { solution, correction: vec![-0.0, 1e-40, 3.5], findings }

@@ -153,6 +153,7 @@ pub(crate) fn solution(site: &Site, granularity: Granularity, low: i16, high: i1
         zero_points: Array3::from_shape_fn(shape, |at| if low < 0 { 0 } else { 1 + (per_scale(at) % 3) as i16 % high }),
         block_size,
         preprocessed: None,
+        promise: None,
         notes: vec![],
     }
 }

@@ -22,6 +22,7 @@ fn solution(site: &Site, granularity: Granularity) -> LayerSolution {
         zero_points: Array3::zeros((1, 1, m)),
         block_size: k,
         preprocessed: None,
+        promise: None,
         notes: vec![],
     }
 }

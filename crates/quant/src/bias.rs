@@ -34,7 +34,7 @@
 //! equalization and bias correction, arXiv 1906.04721, section 4.2.
 
 use crate::error::QuantError;
-use crate::layer_error::{lost, mean_lost, output, ratio};
+use crate::layer_error::{Yardstick, mean_lost, ratio};
 use crate::problem::LayerProblem;
 use crate::stats::GramStats;
 use crate::view::shape_error;
@@ -58,28 +58,49 @@ pub fn corrected_error(
     stats: &[GramStats],
 ) -> Result<f64, QuantError> {
     let errors = errors(weights, dequantized, stats)?;
-    let weights = weights.mapv(f64::from);
-    let means = mean_lost(stats, &weights, &errors);
+    corrected(&Yardstick::new(stats, weights.mapv(f64::from)), &errors, correction)
+}
+
+fn corrected(
+    yardstick: &Yardstick<'_>,
+    errors: &Array3<f64>,
+    correction: ArrayView2<'_, f64>,
+) -> Result<f64, QuantError> {
+    let means = yardstick.mean_lost(errors);
     if correction.dim() != means.dim() {
         return Err(shape_error("bias correction", correction.shape(), format!("{:?}", means.shape())));
     }
     let shift: f64 = correction.iter().zip(&means).map(|(c, mean)| c * (c - 2.0 * mean)).sum();
-    let remaining = (lost(stats, &weights, &errors) + shift).max(0.0);
-    Ok(ratio(remaining, output(stats, &weights)))
+    Ok(ratio((yardstick.lost(errors) + shift).max(0.0), yardstick.output))
 }
 
-/// What remains of a problem's error on held-out rows once the bias is corrected, if it can be.
-pub(crate) fn remaining_error(
-    problem: &LayerProblem<'_>,
-    dequantized: ArrayView3<'_, f32>,
-    held_out: &[GramStats],
-) -> Result<f64, QuantError> {
-    let weights = problem.weights();
-    let correction = match problem.stats().filter(|_| problem.corrects_bias()) {
-        Some(stats) => bias_correction(weights, dequantized, stats)?,
-        None => Array2::zeros((problem.groups(), problem.outputs())),
-    };
-    corrected_error(weights, dequantized, correction.view(), held_out)
+/// What remains of the errors of a problem's solutions on some rows once the bias is corrected, if it can be.
+pub(crate) struct Remaining<'a> {
+    problem: LayerProblem<'a>,
+    rows: &'a [GramStats],
+    yardstick: Yardstick<'a>,
+}
+
+impl<'a> Remaining<'a> {
+    pub(crate) fn new(problem: &LayerProblem<'a>, rows: &'a [GramStats]) -> Self {
+        let yardstick = Yardstick::new(rows, problem.weights().mapv(f64::from));
+        Self { problem: *problem, rows, yardstick }
+    }
+
+    /// `|X W|_F^2 / n` over all groups.
+    pub(crate) fn output(&self) -> f64 {
+        self.yardstick.output
+    }
+
+    /// The error relative to the output.
+    pub(crate) fn error(&self, dequantized: ArrayView3<'_, f32>) -> Result<f64, QuantError> {
+        let weights = self.problem.weights();
+        let correction = match self.problem.stats().filter(|_| self.problem.corrects_bias()) {
+            Some(stats) => bias_correction(weights, dequantized, stats)?,
+            None => Array2::zeros((self.problem.groups(), self.problem.outputs())),
+        };
+        corrected(&self.yardstick, &errors(weights, dequantized, self.rows)?, correction.view())
+    }
 }
 
 fn errors(

@@ -8,13 +8,24 @@
 //! # Method
 //!
 //! Everything is recomputed from the moments of [`crate::layer_error`], the weights, the codes and
-//! what they mean; no number of the solver is used except its claim `w^`, the
-//! weights it says it rounded. Per layer, over all neurons and groups:
+//! what they mean; no number of the solver is used except its claim. Per layer, over all neurons and groups:
 //!
 //! ```text
-//! achieved = |X W - X~ Q|_F / |X W|_F
-//! bound    = sqrt(sum_j b_j^2) / |X W|_F
-//! b_j      = |D w| + |X~ (w - w^)| + sigma_max(X~_I) * |half steps on I|
+//! achieved = |X W - X~ Q - 1 c^T|_F / |X W|_F        c: the correction of the bias, where there is one
+//! ```
+//!
+//! A walk claims `w^`, the weights it says it rounded:
+//!
+//! ```text
+//! bound = sqrt(sum_j b_j^2) / |X W|_F
+//! b_j   = |D w| + |X~ (w - w^)| + sigma_max(X~_I) * |half steps on I|
+//! ```
+//!
+//! Error feedback promises ([`Promise`](crate::Promise)) the error of its target W* and the bound of the nearest plane
+//! for the scales from which it started; later steps only lower the error:
+//!
+//! ```text
+//! bound = |X W - X~ W* - 1 c^T|_F / |X W|_F + sqrt(sum_j sum_i (step_ij / 2)^2 L_ii^2) / |X W|_F
 //! ```
 //!
 //! `X~` are the inputs once earlier layers are quantized and `D = X - X~`; where statistics were gathered in one
@@ -43,9 +54,10 @@
 //! A solution of the wrong shape, with a code off the grid or with an unusable
 //! scale is rejected with an error. Without a Gram matrix `achieved` is `None`.
 
+use crate::bias::Remaining;
 use crate::error::QuantError;
 use crate::grid::Affine;
-use crate::layer_error::{drift_energies, energies, lost, output, ratio};
+use crate::layer_error::{drift_energies, energies, ratio};
 use crate::linalg;
 use crate::problem::LayerProblem;
 use crate::solution::LayerSolution;
@@ -72,6 +84,9 @@ pub enum HypothesisKind {
     InsideGrid,
     /// Each was rounded to a nearest level; value: steps to its level.
     NearestLevel,
+    /// Error feedback left no neuron beyond the bound of the nearest plane, as clipped codes may;
+    /// value: neurons beyond it.
+    NearestPlane,
     /// No neuron has more weights off their levels than the data can have rank;
     /// value: the largest number.
     FewUnsaturated,
@@ -124,8 +139,15 @@ pub fn certify(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<C
     let Some(stats) = problem.stats().filter(|stats| stats.iter().all(|s| s.gram().is_some())) else {
         return Ok(certificate);
     };
-    let whole = output(stats, &weights);
-    certificate.achieved = Some(ratio(lost(stats, &weights, &change), whole));
+    let remaining = Remaining::new(problem, stats);
+    let whole = remaining.output();
+    certificate.achieved = Some(remaining.error(solution.dequantize().view())?);
+    if let Some(promise) = &solution.promise {
+        let holds = promise.broken == 0;
+        let (kind, value) = (HypothesisKind::NearestPlane, promise.broken as f64);
+        certificate.hypotheses.push(Hypothesis { kind, value, limit: 0.0, holds });
+        certificate.bound = holds.then(|| promise.target + ratio(promise.rounding, whole));
+    }
     if let Some(claim) = &solution.preprocessed {
         let moved = &weights - claim;
         let claim = Claim { problem, solution, stats, levels: &levels, original: &weights, moved, weights: claim };

@@ -3,7 +3,7 @@ use crate::grid::Grid;
 use crate::method::{Method, Saturation};
 use crate::solve::solve;
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
-use crate::testing::{gaussian_rows, gaussian_weights, paired_stats};
+use crate::testing::{correlated_rows, gaussian_rows, gaussian_weights, paired_stats, stats as stats_of_rows};
 use ndarray::Array2;
 use proptest::prelude::*;
 
@@ -57,13 +57,51 @@ proptest! {
 }
 
 #[test]
+fn error_feedback_keeps_what_the_nearest_plane_promises() {
+    let seen = correlated_rows(300, 40, 1) + 0.3;
+    let reference = &seen + &(gaussian_rows(300, 40, 2) * 0.05);
+    let weights = gaussian_weights(1, 40, 12, 3);
+    for (stats, drift) in [(stats_of_rows(&seen), false), (paired_stats(&seen, &reference), true)] {
+        for method in [Method::Optq, Method::Feedback] {
+            for bits in [8, 4] {
+                let what = format!("{method} {bits} {drift}");
+                let spec = spec(Grid::symmetric(bits).unwrap(), Granularity::Block(8));
+                let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
+                let solution = solve(method, &problem).unwrap();
+                let certificate = certify(&problem, &solution).unwrap();
+                let [hypothesis] = certificate.hypotheses[..] else { panic!("{what}: {certificate:?}") };
+                assert_eq!(hypothesis.holds, certificate.bound.is_some(), "{what}");
+                assert!(bits == 4 || hypothesis.holds, "{what}: {certificate:?}");
+                if let Some(bound) = certificate.bound {
+                    let achieved = certificate.achieved.unwrap();
+                    assert!(achieved <= bound && bound < 30.0 * achieved, "{what}: {achieved} {bound}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_broken_promise_is_no_bound() {
+    let rows = gaussian_rows(60, 8, 1);
+    let weights = gaussian_weights(1, 8, 3, 2);
+    let stats = stats_of_rows(&rows);
+    let spec = spec(Grid::symmetric(8).unwrap(), Granularity::Channel);
+    let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
+    let mut solution = solve(Method::Optq, &problem).unwrap();
+    solution.promise.as_mut().unwrap().broken = 1;
+    let certificate = certify(&problem, &solution).unwrap();
+    assert_eq!((certificate.bound, certificate.hypotheses[0].holds), (None, false));
+}
+
+#[test]
 fn achieved_error_is_that_of_the_rows() {
     let weights = gaussian_weights(1, 40, 5, 1);
     for n in [7, 900] {
         let rows = gaussian_rows(n, 40, 2);
         let stats = [GramStats::from_rows(rows.view()).unwrap()];
         let spec = spec(Grid::symmetric(3).unwrap(), Granularity::Channel);
-        let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
+        let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap().with_fixed_bias();
         let solution = solve(Method::Msq, &problem).unwrap();
         let x = rows.mapv(f64::from);
         let w = weights.index_axis(Axis(0), 0).mapv(f64::from);
@@ -83,7 +121,7 @@ fn with_drift_both_networks_are_compared_and_the_bound_holds() {
     let reference = &seen + &(gaussian_rows(7, 40, 3) * 0.05);
     let stats = paired_stats(&seen, &reference);
     let spec = spec(Grid::symmetric(3).unwrap(), Granularity::Channel);
-    let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
+    let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap().with_fixed_bias();
     for method in WALKS {
         let solution = solve(method, &problem).unwrap();
         let certificate = certify(&problem, &solution).unwrap();

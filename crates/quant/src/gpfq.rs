@@ -55,14 +55,15 @@ pub(crate) fn solve(problem: &LayerProblem<'_>, forms: &Forms) -> Result<LayerSo
     let leads: Vec<Option<Mat<f64>>> =
         forms.forms.iter().zip(stats).map(|(form, stats)| lead(form, stats, problem.corrects_bias())).collect();
     let lattice = Lattice::new(problem, &forms.forms, &forms.factors);
-    Ok(lattice.solve_panels(&table, |panel, place, scales| {
+    let (solution, _) = lattice.solve_panels(&table, |panel, place, scales| {
         let mut starts = panel.weights.clone();
         if let Some(lead) = &leads[place.group] {
             multiply(starts.as_mut(), Accum::Add, panel.weights.as_ref(), lead.as_ref());
         }
         let follower = Panel { lower: panel.form.matrix.as_ref(), weights: panel.weights.clone(), ..*panel };
-        follower.feed_back_from(&starts, scales).0
-    }))
+        follower.feed_back_from(&starts, scales)
+    });
+    Ok(solution)
 }
 
 /// `B_tj / H_tt` at `(j, t)` where j is not rounded after t.

@@ -35,11 +35,11 @@
 //! A candidate that fails is reported and passed over; if all fail, the first
 //! error is returned.
 
-use crate::bias::remaining_error;
+use crate::bias::Remaining;
 use crate::error::QuantError;
 use crate::kernel::Kernel;
 use crate::lattice::Forms;
-use crate::layer_error::{lost, output, ratio};
+use crate::layer_error::{Yardstick, ratio};
 use crate::method::Method;
 use crate::preprocess;
 use crate::problem::LayerProblem;
@@ -141,7 +141,8 @@ pub fn relative_error(
     check_held_out(weights, held_out)?;
     let weights = weights.mapv(f64::from);
     let errors = &weights - &dequantized.mapv(f64::from);
-    Ok(ratio(lost(held_out, &weights, &errors), output(held_out, &weights)))
+    let yardstick = Yardstick::new(held_out, weights);
+    Ok(ratio(yardstick.lost(&errors), yardstick.output))
 }
 
 fn check_held_out(weights: ArrayView3<'_, f32>, held_out: &[GramStats]) -> Result<(), QuantError> {
@@ -193,6 +194,7 @@ pub fn guarded(
 struct Judge<'a> {
     problem: LayerProblem<'a>,
     held_out: &'a [GramStats],
+    remaining: Remaining<'a>,
     prepared: Prepared,
     /// Multiply-adds of a walk or of the search for the kernels, whichever is more.
     walk_cost: f64,
@@ -218,7 +220,17 @@ impl<'a> Judge<'a> {
         let walks: f64 = kernels.iter().map(|kernel| kernel.walk_cost() * problem.outputs() as f64).sum();
         let walk_cost = walks.max(searches);
         let (problem, prepared) = (problem.with_held_out(held_out)?, Prepared { kernels, forms });
-        Ok(Judge { problem, held_out, prepared, walk_cost, candidates: Vec::new(), best: None, first_error: None })
+        let remaining = Remaining::new(&problem, held_out);
+        Ok(Judge {
+            problem,
+            held_out,
+            remaining,
+            prepared,
+            walk_cost,
+            candidates: Vec::new(),
+            best: None,
+            first_error: None,
+        })
     }
 
     fn walk(&mut self, method: Method) {
@@ -254,7 +266,8 @@ impl<'a> Judge<'a> {
         let few = self.problem.with_weights(weights.view()).ok()?;
         let walked = solve_in(&self.prepared, method, &few).ok()?.dequantize();
         let best = best.dequantize().select(Axis(2), &chosen);
-        let error = |levels: &Array3<f32>| remaining_error(&few, levels.view(), self.held_out).ok();
+        let remaining = Remaining::new(&few, self.held_out);
+        let error = |levels: &Array3<f32>| remaining.error(levels.view()).ok();
         let (error, best) = (error(&walked)?, error(&best)?);
         (error >= best).then_some(Outcome::ScreenedOut { error, best })
     }
@@ -263,7 +276,7 @@ impl<'a> Judge<'a> {
         let problem = self.problem.with_spec(self.problem.spec().with_scale_rule(scale_rule));
         let solved = solve_in(&self.prepared, method, &problem).and_then(|solution| {
             let levels = solution.dequantize();
-            let error = remaining_error(&problem, levels.view(), self.held_out)?;
+            let error = self.remaining.error(levels.view())?;
             Ok((solution, error))
         });
         match solved {

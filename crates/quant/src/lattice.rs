@@ -36,7 +36,7 @@ use crate::quadratic::{Factor, Quadratic};
 use crate::saturate::{self, Inverse};
 use crate::scale::ScaleTable;
 use crate::scale_refit::refit;
-use crate::solution::{LayerSolution, Note};
+use crate::solution::{LayerSolution, Note, Promise};
 use crate::spec::{Granularity, ScaleRule};
 use faer::Mat;
 use rayon::prelude::*;
@@ -126,24 +126,31 @@ impl<'a, 'p> Lattice<'a, 'p> {
     pub(crate) fn solve(&self, recipe: &Recipe<'_>, asked: f64) -> LayerSolution {
         let fitted = ScaleTable::fit(self.problem, recipe.scale_rule);
         let table = self.best_multiples(fitted, recipe);
-        let mut solution = self.solve_panels(&table, |panel, place, scales| {
-            let start = self.start(panel, place, scales, recipe.start).0;
-            self.improve(panel, start, scales, recipe)
+        let (mut solution, bounds) = self.solve_panels(&table, |panel, place, scales| {
+            let (start, energies) = self.start(panel, place, scales, recipe.start);
+            let bounds = panel.nearest_plane_bounds(scales);
+            let broken = energies.iter().zip(&bounds).filter(|(energy, bound)| energy > bound).count();
+            (self.improve(panel, start, scales, recipe), (bounds.iter().sum::<f64>(), broken))
         });
+        let (rounding, broken) = bounds.iter().fold((0.0, 0), |sum, bound| (sum.0 + bound.0, sum.1 + bound.1));
+        solution.promise = Some(Promise { target: 0.0, rounding, broken });
         solution.notes = self.notes(asked);
         solution
     }
 
-    /// Codes and scales of every panel by `solve`; inputs that are not in a form are rounded on the scales of `table`.
-    pub(crate) fn solve_panels(
+    /// Codes and scales of every panel by `solve`, and what it says of them; inputs that are not in a form are rounded on
+    /// the scales of `table`.
+    pub(crate) fn solve_panels<T: Send>(
         &self,
         table: &ScaleTable,
-        solve: impl Fn(&Panel<'_>, Place, &mut PanelScales) -> Rounded + Sync,
-    ) -> LayerSolution {
-        let solved: Vec<(Rounded, PanelScales)> = self.map_panels(|place| {
+        solve: impl Fn(&Panel<'_>, Place, &mut PanelScales) -> (Rounded, T) + Sync,
+    ) -> (LayerSolution, Vec<T>) {
+        let solved = self.map_panels(|place| {
             let mut scales = self.scales(place, table);
-            (solve(&self.panel(place), place, &mut scales), scales)
+            let (rounded, said) = solve(&self.panel(place), place, &mut scales);
+            ((rounded, scales), said)
         });
+        let (solved, said): (Vec<(Rounded, PanelScales)>, Vec<T>) = solved.into_iter().unzip();
         let mut table = table.clone();
         for (place, (_, scales)) in self.panels.iter().zip(&solved) {
             table.replace(place.group, place.first, scales);
@@ -158,7 +165,7 @@ impl<'a, 'p> Lattice<'a, 'p> {
                 }
             }
         }
-        solution
+        (solution, said)
     }
 
     fn map_panels<T: Send>(&self, solve: impl Fn(Place) -> T + Sync) -> Vec<T> {

@@ -23,20 +23,24 @@
 //!
 //! # Cost
 //!
-//! `K^2` multiply-adds a neuron, three times that with drift.
+//! `K^2` multiply-adds a neuron, and as many for `|X W|`; with drift twice that once more, for all solutions together.
 
+use crate::linalg;
 use crate::stats::GramStats;
+use faer::{MatMut, MatRef};
 use ndarray::{Array2, Array3, ArrayView2, Axis};
 use rayon::prelude::*;
 
 /// Neurons whose errors are formed in one matrix product.
 const CHUNK: usize = 64;
+/// Up to so many inputs, products are formed term by term.
+const FEW_INPUTS: usize = 32;
 
 /// `e_j^T H e_j` for every column; 0 without a Gram matrix.
 pub(crate) fn energies(stats: &GramStats, errors: ArrayView2<'_, f64>) -> Vec<f64> {
     match stats.gram() {
         None => vec![0.0; errors.ncols()],
-        Some(gram) => forms(errors, errors, |errors| gram.dot(&errors)),
+        Some(gram) => forms(gram, errors),
     }
 }
 
@@ -44,31 +48,58 @@ pub(crate) fn energies(stats: &GramStats, errors: ArrayView2<'_, f64>) -> Vec<f6
 pub(crate) fn drift_energies(stats: &GramStats, weights: ArrayView2<'_, f64>) -> Vec<f64> {
     match stats.drift() {
         None => vec![0.0; weights.ncols()],
-        Some(drift) => forms(weights, weights, |weights| drift.own().dot(&weights)),
+        Some(drift) => forms(drift.own(), weights),
     }
 }
 
-/// `|X W - X~ Q|_F^2 / n` over all groups; `errors` are `E`.
-pub(crate) fn lost(stats: &[GramStats], weights: &Array3<f64>, errors: &Array3<f64>) -> f64 {
-    let groups = stats.iter().zip(weights.axis_iter(Axis(0))).zip(errors.axis_iter(Axis(0)));
-    groups.map(|((stats, weights), errors)| group_lost(stats, weights, errors)).sum()
+/// A layer on some rows, by which its solutions are measured; what they have in common is computed once.
+pub(crate) struct Yardstick<'a> {
+    stats: &'a [GramStats],
+    /// `W`.
+    weights: Array3<f64>,
+    drifts: Vec<Option<Drifted>>,
+    /// `|X W|_F^2 / n` over all groups.
+    pub(crate) output: f64,
 }
 
-/// `|X W|_F^2 / n` over all groups.
-pub(crate) fn output(stats: &[GramStats], weights: &Array3<f64>) -> f64 {
-    // `X W - X~ 0`.
-    lost(stats, weights, weights)
+/// What drift does to the outputs of a group.
+struct Drifted {
+    /// `B W`.
+    cross: Array2<f64>,
+    /// `|D w_j|^2 / n`.
+    energies: Vec<f64>,
 }
 
-fn group_lost(stats: &GramStats, weights: ArrayView2<'_, f64>, errors: ArrayView2<'_, f64>) -> f64 {
-    let own = energies(stats, errors);
-    let Some(drift) = stats.drift() else {
-        return own.iter().sum();
-    };
-    let cross = forms_signed(weights, errors, |weights| drift.cross().dot(&weights));
-    let drifted = drift_energies(stats, weights);
-    let terms = own.iter().zip(&cross).zip(&drifted);
-    terms.map(|((own, cross), drifted)| (own + 2.0 * cross + drifted).max(0.0)).sum()
+impl<'a> Yardstick<'a> {
+    pub(crate) fn new(stats: &'a [GramStats], weights: Array3<f64>) -> Self {
+        let drifted = |(stats, weights): (&GramStats, ArrayView2<'_, f64>)| {
+            let cross = image(stats.drift()?.cross(), weights);
+            Some(Drifted { cross, energies: drift_energies(stats, weights) })
+        };
+        let drifts = stats.iter().zip(weights.axis_iter(Axis(0))).map(drifted).collect();
+        let mut yardstick = Self { stats, weights, drifts, output: 0.0 };
+        // `X W - X~ 0`.
+        yardstick.output = yardstick.lost(&yardstick.weights);
+        yardstick
+    }
+
+    /// `|X W - X~ Q|_F^2 / n` over all groups; `errors` are `E`.
+    pub(crate) fn lost(&self, errors: &Array3<f64>) -> f64 {
+        let groups = self.stats.iter().zip(errors.axis_iter(Axis(0))).zip(&self.drifts);
+        let lost = |((stats, errors), drifted): ((&GramStats, ArrayView2<'_, f64>), &Option<Drifted>)| -> f64 {
+            let own = energies(stats, errors);
+            let Some(drifted) = drifted else { return own.iter().sum() };
+            let cross = column_products(errors, drifted.cross.view());
+            let terms = own.iter().zip(&cross).zip(&drifted.energies);
+            terms.map(|((own, cross), drifted)| (own + 2.0 * cross + drifted).max(0.0)).sum()
+        };
+        groups.map(lost).sum()
+    }
+
+    /// `mean(X W - X~ Q)` of every group, `[groups, M]`.
+    pub(crate) fn mean_lost(&self, errors: &Array3<f64>) -> Array2<f64> {
+        mean_lost(self.stats, &self.weights, errors)
+    }
 }
 
 /// `mean(X W - X~ Q)` of every group, `[groups, M]`.
@@ -90,26 +121,47 @@ pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
     if part == 0.0 { 0.0 } else { (part / whole).sqrt() }
 }
 
-/// `<right_j, image(left)_j>` for every column, cut at 0.
-fn forms(
-    left: ArrayView2<'_, f64>,
-    right: ArrayView2<'_, f64>,
-    image: impl Fn(ArrayView2<'_, f64>) -> Array2<f64> + Sync,
-) -> Vec<f64> {
-    forms_signed(left, right, image).into_iter().map(|form| form.max(0.0)).collect()
+/// `x_j^T matrix x_j` for every column, cut at 0.
+fn forms(matrix: ArrayView2<'_, f64>, x: ArrayView2<'_, f64>) -> Vec<f64> {
+    let form = |x: ArrayView2<'_, f64>| column_products(x, chunk_image(matrix, x).view());
+    let chunks: Vec<_> = x.axis_chunks_iter(Axis(1), CHUNK).collect();
+    let forms = chunks.into_par_iter().map(form).collect::<Vec<_>>().concat();
+    forms.into_iter().map(|form| form.max(0.0)).collect()
 }
 
-fn forms_signed(
-    left: ArrayView2<'_, f64>,
-    right: ArrayView2<'_, f64>,
-    image: impl Fn(ArrayView2<'_, f64>) -> Array2<f64> + Sync,
-) -> Vec<f64> {
-    let chunks: Vec<_> = left.axis_chunks_iter(Axis(1), CHUNK).zip(right.axis_chunks_iter(Axis(1), CHUNK)).collect();
-    let form = |(left, right): (ArrayView2<'_, f64>, ArrayView2<'_, f64>)| -> Vec<f64> {
-        let product: Array2<f64> = image(left) * right;
-        product.axis_iter(Axis(1)).map(|column| column.sum()).collect()
-    };
-    chunks.into_par_iter().map(form).collect::<Vec<_>>().concat()
+/// `matrix x`.
+fn image(matrix: ArrayView2<'_, f64>, x: ArrayView2<'_, f64>) -> Array2<f64> {
+    let mut image = Array2::zeros(x.dim());
+    let chunks: Vec<_> = image.axis_chunks_iter_mut(Axis(1), CHUNK).zip(x.axis_chunks_iter(Axis(1), CHUNK)).collect();
+    chunks.into_par_iter().for_each(|(mut image, x)| image.assign(&chunk_image(matrix, x)));
+    image
+}
+
+/// `matrix x` for a few columns, on one thread.
+pub(crate) fn chunk_image(matrix: ArrayView2<'_, f64>, x: ArrayView2<'_, f64>) -> Array2<f64> {
+    let (k, m) = x.dim();
+    if k <= FEW_INPUTS {
+        return matrix.dot(&x);
+    }
+    let standard = [matrix.as_standard_layout(), x.as_standard_layout()];
+    let [matrix, x] = standard.each_ref().map(|array| {
+        let elements = array.as_slice().expect("it is in standard layout");
+        MatRef::from_row_major_slice(elements, k, array.ncols())
+    });
+    let mut image = vec![0.0; k * m];
+    linalg::multiply(MatMut::from_row_major_slice_mut(&mut image, k, m), matrix, x);
+    Array2::from_shape_vec((k, m), image).expect("k x m elements")
+}
+
+/// `<left_j, right_j>` for every column.
+fn column_products(left: ArrayView2<'_, f64>, right: ArrayView2<'_, f64>) -> Vec<f64> {
+    let mut sums = vec![0.0; left.ncols()];
+    for (left, right) in left.rows().into_iter().zip(right.rows()) {
+        for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
+            *sum += left * right;
+        }
+    }
+    sums
 }
 
 #[cfg(test)]
@@ -134,9 +186,10 @@ mod tests {
         let left = &whole - &seen.mapv(f64::from).dot(&group(&rounded));
         let square = |a: &Array2<f64>| a.iter().map(|v| v * v).sum::<f64>() / n as f64;
         let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-5 * wanted.abs(), "{found} {wanted}");
-        near(lost(&stats, &weights, &errors), square(&left));
-        near(output(&stats, &weights), square(&whole));
-        let means = mean_lost(&stats, &weights, &errors);
+        let yardstick = Yardstick::new(&stats, weights);
+        near(yardstick.lost(&errors), square(&left));
+        near(yardstick.output, square(&whole));
+        let means = yardstick.mean_lost(&errors);
         for (found, wanted) in means.iter().zip(left.mean_axis(Axis(0)).unwrap()) {
             assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");
         }

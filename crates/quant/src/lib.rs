@@ -100,7 +100,7 @@ pub use migration::{ChannelAxis, ChannelRanges, migration_factors};
 pub use options::SolverOptions;
 pub use problem::LayerProblem;
 pub use scale_type::ScaleType;
-pub use solution::{LayerSolution, Note};
+pub use solution::{LayerSolution, Note, Promise};
 pub use solve::solve;
 pub use spec::{Granularity, QuantSpec, ScaleRule};
 pub use stats::{DiagonalAccumulator, GramAccumulator, GramStats};

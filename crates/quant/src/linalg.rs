@@ -73,6 +73,11 @@ pub(crate) fn add_product(mut sums: MatMut<'_, f64>, x: MatRef<'_, f32>, y: MatR
     }
 }
 
+/// `product = a b`.
+pub(crate) fn multiply(product: MatMut<'_, f64>, a: MatRef<'_, f64>, b: MatRef<'_, f64>) {
+    matmul(product, Accum::Replace, a, b, 1.0, Par::Seq);
+}
+
 /// Adds a column of an `f32` chunk to one of the `f64` sums.
 fn add_column(sums: MatMut<'_, f64>, chunk: MatRef<'_, f32>) {
     let source = chunk.col(0).try_as_col_major().expect("the panel is column-major");

@@ -176,6 +176,18 @@ impl Panel<'_> {
         (rounded, energies)
     }
 
+    /// What error feedback can leave of every neuron where no code is clipped: `sum_i (step_i / 2)^2 L_ii^2`.
+    pub(crate) fn nearest_plane_bounds(&self, scales: &PanelScales) -> Vec<f64> {
+        let half_step = f64::from(self.grid.step()) / 2.0;
+        let mut bounds = vec![0.0; self.width()];
+        for i in 0..self.inputs() {
+            for (bound, affine) in bounds.iter_mut().zip(scales.at(i)) {
+                *bound += (half_step * f64::from(affine.scale()) * self.lower[(i, i)]).powi(2);
+            }
+        }
+        bounds
+    }
+
     /// Coordinate descent: at most `sweeps` passes over all codes, or until none changes.
     pub(crate) fn descend(&self, rounded: &mut Rounded, scales: &PanelScales, sweeps: usize) {
         let (p, k) = (self.width(), self.inputs());

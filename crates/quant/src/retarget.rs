@@ -34,9 +34,10 @@
 //! S. Zhang, H. Zhang, I. Colbert, R. Saab, *Qronos*, arXiv 2505.11695 (a = 1); Y. Arai, Y. Ichikawa,
 //! *Quantization error propagation*, arXiv 2504.09629 (a < 1).
 
-use crate::bias::remaining_error;
+use crate::bias::Remaining;
 use crate::error::QuantError;
 use crate::lattice::{self, Forms, Lattice, Recipe, Start};
+use crate::layer_error::chunk_image;
 use crate::linalg;
 use crate::problem::LayerProblem;
 use crate::quadratic::{Factor, Quadratic};
@@ -111,6 +112,7 @@ impl<'p> Trial<'p> {
     fn best_share(&self, forms: &Forms, factors: &[Factor], shares: &[f64]) -> Result<(f64, f64), QuantError> {
         let few = self.problem.with_weights(self.weights.view())?;
         let shifts = shifts(&few, forms, factors);
+        let remaining = Remaining::new(&few, self.held_out);
         let error = |share: &f64| {
             let target = add(&few, &shifts, *share);
             let aimed = few.with_weights(target.view())?;
@@ -122,7 +124,7 @@ impl<'p> Trial<'p> {
                 sweeps: 0,
             };
             let solution = Lattice::new(&aimed, &forms.forms, factors).solve(&recipe, self.problem.damping());
-            remaining_error(&few, solution.dequantize().view(), self.held_out)
+            remaining.error(solution.dequantize().view())
         };
         let errors = shares.par_iter().map(error).collect::<Vec<_>>().into_iter().collect::<Result<Vec<f64>, _>>()?;
         let best = (1..errors.len()).fold(0, |best, i| if errors[i] < errors[best] { i } else { best });
@@ -174,7 +176,7 @@ fn shift(
         .map(|first| {
             let end = weights.ncols().min(first + CHUNK);
             let weights = weights.slice_axis(Axis(1), Slice::from(*first..end)).mapv(f64::from);
-            let cross = drift.cross().dot(&weights);
+            let cross = chunk_image(drift.cross(), weights.view());
             let means = drift.mean().dot(&weights);
             let entry = |i: usize, m: usize| {
                 let input = form.inputs[i];

@@ -38,6 +38,7 @@ use ndarray::Array3;
 
 const SHRINK_STEPS: u32 = 14;
 const SHRINK_BY: f64 = 0.05;
+const LANES: usize = 8;
 
 /// Scale and zero point of every block.
 #[derive(Clone, Debug)]
@@ -117,35 +118,40 @@ impl ScaleTable {
 /// Weights of one neuron, or of one block of it, with the importance of each.
 struct Neuron {
     weights: Vec<f32>,
-    importance: Option<Vec<f64>>,
+    importance: Vec<f64>,
 }
 
 impl Neuron {
     fn new(problem: &LayerProblem<'_>, group: usize, output: usize) -> Neuron {
         let weights = problem.neuron(group, output);
-        let importance = problem.stats().map(|stats| stats[group].mean_square().to_vec());
+        let importance = match problem.stats() {
+            Some(stats) => stats[group].mean_square().to_vec(),
+            None => vec![1.0; weights.len()],
+        };
         Neuron { weights, importance }
     }
 
     fn blocks(&self, size: usize) -> impl Iterator<Item = Neuron> {
-        self.weights.chunks(size).enumerate().map(move |(block, weights)| {
-            let importance = self
-                .importance
-                .as_ref()
-                .map(|importance| importance[block * size..block * size + weights.len()].to_vec());
-            Neuron { weights: weights.to_vec(), importance }
-        })
+        let blocks = self.weights.chunks(size).zip(self.importance.chunks(size));
+        blocks.map(|(weights, importance)| Neuron { weights: weights.to_vec(), importance: importance.to_vec() })
     }
 
     fn error(&self, affine: Affine, grid: &Grid) -> f64 {
-        let square = |w: f32| {
-            let error = f64::from(w) - f64::from(affine.dequantize(affine.quantize(w, grid)));
-            error * error
+        let term = |w: f32, h: f64| {
+            let error = f64::from(w) - f64::from(affine.nearest_level(w, grid));
+            h * error * error
         };
-        match &self.importance {
-            None => self.weights.iter().map(|w| square(*w)).sum(),
-            Some(h) => self.weights.iter().zip(h).map(|(w, h)| h * square(*w)).sum(),
+        // Sums side by side, which the processor forms together.
+        let (weights, last_weights) = self.weights.as_chunks::<LANES>();
+        let (importance, last_importance) = self.importance.as_chunks::<LANES>();
+        let mut sums = [0.0; LANES];
+        for (weights, importance) in weights.iter().zip(importance) {
+            for lane in 0..LANES {
+                sums[lane] += term(weights[lane], importance[lane]);
+            }
         }
+        let rest = last_weights.iter().zip(last_importance).map(|(w, h)| term(*w, *h));
+        sums.iter().sum::<f64>() + rest.sum::<f64>()
     }
 }
 

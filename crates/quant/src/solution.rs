@@ -1,11 +1,13 @@
 //! What a solver returns.
 
+use crate::bias::Remaining;
+use crate::error::QuantError;
 use crate::grid::Affine;
 use crate::judge::Outcome;
 use crate::method::Method;
 use crate::problem::LayerProblem;
 use crate::scale::ScaleTable;
-use ndarray::{Array3, Zip};
+use ndarray::{Array3, ArrayView3, Zip};
 use serde::Serialize;
 use std::fmt;
 
@@ -24,8 +26,22 @@ pub struct LayerSolution {
     /// were rounded instead of them, if the method made such; the certificate
     /// checks the claim.
     pub preprocessed: Option<Array3<f64>>,
+    /// What the method says of its error, if it can.
+    pub promise: Option<Promise>,
     /// What a reader of the report should know.
     pub notes: Vec<Note>,
+}
+
+/// What a method knew of its error before it chose the last codes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Promise {
+    /// Error of the real weights that were to be rounded, after the bias was corrected, relative to the output.
+    pub target: f64,
+    /// Bound of the nearest plane for what rounding them adds, over all neurons:
+    /// `sum_i (step_i / 2)^2 L_ii^2`, with `A = L L^T` ([`crate::panel`]).
+    pub rounding: f64,
+    /// Neurons that are beyond it because codes were clipped.
+    pub broken: usize,
 }
 
 impl LayerSolution {
@@ -45,8 +61,24 @@ impl LayerSolution {
             zero_points: table.affine().mapv(|affine| affine.zero_point()),
             block_size: table.block_size(),
             preprocessed: None,
+            promise: None,
             notes: Vec::new(),
         }
+    }
+
+    /// Completes the promise of a method that rounded `target` in the place of the problem's weights. Where codes were
+    /// clipped there is nothing to complete.
+    pub(crate) fn promise_from(
+        &mut self,
+        problem: &LayerProblem<'_>,
+        target: ArrayView3<'_, f32>,
+    ) -> Result<(), QuantError> {
+        if let (Some(promise), Some(stats)) =
+            (self.promise.as_mut().filter(|promise| promise.broken == 0), problem.stats())
+        {
+            promise.target = Remaining::new(problem, stats).error(target)?;
+        }
+        Ok(())
     }
 
     /// The weights the runtime will use, `[groups, K, M]`.

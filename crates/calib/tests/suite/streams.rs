@@ -44,8 +44,8 @@ fn stages(quantized: &ModelProto, float: &ModelProto, data: &CalibSet, limit_byt
         let later = &names[stage + 1..];
         let wanted = PairRequest { seen: request(&names[stage]), reference: names[stage].clone() };
         let sets = [&all[..]];
-        let quantized = Network { stream: &mut seen, model: quantized, later };
-        let float = Network { stream: &mut reference, model: float, later };
+        let quantized = Network { stream: &mut seen, model: quantized, whole: None, later };
+        let float = Network { stream: &mut reference, model: float, whole: None, later };
         let stats = collect_pairs(quantized, float, data, &sets, &[wanted], &|_| ()).unwrap();
         stats.into_iter().flatten().flatten().next().unwrap()
     };
