@@ -116,7 +116,7 @@ fn a_missed_accuracy_has_an_exit_code_of_its_own() {
     command.args(["--scheme", "auto", "--min-sqnr", "90"]).arg("--calib").arg(Fixture::CONV1D.calib());
     let run = Run::of(&mut command);
     assert_eq!(run.code, Some(1), "{}", run.stderr);
-    assert!(run.stderr.contains("90.0 dB wanted") && output.exists(), "{}", run.stderr);
+    assert!(run.stderr.contains("90.00 dB wanted") && output.exists(), "{}", run.stderr);
 }
 
 #[test]

@@ -67,7 +67,8 @@ fn has_output(model: &Model, name: &str) -> bool {
     model.graph().outputs().iter().any(|port| port.info.name() == name)
 }
 
-fn decode(model: &mut Model) -> Result<(), Error> {
+/// Gives the engine floats where the model has codes already.
+pub(crate) fn decode(model: &mut Model) -> Result<(), Error> {
     decode_weights(model)?;
     check(model, "decoding weights")
 }

@@ -344,11 +344,11 @@ impl Config {
         }
     }
 
-    /// The solver's settings for a layer with this granularity and so many bits a weight, whose activations are floats
-    /// or codes (`on_codes`).
-    pub fn spec(&self, granularity: Granularity, bits: u32, on_codes: bool) -> Result<QuantSpec, QuantError> {
+    /// The solver's settings for a layer with this granularity and so many bits a weight. Integer kernels and
+    /// `DequantizeLinear` take `positive_scales` only.
+    pub fn spec(&self, granularity: Granularity, bits: u32, positive_scales: bool) -> Result<QuantSpec, QuantError> {
         let grid = match self.symmetry {
-            Symmetry::Symmetric if self.mirrors(bits) && !on_codes => Grid::mirrored(bits)?,
+            Symmetry::Symmetric if self.mirrors(bits) && !positive_scales => Grid::mirrored(bits)?,
             Symmetry::Symmetric => Grid::symmetric(bits)?,
             Symmetry::Asymmetric => Grid::asymmetric(bits)?,
         };

@@ -9,6 +9,7 @@ use onnxquant_ir::{Model, tensor};
 use onnxquant_passes::add_to_bias::has_bias;
 use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::runs_as::{Kernel, RunsAs};
+use onnxquant_passes::weight_form::WeightForm;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
     Certificate, GramStats, LayerProblem, LayerSolution, Method, Outcome, QuantError, Saturation, ScaleType, Verdict,
@@ -261,8 +262,9 @@ pub(crate) fn solve_layer(
     let site = &layer.site;
     let failed = |source: QuantError| failed(model, layer, source);
     let on_codes = integers.form(site.node) != Form::WeightOnly;
-    let spec =
-        config.spec(layer.granularity, layer.bits, on_codes).map_err(failed)?.with_scale_type(scale_type(site.dtype));
+    let positive_scales = on_codes || matches!(layer.form, WeightForm::Dequantize(_));
+    let spec = config.spec(layer.granularity, layer.bits, positive_scales).map_err(failed)?;
+    let spec = spec.with_scale_type(scale_type(site.dtype));
     let mut problem =
         LayerProblem::new(weights.view(), stats.as_ref().map(|stats| stats.calibration), spec).map_err(failed)?;
     problem = problem.with_options(config.solver_options().map_err(failed)?);

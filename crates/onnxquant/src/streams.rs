@@ -23,6 +23,7 @@ use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::GramStats;
 
 use crate::calibration::{Calibration, StageStats, request};
+use crate::compare::decode;
 use crate::embeddings::{PlannedTable, TableReport, decode_tables};
 use crate::error::Error;
 use crate::integer::IntegerPlan;
@@ -72,12 +73,15 @@ impl<'a> Streams<'a> {
     ) -> Result<Self, Error> {
         let mut quantized_model = with_rounded_activations(model, integers);
         decode_tables(quantized_model.graph_mut(), tables, planned);
+        decode(&mut quantized_model)?;
+        let mut float_model = model.clone();
+        decode(&mut float_model)?;
         let samples: Vec<usize> = (0..calibration.data.len()).collect();
         let limit = usize::try_from(limit_bytes / STREAM_SHARE).unwrap_or(usize::MAX);
         Ok(Self {
             calibration,
             model,
-            float_proto: inline_functions(&model.to_proto())?,
+            float_proto: inline_functions(&float_model.to_proto())?,
             float: Stream::new(&samples, limit),
             quantized_model,
             quantized: Stream::new(&samples, limit),
