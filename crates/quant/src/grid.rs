@@ -178,13 +178,24 @@ impl Affine {
     /// The grid's code nearest to `x`; see the module's documentation.
     #[inline]
     pub fn quantize(&self, x: f32, grid: &Grid) -> i16 {
+        self.code(x, grid) as i16
+    }
+
+    /// What the code nearest to `x` means, without the way through integers.
+    #[inline]
+    pub(crate) fn nearest(&self, x: f32, grid: &Grid) -> f32 {
+        self.scale * (self.code(x, grid) - f32::from(self.zero_point))
+    }
+
+    #[inline]
+    fn code(&self, x: f32, grid: &Grid) -> f32 {
         let step = f32::from(grid.step);
         let anchor = f32::from((grid.min_code - self.zero_point).rem_euclid(grid.step));
         let steps = round_ties_even((x / self.scale - anchor) / step);
         let code = f32::from(self.zero_point) + anchor + step * steps;
         let least = f32::from(grid.min_code);
         let greatest = f32::from(grid.max_code);
-        code.clamp(least, greatest) as i16
+        code.clamp(least, greatest)
     }
 
     /// The real numbers of the grid's first and last code.
@@ -302,6 +313,7 @@ mod tests {
                 let affine = Affine::new(scale, 0).unwrap();
                 let code = affine.quantize(x, &grid);
                 prop_assert!(grid.contains(code));
+                prop_assert_eq!(affine.nearest(x, &grid), affine.dequantize(code));
                 let error = (affine.dequantize(code) - x).abs();
                 for other in (grid.min_code()..=grid.max_code()).step_by(grid.step() as usize) {
                     prop_assert!(error <= (affine.dequantize(other) - x).abs() + 1e-5);

@@ -38,6 +38,8 @@ use ndarray::Array3;
 
 const SHRINK_STEPS: u32 = 14;
 const SHRINK_BY: f64 = 0.05;
+/// Weights whose errors are summed side by side.
+const LANES: usize = 8;
 
 /// Scale and zero point of every block.
 #[derive(Clone, Debug)]
@@ -117,35 +119,37 @@ impl ScaleTable {
 /// Weights of one neuron, or of one block of it, with the importance of each.
 struct Neuron {
     weights: Vec<f32>,
-    importance: Option<Vec<f64>>,
+    importance: Vec<f64>,
 }
 
 impl Neuron {
     fn new(problem: &LayerProblem<'_>, group: usize, output: usize) -> Neuron {
         let weights = problem.neuron(group, output);
-        let importance = problem.stats().map(|stats| stats[group].mean_square().to_vec());
-        Neuron { weights, importance }
+        let known = problem.stats().map(|stats| stats[group].mean_square().to_vec());
+        Neuron { importance: known.unwrap_or_else(|| vec![1.0; weights.len()]), weights }
     }
 
     fn blocks(&self, size: usize) -> impl Iterator<Item = Neuron> {
-        self.weights.chunks(size).enumerate().map(move |(block, weights)| {
-            let importance = self
-                .importance
-                .as_ref()
-                .map(|importance| importance[block * size..block * size + weights.len()].to_vec());
-            Neuron { weights: weights.to_vec(), importance }
-        })
+        let blocks = self.weights.chunks(size).zip(self.importance.chunks(size));
+        blocks.map(|(weights, importance)| Neuron { weights: weights.to_vec(), importance: importance.to_vec() })
     }
 
     fn error(&self, affine: Affine, grid: &Grid) -> f64 {
-        let square = |w: f32| {
-            let error = f64::from(w) - f64::from(affine.dequantize(affine.quantize(w, grid)));
-            error * error
+        let term = |w: f32, h: f64| {
+            let error = f64::from(w) - f64::from(affine.nearest(w, grid));
+            h * error * error
         };
-        match &self.importance {
-            None => self.weights.iter().map(|w| square(*w)).sum(),
-            Some(h) => self.weights.iter().zip(h).map(|(w, h)| h * square(*w)).sum(),
+        // Sums side by side do not wait for each other.
+        let mut sums = [0.0; LANES];
+        let (weights, last_weights) = self.weights.as_chunks::<LANES>();
+        let (importance, last_importance) = self.importance.as_chunks::<LANES>();
+        for (weights, importance) in weights.iter().zip(importance) {
+            for ((sum, w), h) in sums.iter_mut().zip(weights).zip(importance) {
+                *sum += term(*w, *h);
+            }
         }
+        let rest: f64 = last_weights.iter().zip(last_importance).map(|(w, h)| term(*w, *h)).sum();
+        sums.iter().sum::<f64>() + rest
     }
 }
 
