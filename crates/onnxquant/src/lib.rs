@@ -30,6 +30,7 @@ mod plan_file;
 mod progress;
 mod report;
 mod rescale;
+mod sketch;
 mod solve;
 mod state;
 mod streams;

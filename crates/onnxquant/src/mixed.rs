@@ -7,8 +7,8 @@
 //!
 //! # Method
 //!
-//! 1. **Sweep.** The float network is run once. Every layer is solved at every width ([`WIDTHS`]) by a quick method on
-//!    its own inputs; its error is the relative one of its outputs on held-out samples, squared.
+//! 1. **Sweep.** The float network is run once. Every layer gets quick codes at every width ([`WIDTHS`]) from its own
+//!    inputs ([`crate::sketch`]); its error is the relative one of its outputs on held-out samples, squared.
 //! 2. **Sensitivity.** Of every layer the engine measures what it does to the outputs when it alone has the quick codes
 //!    of the width [`PROBE`], on a few held-out samples. The harm of a layer at a width is its error there, times harm over
 //!    error at the probe: layers add up in power, nearly. Where that would take too many engines ([`LARGEST_PROBE`]), all
@@ -27,14 +27,14 @@
 //!
 //! # Cost
 //!
-//! A quick solution of every layer at four widths; an engine for every layer and for every plan compared; at most
+//! Quick codes of every layer at four widths; an engine for every layer and for every plan compared; at most
 //! [`MOST_SOLUTIONS`] solutions of the whole model for an SQNR. Memory: the quick codes, about two bytes a weight.
 
 use onnxquant_passes::write_codes::PackedWeight;
-use onnxquant_quant::{Choice, Method, cheapest, least_error};
+use onnxquant_quant::{Choice, cheapest, least_error};
 use rayon::prelude::*;
 
-use crate::config::{Budget, Config, MethodChoice};
+use crate::config::Budget;
 use crate::embeddings::TableReport;
 use crate::error::Error;
 use crate::fingerprint::encoded_bytes;
@@ -42,7 +42,8 @@ use crate::integer::IntegerPlan;
 use crate::judge::{Judge, accuracy};
 use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Phase, silent};
-use crate::solve::{Job, Source, failed, solve_layer, weights};
+use crate::sketch::{Sketch, sketch_layer};
+use crate::solve::{Job, Source};
 use crate::write::{Arithmetic, Codes, written};
 
 /// The widths between which layers choose.
@@ -103,7 +104,7 @@ impl<'a> Sweep<'a> {
             bytes: vec![[0; WIDTHS.len()]; plan.layers.len()],
             rest_bytes: u64::MAX,
         };
-        sweep.solve()?;
+        sweep.sketch()?;
         sweep.weigh()?;
         if let Some(calibration) = job.calibration.filter(|_| !plan.layers.is_empty()) {
             // Of the weights alone: what activations lose is the same in all plans.
@@ -113,36 +114,18 @@ impl<'a> Sweep<'a> {
         Ok(sweep)
     }
 
-    fn solve(&mut self) -> Result<(), Error> {
+    fn sketch(&mut self) -> Result<(), Error> {
         let Job { model, config, calibration, progress, .. } = self.job;
-        let quick = match (config.method, calibration) {
-            (_, None) | (MethodChoice::Fixed(Method::Msq), _) => Method::Msq,
-            _ => Method::Optq,
-        };
-        let quick = Config { method: MethodChoice::Fixed(quick), scale_rule: None, ..config.clone() };
         let mut source = calibration.map_or(Source::Nowhere, |calibration| Source::float(calibration, true));
         let layers = &self.plan.layers;
         for stage in source.stages(model, layers, config) {
             let stats = source.statistics(model, &layers[stage.clone()], &[], progress)?;
             for (at, layer) in layers[stage.clone()].iter().enumerate() {
-                let exact = weights(model, layer)?;
+                let sketches = sketch_layer(self.job, layer, &WIDTHS, stats.as_ref().map(|stats| stats.of(at)))?;
                 let mut errors = [0.0; WIDTHS.len()];
-                for (width, bits) in WIDTHS.into_iter().enumerate() {
-                    let layer = layer.with_bits(config, bits)?;
-                    let stats = stats.as_ref().map(|stats| stats.of(at));
-                    let job = Job { config: &quick, ..self.job };
-                    let solved = solve_layer(job, &layer, &exact, stats)?;
-                    let of_weights = || {
-                        let power =
-                            |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|x| f64::from(x).powi(2)).sum::<f64>();
-                        let decoded = solved.solution.dequantize();
-                        let lost = power(&mut exact.iter().zip(&decoded).map(|(a, b)| a - b));
-                        (lost / power(&mut exact.iter().copied()).max(f64::MIN_POSITIVE)).sqrt()
-                    };
-                    let found = solved.findings.held_out_error.or(solved.findings.error);
-                    errors[width] = found.unwrap_or_else(of_weights).powi(2);
-                    let solved = solved.into_layer(&layer).map_err(|error| failed(model, &layer, error))?;
-                    self.codes[width].push((solved.planned, solved.weight));
+                for (width, Sketch { planned, weight, error }) in sketches.into_iter().enumerate() {
+                    errors[width] = error;
+                    self.codes[width].push((planned, weight));
                 }
                 self.errors.push(errors);
                 progress(Phase::Quantize, stage.start + at + 1, layers.len());

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, Array3, ArrayD, Dimension, IxDyn};
+use ndarray::{Array2, Array3, ArrayD, ArrayView3, Dimension, IxDyn};
 use onnxquant_calib::OutputComparison;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, tensor};
@@ -12,8 +12,8 @@ use onnxquant_passes::runs_as::{Kernel, RunsAs};
 use onnxquant_passes::weight_form::WeightForm;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
-    Certificate, GramStats, LayerProblem, LayerSolution, Method, Outcome, QuantError, Saturation, ScaleType, Verdict,
-    auto, bias_correction, certify, corrected_error, guarded, solve,
+    Certificate, GramStats, LayerProblem, LayerSolution, Method, Outcome, QuantError, QuantSpec, Saturation, ScaleType,
+    Verdict, auto, bias_correction, certify, corrected_error, guarded, solve,
 };
 use serde::{Deserialize, Serialize};
 
@@ -258,30 +258,14 @@ pub(crate) fn solve_layer(
     weights: &Array3<f32>,
     stats: Option<LayerStats<'_>>,
 ) -> Result<Solved, Error> {
-    let Job { model, config, integers, .. } = job;
-    let site = &layer.site;
+    let Job { model, config, .. } = job;
     let failed = |source: QuantError| failed(model, layer, source);
-    let on_codes = integers.form(site.node) != Form::WeightOnly;
-    let positive_scales = on_codes || matches!(layer.form, WeightForm::Dequantize(_));
-    let spec = config.spec(layer.granularity, layer.bits, positive_scales).map_err(failed)?;
-    let spec = spec.with_scale_type(scale_type(site.dtype));
-    let mut problem =
-        LayerProblem::new(weights.view(), stats.as_ref().map(|stats| stats.calibration), spec).map_err(failed)?;
-    problem = problem.with_options(config.solver_options().map_err(failed)?);
-    let corrects_bias = has_bias(model.graph(), site);
-    if !corrects_bias {
-        problem = problem.with_fixed_bias();
-    }
+    let problem = layer_problem(job, layer, weights, stats.as_ref().map(|stats| stats.calibration)).map_err(failed)?;
     let held_out = stats.as_ref().and_then(|stats| stats.held_out);
     let (solution, method, verdict) = choose(config, &problem, held_out).map_err(failed)?;
     let certificate = certify(&problem, &solution).map_err(failed)?;
     let decoded = solution.dequantize();
-    let correction = match &stats {
-        Some(stats) if corrects_bias => {
-            bias_correction(weights.view(), decoded.view(), stats.calibration).map_err(failed)?
-        }
-        _ => Array2::zeros((weights.dim().0, weights.dim().2)),
-    };
+    let correction = correction(&problem, decoded.view()).map_err(failed)?;
     let chosen = verdict.as_ref().map(|verdict| &verdict.winner().outcome);
     let held_out_error = match (chosen, held_out) {
         (Some(Outcome::HeldOutError(error)), _) => Some(*error),
@@ -302,6 +286,34 @@ pub(crate) fn solve_layer(
         verdict,
     };
     Ok(Solved { solution, correction, findings })
+}
+
+/// What is to be solved for a layer.
+pub(crate) fn layer_problem<'a>(
+    job: Job<'_>,
+    layer: &PlannedLayer,
+    weights: &'a Array3<f32>,
+    stats: Option<&'a [GramStats]>,
+) -> Result<LayerProblem<'a>, QuantError> {
+    let problem = LayerProblem::new(weights.view(), stats, layer_spec(job, layer)?)?;
+    let problem = problem.with_options(job.config.solver_options()?);
+    Ok(if has_bias(job.model.graph(), &layer.site) { problem } else { problem.with_fixed_bias() })
+}
+
+/// The codes that a layer gets.
+pub(crate) fn layer_spec(job: Job<'_>, layer: &PlannedLayer) -> Result<QuantSpec, QuantError> {
+    let on_codes = job.integers.form(layer.site.node) != Form::WeightOnly;
+    let positive_scales = on_codes || matches!(layer.form, WeightForm::Dequantize(_));
+    let spec = job.config.spec(layer.granularity, layer.bits, positive_scales)?;
+    Ok(spec.with_scale_type(scale_type(layer.site.dtype)))
+}
+
+/// What is to be added to the bias of a layer with these weights, where it has one.
+pub(crate) fn correction(problem: &LayerProblem<'_>, decoded: ArrayView3<'_, f32>) -> Result<Array2<f64>, QuantError> {
+    match problem.stats().filter(|_| problem.corrects_bias()) {
+        Some(stats) => bias_correction(problem.weights(), decoded, stats),
+        None => Ok(Array2::zeros((problem.groups(), problem.outputs()))),
+    }
 }
 
 /// The weight as the operator has it.

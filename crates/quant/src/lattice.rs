@@ -168,11 +168,11 @@ impl<'a, 'p> Lattice<'a, 'p> {
         (solution, said)
     }
 
-    fn map_panels<T: Send>(&self, solve: impl Fn(Place) -> T + Sync) -> Vec<T> {
+    pub(crate) fn map_panels<T: Send>(&self, solve: impl Fn(Place) -> T + Sync) -> Vec<T> {
         self.panels.par_iter().map(|place| solve(*place)).collect()
     }
 
-    fn panel(&self, place: Place) -> Panel<'_> {
+    pub(crate) fn panel(&self, place: Place) -> Panel<'_> {
         let (form, factor) = (&self.forms[place.group], &self.factors[place.group]);
         let weights = self.problem.weights();
         let weight = |p, i| f64::from(weights[[place.group, form.inputs[i], place.first + p]]);
@@ -180,7 +180,7 @@ impl<'a, 'p> Lattice<'a, 'p> {
         Panel { form, lower: factor.lower.as_ref(), added: factor.added, grid: self.problem.spec().grid(), weights }
     }
 
-    fn scales(&self, place: Place, table: &ScaleTable) -> PanelScales {
+    pub(crate) fn scales(&self, place: Place, table: &ScaleTable) -> PanelScales {
         PanelScales::new(table, place.group, place.first, place.width(), &self.forms[place.group].inputs)
     }
 
