@@ -30,7 +30,7 @@ use crate::error::QuantError;
 use crate::grid::Affine;
 use crate::method::Method;
 use crate::nearest_point::{MOST_INPUTS, Search};
-use crate::panel::{Panel, PanelScales, Rounded};
+use crate::panel::{Descent, Panel, PanelScales, Rounded};
 use crate::problem::LayerProblem;
 use crate::quadratic::{Factor, Quadratic};
 use crate::saturate::{self, Inverse};
@@ -42,7 +42,7 @@ use faer::Mat;
 use rayon::prelude::*;
 
 /// Neurons solved side by side.
-const PANEL: usize = 32;
+const PANEL: usize = 48;
 
 /// The forms of all groups with their factors.
 #[derive(Clone, Debug)]
@@ -226,9 +226,9 @@ impl<'a, 'p> Lattice<'a, 'p> {
 
     /// Steps 2 (plain rounding where it is cheaper) to 4.
     fn improve(&self, panel: &Panel<'_>, start: Rounded, scales: &mut PanelScales, recipe: &Recipe<'_>) -> Rounded {
-        let mut best = start;
-        let plain = panel.round(scales);
-        let costs = panel.energies(&best).into_iter().zip(panel.energies(&plain));
+        let mut best = panel.descent(start);
+        let plain = panel.descent(panel.round(scales));
+        let costs = best.energies().into_iter().zip(plain.energies());
         for (p, (own, plain_cost)) in costs.enumerate() {
             if plain_cost < own {
                 best.take(p, &plain);
@@ -244,15 +244,15 @@ impl<'a, 'p> Lattice<'a, 'p> {
         }
         panel.descend(&mut best, scales, recipe.sweeps);
         if (1..=MOST_INPUTS).contains(&panel.weights.ncols()) {
-            decode(panel, &mut best, scales);
+            best = decode(panel, best, scales);
             for _ in 0..refits {
                 if !refit(panel, &mut best, scales, self.problem.spec()) {
                     break;
                 }
-                decode(panel, &mut best, scales);
+                best = decode(panel, best, scales);
             }
         }
-        best
+        best.rounded
     }
 
     fn notes(&self, asked: f64) -> Vec<Note> {
@@ -265,17 +265,19 @@ impl<'a, 'p> Lattice<'a, 'p> {
 }
 
 /// Replaces codes by better ones where there are any.
-fn decode(panel: &Panel<'_>, best: &mut Rounded, scales: &PanelScales) {
+fn decode(panel: &Panel<'_>, best: Descent, scales: &PanelScales) -> Descent {
     let (width, inputs) = (panel.weights.nrows(), panel.weights.ncols());
-    for (p, energy) in panel.energies(best).into_iter().enumerate() {
+    let (energies, mut rounded) = (best.energies(), best.rounded);
+    for (p, energy) in energies.into_iter().enumerate() {
         let weights: Vec<f64> = (0..inputs).map(|i| panel.weights[(p, i)]).collect();
         let affine: Vec<Affine> = (0..inputs).map(|i| scales.at(i)[p]).collect();
         let search = Search { factor: panel.lower, weights: &weights, affine: &affine, grid: panel.grid };
         for (i, code) in search.below(energy).into_iter().flatten().enumerate() {
-            best.codes[i * width + p] = code;
-            best.errors[(p, i)] = weights[i] - f64::from(affine[i].dequantize(code));
+            rounded.codes[i * width + p] = code;
+            rounded.errors[(p, i)] = weights[i] - f64::from(affine[i].dequantize(code));
         }
     }
+    panel.descent(rounded)
 }
 
 #[cfg(test)]

@@ -32,9 +32,9 @@ fn feedback_keeps_to_the_bound_of_the_nearest_plane() {
                 (0..k).map(|i| (f64::from(affine.at(i)[p].scale()) / 2.0 * panel.lower[(i, i)]).powi(2)).sum();
             assert!(energy <= pivots * (1.0 + 1e-5), "{energy} {pivots}");
         }
-        let mut descended = fed.clone();
+        let mut descended = panel.descent(fed.clone());
         panel.descend(&mut descended, &affine, SWEEPS);
-        for (after, before) in panel.energies(&descended).into_iter().zip(panel.energies(&fed)) {
+        for (after, before) in panel.energies(&descended.rounded).into_iter().zip(panel.energies(&fed)) {
             assert!(after <= before * (1.0 + 1e-12));
         }
     }

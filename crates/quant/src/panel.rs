@@ -62,6 +62,14 @@ pub(crate) struct Rounded {
     pub(crate) errors: Mat<f64>,
 }
 
+/// Codes on their way to better ones.
+#[derive(Clone, Debug)]
+pub(crate) struct Descent {
+    pub(crate) rounded: Rounded,
+    /// `E A`, kept up to date.
+    pub(crate) gradient: Mat<f64>,
+}
+
 /// What the codes of a panel mean.
 #[derive(Clone, Debug)]
 pub(crate) struct PanelScales {
@@ -189,10 +197,10 @@ impl Panel<'_> {
     }
 
     /// Coordinate descent: at most `sweeps` passes over all codes, or until none changes.
-    pub(crate) fn descend(&self, rounded: &mut Rounded, scales: &PanelScales, sweeps: usize) {
+    pub(crate) fn descend(&self, descent: &mut Descent, scales: &PanelScales, sweeps: usize) {
         let (p, k) = (self.width(), self.inputs());
         let matrix = &self.form.matrix;
-        let mut gradient = self.gradient(rounded);
+        let Descent { rounded, gradient } = descent;
         let mut change = Mat::<f64>::zeros(p, BLOCK);
         for _ in 0..sweeps {
             let mut changed = false;
@@ -265,6 +273,11 @@ impl Panel<'_> {
         any
     }
 
+    /// Where a descent starts.
+    pub(crate) fn descent(&self, rounded: Rounded) -> Descent {
+        Descent { gradient: self.gradient(&rounded), rounded }
+    }
+
     /// `E A`.
     pub(crate) fn gradient(&self, rounded: &Rounded) -> Mat<f64> {
         self.image(rounded.errors.as_ref())
@@ -285,19 +298,30 @@ impl Panel<'_> {
 
     /// `e^T A e` of every neuron.
     pub(crate) fn energies(&self, rounded: &Rounded) -> Vec<f64> {
-        self.energies_with(rounded, &self.gradient(rounded))
+        self.descent(rounded.clone()).energies()
     }
+}
 
-    /// The same from `G = E A`.
-    pub(crate) fn energies_with(&self, rounded: &Rounded, gradient: &Mat<f64>) -> Vec<f64> {
-        let mut energies = vec![0.0; self.width()];
-        for i in 0..self.inputs() {
-            let terms = gradient.col_as_slice(i).iter().zip(rounded.errors.col_as_slice(i));
+impl Descent {
+    /// `e^T A e` of every neuron.
+    pub(crate) fn energies(&self) -> Vec<f64> {
+        let errors = &self.rounded.errors;
+        let mut energies = vec![0.0; errors.nrows()];
+        for i in 0..errors.ncols() {
+            let terms = self.gradient.col_as_slice(i).iter().zip(errors.col_as_slice(i));
             for (energy, (g, e)) in energies.iter_mut().zip(terms) {
                 *energy += g * e;
             }
         }
         energies
+    }
+
+    /// Takes neuron `p` over from another descent.
+    pub(crate) fn take(&mut self, p: usize, other: &Descent) {
+        self.rounded.take(p, &other.rounded);
+        for i in 0..self.gradient.ncols() {
+            self.gradient[(p, i)] = other.gradient[(p, i)];
+        }
     }
 }
 

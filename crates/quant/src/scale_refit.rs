@@ -22,10 +22,10 @@
 //!
 //! # Cost
 //!
-//! `3 K^2` multiply-adds a neuron, and `k^3 / 3` for its k blocks.
+//! `2 K^2` multiply-adds a neuron, and `k^3 / 3` for its k blocks.
 
 use crate::linalg;
-use crate::panel::{Panel, PanelScales, Rounded, multiply};
+use crate::panel::{Descent, Panel, PanelScales, Rounded, multiply};
 use crate::scale_type::Rounding;
 use crate::spec::QuantSpec;
 use faer::{Accum, Mat};
@@ -36,12 +36,11 @@ const NOISE: f64 = 1e-6;
 const RIDGE: f64 = 1e-9;
 
 /// Refits the scales of all neurons; false if none gained.
-pub(crate) fn refit(panel: &Panel<'_>, rounded: &mut Rounded, scales: &mut PanelScales, spec: &QuantSpec) -> bool {
+pub(crate) fn refit(panel: &Panel<'_>, descent: &mut Descent, scales: &mut PanelScales, spec: &QuantSpec) -> bool {
     let (width, inputs) = (panel.weights.nrows(), panel.weights.ncols());
     let blocks: Vec<Vec<usize>> = (0..scales.count()).map(|block| scales.rows(block)).collect();
-    let steps = steps(panel, rounded, scales);
-    let gradient = panel.gradient(rounded);
-    let before = panel.energies_with(rounded, &gradient);
+    let steps = steps(panel, &descent.rounded, scales);
+    let (gradient, before) = (&descent.gradient, descent.energies());
     let normal = normal_equations(panel, &steps, &blocks);
     let mut trial = scales.clone();
     for p in 0..width {
@@ -55,19 +54,19 @@ pub(crate) fn refit(panel: &Panel<'_>, rounded: &mut Rounded, scales: &mut Panel
             }
         }
     }
-    let mut refitted = rounded.clone();
+    let mut refitted = descent.rounded.clone();
     for i in 0..inputs {
-        let codes = &rounded.codes[i * width..][..width];
+        let codes = &descent.rounded.codes[i * width..][..width];
         let errors = refitted.errors.col_as_slice_mut(i).iter_mut();
         for (((error, w), code), affine) in errors.zip(panel.weights.col_as_slice(i)).zip(codes).zip(trial.at(i)) {
             *error = w - f64::from(affine.dequantize(*code));
         }
     }
-    let mut any = false;
-    for (p, after) in panel.energies(&refitted).into_iter().enumerate() {
+    let (mut any, refitted) = (false, panel.descent(refitted));
+    for (p, after) in refitted.energies().into_iter().enumerate() {
         if after < before[p] * (1.0 - NOISE) {
             any = true;
-            rounded.take(p, &refitted);
+            descent.take(p, &refitted);
             for block in 0..blocks.len() {
                 scales.set(block, p, trial.block(block)[p]);
             }

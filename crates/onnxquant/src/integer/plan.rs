@@ -231,14 +231,18 @@ impl IntegerPlan {
         Ok(only)
     }
 
-    /// Time that `leader` and what follows it save on integers, without conversions at the ends of regions.
+    /// Time that `leader` and what follows it save on integers, without conversions at the ends of regions; 0 where none
+    /// is saved, or time does not count.
     pub(super) fn saved_ns(&self, graph: &Graph, leader: NodeId) -> f64 {
+        if self.known.target == Target::QdqStrict {
+            return 0.0;
+        }
         if self.dynamic.contains(&leader) {
-            return self.known.costs.saved_dynamic(graph, leader);
+            return self.known.costs.saved_dynamic(graph, leader).max(0.0);
         }
         let leader_of = self.leader_of();
         let units = self.regions.units.iter().filter(|unit| leader_of[&unit.node] == leader);
-        units.map(|unit| self.known.costs.saved_on_codes(graph, unit)).sum()
+        units.map(|unit| self.known.costs.saved_on_codes(graph, unit)).sum::<f64>().max(0.0)
     }
 
     fn choose(&mut self, graph: &Graph) {

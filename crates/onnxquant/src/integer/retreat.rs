@@ -140,7 +140,9 @@ fn sensitivity(
         Ok(Sensitivity { node, label: graph.label(node).to_owned(), sqnr_db, saved_ns: integers.saved_ns(graph, node) })
     };
     let mut found = integers.leaders().into_par_iter().map(measured).collect::<Result<Vec<Sensitivity>, Error>>()?;
-    let rate = |layer: &Sensitivity| layer.power() / layer.saved_ns.max(1.0);
+    // Conversions at new ends of regions take time as well: as much as a layer saves on the average, say.
+    let conversions = found.iter().map(|layer| layer.saved_ns).sum::<f64>() / found.len().max(1) as f64;
+    let rate = |layer: &Sensitivity| layer.power() / (layer.saved_ns + conversions).max(1.0);
     found.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
     Ok(found)
 }
