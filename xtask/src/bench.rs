@@ -2,7 +2,9 @@
 //!
 //! The benchmarks are divan programs; what they print is shown as it is, then the
 //! ratios that the project promises are computed from the fastest runs, which
-//! suffer least from whatever else the machine does.
+//! suffer least from whatever else the machine does. `cargo xtask bench forms` runs written files instead.
+
+mod forms;
 
 use anyhow::{Context, ensure};
 use std::collections::HashMap;
@@ -10,9 +12,18 @@ use std::process::{Command, Stdio};
 
 #[derive(clap::Args)]
 pub struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+
     /// Fail if a ratio misses its goal.
     #[arg(long)]
     strict: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Measures the speed of every written form in ONNX Runtime.
+    Forms,
 }
 
 /// Fastest times in seconds, by bench, function and argument.
@@ -78,6 +89,9 @@ const RATIOS: [Ratio; 7] = [
 ];
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    if let Some(What::Forms) = args.what {
+        return forms::run();
+    }
     let output = Command::new(env!("CARGO"))
         .args(["bench", "--quiet", "--package", "onnxquant-quant"])
         .args(["--bench", "walk", "--bench", "gram"])
