@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use onnxquant_calib::{
-    CalibSet, DataOptions, Engine, InputSpec, Session, StatKind, StatRequest, collect, compare, gram_bytes,
+    CalibSet, DataOptions, Engine, InputSpec, Original, Session, StatKind, StatRequest, collect, compare, gram_bytes,
     graph_outputs,
 };
 use onnxquant_proto::onnx::{GraphProto, NodeProto, TensorProto};
@@ -55,7 +55,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let outputs = graph_outputs(&model);
     let start = Instant::now();
     let session = Session::new(&model, &outputs, &data)?;
-    let same = compare(&session, &session, &data, &data.split().held_out, &|_| ())?;
+    let same = compare(&Original::new(&session), &session, &data, &data.split().held_out, &|_| ())?;
     println!("compare {} outputs of {}: {:?}", same.len(), session.values().len(), start.elapsed());
     Ok(())
 }

@@ -47,8 +47,8 @@ pub fn collect_channels(
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<ChannelRanges>, CalibError> {
     let channels = axes.iter().map(|axis| (*axis, ChannelRanges::default())).collect();
-    let take_in = |(axis, channels): &mut (ChannelAxis, ChannelRanges), array: ArrayD<f32>| {
-        channels.push(&array, *axis);
+    let take_in = |(axis, channels): &mut (ChannelAxis, ChannelRanges), array: &ArrayD<f32>| {
+        channels.push(array, *axis);
         Ok(())
     };
     let found = accumulate(engine, data, indices, progress, channels, &take_in)?;
@@ -56,7 +56,7 @@ pub fn collect_channels(
 }
 
 /// Adds the array of one sample to what is known of a value.
-type TakeIn<'a, S> = dyn Fn(&mut S, ArrayD<f32>) -> Result<(), QuantError> + Sync + 'a;
+type TakeIn<'a, S> = dyn Fn(&mut S, &ArrayD<f32>) -> Result<(), QuantError> + Sync + 'a;
 
 /// Runs the samples and lets every value's `state` take in its arrays, in the order of the samples.
 fn accumulate<S: Send>(
@@ -76,7 +76,7 @@ fn accumulate<S: Send>(
             .zip(engine.values())
             .map(|((state, tensors), value)| {
                 tensors.into_iter().zip(&names).try_for_each(|(tensor, sample)| {
-                    take_in(state, floats(tensor, value, sample)?).map_err(|error| CalibError::Activation {
+                    take_in(state, floats(&tensor, value, sample)?.as_ref()).map_err(|error| CalibError::Activation {
                         value: value.clone(),
                         sample: sample.clone(),
                         detail: error.to_string(),

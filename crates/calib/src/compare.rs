@@ -1,14 +1,20 @@
 //! Compares the outputs of two models over a data set.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use ndarray::ArrayD;
 
-use crate::data::CalibSet;
+use crate::data::{CalibSet, Sample};
 use crate::engine::Engine;
 use crate::error::CalibError;
-use crate::run::{Progress, SampleRun, for_each_batch};
+use crate::run::{Progress, bytes_of, describe_failure, in_batches, run_order};
 #[cfg(feature = "tract")]
 use crate::stream::{Network, advance};
 use crate::tensor::Tensor;
+
+/// Samples and what a model gives for them are kept up to this.
+const KEPT_BYTES: usize = 64 << 20;
 
 /// How one output of a model differs from the same output of another, over all samples.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,18 +117,72 @@ fn sqnr_db(signal: f64, error: f64) -> f64 {
     if error == 0.0 { f64::INFINITY } else { 10.0 * (signal / error).log10() }
 }
 
+/// A model with which others are compared. What it gives for a sample is kept, and the sample itself, as far as
+/// [`KEPT_BYTES`] reach; it is the same again and again.
+pub struct Original<E> {
+    engine: E,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    by_sample: HashMap<usize, Arc<Known>>,
+    bytes: usize,
+}
+
+/// A sample, and the values observed.
+struct Known {
+    sample: Sample,
+    values: Vec<Tensor>,
+}
+
+impl<E: Engine> Original<E> {
+    /// The session should observe the graph's outputs.
+    pub fn new(engine: E) -> Self {
+        Self { engine, kept: Mutex::default() }
+    }
+
+    fn known(&self, data: &CalibSet, sample: usize) -> Result<Arc<Known>, CalibError> {
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = kept().by_sample.get(&sample) {
+            return Ok(known.clone());
+        }
+        let loaded = data.load(sample)?;
+        let values = self.engine.run(&loaded).map_err(|error| describe_failure(error, data, sample))?;
+        let known = Arc::new(Known { sample: loaded, values });
+        let mut kept = kept();
+        if kept.bytes + known.bytes() <= KEPT_BYTES && !kept.by_sample.contains_key(&sample) {
+            kept.bytes += known.bytes();
+            kept.by_sample.insert(sample, known.clone());
+        }
+        Ok(known)
+    }
+}
+
+impl Known {
+    fn bytes(&self) -> usize {
+        bytes_of(self.sample.iter().map(|(_, tensor)| tensor).chain(&self.values))
+    }
+}
+
 /// Runs both models on the samples `indices` and compares what they observe, value by value in
 /// order. Both sessions should observe the graph's outputs.
-pub fn compare(
-    a: &dyn Engine,
+pub fn compare<E: Engine>(
+    a: &Original<E>,
     b: &dyn Engine,
     data: &CalibSet,
     indices: &[usize],
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<OutputComparison>, CalibError> {
-    let mut outputs: Vec<OutputComparison> = a.values().iter().map(|name| OutputComparison::new(name)).collect();
-    for_each_batch(&[a, b], data, indices, progress, &mut |runs| {
-        take_in(&mut outputs, &runs);
+    let mut outputs: Vec<OutputComparison> = a.engine.values().iter().map(|name| OutputComparison::new(name)).collect();
+    let run = |sample: usize| {
+        let known = a.known(data, sample)?;
+        let values = b.run(&known.sample).map_err(|error| describe_failure(error, data, sample))?;
+        Ok((known, values))
+    };
+    let bytes = |(known, values): &(Arc<Known>, Vec<Tensor>)| known.bytes() + bytes_of(values);
+    in_batches(run_order(&[&a.engine, b], data, indices), &run, &bytes, progress, &mut |runs| {
+        runs.iter().for_each(|(known, values)| take_in(&mut outputs, &known.values, values));
         Ok(())
     })?;
     outputs.iter_mut().for_each(OutputComparison::close);
@@ -141,18 +201,18 @@ pub fn compare_streams(
     let mut outputs: Vec<OutputComparison> = names.iter().map(|name| OutputComparison::new(name)).collect();
     let goals = [a.goal(names), b.goal(names)];
     advance(&mut [a.stream, b.stream], &goals, data, progress, &mut |runs| {
-        take_in(&mut outputs, &runs);
+        for run in runs {
+            let [a, b] = run.values.as_slice() else { continue };
+            take_in(&mut outputs, a, b);
+        }
         Ok(())
     })?;
     outputs.iter_mut().for_each(OutputComparison::close);
     Ok(outputs)
 }
 
-fn take_in(outputs: &mut [OutputComparison], runs: &[SampleRun]) {
-    for run in runs {
-        let [a, b] = run.values.as_slice() else { continue };
-        outputs.iter_mut().zip(a.iter().zip(b)).for_each(|(output, (x, y))| output.take_in(x, y));
-    }
+fn take_in(outputs: &mut [OutputComparison], a: &[Tensor], b: &[Tensor]) {
+    outputs.iter_mut().zip(a.iter().zip(b)).for_each(|(output, (x, y))| output.take_in(x, y));
 }
 
 /// Any tensor as 64-bit floats; 64-bit integers beyond 2^53 are rounded.

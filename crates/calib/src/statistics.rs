@@ -7,6 +7,7 @@
 //! Convolutions have far more rows than their statistics need, neighbours nearly equal: beyond [`ROWS_PER_INPUT`] rows an
 //! input (and [`LEAST_ROWS`]) only some are taken, evenly spread over positions and samples.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use ndarray::{Array2, ArrayD};
@@ -28,6 +29,9 @@ const CHUNK_ELEMENTS: usize = 1 << 17;
 const ROWS_PER_INPUT: usize = 32;
 /// At least so many rows are taken, where there are more.
 const LEAST_ROWS: usize = 1 << 14;
+/// The same for [`StatKind::RoughGram`].
+const ROUGH_ROWS_PER_INPUT: usize = 4;
+const LEAST_ROUGH_ROWS: usize = 1 << 12;
 /// Rows that are taken or left together.
 const SAMPLED_CHUNK_ROWS: usize = 128;
 
@@ -38,6 +42,18 @@ pub enum StatKind {
     Diagonal,
     /// The whole Gram matrix.
     Gram,
+    /// The same from fewer rows: enough to weigh errors with, where nothing is fitted to the matrix.
+    RoughGram,
+}
+
+impl StatKind {
+    /// Rows taken for every input of a layer, and at least, where there are more.
+    fn rows(self) -> (usize, usize) {
+        match self {
+            Self::Diagonal | Self::Gram => (ROWS_PER_INPUT, LEAST_ROWS),
+            Self::RoughGram => (ROUGH_ROWS_PER_INPUT, LEAST_ROUGH_ROWS),
+        }
+    }
 }
 
 /// Statistics wanted of one value, read as one layer reads it.
@@ -60,7 +76,7 @@ fn request_bytes(request: &StatRequest) -> u64 {
     let (k, groups) = (request.view.inputs() as u64, request.view.groups() as u64);
     let one = match request.kind {
         StatKind::Diagonal => k.saturating_mul(16),
-        StatKind::Gram => GramAccumulator::bytes(request.view.inputs()),
+        StatKind::Gram | StatKind::RoughGram => GramAccumulator::bytes(request.view.inputs()),
     };
     one.saturating_mul(groups)
 }
@@ -88,7 +104,7 @@ pub fn collect(
     let sources = sources.collect::<Result<Vec<_>, CalibError>>()?;
     let mut tasks = tasks(requests, &sources, indices)?;
     for_each_batch(&[engine], data, indices, progress, &mut |runs| {
-        take_in(&mut tasks, requests, &Batch::new(names, data, runs, &sources)?)
+        take_in(&mut tasks, requests, &Batch::new(&[names], data, &runs, &sources)?)
     })?;
     finish(tasks, requests)
 }
@@ -129,7 +145,7 @@ pub fn collect_pairs(
     let requests: Vec<StatRequest> = requests.iter().map(|r| r.seen.clone()).collect();
     let tasks = sets.iter().map(|set| tasks(&requests, &sources, set));
     let mut tasks: Vec<Vec<Task>> = tasks.collect::<Result<_, _>>()?;
-    let names = [&seen[..], &reference[..]].concat();
+    let names = [&seen[..], &reference[..]];
     let goals = [quantized.goal(&seen), float.goal(&reference)];
     advance(&mut [quantized.stream, float.stream], &goals, data, progress, &mut |runs| {
         let batch = Batch::new(&names, data, runs, &sources)?;
@@ -157,25 +173,25 @@ struct Source {
 }
 
 /// Activations of some samples.
-struct Batch {
+struct Batch<'a> {
     samples: Vec<usize>,
     /// Where samples come from, for messages.
     names: Vec<String>,
     /// By sample, by value; only those asked for.
-    values: Vec<HashMap<usize, ArrayD<f32>>>,
+    values: Vec<HashMap<usize, Cow<'a, ArrayD<f32>>>>,
 }
 
-impl Batch {
-    fn new(names: &[String], data: &CalibSet, runs: Vec<SampleRun>, wanted: &[Source]) -> Result<Self, CalibError> {
+impl<'a> Batch<'a> {
+    /// Of the values that `names` names, stream by stream.
+    fn new(names: &[&[String]], data: &CalibSet, runs: &'a [SampleRun], wanted: &[Source]) -> Result<Self, CalibError> {
         let mut batch = Self { samples: Vec::new(), names: Vec::new(), values: Vec::new() };
         let is_wanted = |position| wanted.iter().any(|s| s.seen == position || s.reference == Some(position));
         for run in runs {
             let name = data.describe(run.sample);
             let mut values = HashMap::new();
-            for (position, tensor) in run.values.into_iter().flatten().enumerate() {
-                if is_wanted(position) {
-                    values.insert(position, floats(tensor, &names[position], &name)?);
-                }
+            let named = names.iter().zip(&run.values).flat_map(|(names, values)| names.iter().zip(values));
+            for (position, (value, tensor)) in named.enumerate().filter(|(position, _)| is_wanted(*position)) {
+                values.insert(position, floats(tensor, value, &name)?);
             }
             batch.samples.push(run.sample);
             batch.names.push(name);
@@ -209,8 +225,8 @@ fn tasks(requests: &[StatRequest], sources: &[Source], samples: &[usize]) -> Res
         for group in 0..request.view.groups() {
             let sums = match (request.kind, source.reference) {
                 (StatKind::Diagonal, _) => DiagonalAccumulator::new(k).map(Sums::Diagonal),
-                (StatKind::Gram, None) => GramAccumulator::new(k).map(Sums::Gram),
-                (StatKind::Gram, Some(_)) => PairedAccumulator::new(k).map(|sums| Sums::Paired(Box::new(sums))),
+                (_, None) => GramAccumulator::new(k).map(Sums::Gram),
+                (_, Some(_)) => PairedAccumulator::new(k).map(|sums| Sums::Paired(Box::new(sums))),
             };
             let sums = sums.map_err(|error| unusable(request, "every sample", &error))?;
             let samples = samples.iter().copied().collect();
@@ -220,18 +236,19 @@ fn tasks(requests: &[StatRequest], sources: &[Source], samples: &[usize]) -> Res
     Ok(tasks)
 }
 
-fn take_in(tasks: &mut [Task], requests: &[StatRequest], batch: &Batch) -> Result<(), CalibError> {
+fn take_in(tasks: &mut [Task], requests: &[StatRequest], batch: &Batch<'_>) -> Result<(), CalibError> {
     let results: Vec<Result<(), CalibError>> =
         tasks.par_iter_mut().map(|task| task.take_in(batch, &requests[task.request])).collect();
     results.into_iter().collect()
 }
 
 impl Task {
-    fn take_in(&mut self, batch: &Batch, request: &StatRequest) -> Result<(), CalibError> {
+    fn take_in(&mut self, batch: &Batch<'_>, request: &StatRequest) -> Result<(), CalibError> {
         for ((values, name), sample) in batch.values.iter().zip(&batch.names).zip(&batch.samples) {
             let Some(seen) = values.get(&self.source.seen).filter(|_| self.samples.contains(sample)) else { continue };
             let reference = self.source.reference.and_then(|position| values.get(&position));
-            self.push(&request.view, seen, reference).map_err(|error| unusable(request, name, &error))?;
+            self.push(&request.view, request.kind, seen, reference.map(AsRef::as_ref))
+                .map_err(|error| unusable(request, name, &error))?;
             self.taken += 1;
         }
         Ok(())
@@ -240,10 +257,11 @@ impl Task {
     fn push(
         &mut self,
         view: &MatrixView,
+        kind: StatKind,
         seen: &ArrayD<f32>,
         reference: Option<&ArrayD<f32>>,
     ) -> Result<(), QuantError> {
-        let chunks = chunks(view, seen.shape(), self.samples.len(), self.taken)?;
+        let chunks = chunks(view, kind, seen.shape(), self.samples.len(), self.taken)?;
         let mut beside: Vec<Array2<f32>> = Vec::new();
         if let Some(reference) = reference {
             view.for_each_rows(reference.view(), self.group, chunks, &mut |rows| beside.push(rows.to_owned()))?;
@@ -264,9 +282,15 @@ impl Task {
 }
 
 /// Which rows of the `taken`th of `samples` inputs of this shape are taken.
-fn chunks(view: &MatrixView, shape: &[usize], samples: usize, taken: usize) -> Result<Chunks, QuantError> {
-    let inputs = view.inputs().max(1);
-    let enough = (ROWS_PER_INPUT * inputs).max(LEAST_ROWS);
+fn chunks(
+    view: &MatrixView,
+    kind: StatKind,
+    shape: &[usize],
+    samples: usize,
+    taken: usize,
+) -> Result<Chunks, QuantError> {
+    let (inputs, (per_input, least)) = (view.inputs().max(1), kind.rows());
+    let enough = (per_input * inputs).max(least);
     let every = view.rows(shape)?.saturating_mul(samples) / enough;
     if every <= 1 {
         return Ok(Chunks::all((CHUNK_ELEMENTS / inputs).clamp(16, 4096)));
@@ -279,10 +303,13 @@ fn chunks(view: &MatrixView, shape: &[usize], samples: usize, taken: usize) -> R
 fn finish(tasks: Vec<Task>, requests: &[StatRequest]) -> Result<Vec<Vec<GramStats>>, CalibError> {
     let finished: Vec<(usize, Result<GramStats, QuantError>)> = tasks
         .into_par_iter()
-        .map(|task| match task.sums {
-            Sums::Diagonal(sums) => (task.request, sums.finish()),
-            Sums::Gram(sums) => (task.request, sums.finish()),
-            Sums::Paired(sums) => (task.request, sums.finish()),
+        .map(|task| {
+            let stats = match task.sums {
+                Sums::Diagonal(sums) => sums.finish(),
+                Sums::Gram(sums) => sums.finish(),
+                Sums::Paired(sums) => sums.finish(),
+            };
+            (task.request, stats.map(|stats| stats.with_samples(task.taken)))
         })
         .collect();
     let mut results: Vec<Vec<GramStats>> = requests.iter().map(|_| Vec::new()).collect();

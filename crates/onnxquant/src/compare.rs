@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onnxquant_calib::{OutputComparison, Session, compare as compare_sessions};
+use onnxquant_calib::{Original, OutputComparison, Session, compare as compare_sessions};
 use onnxquant_ir::Model;
 use onnxquant_passes::decode_weights::decode_weights;
 
@@ -31,7 +31,7 @@ pub fn compare(
 
 /// A model whose outputs others are compared with.
 pub(crate) struct Reference {
-    session: Session,
+    original: Original<Session>,
     outputs: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ impl Reference {
         decode(&mut model)?;
         let graph = model.graph();
         let outputs = graph.outputs().iter().map(|port| graph.value(port.value).name().to_owned()).collect::<Vec<_>>();
-        Ok(Self { session: calibration.session(&model, &outputs, samples)?, outputs })
+        Ok(Self { original: Original::new(calibration.session(&model, &outputs, samples)?), outputs })
     }
 
     /// Compares another model with this one on some of the samples.
@@ -59,7 +59,7 @@ impl Reference {
         let session = calibration.session(&other, &self.outputs, samples)?;
         drop(other);
         let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
-        Ok(compare_sessions(&self.session, &session, &calibration.data, samples, &report)?)
+        Ok(compare_sessions(&self.original, &session, &calibration.data, samples, &report)?)
     }
 }
 

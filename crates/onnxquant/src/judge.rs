@@ -1,5 +1,7 @@
 //! Says how exact the outputs of a quantized model are on held-out samples.
 
+use std::sync::Arc;
+
 use onnxquant_calib::{OutputComparison, total_sqnr_db};
 use onnxquant_ir::Model;
 
@@ -13,7 +15,7 @@ use crate::write::{Arithmetic, Codes, evaluated};
 /// Compares quantized models with the float one.
 pub(crate) struct Judge<'a> {
     model: &'a Model,
-    float: Reference,
+    float: Arc<Reference>,
     pub(crate) calibration: &'a Calibration,
     pub(crate) arithmetic: Arithmetic,
 }
@@ -21,7 +23,17 @@ pub(crate) struct Judge<'a> {
 impl<'a> Judge<'a> {
     pub(crate) fn new(model: &'a Model, calibration: &'a Calibration, arithmetic: Arithmetic) -> Result<Self, Error> {
         let float = Reference::new(model.clone(), calibration, &calibration.split.held_out)?;
-        Ok(Self { model, float, calibration, arithmetic })
+        Ok(Self::beside(Arc::new(float), model, calibration, arithmetic))
+    }
+
+    /// With a reference that computes what `model` does.
+    pub(crate) fn beside(
+        float: Arc<Reference>,
+        model: &'a Model,
+        calibration: &'a Calibration,
+        arithmetic: Arithmetic,
+    ) -> Self {
+        Self { model, float, calibration, arithmetic }
     }
 
     /// How exact the model with these codes and integer layers is on all held-out samples.

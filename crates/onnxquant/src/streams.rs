@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use onnxquant_calib::{
-    CalibError, Network, OutputComparison, PairRequest, Stream, collect_pairs, compare_streams, gram_bytes,
+    CalibError, Network, OutputComparison, PairRequest, StatKind, Stream, collect_pairs, compare_streams, gram_bytes,
     inline_functions,
 };
 use onnxquant_ir::onnx::ModelProto;
@@ -45,7 +45,7 @@ pub(crate) struct Streams<'a> {
     float: Stream,
     quantized_model: Model,
     quantized: Stream,
-    /// Held-out samples have statistics of their own.
+    /// Held-out samples have statistics of their own. Without, weights are rounded and not fitted.
     judged: bool,
     /// Layers that are solved.
     settled: Vec<Settled>,
@@ -217,6 +217,9 @@ impl<'a> Streams<'a> {
         let mut seen = request(self.model, layer);
         let reference = std::mem::take(&mut seen.value);
         let node = self.quantized_model.graph().node(layer.site.node);
+        if !self.judged {
+            seen.kind = StatKind::RoughGram;
+        }
         seen.value = node.input(0).map_or(reference.clone(), |value| name(&self.quantized_model, value));
         PairRequest { seen, reference }
     }

@@ -3,7 +3,10 @@
 //! # Problem
 //!
 //! Rounding changes `X W` to `X~ Q`, where `X~` are the layer's inputs once the layers before it are quantized
-//! (or `X` itself, see [`crate::drift`]). Part of the change is the same for every row, and a bias can absorb it exactly.
+//! (or `X` itself, see [`crate::drift`]). Part of the change is the same for every row, and a bias can absorb it. How
+//! large that part is, only the calibration rows tell, and a mean over few of them is a guess: in a deep network the
+//! layers before have left an error that has no mean, and to take off at every layer what looks like one adds noise at
+//! every layer.
 //!
 //! # Shapes and units
 //!
@@ -12,13 +15,18 @@
 //! # Method
 //!
 //! ```text
-//! c = mean(X W - X~ Q) = mean(X)^T W - mean(X~)^T Q,      b' = b + c
+//! m = mean(X W - X~ Q) = mean(X)^T W - mean(X~)^T Q
+//! c = m max(0, 1 - v / (s m^2)),      b' = b + c
 //! ```
+//!
+//! neuron by neuron, where `v` is the variance of what the neuron loses and `s` the number of samples: rows of one
+//! sample err alike, so that `v / s` is what the square of a mean may well be by chance. This is the factor of James
+//! and Stein for a single mean, cut at 0.
 //!
 //! # Guarantee
 //!
-//! On the calibration rows the squared error falls by exactly `n |c|^2`. With any other correction c, and
-//! `R = X W - X~ Q`,
+//! On the calibration rows the squared error does not grow, and where the factor is 1 it falls by `n |m|^2`. With any
+//! correction c, and `R = X W - X~ Q`,
 //!
 //! ```text
 //! |R - 1 c^T|_F^2 / n  =  |R|_F^2 / n - 2 <c, mean(R)> + |c|^2
@@ -26,28 +34,46 @@
 //!
 //! # Cost
 //!
-//! O(K M).
+//! That of the error itself, see [`crate::layer_error`].
 //!
 //! # References
 //!
 //! Nagel, van Baalen, Blankevoort, Welling: Data-free quantization through weight
-//! equalization and bias correction, arXiv 1906.04721, section 4.2.
+//! equalization and bias correction, arXiv 1906.04721, section 4.2. James, Stein: Estimation with quadratic loss,
+//! Proc. 4th Berkeley Symposium, 1961.
 
 use crate::error::QuantError;
-use crate::layer_error::{Yardstick, mean_lost, ratio};
+use crate::layer_error::{Yardstick, ratio};
 use crate::problem::LayerProblem;
 use crate::stats::GramStats;
 use crate::view::shape_error;
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 
-/// `c = mean(X)^T W - mean(X~)^T Q`, one number an output.
+/// What is added to the bias of each output: the mean of what it loses, as far as that is more than chance.
 pub fn bias_correction(
     weights: ArrayView3<'_, f32>,
     dequantized: ArrayView3<'_, f32>,
     stats: &[GramStats],
 ) -> Result<Array2<f64>, QuantError> {
     let errors = errors(weights, dequantized, stats)?;
-    Ok(mean_lost(stats, &weights.mapv(f64::from), &errors))
+    Ok(correction(&Yardstick::new(stats, weights.mapv(f64::from)), &errors))
+}
+
+fn correction(yardstick: &Yardstick<'_>, errors: &Array3<f64>) -> Array2<f64> {
+    let mut correction = yardstick.mean_lost(errors);
+    let groups = correction.outer_iter_mut().zip(yardstick.lost_by_neuron(errors)).zip(yardstick.stats());
+    for ((means, lost), stats) in groups {
+        for (mean, lost) in means.into_iter().zip(lost) {
+            *mean *= trusted(*mean, lost, stats.n_samples());
+        }
+    }
+    correction
+}
+
+/// How much of a mean over so many samples is no chance, where `square` is the mean of the squares.
+fn trusted(mean: f64, square: f64, samples: usize) -> f64 {
+    let chance = (square - mean * mean).max(0.0) / samples as f64;
+    if chance < mean * mean { 1.0 - chance / (mean * mean) } else { 0.0 }
 }
 
 /// `|X W - X~ Q - 1 c^T|_F / |X W|_F` on the rows behind `stats` (one entry per group).
@@ -79,12 +105,15 @@ pub(crate) struct Remaining<'a> {
     problem: LayerProblem<'a>,
     rows: &'a [GramStats],
     yardstick: Yardstick<'a>,
+    /// The calibration rows, where the bias can be corrected.
+    correcting: Option<Yardstick<'a>>,
 }
 
 impl<'a> Remaining<'a> {
     pub(crate) fn new(problem: &LayerProblem<'a>, rows: &'a [GramStats]) -> Self {
-        let yardstick = Yardstick::new(rows, problem.weights().mapv(f64::from));
-        Self { problem: *problem, rows, yardstick }
+        let yardstick = |rows: &'a [GramStats]| Yardstick::new(rows, problem.weights().mapv(f64::from));
+        let correcting = problem.stats().filter(|_| problem.corrects_bias()).map(yardstick);
+        Self { problem: *problem, rows, yardstick: yardstick(rows), correcting }
     }
 
     /// `|X W|_F^2 / n` over all groups.
@@ -95,8 +124,8 @@ impl<'a> Remaining<'a> {
     /// The error relative to the output.
     pub(crate) fn error(&self, dequantized: ArrayView3<'_, f32>) -> Result<f64, QuantError> {
         let weights = self.problem.weights();
-        let correction = match self.problem.stats().filter(|_| self.problem.corrects_bias()) {
-            Some(stats) => bias_correction(weights, dequantized, stats)?,
+        let correction = match &self.correcting {
+            Some(yardstick) => correction(yardstick, &errors(weights, dequantized, yardstick.stats())?),
             None => Array2::zeros((self.problem.groups(), self.problem.outputs())),
         };
         corrected(&self.yardstick, &errors(weights, dequantized, self.rows)?, correction.view())
@@ -123,7 +152,7 @@ fn errors(
 mod tests {
     use super::*;
     use crate::testing::gaussian_rows;
-    use ndarray::{Array2, Axis};
+    use ndarray::Axis;
 
     #[test]
     fn with_drift_the_error_is_that_between_both_networks() {
@@ -142,7 +171,33 @@ mod tests {
         let left: Array2<f64> = &whole - &apply(&seen, &rounded) - &correction;
         let norm = |a: &Array2<f64>| a.iter().map(|v| v * v).sum::<f64>().sqrt();
         assert!((found - norm(&left) / norm(&whole)).abs() < 1e-5, "{found}");
-        assert!(left.mean_axis(Axis(0)).unwrap().iter().all(|mean| mean.abs() < 1e-5));
+        check(&correction, &(left + &correction), 50.0);
+    }
+
+    /// The correction is the mean of what is lost, less what may be chance.
+    fn check(correction: &Array2<f64>, lost: &Array2<f64>, samples: f64) {
+        for (found, lost) in correction.iter().zip(lost.columns()) {
+            let (mean, variance) = (lost.mean().unwrap(), lost.var(0.0));
+            let wanted = mean * (1.0 - variance / (samples * mean * mean)).max(0.0);
+            assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");
+        }
+    }
+
+    #[test]
+    fn a_mean_that_may_be_chance_is_left_alone() {
+        assert_eq!(trusted(1.0, 1.0, 7), 1.0);
+        assert_eq!(trusted(1.0, 9.0, 16), 0.5);
+        assert_eq!([trusted(1.0, 9.0, 8), trusted(0.0, 0.0, 3), trusted(0.0, 1.0, 3)], [0.0; 3]);
+        assert_eq!(trusted(2.0, f64::from(f32::EPSILON), 3), 1.0, "squares that rounding has made too small");
+        // Rows of one sample are one observation.
+        let rows = gaussian_rows(40, 6, 3);
+        let weights = Array3::from_shape_fn((1, 6, 2), |(_, k, m)| (k as f32 - 2.5) * 0.3 + m as f32);
+        let corrected = |samples: usize| {
+            let stats = [GramStats::from_rows(rows.view()).unwrap().with_samples(samples)];
+            bias_correction(weights.view(), weights.mapv(f32::round).view(), &stats).unwrap()
+        };
+        assert!(corrected(1).iter().zip(&corrected(40)).all(|(one, many)| one.abs() <= many.abs()));
+        assert!(corrected(1).iter().all(|c| *c == 0.0));
     }
 
     #[test]
@@ -160,7 +215,6 @@ mod tests {
         let whole = x.dot(&weights.index_axis(Axis(0), 0).mapv(f64::from));
         let norm = |a: &Array2<f64>| a.iter().map(|v| v * v).sum::<f64>().sqrt();
         assert!((found - norm(&left) / norm(&whole)).abs() < 1e-6);
-        let column_means = left.mean_axis(Axis(0)).unwrap();
-        assert!(column_means.iter().all(|mean| mean.abs() < 1e-6));
+        check(&correction, &(left + &correction), 40.0);
     }
 }

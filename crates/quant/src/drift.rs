@@ -36,10 +36,10 @@
 use crate::column_sums::add_columns;
 use crate::error::QuantError;
 use crate::linalg;
-use crate::stats::{GramAccumulator, GramStats, check_moments, check_rows, divide_and_mirror, later_rows};
+use crate::stats::{self, GramAccumulator, GramStats, check_moments, check_rows, divide_and_mirror, later_rows};
 use crate::view::shape_error;
 use faer::{MatMut, MatRef};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Slice};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, Slice};
 
 /// How the inputs of a layer moved when the layers before it were quantized.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ pub struct PairedAccumulator {
 /// The pairs that differ.
 #[derive(Debug)]
 struct Pairs {
-    /// `[rows, K]`, standard layout; empty before the first pair that differs.
+    /// `[rows, K]`, in the memory order of the first pairs that differ; empty before them.
     seen: Array2<f32>,
     /// `D`, likewise.
     change: Array2<f32>,
@@ -108,9 +108,7 @@ impl PairedAccumulator {
         }
         check_rows(&reference, self.seen.k(), self.seen.n_rows())?;
         self.seen.push(seen)?;
-        for (seen, reference) in seen.rows().into_iter().zip(reference.rows()) {
-            self.pairs.push(seen, reference);
-        }
+        self.pairs.push(seen, reference);
         Ok(())
     }
 
@@ -133,20 +131,51 @@ impl PairedAccumulator {
 }
 
 impl Pairs {
-    fn push(&mut self, seen: ArrayView1<'_, f32>, reference: ArrayView1<'_, f32>) {
-        if seen == reference {
-            return;
+    fn push(&mut self, seen: ArrayView2<'_, f32>, reference: ArrayView2<'_, f32>) {
+        let differs = differing(&seen, &reference);
+        let mut done = 0;
+        while let Some(same) = differs[done..].iter().position(|differs| *differs) {
+            let first = done + same;
+            let length = differs[first..].iter().position(|differs| !differs).unwrap_or(differs.len() - first);
+            done = first;
+            while done < first + length {
+                if self.change.nrows() == 0 {
+                    let shape = (later_rows(seen.ncols()), seen.ncols()).set_f(!seen.is_standard_layout());
+                    (self.seen, self.change) = (Array2::zeros(shape), Array2::zeros(shape));
+                }
+                let taken = (first + length - done).min(self.change.nrows() - self.filled);
+                let rows = Slice::from(done..done + taken);
+                self.take(seen.slice_axis(Axis(0), rows), reference.slice_axis(Axis(0), rows));
+                done += taken;
+            }
         }
-        let k = seen.len();
-        if self.change.nrows() == 0 {
-            (self.seen, self.change) = (Array2::zeros((later_rows(k), k)), Array2::zeros((later_rows(k), k)));
+    }
+
+    /// Takes in pairs for which there is room.
+    fn take(&mut self, seen: ArrayView2<'_, f32>, reference: ArrayView2<'_, f32>) {
+        let end = self.filled + seen.nrows();
+        let rows = Slice::from(self.filled..end);
+        // Along the longer pieces of memory.
+        let axis = Axis(usize::from(!self.change.is_standard_layout()));
+        let mut kept = self.seen.slice_axis_mut(Axis(0), rows);
+        let mut change = self.change.slice_axis_mut(Axis(0), rows);
+        let targets = kept.axis_iter_mut(axis).zip(change.axis_iter_mut(axis));
+        for ((mut kept, mut change), (seen, reference)) in
+            targets.zip(seen.axis_iter(axis).zip(reference.axis_iter(axis)))
+        {
+            kept.assign(&seen);
+            match (change.as_slice_mut(), seen.to_slice(), reference.to_slice()) {
+                (Some(change), Some(seen), Some(reference)) => {
+                    for ((change, seen), reference) in change.iter_mut().zip(seen).zip(reference) {
+                        *change = reference - seen;
+                    }
+                }
+                _ => ndarray::Zip::from(change).and(seen).and(reference).for_each(|change, seen, reference| {
+                    *change = reference - seen;
+                }),
+            }
         }
-        self.seen.row_mut(self.filled).assign(&seen);
-        ndarray::Zip::from(self.change.row_mut(self.filled))
-            .and(seen)
-            .and(reference)
-            .for_each(|change, seen, reference| *change = reference - seen);
-        self.filled += 1;
+        self.filled = end;
         if self.filled == self.change.nrows() {
             self.flush();
         }
@@ -169,10 +198,28 @@ impl Pairs {
     }
 }
 
+/// Which rows differ.
+fn differing(seen: &ArrayView2<'_, f32>, reference: &ArrayView2<'_, f32>) -> Vec<bool> {
+    if seen.is_standard_layout() {
+        return seen.outer_iter().zip(reference.outer_iter()).map(|(seen, reference)| seen != reference).collect();
+    }
+    let mut differs = vec![false; seen.nrows()];
+    for (seen, reference) in seen.columns().into_iter().zip(reference.columns()) {
+        match (seen.to_slice(), reference.to_slice()) {
+            (Some(seen), Some(reference)) => {
+                for ((differs, seen), reference) in differs.iter_mut().zip(seen).zip(reference) {
+                    *differs |= seen != reference;
+                }
+            }
+            _ => differs.iter_mut().zip(seen).zip(reference).for_each(|((differs, a), b)| *differs |= a != b),
+        }
+    }
+    differs
+}
+
 /// The first rows as faer sees them.
 fn memory(rows: &Array2<f32>, n: usize) -> MatRef<'_, f32> {
-    let elements = rows.as_slice().expect("the buffer is in standard layout");
-    MatRef::from_row_major_slice(elements, rows.nrows(), rows.ncols()).subrows(0, n)
+    stats::memory(&rows.view()).expect("the buffer was allocated in one piece").subrows(0, n)
 }
 
 fn square(sums: &mut Array2<f64>) -> MatMut<'_, f64> {

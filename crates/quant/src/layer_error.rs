@@ -85,15 +85,25 @@ impl<'a> Yardstick<'a> {
 
     /// `|X W - X~ Q|_F^2 / n` over all groups; `errors` are `E`.
     pub(crate) fn lost(&self, errors: &Array3<f64>) -> f64 {
+        self.lost_by_neuron(errors).iter().flatten().sum()
+    }
+
+    /// The same by group and neuron.
+    pub(crate) fn lost_by_neuron(&self, errors: &Array3<f64>) -> Vec<Vec<f64>> {
         let groups = self.stats.iter().zip(errors.axis_iter(Axis(0))).zip(&self.drifts);
-        let lost = |((stats, errors), drifted): ((&GramStats, ArrayView2<'_, f64>), &Option<Drifted>)| -> f64 {
+        let lost = |((stats, errors), drifted): ((&GramStats, ArrayView2<'_, f64>), &Option<Drifted>)| {
             let own = energies(stats, errors);
-            let Some(drifted) = drifted else { return own.iter().sum() };
+            let Some(drifted) = drifted else { return own };
             let cross = column_products(errors, drifted.cross.view());
             let terms = own.iter().zip(&cross).zip(&drifted.energies);
-            terms.map(|((own, cross), drifted)| (own + 2.0 * cross + drifted).max(0.0)).sum()
+            terms.map(|((own, cross), drifted)| (own + 2.0 * cross + drifted).max(0.0)).collect()
         };
-        groups.map(lost).sum()
+        groups.map(lost).collect()
+    }
+
+    /// The rows, by group.
+    pub(crate) fn stats(&self) -> &'a [GramStats] {
+        self.stats
     }
 
     /// `mean(X W - X~ Q)` of every group, `[groups, M]`.

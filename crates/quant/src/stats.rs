@@ -67,6 +67,7 @@ const MOST_BUFFER_ELEMENTS: usize = 1 << 24;
 #[derive(Clone, Debug)]
 pub struct GramStats {
     n_rows: usize,
+    n_samples: usize,
     mean: Array1<f64>,
     moment: Moment,
     rows: Option<Array2<f32>>,
@@ -95,6 +96,17 @@ impl GramStats {
     /// How many rows were seen.
     pub fn n_rows(&self) -> usize {
         self.n_rows
+    }
+
+    /// From how many samples they come; rows of one sample resemble each other. Unless said otherwise, every row is
+    /// one.
+    pub fn n_samples(&self) -> usize {
+        self.n_samples
+    }
+
+    /// The same, known to come from so many samples.
+    pub fn with_samples(self, n_samples: usize) -> GramStats {
+        GramStats { n_samples: n_samples.clamp(1, self.n_rows), ..self }
     }
 
     /// The mean row.
@@ -214,7 +226,8 @@ impl GramAccumulator {
         divide_and_mirror(&mut gram, self.n_rows);
         check_moments(gram.indexed_iter().map(|(index, value)| (index, *value)))?;
         let mean = self.column_sums / self.n_rows as f64;
-        Ok(GramStats { n_rows: self.n_rows, mean, moment: Moment::Full(gram), rows, drift: None })
+        let (n_rows, n_samples, moment) = (self.n_rows, self.n_rows, Moment::Full(gram));
+        Ok(GramStats { n_rows, n_samples, mean, moment, rows, drift: None })
     }
 
     /// Rows of the chunk that is being filled.
@@ -318,7 +331,8 @@ impl DiagonalAccumulator {
         let diagonal = self.squares / n;
         check_moments(diagonal.iter().enumerate().map(|(i, value)| ((i, i), *value)))?;
         let (mean, moment) = (self.sums / n, Moment::Diagonal(diagonal));
-        Ok(GramStats { n_rows: self.n_rows, mean, moment, rows: None, drift: None })
+        let (n_rows, n_samples) = (self.n_rows, self.n_rows);
+        Ok(GramStats { n_rows, n_samples, mean, moment, rows: None, drift: None })
     }
 }
 
@@ -357,7 +371,7 @@ pub(crate) fn later_rows(k: usize) -> usize {
 }
 
 /// Rows as faer sees them, if they lie in memory row by row or column by column.
-fn memory<'a>(rows: &ArrayView2<'a, f32>) -> Option<MatRef<'a, f32>> {
+pub(crate) fn memory<'a>(rows: &ArrayView2<'a, f32>) -> Option<MatRef<'a, f32>> {
     let (n, k) = rows.dim();
     if let Some(elements) = rows.to_slice() {
         return Some(MatRef::from_row_major_slice(elements, n, k));

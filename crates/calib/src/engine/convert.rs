@@ -8,7 +8,10 @@ use crate::tensor::{Tensor, with_array};
 
 /// A copy for tract, as `datum_type` (models in half precision are run in single precision).
 pub(crate) fn to_tract(tensor: &Tensor, datum_type: DatumType) -> TractResult<TractTensor> {
-    let converted: TractTensor = with_array!(tensor, a => a.clone().into());
+    let converted: TractTensor = with_array!(tensor, a => match a.as_slice() {
+        Some(elements) => TractTensor::from_shape(a.shape(), elements)?,
+        None => a.clone().into(),
+    });
     if converted.datum_type() == datum_type {
         return Ok(converted);
     }

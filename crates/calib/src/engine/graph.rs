@@ -6,6 +6,7 @@
 //!   the offset. The engine asks for them one by one while it builds its own copies, so that
 //!   no second copy of all weights exists on the way.
 //! - Wanted values become the graph's only outputs.
+//! - Rounding to a grid becomes one operator ([`fuse`]).
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,6 +18,7 @@ use onnxquant_proto::onnx::{
 };
 
 use super::adapt::adapt;
+use super::round_to_grid::fuse;
 use crate::error::CalibError;
 use crate::tensor::ElementType;
 
@@ -82,6 +84,9 @@ pub(crate) fn engine_model(model: &ModelProto, values: &[String], feeds: &[Feed]
         graph: Some(cut),
         ..ModelProto::default()
     };
+    if let Some(graph) = &mut proto.graph {
+        fuse(graph, values);
+    }
     adapt(&mut proto)?;
     let mut tensors = Vec::new();
     proto.graph.iter_mut().for_each(|graph| take_tensors(graph, &mut tensors));

@@ -9,6 +9,8 @@ pub(crate) mod graph;
 #[cfg(feature = "tract")]
 mod plan;
 #[cfg(feature = "tract")]
+mod round_to_grid;
+#[cfg(feature = "tract")]
 mod session;
 #[cfg(feature = "tract")]
 mod shapes;
@@ -36,5 +38,19 @@ pub trait Engine: Send + Sync {
     /// needs a preparation of its own that is not kept for long.
     fn prefers_grouping(&self) -> bool {
         false
+    }
+}
+
+impl<E: Engine + ?Sized> Engine for &E {
+    fn values(&self) -> &[String] {
+        (**self).values()
+    }
+
+    fn run(&self, sample: &Sample) -> Result<Vec<Tensor>, CalibError> {
+        (**self).run(sample)
+    }
+
+    fn prefers_grouping(&self) -> bool {
+        (**self).prefers_grouping()
     }
 }

@@ -20,6 +20,7 @@ use tract_onnx::tract_hir::infer::InferenceOp;
 
 use super::adapt::label;
 use super::graph::{EngineModel, all_nodes};
+use super::round_to_grid::register;
 use super::shapes::Shapes;
 use crate::error::CalibError;
 
@@ -41,6 +42,7 @@ impl ModelDataResolver for Table {
 pub(crate) fn parse(model: &EngineModel) -> Result<InferenceModel, CalibError> {
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
     onnx.op_register.insert("Upsample", upsample);
+    register(&mut onnx);
     check_operators(&onnx, &model.proto)?;
     onnx.provider = Arc::new(Table(model.tensors.clone()));
     let bytes = model.proto.encode_to_vec();

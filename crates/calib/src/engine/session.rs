@@ -110,6 +110,13 @@ impl Session {
         Ok(session)
     }
 
+    /// Whether running a sample needs its value of this name.
+    pub(crate) fn reads(&self, feed: &str) -> bool {
+        let observes = self.values.iter().zip(&self.origins);
+        self.model.inputs.iter().any(|input| input == feed)
+            || observes.into_iter().any(|(value, origin)| matches!(origin, Origin::Sample(_)) && value == feed)
+    }
+
     /// Makes the plans that will be kept, or the first of many, so that models which the engine
     /// cannot run fail early.
     fn choose_plans(&mut self, samples: &[Shapes]) -> Result<(), CalibError> {

@@ -38,7 +38,7 @@ use crate::data::{CalibSet, Sample};
 use crate::engine::graph::Feed;
 use crate::engine::{Engine, Session};
 use crate::error::CalibError;
-use crate::run::{Progress, SampleRun, batch_samples, describe_failure};
+use crate::run::{Progress, SampleRun, describe_failure, in_batches};
 use crate::tensor::Tensor;
 use cut::{Cutter, Keep};
 use store::{Slot, Spill, Store};
@@ -129,8 +129,10 @@ impl Stream {
         }
         let shapes: Vec<_> = (0..self.samples.len()).map(|position| self.shapes(position, data)).collect();
         let piece = Session::with_feeds(goal.model, &observed, &feeds, &shapes).ok();
+        let inputs = data.inputs().len();
+        let loads = piece.as_ref().is_none_or(|piece| feeds[..inputs].iter().any(|feed| piece.reads(&feed.name)));
         self.kept = names;
-        Ok(Step { piece, whole: OnceLock::new(), observed, wanted: goal.wanted.len(), feeds, sources })
+        Ok(Step { piece, whole: OnceLock::new(), observed, feeds, inputs, loads, sources })
     }
 
     /// What the next piece is given: the network's inputs and the values at the cut.
@@ -165,15 +167,18 @@ struct Step {
     piece: Option<Session>,
     /// The same values, computed from the network's inputs; made when a piece fails.
     whole: OnceLock<Result<Session, String>>,
+    /// Those handed over first.
     observed: Vec<String>,
-    /// How many of them are handed over.
-    wanted: usize,
     feeds: Vec<Feed>,
+    /// How many of them are inputs of the network.
+    inputs: usize,
+    /// Whether the piece reads any of those.
+    loads: bool,
     sources: Vec<Source>,
 }
 
 impl Step {
-    /// Runs one sample; what is handed over, and what is kept.
+    /// Runs one sample; what is observed, those handed over first, and what is kept of the old cut, by source.
     fn run(
         &self,
         goal: Goal<'_>,
@@ -181,46 +186,42 @@ impl Step {
         sample: usize,
         slots: Vec<Slot>,
         spill: &Spill,
-    ) -> Result<(Vec<Tensor>, Vec<Slot>), CalibError> {
-        let loaded = data.load(sample)?;
-        let inputs = loaded.len();
+    ) -> Result<(Vec<Tensor>, Vec<Option<Slot>>), CalibError> {
         let shape_only: Vec<bool> = slots.iter().map(|slot| matches!(slot, Slot::Shape(..))).collect();
         let kept = slots.into_iter().map(|slot| spill.take(slot)).collect::<Result<Vec<_>, _>>()?;
-        let names = self.feeds.iter().skip(inputs).map(|feed| feed.name.clone());
-        let mut given: Sample = loaded.into_iter().chain(names.zip(kept)).collect();
-        let values = self.values(goal, data, &given, inputs)?;
-        let mut values: Vec<Option<Tensor>> = values.into_iter().map(Some).collect();
-        let wanted = values[..self.wanted].to_vec();
-        let lost = || CalibError::BadModel("a value at a cut was lost".into());
-        let slots = self.sources.iter().map(|source| {
-            let (tensor, how) = match *source {
-                Source::Kept(position, how) => {
-                    let how = if shape_only[position] { Keep::Shape } else { how };
-                    (
-                        std::mem::replace(
-                            &mut given[inputs + position].1,
-                            Tensor::Bool(ndarray::ArrayD::default(vec![0])),
-                        ),
-                        how,
-                    )
-                }
-                Source::Observed(position, how) => (values[position].take().ok_or_else(lost)?, how),
-            };
-            Ok(match how {
-                Keep::Elements => Slot::Memory(tensor),
-                Keep::Shape => Slot::Shape(tensor.element_type(), tensor.shape().to_vec()),
-            })
+        let names = self.feeds.iter().map(|feed| feed.name.clone());
+        let inputs = if self.loads { data.load(sample)? } else { Sample::new() };
+        let unread = self.inputs - inputs.len();
+        let tensors = inputs.into_iter().map(|(_, tensor)| tensor).chain((0..unread).map(|_| nothing())).chain(kept);
+        let mut given: Sample = names.zip(tensors).collect();
+        let values = self.values(goal, data, sample, &given)?;
+        let still_kept = self.sources.iter().map(|source| match *source {
+            Source::Kept(position, how) => {
+                let how = if shape_only[position] { Keep::Shape } else { how };
+                Some(Slot::new(std::mem::replace(&mut given[self.inputs + position].1, nothing()), how))
+            }
+            Source::Observed(..) => None,
         });
-        let slots = slots.collect::<Result<_, CalibError>>()?;
-        Ok((wanted.into_iter().flatten().collect(), slots))
+        Ok((values, still_kept.collect()))
+    }
+
+    /// The new cut of a sample.
+    fn cut(&self, observed: Vec<Tensor>, still_kept: Vec<Option<Slot>>) -> Result<Vec<Slot>, CalibError> {
+        let lost = || CalibError::BadModel("a value at a cut was lost".into());
+        let mut observed: Vec<Option<Tensor>> = observed.into_iter().map(Some).collect();
+        let slots = self.sources.iter().zip(still_kept).map(|(source, kept)| match *source {
+            Source::Kept(..) => kept.ok_or_else(lost),
+            Source::Observed(position, how) => Ok(Slot::new(observed[position].take().ok_or_else(lost)?, how)),
+        });
+        slots.collect()
     }
 
     fn values(
         &self,
         goal: Goal<'_>,
         data: &CalibSet,
+        sample: usize,
         given: &Sample,
-        inputs: usize,
     ) -> Result<Vec<Tensor>, CalibError> {
         if let Some(values) = self.piece.as_ref().and_then(|piece| piece.run(given).ok()) {
             return Ok(values);
@@ -230,72 +231,70 @@ impl Step {
             None => Session::new(goal.model, &self.observed, data),
         };
         match self.whole.get_or_init(|| make().map_err(|error| error.to_string())) {
-            Ok(whole) => whole.run(&given[..inputs].to_vec()),
+            Ok(whole) => whole.run(&data.load(sample)?),
             // Once more, for the error itself.
-            Err(_) => make().and_then(|whole| whole.run(given)),
+            Err(_) => make()?.run(&data.load(sample)?),
         }
     }
 }
 
+/// Stands where a value is not needed.
+fn nothing() -> Tensor {
+    Tensor::Bool(ndarray::ArrayD::default(vec![0]))
+}
+
 /// Takes every stream to its goal and hands the values wanted to `visit`, in batches of samples.
 ///
-/// Streams must be of the same samples. Samples of a batch are run in parallel on rayon's current pool and come in an
-/// order that does not depend on the number of threads; `values` of a [`SampleRun`] are by stream.
+/// Streams must be of the same samples. Samples of a batch are run in parallel on rayon's current pool, while the batch
+/// before is visited, and come in an order that does not depend on the number of threads; `values` of a [`SampleRun`]
+/// are by stream, and begin with those wanted.
 pub fn advance(
     streams: &mut [&mut Stream],
     goals: &[Goal<'_>],
     data: &CalibSet,
     progress: &dyn Fn(Progress),
-    visit: &mut dyn FnMut(Vec<SampleRun>) -> Result<(), CalibError>,
+    visit: &mut (dyn FnMut(&[SampleRun]) -> Result<(), CalibError> + Send),
 ) -> Result<(), CalibError> {
     let Some(samples) = streams.first().map(|stream| stream.samples.clone()) else { return Ok(()) };
-    let steps = streams.iter_mut().zip(goals).map(|(stream, goal)| stream.step(*goal, data));
-    let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
+    let steps = streams.par_iter_mut().zip(goals).map(|(stream, goal)| stream.step(*goal, data));
+    let steps: Vec<Result<Step, CalibError>> = steps.collect();
+    let steps: Vec<Step> = steps.into_iter().collect::<Result<_, _>>()?;
     let mut next: Vec<Store> = streams.iter().map(|stream| stream.store.successor()).collect();
     let mut order: Vec<usize> = (0..samples.len()).collect();
     if steps.iter().any(|step| step.piece.as_ref().is_none_or(Engine::prefers_grouping)) {
         order.sort_by(|&a, &b| data.shapes(samples[a]).cmp(data.shapes(samples[b])));
     }
-    let threads = rayon::current_num_threads();
-    let (mut done, mut batch) = (0, threads);
-    while done < order.len() {
-        let part = &order[done..order.len().min(done + batch)];
-        let take = |&position: &usize| {
-            let slots = streams.iter_mut().map(|stream| std::mem::take(&mut stream.store.slots[position]));
-            (position, slots.collect::<Vec<_>>())
+    let take = |position: usize| {
+        let slots = streams.iter_mut().map(|stream| std::mem::take(&mut stream.store.slots[position]));
+        (position, slots.collect::<Vec<_>>())
+    };
+    let jobs: Vec<(usize, Vec<Vec<Slot>>)> = order.into_iter().map(take).collect();
+    let spills: Vec<&Spill> = streams.iter().map(|stream| &stream.store.spill).collect();
+    let run = |(position, slots): (usize, Vec<Vec<Slot>>)| {
+        let sample = samples[position];
+        let one = |(((step, goal), slots), spill): (((&Step, &Goal<'_>), Vec<Slot>), &&Spill)| {
+            step.run(*goal, data, sample, slots, spill)
         };
-        let taken: Vec<(usize, Vec<Vec<Slot>>)> = part.iter().map(take).collect();
-        let spills: Vec<&Spill> = streams.iter().map(|stream| &stream.store.spill).collect();
-        let run = |(position, slots): (usize, Vec<Vec<Slot>>)| {
-            let sample = samples[position];
-            let one = |(((step, goal), slots), spill): (((&Step, &Goal<'_>), Vec<Slot>), &&Spill)| {
-                step.run(*goal, data, sample, slots, spill)
-            };
-            let results: Result<Vec<_>, CalibError> =
-                steps.iter().zip(goals).zip(slots).zip(&spills).map(one).collect();
-            results.map_err(|error| describe_failure(error, data, sample))
-        };
-        let results: Vec<Result<_, CalibError>> = taken.into_par_iter().map(run).collect();
-        let (mut runs, mut largest) = (Vec::with_capacity(part.len()), 1);
-        for (&position, result) in part.iter().zip(results) {
-            let mut values = Vec::with_capacity(next.len());
-            let mut kept_bytes = 0;
-            for (store, (wanted, slots)) in next.iter_mut().zip(result?) {
-                kept_bytes += slots.iter().map(Slot::memory_bytes).sum::<usize>();
-                store.put(position, slots)?;
-                values.push(wanted);
+        let results: Result<Vec<_>, CalibError> = steps.iter().zip(goals).zip(slots).zip(&spills).map(one).collect();
+        let (values, still_kept) = results.map_err(|error| describe_failure(error, data, sample))?.into_iter().unzip();
+        Ok((SampleRun { sample, values }, (position, still_kept)))
+    };
+    in_batches(jobs, &run, &|(run, _)| run.bytes(), progress, &mut |batch: Vec<Arrived>| {
+        let (runs, rest): (Vec<SampleRun>, Vec<_>) = batch.into_iter().unzip();
+        visit(&runs)?;
+        for (run, (position, still_kept)) in runs.into_iter().zip(rest) {
+            let cuts = steps.iter().zip(run.values).zip(still_kept);
+            for (store, ((step, observed), still_kept)) in next.iter_mut().zip(cuts) {
+                store.put(position, step.cut(observed, still_kept)?)?;
             }
-            let run = SampleRun { sample: samples[position], values };
-            largest = largest.max(run.bytes() + kept_bytes);
-            runs.push(run);
         }
-        batch = batch_samples(largest, threads);
-        done += part.len();
-        visit(runs)?;
-        progress(Progress { done, total: order.len() });
-    }
+        Ok(())
+    })?;
     for (stream, store) in streams.iter_mut().zip(next) {
         stream.store = store;
     }
     Ok(())
 }
+
+/// A sample at the goals: what was observed, and its position in the streams with what they still keep.
+type Arrived = (SampleRun, (usize, Vec<Vec<Option<Slot>>>));

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ndarray::{ArrayD, IxDyn};
 
+use super::cut::Keep;
 use crate::error::CalibError;
 use crate::tensor::{ElementType, Tensor};
 
@@ -23,6 +24,13 @@ pub(super) enum Slot {
 }
 
 impl Slot {
+    pub(super) fn new(tensor: Tensor, keep: Keep) -> Self {
+        match keep {
+            Keep::Elements => Self::Memory(tensor),
+            Keep::Shape => Self::Shape(tensor.element_type(), tensor.shape().to_vec()),
+        }
+    }
+
     pub(super) fn element_type(&self) -> ElementType {
         match self {
             Self::Memory(tensor) => tensor.element_type(),
@@ -32,7 +40,7 @@ impl Slot {
     }
 
     /// Bytes that it takes in memory.
-    pub(super) fn memory_bytes(&self) -> usize {
+    fn memory_bytes(&self) -> usize {
         match self {
             Self::Memory(tensor) => tensor.len() * tensor.element_type().bytes(),
             Self::File { .. } | Self::Shape(..) => 0,
@@ -63,24 +71,25 @@ impl Spill {
                 None => file.insert(tempfile::tempfile()?),
             };
             let offset = file.seek(SeekFrom::End(0))?;
-            let bytes: Vec<u8> = array.iter().flat_map(|x| x.to_ne_bytes()).collect();
-            file.write_all(&bytes)?;
+            match array.as_slice() {
+                Some(elements) => file.write_all(bytemuck::cast_slice(elements))?,
+                None => file.write_all(bytemuck::cast_slice(&array.iter().copied().collect::<Vec<f32>>()))?,
+            }
             Ok(offset)
         };
         write().map_err(CalibError::Spill)
     }
 
     fn read(&self, offset: u64, shape: &[usize]) -> Result<Tensor, CalibError> {
-        let mut bytes = vec![0; 4 * shape.iter().product::<usize>()];
+        let mut elements = vec![0.0_f32; shape.iter().product()];
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let mut read = || {
             let file = file.as_mut().ok_or_else(|| std::io::Error::other("nothing was written"))?;
             file.seek(SeekFrom::Start(offset))?;
-            file.read_exact(&mut bytes)
+            file.read_exact(bytemuck::cast_slice_mut(&mut elements))
         };
         read().map_err(CalibError::Spill)?;
         drop(file);
-        let elements = bytes.as_chunks().0.iter().map(|&bytes| f32::from_ne_bytes(bytes)).collect();
         let array = ArrayD::from_shape_vec(IxDyn(shape), elements);
         Ok(Tensor::F32(array.expect("as many bytes were read as the shape has elements")))
     }

@@ -12,7 +12,8 @@
 //!    [`WORTHWHILE`] or more of the power of the outputs' error.
 //! 2. The [`TENSORS`] tensors that lose most, by the expected squared error over the mean square of their values, try
 //!    every other candidate alone, as far as its scale is another one. A tensor takes the best where it is worthwhile
-//!    in the same sense.
+//!    in the same sense. What no range can do better than is codes of 16 bits: tensors for which even those are not
+//!    worthwhile, first all together and then each alone, are passed over.
 //! 3. Both assignments are compared on all held-out samples; the better one stays.
 //!
 //! # Guarantee
@@ -21,8 +22,8 @@
 //!
 //! # Cost
 //!
-//! Five runs of at most [`SAMPLES_FOR_ALL`] held-out samples, at most `4 TENSORS` of [`SAMPLES`], and two over all;
-//! each with an engine of its own.
+//! Five runs of at most [`SAMPLES_FOR_ALL`] held-out samples and two of [`SAMPLES`]; where single tensors matter, at
+//! most `5 TENSORS` more of these, and two over all. Each has an engine of its own.
 
 use onnxquant_ir::ValueId;
 use onnxquant_quant::RangeMethod;
@@ -79,16 +80,27 @@ pub(super) fn choose_ranges(
     let tried = CANDIDATES.par_iter().map(uniform).collect::<Result<Vec<(f64, IntegerPlan)>, Error>>()?;
     let Some((_, best)) = tried.into_iter().reduce(worthwhile) else { return Ok(()) };
     let error = judge.error(&best, few, &silent)?;
+    let is_worthwhile = |with: f64| with <= (1.0 - WORTHWHILE) * error;
+    let matter = |values: &[ValueId]| -> Result<bool, Error> {
+        let own: Vec<(ValueId, RangeMethod)> = values.iter().map(|&value| (value, RangeMethod::MinMax)).collect();
+        let plan = of(best.scales().with(graph, &integers.with_wide(values), histograms, &own, config)?)?;
+        Ok(!values.is_empty() && is_worthwhile(judge.error(&plan, few, &silent)?))
+    };
     let mut tries: Vec<(ValueId, RangeMethod)> = Vec::new();
-    for value in most_lossy(&best, histograms, judge)? {
-        tries.extend(others(&best, histograms, judge, value, config)?.into_iter().map(|range| (value, range)));
+    let lossy = most_lossy(&best, histograms, judge)?;
+    if matter(&lossy)? {
+        for value in lossy {
+            if matter(&[value])? {
+                tries.extend(others(&best, histograms, judge, value, config)?.into_iter().map(|range| (value, range)));
+            }
+        }
     }
     let alone = |&(value, range): &(ValueId, RangeMethod)| {
         let plan = of(best.scales().with(graph, integers, histograms, &[(value, range)], config)?)?;
         Ok((judge.error(&plan, few, &silent)?, value, range))
     };
     let mut found = tries.par_iter().map(alone).collect::<Result<Vec<(f64, ValueId, RangeMethod)>, Error>>()?;
-    found.retain(|(with, ..)| *with <= (1.0 - WORTHWHILE) * error);
+    found.retain(|(with, ..)| is_worthwhile(*with));
     found.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut own: Vec<(ValueId, RangeMethod)> = Vec::new();
     for (_, value, range) in found {

@@ -18,7 +18,10 @@
 //!
 //! # Cost
 //!
-//! Two more runs of at most [`SAMPLES`] calibration samples, and three over at most [`HELD_OUT_SAMPLES`] held-out ones.
+//! A run of at most [`SAMPLES`] calibration samples, and for each of up to three states of the model one of
+//! [`RANGE_SAMPLES`] and one over at most [`HELD_OUT_SAMPLES`] held-out ones.
+
+use std::sync::Arc;
 
 use onnxquant_ir::Model;
 use onnxquant_passes::migrate_scale::{can_absorb, migrate};
@@ -28,6 +31,7 @@ use onnxquant_quant::{ChannelAxis, Equalization, MatrixView, Method, RangeMethod
 
 use super::IntegerPlan;
 use super::scales::{Histograms, Origin, Scales};
+use crate::compare::Reference;
 use crate::config::{Config, MethodChoice};
 use crate::error::Error;
 use crate::judge::{Judge, accuracy};
@@ -38,8 +42,10 @@ use crate::progress::silent;
 use crate::solve::{Job, SolvedLayer, solve_layers, stored_weight};
 use crate::write::{Arithmetic, Codes};
 
-/// Calibration samples that are looked at.
+/// Calibration samples from which the factors are found.
 const SAMPLES: usize = 32;
+/// Calibration samples from which ranges are found for the comparison.
+const RANGE_SAMPLES: usize = 16;
 /// Held-out samples on which outputs are compared.
 const HELD_OUT_SAMPLES: usize = 8;
 
@@ -49,20 +55,26 @@ struct Candidate {
     found: Equalization,
 }
 
-/// Evens out values of `model` where that makes held-out outputs more exact; returns how many.
+/// Evens out values of `model` where that makes held-out outputs more exact; returns how many. `float` computes what the
+/// model does.
 pub(super) fn equalize(
     model: &mut Model,
     plan: &mut Plan,
     integers: &mut IntegerPlan,
     config: &Config,
     observer: &Observer<'_>,
+    float: &Arc<Reference>,
 ) -> Result<usize, Error> {
     let mut candidates = candidates(model, plan, integers, observer)?;
     if candidates.is_empty() {
         return Ok(0);
     }
     candidates.sort_by(|a, b| a.found.error_left.total_cmp(&b.found.error_left));
-    let before = error(model, plan, integers, config, observer)?;
+    let error = |model: &Model, plan: &Plan, integers: &IntegerPlan| {
+        let judge = Judge::beside(float.clone(), model, observer.calibration(), Arithmetic::File);
+        error(&judge, plan, integers, config, observer)
+    };
+    let before = error(model, plan, integers)?;
     for count in [candidates.len(), candidates.len() / 2] {
         if count == 0 || count == candidates.len() / 2 && candidates.len() == 1 {
             break;
@@ -70,7 +82,7 @@ pub(super) fn equalize(
         let (mut changed, mut new_plan) = (model.clone(), plan.clone());
         let moved = apply(&mut changed, &mut new_plan, &candidates[..count], config)?;
         let new_integers = IntegerPlan::new(&changed, &new_plan, config, observer)?;
-        if moved > 0 && error(&changed, &new_plan, &new_integers, config, observer)? < before {
+        if moved > 0 && error(&changed, &new_plan, &new_integers)? < before {
             (*model, *plan, *integers) = (changed, new_plan, new_integers);
             return Ok(moved);
         }
@@ -144,13 +156,14 @@ fn apply(model: &mut Model, plan: &mut Plan, candidates: &[Candidate], config: &
 
 /// The power of the error of the held-out outputs with rounded weights and activations on scales of least error.
 fn error(
-    model: &Model,
+    judge: &Judge<'_>,
     plan: &Plan,
     integers: &IntegerPlan,
     config: &Config,
     observer: &Observer<'_>,
 ) -> Result<f64, Error> {
-    let histograms = Histograms::observe(model, integers, observer, SAMPLES)?;
+    let model = judge.model();
+    let histograms = Histograms::observe(model, integers, observer, RANGE_SAMPLES)?;
     let range = config.range.unwrap_or(RangeMethod::MeanSquaredError);
     let scales = Scales::uniform(model.graph(), integers, &histograms, range, Origin::Settings, config)?;
     let mut integers = integers.clone();
@@ -161,7 +174,6 @@ fn error(
     let (solved, _) = solve_layers(job, plan, &[])?;
     let codes: Vec<(PlannedLayer, PackedWeight)> =
         solved.into_iter().map(SolvedLayer::into_parts).map(|(_, codes)| codes).collect();
-    let judge = Judge::new(model, observer.calibration(), Arithmetic::File)?;
     let held_out = &observer.calibration().split.held_out;
     let samples = &held_out[..held_out.len().min(HELD_OUT_SAMPLES)];
     Ok(accuracy(&judge.outputs(

@@ -24,8 +24,11 @@ mod report;
 mod retreat;
 mod scales;
 
+use std::sync::Arc;
+
 use onnxquant_ir::Model;
 
+use crate::compare::Reference;
 use crate::config::{Activations, Config};
 use crate::error::Error;
 use crate::judge::Judge;
@@ -63,19 +66,22 @@ pub(crate) fn plan_integers(
         integers.rescaled = rescaled;
         return Ok(integers);
     }
-    integers.equalized = equalize(model, plan, &mut integers, config, observer)?;
+    let calibration = observer.calibration();
+    let float = Arc::new(Reference::new(model.clone(), calibration, &calibration.split.held_out)?);
+    integers.equalized = equalize(model, plan, &mut integers, config, observer, &float)?;
     integers.rescaled = rescaled;
-    find_scales(&mut integers, model, config, observer)?;
+    find_scales(&mut integers, model, config, observer, float)?;
     Ok(integers)
 }
 
 /// Gives the tensors of the regions their scales: by the method that is asked for, else by those that leave the
-/// outputs of held-out samples the least error.
+/// outputs of held-out samples the least error, in comparison with `float`.
 fn find_scales(
     integers: &mut IntegerPlan,
     model: &Model,
     config: &Config,
     observer: &Observer<'_>,
+    float: Arc<Reference>,
 ) -> Result<(), Error> {
     let histograms = Histograms::observe(model, integers, observer, usize::MAX)?;
     match config.range {
@@ -84,7 +90,7 @@ fn find_scales(
             integers.set_scales(model.graph(), scales)?;
         }
         None => {
-            let judge = Judge::new(model, observer.calibration(), Arithmetic::File)?;
+            let judge = Judge::beside(float, model, observer.calibration(), Arithmetic::File);
             choose_ranges(integers, &histograms, &judge, config, observer.progress())?;
         }
     }

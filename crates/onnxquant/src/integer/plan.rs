@@ -206,6 +206,13 @@ impl IntegerPlan {
         self.set_scales(graph, scales)
     }
 
+    /// The same plan with scales of `values` to be found for codes of 16 bits.
+    pub(super) fn with_wide(&self, values: &[ValueId]) -> Self {
+        let mut plan = self.clone();
+        plan.wide.extend(values);
+        plan
+    }
+
     /// Whether the tensors of this leader got codes of 16 bits.
     pub(super) fn is_widened(&self, leader: NodeId) -> bool {
         self.widened.contains(&leader)
