@@ -16,12 +16,12 @@
 //!
 //! ```text
 //! m = mean(X W - X~ Q) = mean(X)^T W - mean(X~)^T Q
-//! c = m max(0, 1 - v / (s m^2)),      b' = b + c
+//! c = m max(0, 1 - sum_j v_j / (s sum_j m_j^2)),      b' = b + c
 //! ```
 //!
-//! neuron by neuron, where `v` is the variance of what the neuron loses and `s` the number of samples: rows of one
-//! sample err alike, so that `v / s` is what the square of a mean may well be by chance. This is the factor of James
-//! and Stein for a single mean, cut at 0.
+//! over all neurons j of the layer, where `v_j` is the variance of what a neuron loses and `s` the number of samples:
+//! rows of one sample err alike, so that `v_j / s` is what the square of a mean may well be by chance. This is the factor
+//! of James and Stein for many means, cut at 0.
 //!
 //! # Guarantee
 //!
@@ -60,20 +60,21 @@ pub fn bias_correction(
 }
 
 fn correction(yardstick: &Yardstick<'_>, errors: &Array3<f64>) -> Array2<f64> {
-    let mut correction = yardstick.mean_lost(errors);
-    let groups = correction.outer_iter_mut().zip(yardstick.lost_by_neuron(errors)).zip(yardstick.stats());
+    let means = yardstick.mean_lost(errors);
+    let (mut chance, mut power) = (0.0, 0.0);
+    let groups = means.outer_iter().zip(yardstick.lost_by_neuron(errors)).zip(yardstick.stats());
     for ((means, lost), stats) in groups {
         for (mean, lost) in means.into_iter().zip(lost) {
-            *mean *= trusted(*mean, lost, stats.n_samples());
+            chance += (lost - mean * mean).max(0.0) / stats.n_samples() as f64;
+            power += mean * mean;
         }
     }
-    correction
+    means * trusted(power, chance)
 }
 
-/// How much of a mean over so many samples is no chance, where `square` is the mean of the squares.
-fn trusted(mean: f64, square: f64, samples: usize) -> f64 {
-    let chance = (square - mean * mean).max(0.0) / samples as f64;
-    if chance < mean * mean { 1.0 - chance / (mean * mean) } else { 0.0 }
+/// How much of means with this sum of squares is no chance, where chance alone has the sum `chance`.
+fn trusted(power: f64, chance: f64) -> f64 {
+    if chance < power { 1.0 - chance / power } else { 0.0 }
 }
 
 /// `|X W - X~ Q - 1 c^T|_F / |X W|_F` on the rows behind `stats` (one entry per group).
@@ -176,19 +177,19 @@ mod tests {
 
     /// The correction is the mean of what is lost, less what may be chance.
     fn check(correction: &Array2<f64>, lost: &Array2<f64>, samples: f64) {
-        for (found, lost) in correction.iter().zip(lost.columns()) {
-            let (mean, variance) = (lost.mean().unwrap(), lost.var(0.0));
-            let wanted = mean * (1.0 - variance / (samples * mean * mean)).max(0.0);
+        let means: Vec<f64> = lost.columns().into_iter().map(|lost| lost.mean().unwrap()).collect();
+        let power: f64 = means.iter().map(|mean| mean * mean).sum();
+        let chance: f64 = lost.columns().into_iter().map(|lost| lost.var(0.0) / samples).sum();
+        for (found, mean) in correction.iter().zip(means) {
+            let wanted = mean * (1.0 - chance / power).max(0.0);
             assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");
         }
     }
 
     #[test]
     fn a_mean_that_may_be_chance_is_left_alone() {
-        assert_eq!(trusted(1.0, 1.0, 7), 1.0);
-        assert_eq!(trusted(1.0, 9.0, 16), 0.5);
-        assert_eq!([trusted(1.0, 9.0, 8), trusted(0.0, 0.0, 3), trusted(0.0, 1.0, 3)], [0.0; 3]);
-        assert_eq!(trusted(2.0, f64::from(f32::EPSILON), 3), 1.0, "squares that rounding has made too small");
+        assert_eq!([trusted(2.0, 0.0), trusted(2.0, 1.0)], [1.0, 0.5]);
+        assert_eq!([trusted(1.0, 1.0), trusted(0.0, 0.0), trusted(0.0, 1.0)], [0.0; 3]);
         // Rows of one sample are one observation.
         let rows = gaussian_rows(40, 6, 3);
         let weights = Array3::from_shape_fn((1, 6, 2), |(_, k, m)| (k as f32 - 2.5) * 0.3 + m as f32);
