@@ -61,7 +61,8 @@ impl Goal {
     }
 }
 
-/// Takes layers of `integers` back until `measure` finds the goal reached, or none is left.
+/// Takes layers of `integers` back until `measure` finds the goal reached. Where it is out of reach, the plan that came
+/// nearest is left.
 ///
 /// `measure` gets a plan and says how exact its outputs are; `measure_alone` the same for a plan with one layer on
 /// integers, by a cheaper run.
@@ -76,12 +77,23 @@ pub(crate) fn retreat(
     let Some(goal) = Goal::of(config).filter(|_| config.activations != Activations::Float) else { return Ok(found) };
     let (mut to_float, mut to_16_bits): (Vec<NodeId>, Vec<NodeId>) = Default::default();
     let mut line = Line::default();
+    let mut nearest: Option<(f64, IntegerPlan)> = None;
     loop {
         let accuracy = measure(integers)?;
         found.trade.push(trade(integers, graph, [&to_float, &to_16_bits], &accuracy));
         let excess = goal.excess(&accuracy);
-        if excess <= 1.0 || integers.is_empty() {
+        if excess <= 1.0 {
             return Ok(found);
+        }
+        if integers.is_empty() {
+            // Out of reach: what came nearest, which is faster than this at any rate.
+            if let Some((_, nearest)) = nearest.filter(|(least, _)| *least < excess) {
+                *integers = nearest;
+            }
+            return Ok(found);
+        }
+        if nearest.as_ref().is_none_or(|(least, _)| excess < *least) {
+            nearest = Some((excess, integers.clone()));
         }
         if found.sensitivity.is_empty() {
             found.sensitivity = sensitivity(integers, graph, measure_alone)?;
