@@ -118,7 +118,7 @@ fn sqnr_db(signal: f64, error: f64) -> f64 {
 }
 
 /// A model with which others are compared. What it gives for a sample is kept, and the sample itself, as far as
-/// [`KEPT_BYTES`] reach; it is the same again and again.
+/// 64 MiB reach; it is the same again and again.
 pub struct Original<E> {
     engine: E,
     kept: Mutex<Kept>,

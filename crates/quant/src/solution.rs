@@ -38,7 +38,7 @@ pub struct Promise {
     /// Error of the real weights that were to be rounded, after the bias was corrected, relative to the output.
     pub target: f64,
     /// Bound of the nearest plane for what rounding them adds, over all neurons:
-    /// `sum_i (step_i / 2)^2 L_ii^2`, with `A = L L^T` ([`crate::panel`]).
+    /// `sum_i (step_i / 2)^2 L_ii^2`, with `A = L L^T`.
     pub rounding: f64,
     /// Neurons that are beyond it because codes were clipped.
     pub broken: usize,

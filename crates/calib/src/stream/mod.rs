@@ -72,9 +72,10 @@ pub struct Goal<'a> {
 pub struct Network<'a> {
     /// Where it is.
     pub stream: &'a mut Stream,
-    /// As [`Goal::model`].
+    /// The network; what has been computed of it may not change any more. Constants that only what has been computed
+    /// reads need not be there.
     pub model: &'a ModelProto,
-    /// As [`Goal::whole`].
+    /// The network with all its constants, where some are missing.
     pub whole: Option<&'a (dyn Fn() -> Result<ModelProto, CalibError> + Sync)>,
     /// Values that will be wanted later.
     pub later: &'a [String],
