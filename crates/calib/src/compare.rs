@@ -199,8 +199,7 @@ pub fn compare_streams(
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<OutputComparison>, CalibError> {
     let mut outputs: Vec<OutputComparison> = names.iter().map(|name| OutputComparison::new(name)).collect();
-    let goals = [a.goal(names), b.goal(names)];
-    advance(&mut [a.stream, b.stream], &goals, data, progress, &mut |runs| {
+    advance(&mut [a, b], &[names, names], data, progress, &mut |runs| {
         for run in runs {
             let [a, b] = run.values.as_slice() else { continue };
             take_in(&mut outputs, a, b);

@@ -36,6 +36,8 @@ mod statistics;
 #[cfg(feature = "tract")]
 mod stream;
 mod tensor;
+#[cfg(test)]
+mod testing;
 
 pub use activations::{collect_channels, collect_histograms, observe_sizes};
 #[cfg(feature = "tract")]
@@ -56,5 +58,5 @@ pub use run::{Progress, SampleRun, for_each_batch};
 pub use statistics::collect_pairs;
 pub use statistics::{LayerMoments, PairRequest, StatKind, StatRequest, collect, gram_bytes};
 #[cfg(feature = "tract")]
-pub use stream::{Network, Stream};
+pub use stream::{MakeModel, Network, Stream};
 pub use tensor::{ElementType, Tensor};

@@ -146,8 +146,7 @@ pub fn collect_pairs(
     let tasks = sets.iter().map(|set| tasks(&requests, &sources, set));
     let mut tasks: Vec<Vec<Task>> = tasks.collect::<Result<_, _>>()?;
     let names = [&seen[..], &reference[..]];
-    let goals = [quantized.goal(&seen), float.goal(&reference)];
-    advance(&mut [quantized.stream, float.stream], &goals, data, progress, &mut |runs| {
+    advance(&mut [quantized, float], &names, data, progress, &mut |runs| {
         let batch = Batch::new(&names, data, runs, &sources)?;
         tasks.iter_mut().try_for_each(|tasks| take_in(tasks, &requests, &batch))
     })?;

@@ -39,8 +39,7 @@ impl Reference {
     /// For comparisons on `samples`.
     pub(crate) fn new(mut model: Model, calibration: &Calibration, samples: &[usize]) -> Result<Self, Error> {
         decode(&mut model)?;
-        let graph = model.graph();
-        let outputs = graph.outputs().iter().map(|port| graph.value(port.value).name().to_owned()).collect::<Vec<_>>();
+        let outputs = output_names(&model);
         Ok(Self { original: Original::new(calibration.session(&model, &outputs, samples)?), outputs })
     }
 
@@ -61,6 +60,11 @@ impl Reference {
         let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
         Ok(compare_sessions(&self.original, &session, &calibration.data, samples, &report)?)
     }
+}
+
+pub(crate) fn output_names(model: &Model) -> Vec<String> {
+    let graph = model.graph();
+    graph.outputs().iter().map(|port| graph.value(port.value).name().to_owned()).collect()
 }
 
 fn has_output(model: &Model, name: &str) -> bool {

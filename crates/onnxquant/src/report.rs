@@ -191,13 +191,6 @@ pub struct Sensitivity {
     pub saved_ns: f64,
 }
 
-impl Sensitivity {
-    /// The power of the error over that of the outputs.
-    pub(crate) fn power(&self) -> f64 {
-        10f64.powf(-self.sqnr_db / 10.0)
-    }
-}
-
 /// Float against quantized model on held-out samples.
 #[derive(Clone, Debug, Serialize)]
 pub struct HeldOut {

@@ -23,7 +23,7 @@ use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::GramStats;
 
 use crate::calibration::{Calibration, StageStats, request};
-use crate::compare::decode;
+use crate::compare::{decode, output_names};
 use crate::embeddings::{PlannedTable, TableReport, decode_tables};
 use crate::error::Error;
 use crate::integer::IntegerPlan;
@@ -52,7 +52,6 @@ pub(crate) struct Streams<'a> {
 }
 
 /// A weight that was put into the quantized network.
-#[derive(Clone)]
 struct Settled {
     /// The float numbers; absent once the layer has been run on all samples.
     value: ValueId,
@@ -96,13 +95,18 @@ impl<'a> Streams<'a> {
         self.float.narrow(held_out);
         self.quantized.narrow(held_out);
         let quantized_proto = inline_functions(&self.quantized_model.to_proto())?;
-        let whole = self.whole();
+        let whole = || whole(&self.quantized_model, &self.settled);
         let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
         Ok(compare_streams(
-            Network { stream: &mut self.float, model: &self.float_proto, whole: None, later: &[] },
-            Network { stream: &mut self.quantized, model: &quantized_proto, whole: Some(&whole), later: &[] },
+            Network {
+                stream: &mut self.float,
+                model: &self.float_proto,
+                whole: &|| Ok(self.float_proto.clone()),
+                later: &[],
+            },
+            Network { stream: &mut self.quantized, model: &quantized_proto, whole: &whole, later: &[] },
             &self.calibration.data,
-            &outputs(self.model),
+            &output_names(self.model),
             &report,
         )?)
     }
@@ -154,16 +158,21 @@ impl<'a> Streams<'a> {
         let index = of_layer.iter().map(|request| requests.iter().position(|found| found == request));
         let index = index.map(|found| found.unwrap_or(0)).collect();
         let quantized_proto = inline_functions(&self.quantized_model.to_proto())?;
-        let (mut later_seen, mut later_float) = (outputs(self.model), outputs(self.model));
+        let (mut later_seen, mut later_float) = (output_names(self.model), output_names(self.model));
         for request in later.iter().map(|layer| self.request(layer)) {
             later_seen.push(request.seen.value);
             later_float.push(request.reference);
         }
-        let whole = self.whole();
+        let whole = || whole(&self.quantized_model, &self.settled);
         let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
         let stats = collect_pairs(
-            Network { stream: &mut self.quantized, model: &quantized_proto, whole: Some(&whole), later: &later_seen },
-            Network { stream: &mut self.float, model: &self.float_proto, whole: None, later: &later_float },
+            Network { stream: &mut self.quantized, model: &quantized_proto, whole: &whole, later: &later_seen },
+            Network {
+                stream: &mut self.float,
+                model: &self.float_proto,
+                whole: &|| Ok(self.float_proto.clone()),
+                later: &later_float,
+            },
             &self.calibration.data,
             sets,
             &requests,
@@ -178,19 +187,6 @@ impl<'a> Streams<'a> {
         let nothing = tensor::from_f32_as(DataType::Float, &[0], &[]);
         for settled in self.settled.iter().filter(|settled| self.quantized.has_made(&settled.output)) {
             self.quantized_model.graph_mut().set_tensor(settled.value, nothing.clone());
-        }
-    }
-
-    /// The quantized network with all weights, for pieces that have to be run from its inputs.
-    fn whole(&self) -> impl Fn() -> Result<ModelProto, CalibError> + Sync + use<> {
-        let (model, settled) = (self.quantized_model.clone(), self.settled.clone());
-        move || {
-            let mut whole = model.clone();
-            for Settled { value, site, weight, .. } in &settled {
-                let decoded = weight.decode(site).map_err(|error| CalibError::BadModel(error.to_string()))?;
-                whole.graph_mut().set_tensor(*value, decoded);
-            }
-            inline_functions(&whole.to_proto())
         }
     }
 
@@ -225,10 +221,14 @@ impl<'a> Streams<'a> {
     }
 }
 
-/// Names of the network's outputs.
-fn outputs(model: &Model) -> Vec<String> {
-    let graph = model.graph();
-    graph.outputs().iter().map(|port| graph.value(port.value).name().to_owned()).collect()
+/// The quantized network with all weights, for pieces that have to be run from its inputs.
+fn whole(model: &Model, settled: &[Settled]) -> Result<ModelProto, CalibError> {
+    let mut whole = model.clone();
+    for Settled { value, site, weight, .. } in settled {
+        let decoded = weight.decode(site).map_err(|error| CalibError::BadModel(error.to_string()))?;
+        whole.graph_mut().set_tensor(*value, decoded);
+    }
+    inline_functions(&whole.to_proto())
 }
 
 /// Divides `layers` into stages: runs of layers that do not depend on each other, whose statistics fit `limit_bytes`.

@@ -56,20 +56,43 @@ pub fn bias_correction(
     stats: &[GramStats],
 ) -> Result<Array2<f64>, QuantError> {
     let errors = errors(weights, dequantized, stats)?;
-    Ok(correction(&Yardstick::new(stats, weights.mapv(f64::from)), &errors))
+    Ok(Lost::new(&Yardstick::new(stats, weights.mapv(f64::from)), &errors).correction(stats))
 }
 
-fn correction(yardstick: &Yardstick<'_>, errors: &Array3<f64>) -> Array2<f64> {
-    let means = yardstick.mean_lost(errors);
-    let (mut chance, mut power) = (0.0, 0.0);
-    let groups = means.outer_iter().zip(yardstick.lost_by_neuron(errors)).zip(yardstick.stats());
-    for ((means, lost), stats) in groups {
-        for (mean, lost) in means.into_iter().zip(lost) {
-            chance += (lost - mean * mean).max(0.0) / stats.n_samples() as f64;
-            power += mean * mean;
-        }
+/// What a solution loses on some rows.
+struct Lost {
+    /// `|X w - X~ q|^2 / n` by group and neuron.
+    squares: Vec<Vec<f64>>,
+    /// `[groups, M]`.
+    means: Array2<f64>,
+}
+
+impl Lost {
+    fn new(yardstick: &Yardstick<'_>, errors: &Array3<f64>) -> Self {
+        Self { squares: yardstick.lost_by_neuron(errors), means: yardstick.mean_lost(errors) }
     }
-    means * trusted(power, chance)
+
+    /// The correction of the bias that these rows, behind `stats`, ask for.
+    fn correction(&self, stats: &[GramStats]) -> Array2<f64> {
+        let (mut chance, mut power) = (0.0, 0.0);
+        for ((means, squares), stats) in self.means.outer_iter().zip(&self.squares).zip(stats) {
+            for (mean, square) in means.into_iter().zip(squares) {
+                chance += (square - mean * mean).max(0.0) / stats.n_samples() as f64;
+                power += mean * mean;
+            }
+        }
+        &self.means * trusted(power, chance)
+    }
+
+    /// `|X W - X~ Q - 1 c^T|_F^2 / n`.
+    fn after(&self, correction: ArrayView2<'_, f64>) -> Result<f64, QuantError> {
+        if correction.dim() != self.means.dim() {
+            let expected = format!("{:?}", self.means.shape());
+            return Err(shape_error("bias correction", correction.shape(), expected));
+        }
+        let shift: f64 = correction.iter().zip(&self.means).map(|(c, mean)| c * (c - 2.0 * mean)).sum();
+        Ok((self.squares.iter().flatten().sum::<f64>() + shift).max(0.0))
+    }
 }
 
 /// How much of means with this sum of squares is no chance, where chance alone has the sum `chance`.
@@ -85,20 +108,8 @@ pub fn corrected_error(
     stats: &[GramStats],
 ) -> Result<f64, QuantError> {
     let errors = errors(weights, dequantized, stats)?;
-    corrected(&Yardstick::new(stats, weights.mapv(f64::from)), &errors, correction)
-}
-
-fn corrected(
-    yardstick: &Yardstick<'_>,
-    errors: &Array3<f64>,
-    correction: ArrayView2<'_, f64>,
-) -> Result<f64, QuantError> {
-    let means = yardstick.mean_lost(errors);
-    if correction.dim() != means.dim() {
-        return Err(shape_error("bias correction", correction.shape(), format!("{:?}", means.shape())));
-    }
-    let shift: f64 = correction.iter().zip(&means).map(|(c, mean)| c * (c - 2.0 * mean)).sum();
-    Ok(ratio((yardstick.lost(errors) + shift).max(0.0), yardstick.output))
+    let yardstick = Yardstick::new(stats, weights.mapv(f64::from));
+    Ok(ratio(Lost::new(&yardstick, &errors).after(correction)?, yardstick.output()))
 }
 
 /// What remains of the errors of a problem's solutions on some rows once the bias is corrected, if it can be.
@@ -106,30 +117,36 @@ pub(crate) struct Remaining<'a> {
     problem: LayerProblem<'a>,
     rows: &'a [GramStats],
     yardstick: Yardstick<'a>,
-    /// The calibration rows, where the bias can be corrected.
-    correcting: Option<Yardstick<'a>>,
+    /// `|X W|_F^2 / n` over all groups.
+    pub(crate) output: f64,
+    /// The calibration rows, where these are others.
+    calibration: Option<Yardstick<'a>>,
 }
 
 impl<'a> Remaining<'a> {
     pub(crate) fn new(problem: &LayerProblem<'a>, rows: &'a [GramStats]) -> Self {
         let yardstick = |rows: &'a [GramStats]| Yardstick::new(rows, problem.weights().mapv(f64::from));
-        let correcting = problem.stats().filter(|_| problem.corrects_bias()).map(yardstick);
-        Self { problem: *problem, rows, yardstick: yardstick(rows), correcting }
-    }
-
-    /// `|X W|_F^2 / n` over all groups.
-    pub(crate) fn output(&self) -> f64 {
-        self.yardstick.output
+        let others = problem.stats().filter(|stats| problem.corrects_bias() && !std::ptr::eq(*stats, rows));
+        let on_rows = yardstick(rows);
+        Self {
+            problem: *problem,
+            rows,
+            output: on_rows.output(),
+            yardstick: on_rows,
+            calibration: others.map(yardstick),
+        }
     }
 
     /// The error relative to the output.
     pub(crate) fn error(&self, dequantized: ArrayView3<'_, f32>) -> Result<f64, QuantError> {
-        let weights = self.problem.weights();
-        let correction = match &self.correcting {
-            Some(yardstick) => correction(yardstick, &errors(weights, dequantized, yardstick.stats())?),
-            None => Array2::zeros((self.problem.groups(), self.problem.outputs())),
+        let errors = errors(self.problem.weights(), dequantized, self.rows)?;
+        let lost = Lost::new(&self.yardstick, &errors);
+        let correction = match (self.problem.stats().filter(|_| self.problem.corrects_bias()), &self.calibration) {
+            (None, _) => Array2::zeros(lost.means.dim()),
+            (Some(stats), None) => lost.correction(stats),
+            (Some(stats), Some(calibration)) => Lost::new(calibration, &errors).correction(stats),
         };
-        corrected(&self.yardstick, &errors(weights, dequantized, self.rows)?, correction.view())
+        Ok(ratio(lost.after(correction.view())?, self.output))
     }
 }
 

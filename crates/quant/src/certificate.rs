@@ -140,7 +140,7 @@ pub fn certify(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<C
         return Ok(certificate);
     };
     let remaining = Remaining::new(problem, stats);
-    let whole = remaining.output();
+    let whole = remaining.output;
     certificate.achieved = Some(remaining.error(solution.dequantize().view())?);
     if let Some(promise) = &solution.promise {
         let holds = promise.broken == 0;

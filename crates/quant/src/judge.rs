@@ -142,7 +142,7 @@ pub fn relative_error(
     let weights = weights.mapv(f64::from);
     let errors = &weights - &dequantized.mapv(f64::from);
     let yardstick = Yardstick::new(held_out, weights);
-    Ok(ratio(yardstick.lost(&errors), yardstick.output))
+    Ok(ratio(yardstick.lost(&errors), yardstick.output()))
 }
 
 fn check_held_out(weights: ArrayView3<'_, f32>, held_out: &[GramStats]) -> Result<(), QuantError> {

@@ -58,8 +58,6 @@ pub(crate) struct Yardstick<'a> {
     /// `W`.
     weights: Array3<f64>,
     drifts: Vec<Option<Drifted>>,
-    /// `|X W|_F^2 / n` over all groups.
-    pub(crate) output: f64,
 }
 
 /// What drift does to the outputs of a group.
@@ -77,10 +75,13 @@ impl<'a> Yardstick<'a> {
             Some(Drifted { cross, energies: drift_energies(stats, weights) })
         };
         let drifts = stats.iter().zip(weights.axis_iter(Axis(0))).map(drifted).collect();
-        let mut yardstick = Self { stats, weights, drifts, output: 0.0 };
+        Self { stats, weights, drifts }
+    }
+
+    /// `|X W|_F^2 / n` over all groups.
+    pub(crate) fn output(&self) -> f64 {
         // `X W - X~ 0`.
-        yardstick.output = yardstick.lost(&yardstick.weights);
-        yardstick
+        self.lost(&self.weights)
     }
 
     /// `|X W - X~ Q|_F^2 / n` over all groups; `errors` are `E`.
@@ -101,29 +102,19 @@ impl<'a> Yardstick<'a> {
         groups.map(lost).collect()
     }
 
-    /// The rows, by group.
-    pub(crate) fn stats(&self) -> &'a [GramStats] {
-        self.stats
-    }
-
     /// `mean(X W - X~ Q)` of every group, `[groups, M]`.
     pub(crate) fn mean_lost(&self, errors: &Array3<f64>) -> Array2<f64> {
-        mean_lost(self.stats, &self.weights, errors)
-    }
-}
-
-/// `mean(X W - X~ Q)` of every group, `[groups, M]`.
-pub(crate) fn mean_lost(stats: &[GramStats], weights: &Array3<f64>, errors: &Array3<f64>) -> Array2<f64> {
-    let (groups, _, outputs) = errors.dim();
-    let mut means = Array2::zeros((groups, outputs));
-    let parts = stats.iter().zip(weights.axis_iter(Axis(0))).zip(errors.axis_iter(Axis(0)));
-    for (mut row, ((stats, weights), errors)) in means.outer_iter_mut().zip(parts) {
-        row.assign(&stats.mean().dot(&errors));
-        if let Some(drift) = stats.drift() {
-            row += &drift.mean().dot(&weights);
+        let (groups, _, outputs) = errors.dim();
+        let mut means = Array2::zeros((groups, outputs));
+        let parts = self.stats.iter().zip(self.weights.axis_iter(Axis(0))).zip(errors.axis_iter(Axis(0)));
+        for (mut row, ((stats, weights), errors)) in means.outer_iter_mut().zip(parts) {
+            row.assign(&stats.mean().dot(&errors));
+            if let Some(drift) = stats.drift() {
+                row += &drift.mean().dot(&weights);
+            }
         }
+        means
     }
-    means
 }
 
 /// The root of a quotient of energies; nothing lost of nothing is no error.
@@ -198,7 +189,7 @@ mod tests {
         let near = |found: f64, wanted: f64| assert!((found - wanted).abs() < 1e-5 * wanted.abs(), "{found} {wanted}");
         let yardstick = Yardstick::new(&stats, weights);
         near(yardstick.lost(&errors), square(&left));
-        near(yardstick.output, square(&whole));
+        near(yardstick.output(), square(&whole));
         let means = yardstick.mean_lost(&errors);
         for (found, wanted) in means.iter().zip(left.mean_axis(Axis(0)).unwrap()) {
             assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");

@@ -211,16 +211,8 @@ fn take_tensor(tensor: &mut TensorProto, table: &mut Vec<Bytes>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::node;
     use onnxquant_proto::onnx::AttributeProto;
-
-    fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
-        NodeProto {
-            op_type: Some(op.into()),
-            input: inputs.iter().map(|s| (*s).into()).collect(),
-            output: vec![output.into()],
-            ..NodeProto::default()
-        }
-    }
 
     fn named(name: &str) -> ValueInfoProto {
         ValueInfoProto { name: Some(name.into()), ..ValueInfoProto::default() }

@@ -204,6 +204,7 @@ impl ElementWiseMiniOp for Round {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::node;
 
     fn evaluated(operator: &dyn ElementWiseMiniOp, numbers: &[f32]) -> Vec<f32> {
         let mut tensor = Tensor::from_shape(&[numbers.len()], numbers).unwrap();
@@ -237,15 +238,6 @@ mod tests {
                 assert_eq!(found, wanted, "{x} {grid:?}");
             }
             assert!(evaluated(&grid, &[f32::NAN])[0].is_nan());
-        }
-    }
-
-    fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
-        NodeProto {
-            op_type: Some(op.into()),
-            input: inputs.iter().map(|s| (*s).into()).collect(),
-            output: vec![output.into()],
-            ..NodeProto::default()
         }
     }
 

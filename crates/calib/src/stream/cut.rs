@@ -82,16 +82,8 @@ fn repeats(node: &NodeProto) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::node;
     use onnxquant_proto::onnx::{TensorProto, ValueInfoProto};
-
-    fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
-        NodeProto {
-            op_type: Some(op.into()),
-            input: inputs.iter().map(|s| (*s).into()).collect(),
-            output: vec![output.into()],
-            ..NodeProto::default()
-        }
-    }
 
     /// `a -> b -> c`, where c is reshaped as a was and added to b.
     fn graph() -> GraphProto {

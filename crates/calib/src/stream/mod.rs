@@ -54,38 +54,20 @@ pub struct Stream {
     store: Store,
 }
 
-/// Where a stream is to go.
-#[derive(Clone, Copy)]
-pub struct Goal<'a> {
-    /// The network; what has been computed of it may not change any more. Constants that only what has been computed
-    /// reads need not be there.
-    pub model: &'a ModelProto,
-    /// The network with all its constants, where some are missing.
-    pub whole: Option<&'a (dyn Fn() -> Result<ModelProto, CalibError> + Sync)>,
-    /// Values wanted now.
-    pub wanted: &'a [String],
-    /// Values that will be wanted later.
-    pub later: &'a [String],
-}
+/// Gives a model when it is asked for.
+pub type MakeModel<'a> = dyn Fn() -> Result<ModelProto, CalibError> + Sync + 'a;
 
-/// A network on its way, and what will be wanted of it later.
+/// A network, where it is, and what will be wanted of it later.
 pub struct Network<'a> {
     /// Where it is.
     pub stream: &'a mut Stream,
     /// The network; what has been computed of it may not change any more. Constants that only what has been computed
     /// reads need not be there.
     pub model: &'a ModelProto,
-    /// The network with all its constants, where some are missing.
-    pub whole: Option<&'a (dyn Fn() -> Result<ModelProto, CalibError> + Sync)>,
+    /// Gives the network with all its constants.
+    pub whole: &'a MakeModel<'a>,
     /// Values that will be wanted later.
     pub later: &'a [String],
-}
-
-impl<'a> Network<'a> {
-    /// The way to the values `wanted`.
-    pub(crate) fn goal(&self, wanted: &'a [String]) -> Goal<'a> {
-        Goal { model: self.model, whole: self.whole, wanted, later: self.later }
-    }
 }
 
 impl Stream {
@@ -108,17 +90,23 @@ impl Stream {
         self.made.contains(value)
     }
 
-    /// Moves `made` to the goal and says how the way there is run.
-    fn step(&mut self, goal: Goal<'_>, data: &CalibSet) -> Result<Step, CalibError> {
+    /// Moves `made` to the values `wanted` of `model` and says how the way there is run.
+    fn step(
+        &mut self,
+        model: &ModelProto,
+        wanted: &[String],
+        later: &[String],
+        data: &CalibSet,
+    ) -> Result<Step, CalibError> {
         let nothing = GraphProto::default();
-        let cutter = Cutter::new(goal.model.graph.as_ref().unwrap_or(&nothing));
+        let cutter = Cutter::new(model.graph.as_ref().unwrap_or(&nothing));
         let feeds = self.feeds(data);
         let given = feeds.iter().map(|feed| feed.name.as_str()).collect();
-        let made: Vec<String> = cutter.made(goal.wanted, &given).map(str::to_owned).collect();
+        let made: Vec<String> = cutter.made(wanted, &given).map(str::to_owned).collect();
         self.made.extend(made);
-        let mut observed = goal.wanted.to_vec();
+        let mut observed = wanted.to_vec();
         let (mut names, mut sources) = (Vec::new(), Vec::new());
-        for (name, how) in cutter.kept(&self.made, goal.later) {
+        for (name, how) in cutter.kept(&self.made, later) {
             sources.push(match self.kept.iter().position(|kept| *kept == name) {
                 Some(position) => Source::Kept(position, how),
                 None => {
@@ -129,7 +117,7 @@ impl Stream {
             names.push(name);
         }
         let shapes: Vec<_> = (0..self.samples.len()).map(|position| self.shapes(position, data)).collect();
-        let piece = Session::with_feeds(goal.model, &observed, &feeds, &shapes).ok();
+        let piece = Session::with_feeds(model, &observed, &feeds, &shapes).ok();
         let inputs = data.inputs().len();
         let loads = piece.as_ref().is_none_or(|piece| feeds[..inputs].iter().any(|feed| piece.reads(&feed.name)));
         self.kept = names;
@@ -182,7 +170,7 @@ impl Step {
     /// Runs one sample; what is observed, those handed over first, and what is kept of the old cut, by source.
     fn run(
         &self,
-        goal: Goal<'_>,
+        make_whole: &MakeModel<'_>,
         data: &CalibSet,
         sample: usize,
         slots: Vec<Slot>,
@@ -195,7 +183,7 @@ impl Step {
         let unread = self.inputs - inputs.len();
         let tensors = inputs.into_iter().map(|(_, tensor)| tensor).chain((0..unread).map(|_| nothing())).chain(kept);
         let mut given: Sample = names.zip(tensors).collect();
-        let values = self.values(goal, data, sample, &given)?;
+        let values = self.values(make_whole, data, sample, &given)?;
         let still_kept = self.sources.iter().map(|source| match *source {
             Source::Kept(position, how) => {
                 let how = if shape_only[position] { Keep::Shape } else { how };
@@ -219,7 +207,7 @@ impl Step {
 
     fn values(
         &self,
-        goal: Goal<'_>,
+        make_whole: &MakeModel<'_>,
         data: &CalibSet,
         sample: usize,
         given: &Sample,
@@ -227,10 +215,7 @@ impl Step {
         if let Some(values) = self.piece.as_ref().and_then(|piece| piece.run(given).ok()) {
             return Ok(values);
         }
-        let make = || match goal.whole {
-            Some(whole) => Session::new(&whole()?, &self.observed, data),
-            None => Session::new(goal.model, &self.observed, data),
-        };
+        let make = || Session::new(&make_whole()?, &self.observed, data);
         match self.whole.get_or_init(|| make().map_err(|error| error.to_string())) {
             Ok(whole) => whole.run(&data.load(sample)?),
             // Once more, for the error itself.
@@ -244,39 +229,43 @@ fn nothing() -> Tensor {
     Tensor::Bool(ndarray::ArrayD::default(vec![0]))
 }
 
-/// Takes every stream to its goal and hands the values wanted to `visit`, in batches of samples.
+/// Takes every network to the values `wanted` of it and hands these to `visit`, in batches of samples.
 ///
 /// Streams must be of the same samples. Samples of a batch are run in parallel on rayon's current pool, while the batch
 /// before is visited, and come in an order that does not depend on the number of threads; `values` of a [`SampleRun`]
 /// are by stream, and begin with those wanted.
 pub fn advance(
-    streams: &mut [&mut Stream],
-    goals: &[Goal<'_>],
+    networks: &mut [Network<'_>],
+    wanted: &[&[String]],
     data: &CalibSet,
     progress: &dyn Fn(Progress),
     visit: &mut (dyn FnMut(&[SampleRun]) -> Result<(), CalibError> + Send),
 ) -> Result<(), CalibError> {
-    let Some(samples) = streams.first().map(|stream| stream.samples.clone()) else { return Ok(()) };
-    let steps = streams.par_iter_mut().zip(goals).map(|(stream, goal)| stream.step(*goal, data));
+    let Some(samples) = networks.first().map(|network| network.stream.samples.clone()) else { return Ok(()) };
+    let steps = networks.par_iter_mut().zip(wanted).map(|(network, wanted)| {
+        let Network { stream, model, later, .. } = network;
+        stream.step(model, wanted, later, data)
+    });
     let steps: Vec<Result<Step, CalibError>> = steps.collect();
     let steps: Vec<Step> = steps.into_iter().collect::<Result<_, _>>()?;
-    let mut next: Vec<Store> = streams.iter().map(|stream| stream.store.successor()).collect();
+    let mut next: Vec<Store> = networks.iter().map(|network| network.stream.store.successor()).collect();
     let mut order: Vec<usize> = (0..samples.len()).collect();
     if steps.iter().any(|step| step.piece.as_ref().is_none_or(Engine::prefers_grouping)) {
         order.sort_by(|&a, &b| data.shapes(samples[a]).cmp(data.shapes(samples[b])));
     }
     let take = |position: usize| {
-        let slots = streams.iter_mut().map(|stream| std::mem::take(&mut stream.store.slots[position]));
+        let slots = networks.iter_mut().map(|network| std::mem::take(&mut network.stream.store.slots[position]));
         (position, slots.collect::<Vec<_>>())
     };
     let jobs: Vec<(usize, Vec<Vec<Slot>>)> = order.into_iter().map(take).collect();
-    let spills: Vec<&Spill> = streams.iter().map(|stream| &stream.store.spill).collect();
+    let sources: Vec<(&MakeModel<'_>, &Spill)> =
+        networks.iter().map(|network| (network.whole, &network.stream.store.spill)).collect();
     let run = |(position, slots): (usize, Vec<Vec<Slot>>)| {
         let sample = samples[position];
-        let one = |(((step, goal), slots), spill): (((&Step, &Goal<'_>), Vec<Slot>), &&Spill)| {
-            step.run(*goal, data, sample, slots, spill)
+        let one = |((step, slots), (whole, spill)): ((&Step, Vec<Slot>), &(&MakeModel<'_>, &Spill))| {
+            step.run(whole, data, sample, slots, spill)
         };
-        let results: Result<Vec<_>, CalibError> = steps.iter().zip(goals).zip(slots).zip(&spills).map(one).collect();
+        let results: Result<Vec<_>, CalibError> = steps.iter().zip(slots).zip(&sources).map(one).collect();
         let (values, still_kept) = results.map_err(|error| describe_failure(error, data, sample))?.into_iter().unzip();
         Ok((SampleRun { sample, values }, (position, still_kept)))
     };
@@ -291,8 +280,8 @@ pub fn advance(
         }
         Ok(())
     })?;
-    for (stream, store) in streams.iter_mut().zip(next) {
-        stream.store = store;
+    for (network, store) in networks.iter_mut().zip(next) {
+        network.stream.store = store;
     }
     Ok(())
 }

@@ -1,7 +1,9 @@
 //! Two networks side by side.
 
 use ndarray::Array1;
-use onnxquant_calib::{CalibSet, Network, PairRequest, Session, StatKind, StatRequest, Stream, collect, collect_pairs};
+use onnxquant_calib::{
+    CalibSet, Network, PairRequest, Session, StatKind, StatRequest, Stream, collect, collect_pairs, compare_streams,
+};
 use onnxquant_proto::onnx::ModelProto;
 use onnxquant_quant::{GramStats, MatrixView};
 
@@ -44,8 +46,8 @@ fn stages(quantized: &ModelProto, float: &ModelProto, data: &CalibSet, limit_byt
         let later = &names[stage + 1..];
         let wanted = PairRequest { seen: request(&names[stage]), reference: names[stage].clone() };
         let sets = [&all[..]];
-        let quantized = Network { stream: &mut seen, model: quantized, whole: None, later };
-        let float = Network { stream: &mut reference, model: float, whole: None, later };
+        let quantized = Network { stream: &mut seen, model: quantized, whole: &|| Ok(quantized.clone()), later };
+        let float = Network { stream: &mut reference, model: float, whole: &|| Ok(float.clone()), later };
         let stats = collect_pairs(quantized, float, data, &sets, &[wanted], &|_| ()).unwrap();
         stats.into_iter().flatten().flatten().next().unwrap()
     };
@@ -84,6 +86,40 @@ fn from_cut_to_cut_comes_what_the_whole_network_gives() {
         assert!((&moved - &expected).iter().all(|d| d.abs() < 1e-4 * scale.sqrt()), "layer {layer}");
     }
     assert!(found[1].drift().is_some() && found[2].drift().is_some());
+}
+
+#[test]
+fn a_stream_needs_no_weights_of_what_it_has_computed_and_all_of_them_where_a_piece_cannot_be_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let network = network(7);
+    let data = samples(folder.path(), &network);
+    let without = |name: &str| {
+        let mut model = network.clone();
+        let graph = model.graph.as_mut().unwrap();
+        let weight = graph.initializer.iter_mut().find(|tensor| tensor.name() == name).unwrap();
+        *weight = tensor(name, &[0], &[]);
+        model
+    };
+    let all: Vec<usize> = (0..data.len()).collect();
+    let outputs = |lost: &str, gives_whole: bool| {
+        let streams = &mut [Stream::new(&all, usize::MAX), Stream::new(&all, usize::MAX)];
+        let later = ["o".to_owned()];
+        let mut found = None;
+        for (wanted, model) in [("a", network.clone()), ("o", without(lost))] {
+            let whole = || Ok(if gives_whole { network.clone() } else { model.clone() });
+            let [seen, reference] = streams;
+            let quantized = Network { stream: seen, model: &model, whole: &whole, later: &later };
+            let float = Network { stream: reference, model: &network, whole: &|| Ok(network.clone()), later: &later };
+            found = Some(compare_streams(float, quantized, &data, &[wanted.to_owned()], &|_| ()));
+        }
+        found.unwrap()
+    };
+    // `w1` has done its work; without `w2` the piece from `a` on cannot be run.
+    for (lost, gives_whole) in [("w1", false), ("w2", true)] {
+        let found = outputs(lost, gives_whole).unwrap().remove(0);
+        assert!(found.samples == all.len() && found.sqnr_db() > 100.0, "{lost}: {found:?}");
+    }
+    assert!(outputs("w2", false).is_err());
 }
 
 #[test]

@@ -24,7 +24,18 @@ pub(crate) struct Accuracy {
 impl Accuracy {
     /// The power of the error over that of the outputs.
     pub(crate) fn power(&self) -> f64 {
-        10f64.powf(-self.sqnr_db / 10.0)
+        error_power(self.sqnr_db)
+    }
+}
+
+/// The power of an error over that of the signal.
+fn error_power(sqnr_db: f64) -> f64 {
+    10f64.powf(-sqnr_db / 10.0)
+}
+
+impl Sensitivity {
+    fn power(&self) -> f64 {
+        error_power(self.sqnr_db)
     }
 }
 
