@@ -51,7 +51,7 @@ pub(crate) fn search(panel: &Panel<'_>, scales: &PanelScales, beam: usize) -> (R
 struct Search {
     beam: usize,
     codes: Vec<i16>,
-    errors: Mat<f64>,
+    errors: Mat<f32>,
     /// Infinite for rows that are not in use yet.
     costs: Vec<f64>,
 }
@@ -73,7 +73,7 @@ impl Search {
 
     fn run(&mut self, panel: &Panel<'_>, scales: &PanelScales) {
         let (rows, inputs) = (self.costs.len(), panel.weights.ncols());
-        let mut carried = Mat::<f64>::zeros(rows, BLOCK);
+        let mut carried = Mat::<f32>::zeros(rows, BLOCK);
         let mut end = inputs;
         while end > 0 {
             let start = end.saturating_sub(BLOCK);
@@ -102,7 +102,7 @@ impl Search {
     }
 
     /// Chooses input i of every row, and says from which row each came.
-    fn extend(&mut self, panel: &Panel<'_>, i: usize, carried: &[f64], affine: &[Affine]) -> Vec<usize> {
+    fn extend(&mut self, panel: &Panel<'_>, i: usize, carried: &[f32], affine: &[Affine]) -> Vec<usize> {
         let (rows, pivot) = (self.costs.len(), panel.lower[(i, i)]);
         let mut parents: Vec<usize> = (0..rows).collect();
         let mut branches = Vec::new();
@@ -114,7 +114,7 @@ impl Search {
             {
                 if paid.is_finite() {
                     let target = w + carried / pivot;
-                    let cost = |code| paid + (pivot * (target - level(*affine, code))).powi(2);
+                    let cost = |code| paid + f64::from(pivot * (target - affine.dequantize(code))).powi(2);
                     let codes = nearest(target, *affine, panel.grid).into_iter().flatten();
                     branches.extend(codes.map(|code| Branch { cost: cost(code), parent, code }));
                 }
@@ -124,7 +124,7 @@ impl Search {
                 parents[row] = branch.parent;
                 self.costs[row] = branch.cost;
                 self.codes[i * rows + row] = branch.code;
-                self.errors[(row, i)] = w - level(*affine, branch.code);
+                self.errors[(row, i)] = w - affine.dequantize(branch.code);
             }
         }
         parents
@@ -140,13 +140,9 @@ impl Search {
 }
 
 /// The nearest level and its neighbours.
-fn nearest(target: f64, affine: Affine, grid: &Grid) -> [Option<i16>; 3] {
-    let code = affine.quantize(target as f32, grid);
+fn nearest(target: f32, affine: Affine, grid: &Grid) -> [Option<i16>; 3] {
+    let code = affine.quantize(target, grid);
     [code, code - grid.step(), code + grid.step()].map(|code| grid.contains(code).then_some(code))
-}
-
-fn level(affine: Affine, code: i16) -> f64 {
-    f64::from(affine.dequantize(code))
 }
 
 /// Every row takes the value of the row that it came from.

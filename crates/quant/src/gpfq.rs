@@ -52,7 +52,7 @@ use faer::{Accum, Mat};
 pub(crate) fn solve(problem: &LayerProblem<'_>, forms: &Forms) -> Result<LayerSolution, QuantError> {
     let table = ScaleTable::fit(problem, problem.spec().scale_rule());
     let stats = problem.stats().unwrap_or_default();
-    let leads: Vec<Option<Mat<f64>>> =
+    let leads: Vec<Option<Mat<f32>>> =
         forms.forms.iter().zip(stats).map(|(form, stats)| lead(form, stats, problem.corrects_bias())).collect();
     let lattice = Lattice::new(problem, &forms.forms, &forms.factors);
     let (solution, _) = lattice.solve_panels(&table, |panel, place, scales| {
@@ -67,13 +67,13 @@ pub(crate) fn solve(problem: &LayerProblem<'_>, forms: &Forms) -> Result<LayerSo
 }
 
 /// `B_tj / H_tt` at `(j, t)` where j is not rounded after t.
-fn lead(form: &Quadratic, stats: &GramStats, centred: bool) -> Option<Mat<f64>> {
+fn lead(form: &Quadratic, stats: &GramStats, centred: bool) -> Option<Mat<f32>> {
     let drift = stats.drift()?;
     let n = form.inputs.len();
     let entry = |j: usize, t: usize| {
         let (row, column) = (form.inputs[t], form.inputs[j]);
         let means = if centred { stats.mean()[row] * drift.mean()[column] } else { 0.0 };
-        (drift.cross()[[row, column]] - means) / form.matrix[(t, t)]
+        ((drift.cross()[[row, column]] - means) / f64::from(form.matrix[(t, t)])) as f32
     };
     Some(Mat::from_fn(n, n, |j, t| if j >= t { entry(j, t) } else { 0.0 }))
 }

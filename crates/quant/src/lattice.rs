@@ -22,7 +22,7 @@
 //!
 //! # Numerics
 //!
-//! `f64`; levels are those the runtime computes in `f32`. Panels of a fixed number of neurons are solved in parallel,
+//! `f32` with sums in `f64` ([`crate::panel`]); levels are those the runtime computes. Panels of a fixed number of neurons are solved in parallel,
 //! each on one thread: the same bytes for any number of threads.
 
 use crate::beam;
@@ -41,8 +41,10 @@ use crate::spec::{Granularity, ScaleRule};
 use faer::Mat;
 use rayon::prelude::*;
 
-/// Neurons solved side by side.
-const PANEL: usize = 48;
+/// Neurons solved side by side: enough of them for the matrix to be read from memory at the speed of the products.
+fn panel_width(inputs: usize) -> usize {
+    if inputs > 1024 { 96 } else { 48 }
+}
 
 /// The forms of all groups with their factors.
 #[derive(Clone, Debug)]
@@ -117,8 +119,9 @@ impl Place {
 impl<'a, 'p> Lattice<'a, 'p> {
     pub(crate) fn new(problem: &'a LayerProblem<'p>, forms: &'a [Quadratic], factors: &'a [Factor]) -> Lattice<'a, 'p> {
         let outputs = problem.outputs();
-        let place = |group, first| Place { group, first, end: outputs.min(first + PANEL) };
-        let panels = (0..problem.groups()).flat_map(|g| (0..outputs).step_by(PANEL).map(move |m| place(g, m)));
+        let width = panel_width(problem.inputs());
+        let place = |group, first| Place { group, first, end: outputs.min(first + width) };
+        let panels = (0..problem.groups()).flat_map(|g| (0..outputs).step_by(width).map(move |m| place(g, m)));
         Lattice { problem, forms, factors, panels: panels.collect() }
     }
 
@@ -175,7 +178,7 @@ impl<'a, 'p> Lattice<'a, 'p> {
     pub(crate) fn panel(&self, place: Place) -> Panel<'_> {
         let (form, factor) = (&self.forms[place.group], &self.factors[place.group]);
         let weights = self.problem.weights();
-        let weight = |p, i| f64::from(weights[[place.group, form.inputs[i], place.first + p]]);
+        let weight = |p, i| weights[[place.group, form.inputs[i], place.first + p]];
         let weights = Mat::from_fn(place.width(), form.inputs.len(), weight);
         Panel { form, lower: factor.lower.as_ref(), added: factor.added, grid: self.problem.spec().grid(), weights }
     }
@@ -269,12 +272,12 @@ fn decode(panel: &Panel<'_>, best: Descent, scales: &PanelScales) -> Descent {
     let (width, inputs) = (panel.weights.nrows(), panel.weights.ncols());
     let (energies, mut rounded) = (best.energies(), best.rounded);
     for (p, energy) in energies.into_iter().enumerate() {
-        let weights: Vec<f64> = (0..inputs).map(|i| panel.weights[(p, i)]).collect();
+        let weights: Vec<f32> = (0..inputs).map(|i| panel.weights[(p, i)]).collect();
         let affine: Vec<Affine> = (0..inputs).map(|i| scales.at(i)[p]).collect();
         let search = Search { factor: panel.lower, weights: &weights, affine: &affine, grid: panel.grid };
         for (i, code) in search.below(energy).into_iter().flatten().enumerate() {
             rounded.codes[i * width + p] = code;
-            rounded.errors[(p, i)] = weights[i] - f64::from(affine[i].dequantize(code));
+            rounded.errors[(p, i)] = weights[i] - affine[i].dequantize(code);
         }
     }
     panel.descent(rounded)

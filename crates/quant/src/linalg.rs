@@ -15,7 +15,7 @@ use faer::linalg::matmul::triangular::{BlockStructure, matmul as triangular_matm
 use faer::linalg::qr::col_pivoting as qr;
 use faer::linalg::triangular_solve;
 use faer::prelude::{Reborrow, ReborrowMut, default};
-use faer::traits::ComplexField;
+use faer::traits::{ComplexField, RealField};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 /// Adds (or writes) the lower triangle of `x^T x`.
@@ -115,7 +115,7 @@ pub(crate) fn solve_factored(lower: MatRef<'_, f64>, mut b: Vec<f64>) -> Vec<f64
 }
 
 /// The same for many right sides.
-pub(crate) fn solve_factored_in_place(lower: MatRef<'_, f64>, mut b: MatMut<'_, f64>) {
+pub(crate) fn solve_factored_in_place<T: RealField>(lower: MatRef<'_, T>, mut b: MatMut<'_, T>) {
     triangular_solve::solve_lower_triangular_in_place(lower, b.rb_mut(), Par::Seq);
     triangular_solve::solve_upper_triangular_in_place(lower.transpose(), b, Par::Seq);
 }

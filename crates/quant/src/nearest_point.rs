@@ -28,12 +28,12 @@ use faer::MatRef;
 pub(crate) const MOST_INPUTS: usize = 16;
 const MOST_NODES: usize = 1 << 14;
 /// A smaller relative gain is rounding noise and no reason to change codes.
-const NOISE: f64 = 1e-12;
+const NOISE: f64 = 1e-5;
 
 /// One neuron on its live inputs.
 pub(crate) struct Search<'a> {
-    pub(crate) factor: MatRef<'a, f64>,
-    pub(crate) weights: &'a [f64],
+    pub(crate) factor: MatRef<'a, f32>,
+    pub(crate) weights: &'a [f32],
     pub(crate) affine: &'a [Affine],
     pub(crate) grid: &'a Grid,
 }
@@ -63,9 +63,9 @@ impl Search<'_> {
             state.limit = cost * (1.0 - NOISE);
             return;
         };
-        let pivot = self.factor[(i, i)];
-        let carried: f64 = (level..self.weights.len()).map(|k| self.factor[(k, i)] * state.errors[k]).sum();
-        let target = self.weights[i] + carried / pivot;
+        let pivot = f64::from(self.factor[(i, i)]);
+        let carried: f64 = (level..self.weights.len()).map(|k| f64::from(self.factor[(k, i)]) * state.errors[k]).sum();
+        let target = f64::from(self.weights[i]) + carried / pivot;
         let affine = self.affine[i];
         let distance = |code: i16| pivot * (f64::from(affine.dequantize(code)) - target).abs();
         let nearest = affine.quantize(target as f32, self.grid);
@@ -80,7 +80,7 @@ impl Search<'_> {
                 return;
             }
             state.codes[i] = code;
-            state.errors[i] = self.weights[i] - f64::from(affine.dequantize(code));
+            state.errors[i] = f64::from(self.weights[i]) - f64::from(affine.dequantize(code));
             self.descend(i, total, state);
             code = match (self.grid.contains(below), self.grid.contains(above)) {
                 (false, false) => return,

@@ -19,14 +19,14 @@
 //!
 //! # Numerics
 //!
-//! `f64`. An input counts as dead if its diagonal is below `1e-12` of the largest,
+//! The moments are `f64`, form and factor are kept as `f32`, the factorization is `f64`. An input counts as dead if its diagonal is below `1e-12` of the largest,
 //! or below `4 f32::EPSILON` of its own mean square: sums formed in `f32` cannot
 //! tell it from a constant. Damping is 0.01 (Frantar et al.) unless
 //! asked otherwise, and rises tenfold as long as the factorization fails.
 //!
 //! # Cost
 //!
-//! O(K^3 / 3) a factor; `8 K^2` bytes for the form and for each factor.
+//! O(K^3 / 3) a factor; `4 K^2` bytes for the form and for each factor, and `8 K^2` while one is made.
 //!
 //! # Failure
 //!
@@ -52,7 +52,7 @@ pub(crate) struct Quadratic {
     /// The input behind each row; rounding goes from the last to the first.
     pub(crate) inputs: Vec<usize>,
     /// `A` without damping, both triangles.
-    pub(crate) matrix: Mat<f64>,
+    pub(crate) matrix: Mat<f32>,
     mean_diagonal: f64,
 }
 
@@ -60,9 +60,9 @@ pub(crate) struct Quadratic {
 #[derive(Clone, Debug)]
 pub(crate) struct Factor {
     /// Only the lower triangle means anything.
-    pub(crate) lower: Mat<f64>,
+    pub(crate) lower: Mat<f32>,
     /// What was added to the diagonal.
-    pub(crate) added: f64,
+    pub(crate) added: f32,
     /// The same as a fraction of the mean diagonal.
     pub(crate) damping: f64,
 }
@@ -75,8 +75,8 @@ impl Quadratic {
         let entry = |i: usize, j: usize| gram[[i, j]] - if centred { mean[i] * mean[j] } else { 0.0 };
         let inputs = live_inputs(stats.k(), entry, |k| gram[[k, k]]);
         let n = inputs.len();
-        let matrix = Mat::from_fn(n, n, |i, j| entry(inputs[i], inputs[j]));
-        let mean_diagonal = (0..n).map(|i| matrix[(i, i)]).sum::<f64>() / n.max(1) as f64;
+        let matrix = Mat::from_fn(n, n, |i, j| entry(inputs[i], inputs[j]) as f32);
+        let mean_diagonal = inputs.iter().map(|i| entry(*i, *i)).sum::<f64>() / n.max(1) as f64;
         Some(Quadratic { inputs, matrix, mean_diagonal })
     }
 
@@ -84,12 +84,11 @@ impl Quadratic {
     pub(crate) fn factor(&self, mut damping: f64) -> Result<Factor, QuantError> {
         while damping < LAST_DAMPING {
             let added = damping * self.mean_diagonal;
-            let mut damped = self.matrix.clone();
-            for i in 0..damped.nrows() {
-                damped[(i, i)] += added;
-            }
-            if let Some(lower) = linalg::cholesky(damped) {
-                return Ok(Factor { lower, added, damping });
+            let n = self.inputs.len();
+            let damped = |i, j| f64::from(self.matrix[(i, j)]) + if i == j { added } else { 0.0 };
+            if let Some(lower) = linalg::cholesky(Mat::from_fn(n, n, damped)) {
+                let lower = Mat::from_fn(n, n, |i, j| lower[(i, j)] as f32);
+                return Ok(Factor { lower, added: added as f32, damping });
             }
             damping *= RAISE_DAMPING;
         }

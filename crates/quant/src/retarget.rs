@@ -140,18 +140,18 @@ fn moved(problem: &LayerProblem<'_>, forms: &Forms, factors: &[Factor], share: f
     add(problem, &shifts(problem, forms, factors), share)
 }
 
-fn add(problem: &LayerProblem<'_>, shifts: &[Option<Array2<f64>>], share: f64) -> Array3<f32> {
+fn add(problem: &LayerProblem<'_>, shifts: &[Option<Array2<f32>>], share: f64) -> Array3<f32> {
     let mut target = problem.weights().to_owned();
     for (mut target, shift) in target.outer_iter_mut().zip(shifts) {
         if let Some(shift) = shift {
-            target.zip_mut_with(shift, |w, shift| *w = (f64::from(*w) + share * shift) as f32);
+            target.zip_mut_with(shift, |w, shift| *w = *w + share as f32 * shift);
         }
     }
     target
 }
 
 /// `A^-1 B' W` of every group with drift, `[K, M]`; 0 for inputs that are not in the form.
-fn shifts(problem: &LayerProblem<'_>, forms: &Forms, factors: &[Factor]) -> Vec<Option<Array2<f64>>> {
+fn shifts(problem: &LayerProblem<'_>, forms: &Forms, factors: &[Factor]) -> Vec<Option<Array2<f32>>> {
     let stats = problem.stats().unwrap_or_default();
     let weights = problem.weights();
     let groups = weights.outer_iter().zip(stats).zip(forms.forms.iter().zip(factors)).collect::<Vec<_>>();
@@ -167,11 +167,11 @@ fn shift(
     form: &Quadratic,
     factor: &Factor,
     centred: bool,
-) -> Option<Array2<f64>> {
+) -> Option<Array2<f32>> {
     let drift = stats.drift()?;
     let mut shift = Array2::zeros(weights.dim());
     let chunks: Vec<usize> = (0..weights.ncols()).step_by(CHUNK).collect();
-    let solved: Vec<Mat<f64>> = chunks
+    let solved: Vec<Mat<f32>> = chunks
         .par_iter()
         .map(|first| {
             let end = weights.ncols().min(first + CHUNK);
@@ -180,7 +180,7 @@ fn shift(
             let means = drift.mean().dot(&weights);
             let entry = |i: usize, m: usize| {
                 let input = form.inputs[i];
-                cross[[input, m]] - if centred { stats.mean()[input] * means[m] } else { 0.0 }
+                (cross[[input, m]] - if centred { stats.mean()[input] * means[m] } else { 0.0 }) as f32
             };
             let mut right = Mat::from_fn(form.inputs.len(), end - first, entry);
             linalg::solve_factored_in_place(factor.lower.as_ref(), right.as_mut());

@@ -50,7 +50,7 @@ const MOST_PINNED: usize = 600;
 const CHUNK: usize = 64;
 
 /// `A^-1`.
-pub(crate) struct Inverse(Mat<f64>);
+pub(crate) struct Inverse(Mat<f32>);
 
 pub(crate) fn solve(problem: &LayerProblem<'_>, forms: &Forms) -> Result<LayerSolution, QuantError> {
     let target = retarget(problem, forms)?;
@@ -61,7 +61,7 @@ pub(crate) fn solve(problem: &LayerProblem<'_>, forms: &Forms) -> Result<LayerSo
 impl Inverse {
     fn new(factor: &Factor) -> Inverse {
         let n = factor.lower.nrows();
-        let mut inverse = Mat::<f64>::identity(n, n);
+        let mut inverse = Mat::<f32>::identity(n, n);
         let columns = inverse.par_col_chunks_mut(CHUNK);
         columns.for_each(|columns| linalg::solve_factored_in_place(factor.lower.as_ref(), columns));
         Inverse(inverse)
@@ -87,7 +87,7 @@ pub(crate) fn start(panel: &Panel<'_>, inverse: &Inverse, scales: &PanelScales) 
 }
 
 /// `z` of every neuron, unless no weight lies beyond its grid.
-fn pinned(panel: &Panel<'_>, Inverse(inverse): &Inverse, scales: &PanelScales) -> Option<Mat<f64>> {
+fn pinned(panel: &Panel<'_>, Inverse(inverse): &Inverse, scales: &PanelScales) -> Option<Mat<f32>> {
     let (width, inputs) = (panel.weights.nrows(), panel.weights.ncols());
     let mut pinned = panel.weights.clone();
     let mut any = false;
@@ -95,23 +95,23 @@ fn pinned(panel: &Panel<'_>, Inverse(inverse): &Inverse, scales: &PanelScales) -
         let beyond = |i: usize| {
             let (least, greatest) = scales.at(i)[p].ends(panel.grid);
             let w = panel.weights[(p, i)];
-            let change = w.clamp(f64::from(least), f64::from(greatest)) - w;
-            (change != 0.0).then_some((i, change))
+            let change = w.clamp(least, greatest) - w;
+            (change != 0.0).then_some((i, f64::from(change)))
         };
         let (rows, changes): (Vec<usize>, Vec<f64>) = (0..inputs).filter_map(beyond).unzip();
         if rows.is_empty() || rows.len() > MOST_PINNED {
             continue;
         }
-        let part = Mat::from_fn(rows.len(), rows.len(), |i, j| inverse[(rows[i], rows[j])]);
+        let part = Mat::from_fn(rows.len(), rows.len(), |i, j| f64::from(inverse[(rows[i], rows[j])]));
         let Some(factor) = linalg::cholesky(part) else { continue };
         let forces = linalg::solve_factored(factor.as_ref(), changes.clone());
         for (row, force) in rows.iter().zip(forces) {
             for (i, v) in inverse.col_as_slice(*row).iter().enumerate() {
-                pinned[(p, i)] += v * force;
+                pinned[(p, i)] += v * force as f32;
             }
         }
         for (row, change) in rows.iter().zip(changes) {
-            pinned[(p, *row)] = panel.weights[(p, *row)] + change;
+            pinned[(p, *row)] = panel.weights[(p, *row)] + change as f32;
         }
         any = true;
     }

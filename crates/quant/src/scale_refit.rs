@@ -39,12 +39,12 @@ const RIDGE: f64 = 1e-9;
 pub(crate) fn refit(panel: &Panel<'_>, descent: &mut Descent, scales: &mut PanelScales, spec: &QuantSpec) -> bool {
     let (width, inputs) = (panel.weights.nrows(), panel.weights.ncols());
     let blocks: Vec<Vec<usize>> = (0..scales.count()).map(|block| scales.rows(block)).collect();
-    let steps = steps(panel, &descent.rounded, scales);
+    let steps = &steps(panel, &descent.rounded, scales);
     let (gradient, before) = (&descent.gradient, descent.energies());
-    let normal = normal_equations(panel, &steps, &blocks);
+    let normal = normal_equations(panel, steps, &blocks);
     let mut trial = scales.clone();
     for p in 0..width {
-        let inner = |rows: &Vec<usize>| rows.iter().map(|i| steps[(p, *i)] * gradient[(p, *i)]).sum::<f64>();
+        let inner = |rows: &Vec<usize>| rows.iter().map(|i| product(steps, gradient, p, *i)).sum::<f64>();
         let Some(changes) = solve(&normal[p], blocks.iter().map(inner).collect()) else { continue };
         for (block, change) in changes.into_iter().enumerate() {
             let affine = scales.block(block)[p];
@@ -59,7 +59,7 @@ pub(crate) fn refit(panel: &Panel<'_>, descent: &mut Descent, scales: &mut Panel
         let codes = &descent.rounded.codes[i * width..][..width];
         let errors = refitted.errors.col_as_slice_mut(i).iter_mut();
         for (((error, w), code), affine) in errors.zip(panel.weights.col_as_slice(i)).zip(codes).zip(trial.at(i)) {
-            *error = w - f64::from(affine.dequantize(*code));
+            *error = w - affine.dequantize(*code);
         }
     }
     let (mut any, refitted) = (false, panel.descent(refitted));
@@ -76,20 +76,20 @@ pub(crate) fn refit(panel: &Panel<'_>, descent: &mut Descent, scales: &mut Panel
 }
 
 /// Codes less their zero points, P x K.
-fn steps(panel: &Panel<'_>, rounded: &Rounded, scales: &PanelScales) -> Mat<f64> {
+fn steps(panel: &Panel<'_>, rounded: &Rounded, scales: &PanelScales) -> Mat<f32> {
     let (width, inputs) = (panel.weights.nrows(), panel.weights.ncols());
-    Mat::from_fn(width, inputs, |p, i| f64::from(rounded.codes[i * width + p] - scales.at(i)[p].zero_point()))
+    Mat::from_fn(width, inputs, |p, i| f32::from(rounded.codes[i * width + p] - scales.at(i)[p].zero_point()))
 }
 
 /// `<z_b, A z_c>` of every neuron.
-fn normal_equations(panel: &Panel<'_>, steps: &Mat<f64>, blocks: &[Vec<usize>]) -> Vec<Mat<f64>> {
+fn normal_equations(panel: &Panel<'_>, steps: &Mat<f32>, blocks: &[Vec<usize>]) -> Vec<Mat<f64>> {
     let width = steps.nrows();
     let mut normal = vec![Mat::zeros(blocks.len(), blocks.len()); width];
     for (b, rows) in blocks.iter().enumerate() {
-        let image = block_image(panel, steps, rows, blocks.len());
+        let image = &block_image(panel, steps, rows, blocks.len());
         for (c, others) in blocks.iter().enumerate() {
             for (p, normal) in normal.iter_mut().enumerate() {
-                normal[(b, c)] = others.iter().map(|i| image[(p, *i)] * steps[(p, *i)]).sum();
+                normal[(b, c)] = others.iter().map(|i| product(image, steps, p, *i)).sum();
             }
         }
     }
@@ -97,7 +97,7 @@ fn normal_equations(panel: &Panel<'_>, steps: &Mat<f64>, blocks: &[Vec<usize>]) 
 }
 
 /// `z_b^T A` of every neuron.
-fn block_image(panel: &Panel<'_>, steps: &Mat<f64>, rows: &[usize], blocks: usize) -> Mat<f64> {
+fn block_image(panel: &Panel<'_>, steps: &Mat<f32>, rows: &[usize], blocks: usize) -> Mat<f32> {
     if blocks == 1 {
         return panel.image(steps.as_ref());
     }
@@ -113,6 +113,11 @@ fn block_image(panel: &Panel<'_>, steps: &Mat<f64>, rows: &[usize], blocks: usiz
         }
     }
     image
+}
+
+/// The product of two elements.
+fn product(a: &Mat<f32>, b: &Mat<f32>, p: usize, i: usize) -> f64 {
+    f64::from(a[(p, i)]) * f64::from(b[(p, i)])
 }
 
 fn solve(normal: &Mat<f64>, right: Vec<f64>) -> Option<Vec<f64>> {

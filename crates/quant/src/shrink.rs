@@ -41,13 +41,13 @@ use rayon::prelude::*;
 const STEPS: usize = 40;
 /// Steps towards the largest eigenvalue, which is then taken a little larger.
 const POWER_STEPS: usize = 30;
-const MARGIN: f64 = 1.02;
+const MARGIN: f32 = 1.02;
 /// Neurons shrunk side by side.
 const CHUNK: usize = 64;
 
 /// Shrinks `weights` as the problem's options say.
 pub(crate) fn shrink(problem: &LayerProblem<'_>, forms: &Forms, weights: &mut Array3<f32>) {
-    let alpha = problem.options().shrink();
+    let alpha = problem.options().shrink() as f32;
     if alpha == 0.0 {
         return;
     }
@@ -58,11 +58,11 @@ pub(crate) fn shrink(problem: &LayerProblem<'_>, forms: &Forms, weights: &mut Ar
         }
         let chunks: Vec<_> = group.axis_chunks_iter_mut(Axis(1), CHUNK).collect();
         chunks.into_par_iter().for_each(|mut chunk| {
-            let start = Mat::from_fn(form.inputs.len(), chunk.ncols(), |i, m| f64::from(chunk[[form.inputs[i], m]]));
+            let start = Mat::from_fn(form.inputs.len(), chunk.ncols(), |i, m| chunk[[form.inputs[i], m]]);
             let shrunk = Shrinking { form, largest, alpha }.run(&start);
             for m in 0..shrunk.ncols() {
                 for (i, input) in form.inputs.iter().enumerate() {
-                    chunk[[*input, m]] = shrunk[(i, m)] as f32;
+                    chunk[[*input, m]] = shrunk[(i, m)];
                 }
             }
         });
@@ -71,13 +71,13 @@ pub(crate) fn shrink(problem: &LayerProblem<'_>, forms: &Forms, weights: &mut Ar
 
 struct Shrinking<'a> {
     form: &'a Quadratic,
-    largest: f64,
-    alpha: f64,
+    largest: f32,
+    alpha: f32,
 }
 
 impl Shrinking<'_> {
-    fn run(&self, w: &Mat<f64>) -> Mat<f64> {
-        let (mut z, mut ahead, mut momentum) = (w.clone(), w.clone(), 1.0f64);
+    fn run(&self, w: &Mat<f32>) -> Mat<f32> {
+        let (mut z, mut ahead, mut momentum) = (w.clone(), w.clone(), 1.0f32);
         for _ in 0..STEPS {
             let mut next = &ahead - self.image(&(&ahead - w));
             for m in 0..next.ncols() {
@@ -97,28 +97,28 @@ impl Shrinking<'_> {
     }
 
     /// `A v` with largest eigenvalue 1.
-    fn image(&self, v: &Mat<f64>) -> Mat<f64> {
+    fn image(&self, v: &Mat<f32>) -> Mat<f32> {
         let mut image = Mat::zeros(v.nrows(), v.ncols());
         matmul(image.as_mut(), Accum::Replace, self.form.matrix.as_ref(), v.as_ref(), 1.0 / self.largest, Par::Seq);
         image
     }
 
-    fn objective(&self, z: &Mat<f64>, w: &Mat<f64>, m: usize) -> f64 {
+    fn objective(&self, z: &Mat<f32>, w: &Mat<f32>, m: usize) -> f64 {
         let change = Mat::from_fn(z.nrows(), 1, |i, _| z[(i, m)] - w[(i, m)]);
         let energy: f64 =
-            self.image(&change).col_as_slice(0).iter().zip(change.col_as_slice(0)).map(|(a, b)| a * b).sum();
-        energy / 2.0 + self.alpha * range(z.col_as_slice(m))
+            self.image(&change).col_as_slice(0).iter().zip(change.col_as_slice(0)).map(|(a, b)| f64::from(a * b)).sum();
+        energy / 2.0 + f64::from(self.alpha * range(z.col_as_slice(m)))
     }
 }
 
-fn range(v: &[f64]) -> f64 {
+fn range(v: &[f32]) -> f32 {
     v.iter().fold(0.0, |most, x| most.max(x.abs()))
 }
 
 /// The proximal map: `v` less its projection onto the l1 ball, which cuts it at a common height.
-fn shrink_range(v: &mut [f64], alpha: f64) {
-    let mut sizes: Vec<f64> = v.iter().map(|x| x.abs()).collect();
-    if sizes.iter().sum::<f64>() <= alpha {
+fn shrink_range(v: &mut [f32], alpha: f32) {
+    let mut sizes: Vec<f32> = v.iter().map(|x| x.abs()).collect();
+    if sizes.iter().sum::<f32>() <= alpha {
         v.fill(0.0);
         return;
     }
@@ -126,7 +126,7 @@ fn shrink_range(v: &mut [f64], alpha: f64) {
     let (mut sum, mut height) = (0.0, 0.0);
     for (count, size) in (1..).zip(&sizes) {
         sum += size;
-        let level = (sum - alpha) / f64::from(count);
+        let level = (sum - alpha) / count as f32;
         if *size <= level {
             break;
         }
@@ -137,9 +137,9 @@ fn shrink_range(v: &mut [f64], alpha: f64) {
     }
 }
 
-fn largest_eigenvalue(form: &Quadratic) -> f64 {
+fn largest_eigenvalue(form: &Quadratic) -> f32 {
     let n = form.inputs.len();
-    let mut v = Mat::from_fn(n, 1, |i, _| 1.0 + (i % 7) as f64 / 7.0);
+    let mut v = Mat::from_fn(n, 1, |i, _| 1.0 + (i % 7) as f32 / 7.0);
     let mut value = 0.0;
     for _ in 0..POWER_STEPS {
         let norm = v.norm_l2();
