@@ -54,7 +54,8 @@ pub fn quantize(
     }
 
     let tables = quantize_tables(&model, &plan.tables)?;
-    let job = Job { model: &model, config, integers: &integers, calibration, state: state.as_ref(), progress };
+    let layers = plan.layers.len();
+    let job = Job { model: &model, config, layers, integers: &integers, calibration, state: state.as_ref(), progress };
     let mut solution = solve_within_budget(job, plan, &tables)?;
     report.describe(&mut solution, model.graph(), tables, cache);
 

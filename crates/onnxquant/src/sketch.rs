@@ -4,13 +4,15 @@
 
 use ndarray::{Array3, ArrayView3};
 use onnxquant_passes::write_codes::PackedWeight;
-use onnxquant_quant::{LayerProblem, LayerSolution, Method, QuantError, corrected_error, sketch, solve};
+use onnxquant_quant::{
+    LayerProblem, LayerSolution, Method, QuantError, bias_correction, corrected_error, sketch, solve,
+};
 
 use crate::calibration::LayerStats;
 use crate::config::MethodChoice;
 use crate::error::Error;
 use crate::plan::PlannedLayer;
-use crate::solve::{Job, correction, failed, layer_problem, layer_spec, weights};
+use crate::solve::{Job, failed, layer_problem, layer_spec, weights};
 
 /// A layer with quick codes.
 pub(crate) struct Sketch {
@@ -51,7 +53,7 @@ impl Sketch {
         stats: Option<&LayerStats<'_>>,
     ) -> Result<Self, QuantError> {
         let decoded = solution.dequantize();
-        let correction = correction(problem, decoded.view())?;
+        let correction = bias_correction(problem, decoded.view())?;
         let error = match stats.map(|stats| stats.held_out.unwrap_or(stats.calibration)) {
             Some(judged) => corrected_error(problem.weights(), decoded.view(), correction.view(), judged)?.powi(2),
             None => weight_error(problem.weights(), &decoded),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, Array3, ArrayD, ArrayView3, Dimension, IxDyn};
+use ndarray::{Array3, ArrayD, Dimension, IxDyn};
 use onnxquant_calib::OutputComparison;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, tensor};
@@ -12,8 +12,8 @@ use onnxquant_passes::runs_as::{Kernel, RunsAs};
 use onnxquant_passes::weight_form::WeightForm;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
-    Certificate, GramStats, LayerProblem, LayerSolution, Method, Outcome, QuantError, QuantSpec, Saturation, ScaleType,
-    Verdict, auto, bias_correction, certify, corrected_error, guarded, solve,
+    Certificate, Certified, GramStats, LayerProblem, LayerSolution, Method, Outcome, QuantError, QuantSpec, Saturation,
+    ScaleType, Verdict, auto, certify, corrected_error, guarded, solve,
 };
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,9 @@ use crate::streams::{self, Streams};
 /// The methods between which `auto` chooses.
 const CANDIDATES: [Method; 4] =
     [Method::Msq, Method::Feedback, Method::MalySaab { saturation: Saturation::Max }, Method::CellWalk];
+
+/// Multiply-adds that walks over all layers may take before `auto` does without them: two minutes on one core.
+const WALK_BUDGET: f64 = 1.2e12;
 
 /// A layer with its codes.
 pub(crate) struct SolvedLayer {
@@ -51,6 +54,8 @@ impl SolvedLayer {
 pub(crate) struct Job<'a> {
     pub(crate) model: &'a Model,
     pub(crate) config: &'a Config,
+    /// How many layers the model has.
+    pub(crate) layers: usize,
     pub(crate) integers: &'a IntegerPlan,
     pub(crate) calibration: Option<&'a Calibration>,
     pub(crate) state: Option<&'a State>,
@@ -263,14 +268,13 @@ pub(crate) fn solve_layer(
     let problem = layer_problem(job, layer, weights, stats.as_ref().map(|stats| stats.calibration)).map_err(failed)?;
     let held_out = stats.as_ref().and_then(|stats| stats.held_out);
     let (solution, method, verdict) = choose(config, &problem, held_out).map_err(failed)?;
-    let certificate = certify(&problem, &solution).map_err(failed)?;
-    let decoded = solution.dequantize();
-    let correction = correction(&problem, decoded.view()).map_err(failed)?;
+    let Certified { certificate, correction } = certify(&problem, &solution).map_err(failed)?;
     let chosen = verdict.as_ref().map(|verdict| &verdict.winner().outcome);
     let held_out_error = match (chosen, held_out) {
         (Some(Outcome::HeldOutError(error)), _) => Some(*error),
         (_, None) => None,
         (_, Some(rows)) => {
+            let decoded = solution.dequantize();
             let error = corrected_error(weights.view(), decoded.view(), correction.view(), rows);
             Some(error.map_err(failed)?)
         }
@@ -296,7 +300,8 @@ pub(crate) fn layer_problem<'a>(
     stats: Option<&'a [GramStats]>,
 ) -> Result<LayerProblem<'a>, QuantError> {
     let problem = LayerProblem::new(weights.view(), stats, layer_spec(job, layer)?)?;
-    let problem = problem.with_options(job.config.solver_options()?);
+    let options = job.config.solver_options()?.with_walk_limit(WALK_BUDGET / job.layers as f64);
+    let problem = problem.with_options(options);
     Ok(if has_bias(job.model.graph(), &layer.site) { problem } else { problem.with_fixed_bias() })
 }
 
@@ -306,14 +311,6 @@ pub(crate) fn layer_spec(job: Job<'_>, layer: &PlannedLayer) -> Result<QuantSpec
     let positive_scales = on_codes || matches!(layer.form, WeightForm::Dequantize(_));
     let spec = job.config.spec(layer.granularity, layer.bits, positive_scales)?;
     Ok(spec.with_scale_type(scale_type(layer.site.dtype)))
-}
-
-/// What is to be added to the bias of a layer with these weights, where it has one.
-pub(crate) fn correction(problem: &LayerProblem<'_>, decoded: ArrayView3<'_, f32>) -> Result<Array2<f64>, QuantError> {
-    match problem.stats().filter(|_| problem.corrects_bias()) {
-        Some(stats) => bias_correction(problem.weights(), decoded, stats),
-        None => Ok(Array2::zeros((problem.groups(), problem.outputs()))),
-    }
 }
 
 /// The weight as the operator has it.

@@ -49,8 +49,19 @@ use crate::stats::GramStats;
 use crate::view::shape_error;
 use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 
-/// What is added to the bias of each output: the mean of what it loses, as far as that is more than chance.
+/// What is added to the bias of each output, `[groups, M]`; zeros where there is no bias to correct, or no statistics.
 pub fn bias_correction(
+    problem: &LayerProblem<'_>,
+    dequantized: ArrayView3<'_, f32>,
+) -> Result<Array2<f64>, QuantError> {
+    match problem.stats().filter(|_| problem.corrects_bias()) {
+        Some(stats) => mean_correction(problem.weights(), dequantized, stats),
+        None => Ok(Array2::zeros((problem.groups(), problem.outputs()))),
+    }
+}
+
+/// The mean of what each output loses, as far as that is more than chance.
+pub(crate) fn mean_correction(
     weights: ArrayView3<'_, f32>,
     dequantized: ArrayView3<'_, f32>,
     stats: &[GramStats],
@@ -139,6 +150,11 @@ impl<'a> Remaining<'a> {
 
     /// The error relative to the output.
     pub(crate) fn error(&self, dequantized: ArrayView3<'_, f32>) -> Result<f64, QuantError> {
+        Ok(self.measure(dequantized)?.0)
+    }
+
+    /// The same with the correction of the bias, `[groups, M]`.
+    pub(crate) fn measure(&self, dequantized: ArrayView3<'_, f32>) -> Result<(f64, Array2<f64>), QuantError> {
         let errors = errors(self.problem.weights(), dequantized, self.rows)?;
         let lost = Lost::new(&self.yardstick, &errors);
         let correction = match (self.problem.stats().filter(|_| self.problem.corrects_bias()), &self.calibration) {
@@ -146,7 +162,7 @@ impl<'a> Remaining<'a> {
             (Some(stats), None) => lost.correction(stats),
             (Some(stats), Some(calibration)) => Lost::new(calibration, &errors).correction(stats),
         };
-        Ok(ratio(lost.after(correction.view())?, self.output))
+        Ok((ratio(lost.after(correction.view())?, self.output), correction))
     }
 }
 
@@ -181,7 +197,7 @@ mod tests {
         let stats = [accumulator.finish().unwrap()];
         let weights = Array3::from_shape_fn((1, 6, 2), |(_, k, m)| (k as f32 - 2.5) * 0.3 + m as f32);
         let rounded = weights.mapv(f32::round);
-        let correction = bias_correction(weights.view(), rounded.view(), &stats).unwrap();
+        let correction = mean_correction(weights.view(), rounded.view(), &stats).unwrap();
         let found = corrected_error(weights.view(), rounded.view(), correction.view(), &stats).unwrap();
         let apply =
             |rows: &Array2<f32>, w: &Array3<f32>| rows.mapv(f64::from).dot(&w.index_axis(Axis(0), 0).mapv(f64::from));
@@ -212,7 +228,7 @@ mod tests {
         let weights = Array3::from_shape_fn((1, 6, 2), |(_, k, m)| (k as f32 - 2.5) * 0.3 + m as f32);
         let corrected = |samples: usize| {
             let stats = [GramStats::from_rows(rows.view()).unwrap().with_samples(samples)];
-            bias_correction(weights.view(), weights.mapv(f32::round).view(), &stats).unwrap()
+            mean_correction(weights.view(), weights.mapv(f32::round).view(), &stats).unwrap()
         };
         assert!(corrected(1).iter().zip(&corrected(40)).all(|(one, many)| one.abs() <= many.abs()));
         assert!(corrected(1).iter().all(|c| *c == 0.0));
@@ -224,7 +240,7 @@ mod tests {
         let weights = Array3::from_shape_fn((1, 6, 2), |(_, k, m)| (k as f32 - 2.5) * 0.3 + m as f32);
         let rounded = weights.mapv(f32::round);
         let stats = [GramStats::from_rows(rows.view()).unwrap()];
-        let correction = bias_correction(weights.view(), rounded.view(), &stats).unwrap();
+        let correction = mean_correction(weights.view(), rounded.view(), &stats).unwrap();
         let found = corrected_error(weights.view(), rounded.view(), correction.view(), &stats).unwrap();
 
         let x = rows.mapv(f64::from);

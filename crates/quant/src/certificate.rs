@@ -54,7 +54,7 @@
 //! A solution of the wrong shape, with a code off the grid or with an unusable
 //! scale is rejected with an error. Without a Gram matrix `achieved` is `None`.
 
-use crate::bias::Remaining;
+use crate::bias::{Remaining, bias_correction};
 use crate::error::QuantError;
 use crate::grid::Affine;
 use crate::layer_error::{drift_energies, energies, ratio};
@@ -63,7 +63,7 @@ use crate::problem::LayerProblem;
 use crate::solution::LayerSolution;
 use crate::stats::GramStats;
 use faer::Mat;
-use ndarray::{Array3, Axis};
+use ndarray::{Array2, Array3, Axis};
 use serde::{Deserialize, Serialize};
 
 /// Largest relative change of `X W` by pre-processing that still counts as none.
@@ -122,38 +122,51 @@ pub struct Certificate {
     pub max_abs_change: f64,
 }
 
+/// A solution that was measured.
+#[derive(Clone, Debug)]
+pub struct Certified {
+    /// What is certain about it.
+    pub certificate: Certificate,
+    /// What is added to the bias of each output, `[groups, M]`; zeros where the problem has no bias to correct
+    /// ([`bias_correction`]).
+    pub correction: Array2<f64>,
+}
+
 /// Checks `solution` against `problem`.
-pub fn certify(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<Certificate, QuantError> {
+pub fn certify(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<Certified, QuantError> {
     check(problem, solution)?;
-    let levels = solution.dequantize().mapv(f64::from);
-    let weights = problem.weights().mapv(f64::from);
-    let change = &weights - &levels;
+    let decoded = solution.dequantize();
+    let most = |most: f64, (w, level): (&f32, &f32)| most.max((f64::from(*w) - f64::from(*level)).abs());
     let mut certificate = Certificate {
         achieved: None,
         bound: None,
         hypotheses: Vec::new(),
         max_unsaturated: None,
         n_rows: problem.stats().map(|stats| stats[0].n_rows()),
-        max_abs_change: change.iter().fold(0.0, |most, x| most.max(x.abs())),
+        max_abs_change: problem.weights().iter().zip(&decoded).fold(0.0, most),
     };
     let Some(stats) = problem.stats().filter(|stats| stats.iter().all(|s| s.gram().is_some())) else {
-        return Ok(certificate);
+        let correction = bias_correction(problem, decoded.view())?;
+        return Ok(Certified { certificate, correction });
     };
     let remaining = Remaining::new(problem, stats);
     let whole = remaining.output;
-    certificate.achieved = Some(remaining.error(solution.dequantize().view())?);
+    let (achieved, correction) = remaining.measure(decoded.view())?;
+    certificate.achieved = Some(achieved);
     if let Some(promise) = &solution.promise {
         let holds = promise.broken == 0;
         let (kind, value) = (HypothesisKind::NearestPlane, promise.broken as f64);
         certificate.hypotheses.push(Hypothesis { kind, value, limit: 0.0, holds });
-        certificate.bound = holds.then(|| promise.target + ratio(promise.rounding, whole));
+        if holds {
+            certificate.bound = Some(remaining.error(promise.target.view())? + ratio(promise.rounding, whole));
+        }
     }
     if let Some(claim) = &solution.preprocessed {
-        let moved = &weights - claim;
-        let claim = Claim { problem, solution, stats, levels: &levels, original: &weights, moved, weights: claim };
+        let moved = problem.weights().mapv(f64::from) - claim;
+        let claim = Claim { problem, solution, stats, levels: &decoded.mapv(f64::from), moved, weights: claim };
         claim.check(whole, &mut certificate)?;
     }
-    Ok(certificate)
+    Ok(Certified { certificate, correction })
 }
 
 /// The claim of a solver that rounds other weights than the original ones.
@@ -163,7 +176,6 @@ struct Claim<'a, 'p> {
     stats: &'a [GramStats],
     /// What the codes mean.
     levels: &'a Array3<f64>,
-    original: &'a Array3<f64>,
     /// The weights that were rounded.
     weights: &'a Array3<f64>,
     /// How far they are from the original ones.
@@ -210,7 +222,8 @@ impl Claim<'_, '_> {
 
     /// Energies of `b_j = |D w| + |X~ (w - w^)| + rounding_j`, summed.
     fn combine(&self, rounding: &[f64]) -> f64 {
-        let groups = self.original.axis_iter(Axis(0)).zip(self.stats);
+        let weights = self.problem.weights();
+        let groups = weights.axis_iter(Axis(0)).zip(self.stats);
         let drifted = groups.flat_map(|(weights, stats)| drift_energies(stats, weights));
         let parts = rounding.iter().zip(self.moved_energies()).zip(drifted);
         parts.map(|((rounding, moved), drifted)| (rounding + moved.sqrt() + drifted.sqrt()).powi(2)).sum()

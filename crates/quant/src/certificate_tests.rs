@@ -46,7 +46,7 @@ proptest! {
         let problem = LayerProblem::new(weights.view(), Some(&stats), spec(grid, granularity)).unwrap();
         for method in WALKS {
             let solution = solve(method, &problem).unwrap();
-            let certificate = certify(&problem, &solution).unwrap();
+            let certificate = certify(&problem, &solution).unwrap().certificate;
             prop_assert!(certificate.bound.is_some(), "{method} {certificate:?}");
             prop_assert!(certificate.achieved <= certificate.bound, "{method} {certificate:?}");
             prop_assert!(certificate.max_unsaturated.unwrap() <= n);
@@ -68,7 +68,7 @@ fn error_feedback_keeps_what_the_nearest_plane_promises() {
                 let spec = spec(Grid::symmetric(bits).unwrap(), Granularity::Block(8));
                 let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
                 let solution = solve(method, &problem).unwrap();
-                let certificate = certify(&problem, &solution).unwrap();
+                let certificate = certify(&problem, &solution).unwrap().certificate;
                 let [hypothesis] = certificate.hypotheses[..] else { panic!("{what}: {certificate:?}") };
                 assert_eq!(hypothesis.holds, certificate.bound.is_some(), "{what}");
                 assert!(bits == 4 || hypothesis.holds, "{what}: {certificate:?}");
@@ -90,7 +90,7 @@ fn a_broken_promise_is_no_bound() {
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
     let mut solution = solve(Method::Optq, &problem).unwrap();
     solution.promise.as_mut().unwrap().broken = 1;
-    let certificate = certify(&problem, &solution).unwrap();
+    let certificate = certify(&problem, &solution).unwrap().certificate;
     assert_eq!((certificate.bound, certificate.hypotheses[0].holds), (None, false));
 }
 
@@ -108,7 +108,7 @@ fn achieved_error_is_that_of_the_rows() {
         let q = solution.dequantize().index_axis(Axis(0), 0).mapv(f64::from);
         let norm = |m: Array2<f64>| m.iter().map(|v| v * v).sum::<f64>().sqrt();
         let wanted = norm(x.dot(&(&w - &q))) / norm(x.dot(&w));
-        let certificate = certify(&problem, &solution).unwrap();
+        let certificate = certify(&problem, &solution).unwrap().certificate;
         assert!((certificate.achieved.unwrap() - wanted).abs() < 1e-5 * wanted);
         assert_eq!((certificate.bound, certificate.n_rows), (None, Some(n)));
     }
@@ -124,7 +124,7 @@ fn with_drift_both_networks_are_compared_and_the_bound_holds() {
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap().with_fixed_bias();
     for method in WALKS {
         let solution = solve(method, &problem).unwrap();
-        let certificate = certify(&problem, &solution).unwrap();
+        let certificate = certify(&problem, &solution).unwrap().certificate;
         let group = |w: &Array3<f32>| w.index_axis(Axis(0), 0).mapv(f64::from);
         let whole = reference.mapv(f64::from).dot(&group(&weights));
         let left = &whole - &seen.mapv(f64::from).dot(&group(&solution.dequantize()));
@@ -153,7 +153,7 @@ fn the_bound_is_not_claimed_when_a_hypothesis_fails() {
     let spoilt = |spoil: &dyn Fn(&mut LayerSolution)| {
         let mut solution = good.clone();
         spoil(&mut solution);
-        let certificate = certify(&problem, &solution).unwrap();
+        let certificate = certify(&problem, &solution).unwrap().certificate;
         assert_eq!(certificate.bound, None);
         failed(&certificate)
     };
@@ -183,7 +183,7 @@ fn clipped_weights_of_a_cell_walk_void_its_bound() {
     let solution = solve(Method::CellWalk, &problem).unwrap();
     let clipped = |note: &crate::Note| matches!(note, crate::Note::Clipped { .. });
     assert!(solution.notes.iter().any(clipped), "{:?}", solution.notes);
-    let certificate = certify(&problem, &solution).unwrap();
+    let certificate = certify(&problem, &solution).unwrap().certificate;
     assert_eq!(certificate.bound, None);
     assert!(failed(&certificate).contains(&HypothesisKind::OutputPreserved));
 }
@@ -213,7 +213,7 @@ fn broken_solutions_are_rejected() {
 fn certificates_serialize() {
     let (weights, stats, spec) = solved();
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
-    let certificate = certify(&problem, &solve(WALKS[2], &problem).unwrap()).unwrap();
+    let certificate = certify(&problem, &solve(WALKS[2], &problem).unwrap()).unwrap().certificate;
     let text = serde_json::to_string(&certificate).unwrap();
     assert!(text.contains("\"output-preserved\"") && text.contains("\"achieved\""), "{text}");
 }

@@ -12,7 +12,9 @@
 //!
 //! # Shapes and units
 //!
-//! Rows are pushed in pairs, `[n, K]` `f32` each. `H`, `B` and `S` are K x K `f64`, in squared units of the input.
+//! Rows are pushed in pairs, `[n, K]` `f32` each. `H`, `B` and `S` are K x K, in squared units of the input; `H` is `f64`.
+//! `B` and `S` are summed in `f64` and kept as `f32`: what is formed from them is as small as D, and need not be exact to
+//! more digits than that.
 //!
 //! # Method
 //!
@@ -44,19 +46,19 @@ use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, Slice}
 /// How the inputs of a layer moved when the layers before it were quantized.
 #[derive(Clone, Debug)]
 pub struct Drift {
-    cross: Array2<f64>,
-    own: Array2<f64>,
+    cross: Array2<f32>,
+    own: Array2<f32>,
     mean: Array1<f64>,
 }
 
 impl Drift {
     /// `B = X~^T D / n`: row index from `X~`, column index from `D`.
-    pub fn cross(&self) -> ArrayView2<'_, f64> {
+    pub fn cross(&self) -> ArrayView2<'_, f32> {
         self.cross.view()
     }
 
     /// `S = D^T D / n`, both triangles.
-    pub fn own(&self) -> ArrayView2<'_, f64> {
+    pub fn own(&self) -> ArrayView2<'_, f32> {
         self.own.view()
     }
 
@@ -73,6 +75,14 @@ pub struct PairedAccumulator {
     pairs: Pairs,
 }
 
+/// `n B`, the upper triangle of `n S`, and the sum of `D`.
+#[derive(Debug)]
+struct Sums {
+    cross: Array2<f64>,
+    own: Array2<f64>,
+    mean: Array1<f64>,
+}
+
 /// The pairs that differ.
 #[derive(Debug)]
 struct Pairs {
@@ -81,7 +91,7 @@ struct Pairs {
     /// `D`, likewise.
     change: Array2<f32>,
     filled: usize,
-    sums: Option<Drift>,
+    sums: Option<Sums>,
 }
 
 impl PairedAccumulator {
@@ -117,15 +127,14 @@ impl PairedAccumulator {
         self.pairs.flush();
         let n_rows = self.seen.n_rows();
         let stats = self.seen.finish()?;
-        let Some(mut drift) = self.pairs.sums else {
+        let Some(Sums { cross, mut own, mean }) = self.pairs.sums else {
             return Ok(stats);
         };
         let n = n_rows as f64;
-        drift.cross /= n;
-        drift.mean /= n;
-        divide_and_mirror(&mut drift.own, n_rows);
+        divide_and_mirror(&mut own, n_rows);
+        let drift = Drift { cross: cross.mapv(|sum| (sum / n) as f32), own: own.mapv(|s| s as f32), mean: mean / n };
         let moments = drift.cross.indexed_iter().chain(drift.own.indexed_iter());
-        check_moments(moments.map(|(index, value)| (index, *value)))?;
+        check_moments(moments.map(|(index, value)| (index, f64::from(*value))))?;
         Ok(stats.with_drift(drift))
     }
 }
@@ -187,7 +196,7 @@ impl Pairs {
         }
         let k = self.change.ncols();
         let zeros = || Array2::zeros((k, k));
-        let sums = self.sums.get_or_insert_with(|| Drift { cross: zeros(), own: zeros(), mean: Array1::zeros(k) });
+        let sums = self.sums.get_or_insert_with(|| Sums { cross: zeros(), own: zeros(), mean: Array1::zeros(k) });
         let rows = self.change.slice_axis(Axis(0), Slice::from(..self.filled));
         add_columns(&rows, sums.mean.as_slice_mut().expect("a vector is in one piece"));
         let (seen, change) = (memory(&self.seen, self.filled), memory(&self.change, self.filled));
@@ -258,8 +267,8 @@ mod tests {
             let stats = pushed(&seen, &reference, 100);
             let (x, d) = (seen.mapv(f64::from), (&reference - &seen).mapv(f64::from));
             let drift = stats.drift().unwrap();
-            let close = |found: ArrayView2<'_, f64>, wanted: Array2<f64>, size: f64| {
-                for (found, wanted) in found.iter().zip(&wanted) {
+            let close = |found: ArrayView2<'_, f32>, wanted: Array2<f64>, size: f64| {
+                for (found, wanted) in found.iter().map(|found| f64::from(*found)).zip(&wanted) {
                     assert!((found - wanted).abs() < 1e-5 * size, "{n} {k}: {found} {wanted}");
                 }
             };

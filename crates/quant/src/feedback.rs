@@ -83,7 +83,6 @@ pub(crate) fn solve_from(
     let aimed = problem.with_weights(target.weights.view())?;
     let recipe = Recipe { scale_rule: ScaleRule::LeastSquares, multiples, start, refits, sweeps };
     let mut solution = Lattice::new(&aimed, &forms.forms, &target.factors).solve(&recipe, target.damping);
-    solution.promise_from(problem, target.weights.view())?;
     let Target { share, damping, judged, .. } = *target;
     solution.notes.push(Note::Retargeted { share, damping, judged });
     Ok(solution)

@@ -1,3 +1,4 @@
+use crate::bias::mean_correction;
 use crate::grid::Grid;
 use crate::method::Method;
 use crate::options::SolverOptions;
@@ -6,7 +7,7 @@ use crate::solution::{LayerSolution, Note};
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
 use crate::stats::GramStats;
 use crate::testing::{correlated_rows, energies, gaussian_rows, gaussian_weights, paired_stats, stats, with_threads};
-use crate::{bias_correction, corrected_error, solve};
+use crate::{corrected_error, solve};
 use ndarray::Array3;
 
 const METHODS: [Method; 2] = [Method::Feedback, Method::Saturate];
@@ -28,7 +29,7 @@ fn paired(n: usize, k: usize, seed: u64) -> [GramStats; 1] {
 
 fn error(weights: &Array3<f32>, solution: &LayerSolution, stats: &[GramStats]) -> f64 {
     let levels = solution.dequantize();
-    let correction = bias_correction(weights.view(), levels.view(), stats).unwrap();
+    let correction = mean_correction(weights.view(), levels.view(), stats).unwrap();
     corrected_error(weights.view(), levels.view(), correction.view(), stats).unwrap()
 }
 

@@ -73,7 +73,7 @@ fn lead(form: &Quadratic, stats: &GramStats, centred: bool) -> Option<Mat<f32>> 
     let entry = |j: usize, t: usize| {
         let (row, column) = (form.inputs[t], form.inputs[j]);
         let means = if centred { stats.mean()[row] * drift.mean()[column] } else { 0.0 };
-        ((drift.cross()[[row, column]] - means) / f64::from(form.matrix[(t, t)])) as f32
+        (drift.cross()[[row, column]] - means as f32) / form.matrix[(t, t)]
     };
     Some(Mat::from_fn(n, n, |j, t| if j >= t { entry(j, t) } else { 0.0 }))
 }

@@ -22,8 +22,8 @@
 //! [`guarded`] lets a method that was asked for by name run against rounding alone.
 //!
 //! Walks are left out where they, or the search for the kernel, would take more
-//! than `3e11` multiply-adds by the estimates in [`crate::walk`] and
-//! [`crate::kernel`]: half a minute on one core. Called by its name a method has no such limit.
+//! than the limit of the problem's options ([`SolverOptions::with_walk_limit`](crate::SolverOptions::with_walk_limit))
+//! by the estimates in [`crate::walk`] and [`crate::kernel`]. Called by its name a method has no such limit.
 //!
 //! # Cost
 //!
@@ -56,8 +56,6 @@ use std::fmt;
 const SCREENED_NEURONS: usize = 6;
 /// Multiply-adds up to which screening is not worth it: about a second.
 const CHEAP_WALK: f64 = 1e10;
-/// Multiply-adds beyond which a walk is not tried: about half a minute on one core.
-const LARGEST_WALK: f64 = 3e11;
 
 /// What became of a candidate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -211,7 +209,7 @@ impl<'a> Judge<'a> {
     ) -> Result<Judge<'a>, QuantError> {
         let searches: f64 = problem.stats().iter().flat_map(|stats| stats.iter()).map(Kernel::search_cost).sum();
         let kernels = match candidates.iter().find(|method| method.walks()) {
-            Some(method) if searches <= LARGEST_WALK => preprocess::kernels(*method, problem)?,
+            Some(method) if searches <= problem.options().walk_limit() => preprocess::kernels(*method, problem)?,
             _ => Vec::new(),
         };
         let quadratic = candidates.iter().find(|method| method.is_quadratic());
@@ -235,8 +233,9 @@ impl<'a> Judge<'a> {
 
     fn walk(&mut self, method: Method) {
         let scale_rule = self.problem.spec().scale_rule();
-        if self.walk_cost > LARGEST_WALK {
-            let outcome = Outcome::TooExpensive { multiply_adds: self.walk_cost, limit: LARGEST_WALK };
+        let limit = self.problem.options().walk_limit();
+        if self.walk_cost > limit {
+            let outcome = Outcome::TooExpensive { multiply_adds: self.walk_cost, limit };
             self.record(method, scale_rule, outcome);
             return;
         }

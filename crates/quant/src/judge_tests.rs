@@ -1,8 +1,9 @@
 use super::*;
+use crate::bias::mean_correction;
+use crate::corrected_error;
 use crate::grid::Grid;
 use crate::spec::{Granularity, QuantSpec};
 use crate::testing::{gaussian_rows, gaussian_weights, stats};
-use crate::{bias_correction, corrected_error};
 use ndarray::concatenate;
 
 fn spec(bits: u32) -> QuantSpec {
@@ -21,7 +22,7 @@ fn fresh_data_off_the_span_send_the_walk_home() {
     // Rounding, gpfq and optq with two rules each, feedback, saturate and three walks.
     assert_eq!(verdict.candidates.len(), 11);
     let levels = solution.dequantize();
-    let correction = bias_correction(weights.view(), levels.view(), &seen).unwrap();
+    let correction = mean_correction(weights.view(), levels.view(), &seen).unwrap();
     let error = corrected_error(weights.view(), levels.view(), correction.view(), &fresh).unwrap();
     assert_eq!(verdict.winner().outcome, Outcome::HeldOutError(error));
     for candidate in &verdict.candidates {

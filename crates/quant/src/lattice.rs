@@ -136,7 +136,7 @@ impl<'a, 'p> Lattice<'a, 'p> {
             (self.improve(panel, start, scales, recipe), (bounds.iter().sum::<f64>(), broken))
         });
         let (rounding, broken) = bounds.iter().fold((0.0, 0), |sum, bound| (sum.0 + bound.0, sum.1 + bound.1));
-        solution.promise = Some(Promise { target: 0.0, rounding, broken });
+        solution.promise = Some(Promise { target: self.problem.weights().to_owned(), rounding, broken });
         solution.notes = self.notes(asked);
         solution
     }

@@ -19,7 +19,7 @@
 //!
 //! # Numerics
 //!
-//! `f64`. Energies are cut at 0: rounding can make those of kernel vectors negative.
+//! `f64`, and `f32` for products with `B` and `S`. Energies are cut at 0: rounding can make those of kernel vectors negative.
 //!
 //! # Cost
 //!
@@ -27,8 +27,9 @@
 
 use crate::linalg;
 use crate::stats::GramStats;
+use faer::traits::RealField;
 use faer::{MatMut, MatRef};
-use ndarray::{Array2, Array3, ArrayView2, Axis};
+use ndarray::{Array2, Array3, ArrayView2, Axis, LinalgScalar};
 use rayon::prelude::*;
 
 /// Neurons whose errors are formed in one matrix product.
@@ -45,7 +46,7 @@ pub(crate) fn energies(stats: &GramStats, errors: ArrayView2<'_, f64>) -> Vec<f6
 }
 
 /// `|D w_j|^2 / n` for every column of W; 0 without drift.
-pub(crate) fn drift_energies(stats: &GramStats, weights: ArrayView2<'_, f64>) -> Vec<f64> {
+pub(crate) fn drift_energies(stats: &GramStats, weights: ArrayView2<'_, f32>) -> Vec<f64> {
     match stats.drift() {
         None => vec![0.0; weights.ncols()],
         Some(drift) => forms(drift.own(), weights),
@@ -63,7 +64,7 @@ pub(crate) struct Yardstick<'a> {
 /// What drift does to the outputs of a group.
 struct Drifted {
     /// `B W`.
-    cross: Array2<f64>,
+    cross: Array2<f32>,
     /// `|D w_j|^2 / n`.
     energies: Vec<f64>,
 }
@@ -71,8 +72,9 @@ struct Drifted {
 impl<'a> Yardstick<'a> {
     pub(crate) fn new(stats: &'a [GramStats], weights: Array3<f64>) -> Self {
         let drifted = |(stats, weights): (&GramStats, ArrayView2<'_, f64>)| {
-            let cross = image(stats.drift()?.cross(), weights);
-            Some(Drifted { cross, energies: drift_energies(stats, weights) })
+            let weights = weights.mapv(|w| w as f32);
+            let cross = image(stats.drift()?.cross(), weights.view());
+            Some(Drifted { cross, energies: drift_energies(stats, weights.view()) })
         };
         let drifts = stats.iter().zip(weights.axis_iter(Axis(0))).map(drifted).collect();
         Self { stats, weights, drifts }
@@ -117,29 +119,34 @@ impl<'a> Yardstick<'a> {
     }
 }
 
+/// Numbers of which products are formed.
+pub(crate) trait Real: RealField + LinalgScalar + Into<f64> {}
+
+impl<T: RealField + LinalgScalar + Into<f64>> Real for T {}
+
 /// The root of a quotient of energies; nothing lost of nothing is no error.
 pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
     if part == 0.0 { 0.0 } else { (part / whole).sqrt() }
 }
 
 /// `x_j^T matrix x_j` for every column, cut at 0.
-fn forms(matrix: ArrayView2<'_, f64>, x: ArrayView2<'_, f64>) -> Vec<f64> {
-    let form = |x: ArrayView2<'_, f64>| column_products(x, chunk_image(matrix, x).view());
+fn forms<T: Real>(matrix: ArrayView2<'_, T>, x: ArrayView2<'_, T>) -> Vec<f64> {
+    let form = |x: ArrayView2<'_, T>| column_products(x, chunk_image(matrix, x).view());
     let chunks: Vec<_> = x.axis_chunks_iter(Axis(1), CHUNK).collect();
     let forms = chunks.into_par_iter().map(form).collect::<Vec<_>>().concat();
     forms.into_iter().map(|form| form.max(0.0)).collect()
 }
 
 /// `matrix x`.
-fn image(matrix: ArrayView2<'_, f64>, x: ArrayView2<'_, f64>) -> Array2<f64> {
-    let mut image = Array2::zeros(x.dim());
+fn image<T: Real>(matrix: ArrayView2<'_, T>, x: ArrayView2<'_, T>) -> Array2<T> {
+    let mut image = Array2::<T>::zeros(x.dim());
     let chunks: Vec<_> = image.axis_chunks_iter_mut(Axis(1), CHUNK).zip(x.axis_chunks_iter(Axis(1), CHUNK)).collect();
     chunks.into_par_iter().for_each(|(mut image, x)| image.assign(&chunk_image(matrix, x)));
     image
 }
 
 /// `matrix x` for a few columns, on one thread.
-pub(crate) fn chunk_image(matrix: ArrayView2<'_, f64>, x: ArrayView2<'_, f64>) -> Array2<f64> {
+pub(crate) fn chunk_image<T: Real>(matrix: ArrayView2<'_, T>, x: ArrayView2<'_, T>) -> Array2<T> {
     let (k, m) = x.dim();
     if k <= FEW_INPUTS {
         return matrix.dot(&x);
@@ -149,17 +156,17 @@ pub(crate) fn chunk_image(matrix: ArrayView2<'_, f64>, x: ArrayView2<'_, f64>) -
         let elements = array.as_slice().expect("it is in standard layout");
         MatRef::from_row_major_slice(elements, k, array.ncols())
     });
-    let mut image = vec![0.0; k * m];
+    let mut image = vec![T::zero(); k * m];
     linalg::multiply(MatMut::from_row_major_slice_mut(&mut image, k, m), matrix, x);
     Array2::from_shape_vec((k, m), image).expect("k x m elements")
 }
 
 /// `<left_j, right_j>` for every column.
-fn column_products(left: ArrayView2<'_, f64>, right: ArrayView2<'_, f64>) -> Vec<f64> {
+fn column_products<A: Real, B: Real>(left: ArrayView2<'_, A>, right: ArrayView2<'_, B>) -> Vec<f64> {
     let mut sums = vec![0.0; left.ncols()];
     for (left, right) in left.rows().into_iter().zip(right.rows()) {
         for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
-            *sum += left * right;
+            *sum += (*left).into() * (*right).into();
         }
     }
     sums

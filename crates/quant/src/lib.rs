@@ -16,7 +16,7 @@
 //! let spec = QuantSpec::new(Grid::symmetric(4)?, Granularity::Channel, ScaleRule::Max)?;
 //! let problem = LayerProblem::new(weights.view(), Some(&stats), spec)?;
 //! let solution = solve("maly-saab".parse()?, &problem)?;
-//! let certificate = certify(&problem, &solution)?;
+//! let certificate = certify(&problem, &solution)?.certificate;
 //! assert!(certificate.achieved.unwrap() <= certificate.bound.unwrap());
 //! # Ok::<(), QuantError>(())
 //! ```
@@ -87,7 +87,7 @@ mod walk_family_tests;
 pub use activation::{ActivationGrid, ActivationParams, RangeMethod, choose_range};
 pub use allocation::{Choice, cheapest, least_error};
 pub use bias::{bias_correction, corrected_error};
-pub use certificate::{Certificate, Hypothesis, HypothesisKind, certify};
+pub use certificate::{Certificate, Certified, Hypothesis, HypothesisKind, certify};
 pub use density::{expected_square_error, signal_power};
 pub use drift::{Drift, PairedAccumulator};
 pub use equalization::{Equalization, equalization_factors};

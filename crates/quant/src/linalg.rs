@@ -1,9 +1,10 @@
-//! The few dense factorizations this crate needs, all on one thread.
+//! The few dense factorizations this crate needs, nearly all on one thread.
 //!
 //! faer's eigen-decomposition and QR differ in the last bits between thread
-//! counts, its Gram products and Cholesky do not; with `Par::Seq` everywhere the
-//! results are the same on any machine load, and callers run layers and neurons
-//! in parallel instead.
+//! counts, its Gram products and Cholesky do not: of these, the factorization of a
+//! large matrix, for which all neurons of a layer wait, takes all threads, and the rest
+//! is `Par::Seq`, and callers run layers and neurons in parallel instead. So the
+//! results are the same on any machine load.
 
 use crate::error::QuantError;
 use faer::dyn_stack::{MemBuffer, MemStack};
@@ -74,8 +75,8 @@ pub(crate) fn add_product(mut sums: MatMut<'_, f64>, x: MatRef<'_, f32>, y: MatR
 }
 
 /// `product = a b`.
-pub(crate) fn multiply(product: MatMut<'_, f64>, a: MatRef<'_, f64>, b: MatRef<'_, f64>) {
-    matmul(product, Accum::Replace, a, b, 1.0, Par::Seq);
+pub(crate) fn multiply<T: RealField>(product: MatMut<'_, T>, a: MatRef<'_, T>, b: MatRef<'_, T>) {
+    matmul(product, Accum::Replace, a, b, T::one_impl(), Par::Seq);
 }
 
 /// Adds a column of an `f32` chunk to one of the `f64` sums.
@@ -92,18 +93,16 @@ pub(crate) fn is_positive_definite(a: Mat<f64>) -> bool {
     cholesky(a).is_some()
 }
 
+/// Rows from which a factorization takes all threads.
+const SHARED: usize = 1024;
+
 /// The factor `L` of `a = L L^T` (lower triangles; the upper ones mean nothing),
 /// or `None` if `a` is not positive definite.
 pub(crate) fn cholesky(mut a: Mat<f64>) -> Option<Mat<f64>> {
-    let scratch = llt::factor::cholesky_in_place_scratch::<f64>(a.nrows(), Par::Seq, default());
-    llt::factor::cholesky_in_place(
-        a.as_mut(),
-        default(),
-        Par::Seq,
-        MemStack::new(&mut MemBuffer::new(scratch)),
-        default(),
-    )
-    .ok()?;
+    let par = if a.nrows() < SHARED { Par::Seq } else { Par::rayon(0) };
+    let scratch = llt::factor::cholesky_in_place_scratch::<f64>(a.nrows(), par, default());
+    llt::factor::cholesky_in_place(a.as_mut(), default(), par, MemStack::new(&mut MemBuffer::new(scratch)), default())
+        .ok()?;
     Some(a)
 }
 
@@ -214,6 +213,18 @@ mod tests {
             let difference = permuted.transpose() * &permuted - factor.transpose() * &factor;
             assert!(difference.norm_max() < 1e-12);
         }
+    }
+
+    #[test]
+    fn a_large_factor_is_the_same_with_any_number_of_threads() {
+        let n = SHARED + 76;
+        let near = |i: usize, j: usize| 1.0 / (1.0 + i.abs_diff(j) as f64) + if i == j { 1.0 } else { 0.0 };
+        let factor = |threads| {
+            let lower = crate::testing::with_threads(threads, || cholesky(Mat::from_fn(n, n, near)).unwrap());
+            Mat::from_fn(n, n, |i, j| if i >= j { lower[(i, j)] } else { 0.0 })
+        };
+        let one = factor(1);
+        assert!([2, 3, 5].into_iter().all(|threads| factor(threads) == one));
     }
 
     #[test]

@@ -9,11 +9,15 @@ pub struct SolverOptions {
     beam: usize,
     shrink: f64,
     damping: Option<f64>,
+    walk_limit: f64,
 }
+
+/// Half a minute on one core.
+const LARGEST_WALK: f64 = 3e11;
 
 impl Default for SolverOptions {
     fn default() -> SolverOptions {
-        SolverOptions { beam: 1, shrink: 0.0, damping: None }
+        SolverOptions { beam: 1, shrink: 0.0, damping: None, walk_limit: LARGEST_WALK }
     }
 }
 
@@ -45,6 +49,12 @@ impl SolverOptions {
         Ok(SolverOptions { damping: Some(damping), ..self })
     }
 
+    /// Multiply-adds that a walk over the layer may take where [`auto`](crate::auto) chooses the method, at most and by
+    /// default `3e11`; a share of that where a model has many layers.
+    pub fn with_walk_limit(self, limit: f64) -> SolverOptions {
+        SolverOptions { walk_limit: limit.min(LARGEST_WALK), ..self }
+    }
+
     /// Partial solutions side by side.
     pub fn beam(&self) -> usize {
         self.beam
@@ -58,6 +68,10 @@ impl SolverOptions {
     /// The damping, if it is fixed.
     pub fn damping(&self) -> Option<f64> {
         self.damping
+    }
+
+    pub(crate) fn walk_limit(&self) -> f64 {
+        self.walk_limit
     }
 
     pub(crate) fn first_damping(&self) -> f64 {

@@ -96,9 +96,7 @@ pub(crate) fn solve(problem: &LayerProblem<'_>, forms: &Forms) -> Result<LayerSo
     let multiples = &MULTIPLES[..tried];
     let scale_rule = problem.spec().scale_rule();
     let recipe = Recipe { scale_rule, multiples, start: Start::FeedBack, refits: 0, sweeps: SWEEPS };
-    let mut solution = Lattice::new(problem, &forms.forms, &forms.factors).solve(&recipe, problem.damping());
-    solution.promise_from(problem, problem.weights())?;
-    Ok(solution)
+    Ok(Lattice::new(problem, &forms.forms, &forms.factors).solve(&recipe, problem.damping()))
 }
 
 #[cfg(test)]

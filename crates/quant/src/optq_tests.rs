@@ -27,15 +27,15 @@ fn feedback_keeps_to_the_bound_of_the_nearest_plane() {
         let affine = PanelScales::new(&table, 0, 0, 6, &panel.form.inputs);
         let (fed, claimed) = panel.feed_back(&affine);
         for (p, (claimed, energy)) in claimed.into_iter().zip(panel.energies(&fed)).enumerate() {
-            assert!((claimed - energy).abs() <= 1e-9 * energy, "{claimed} {energy}");
+            assert!((claimed - energy).abs() <= 1e-5 * energy, "{claimed} {energy}");
             let pivots: f64 =
-                (0..k).map(|i| (f64::from(affine.at(i)[p].scale()) / 2.0 * panel.lower[(i, i)]).powi(2)).sum();
+                (0..k).map(|i| f64::from(affine.at(i)[p].scale() / 2.0 * panel.lower[(i, i)]).powi(2)).sum();
             assert!(energy <= pivots * (1.0 + 1e-5), "{energy} {pivots}");
         }
         let mut descended = panel.descent(fed.clone());
         panel.descend(&mut descended, &affine, SWEEPS);
         for (after, before) in panel.energies(&descended.rounded).into_iter().zip(panel.energies(&fed)) {
-            assert!(after <= before * (1.0 + 1e-12));
+            assert!(after <= before * (1.0 + 1e-6));
         }
     }
 }

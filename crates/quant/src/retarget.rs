@@ -175,12 +175,12 @@ fn shift(
         .par_iter()
         .map(|first| {
             let end = weights.ncols().min(first + CHUNK);
-            let weights = weights.slice_axis(Axis(1), Slice::from(*first..end)).mapv(f64::from);
-            let cross = chunk_image(drift.cross(), weights.view());
-            let means = drift.mean().dot(&weights);
+            let weights = weights.slice_axis(Axis(1), Slice::from(*first..end));
+            let cross = chunk_image(drift.cross(), weights);
+            let means = drift.mean().dot(&weights.mapv(f64::from));
             let entry = |i: usize, m: usize| {
                 let input = form.inputs[i];
-                (cross[[input, m]] - if centred { stats.mean()[input] * means[m] } else { 0.0 }) as f32
+                cross[[input, m]] - if centred { (stats.mean()[input] * means[m]) as f32 } else { 0.0 }
             };
             let mut right = Mat::from_fn(form.inputs.len(), end - first, entry);
             linalg::solve_factored_in_place(factor.lower.as_ref(), right.as_mut());

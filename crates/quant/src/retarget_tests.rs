@@ -46,7 +46,7 @@ fn the_whole_way_solves_the_damped_normal_equations() {
         let forms = forms(&problem);
         let target = moved(&problem, &forms, &forms.factors, 1.0);
         let drift = stats[0].drift().unwrap();
-        let (mut h, mut b) = (stats[0].gram().unwrap().to_owned(), drift.cross().to_owned());
+        let (mut h, mut b) = (stats[0].gram().unwrap().to_owned(), drift.cross().mapv(f64::from));
         if centred {
             for ((i, j), h) in h.indexed_iter_mut() {
                 *h -= stats[0].mean()[i] * stats[0].mean()[j];
@@ -54,7 +54,7 @@ fn the_whole_way_solves_the_damped_normal_equations() {
             }
         }
         for i in 0..12 {
-            h[[i, i]] += forms.factors[0].added;
+            h[[i, i]] += f64::from(forms.factors[0].added);
         }
         let w = weights.index_axis(Axis(0), 0).mapv(f64::from);
         let change = target.index_axis(Axis(0), 0).mapv(f64::from) - &w;

@@ -27,11 +27,11 @@ fn pinned_weights_lie_at_the_ends_and_the_others_where_that_costs_least() {
         for i in 0..k {
             let (least, greatest) = scales.at(i)[p].ends(panel.grid);
             let w = panel.weights[(p, i)];
-            let end = w.clamp(f64::from(least), f64::from(greatest));
+            let end = w.clamp(least, greatest);
             if end == w {
-                assert!(force[(p, i)].abs() < 1e-9, "{p} {i}: {}", force[(p, i)]);
+                assert!(force[(p, i)].abs() < 1e-4, "{p} {i}: {}", force[(p, i)]);
             } else {
-                assert!((z[(p, i)] - end).abs() < 1e-12);
+                assert!((z[(p, i)] - end).abs() < 1e-6);
                 saturated += 1;
             }
         }
@@ -40,6 +40,6 @@ fn pinned_weights_lie_at_the_ends_and_the_others_where_that_costs_least() {
 
     let (started, costs) = start(&panel, &inverse, &scales);
     for ((cost, own), fed) in costs.iter().zip(panel.energies(&started)).zip(panel.feed_back(&scales).1) {
-        assert!((cost - own).abs() < 1e-9 * own && *cost <= fed * (1.0 + 1e-12), "{cost} {own} {fed}");
+        assert!((cost - own).abs() < 1e-5 * own && *cost <= fed * (1.0 + 1e-6), "{cost} {own} {fed}");
     }
 }

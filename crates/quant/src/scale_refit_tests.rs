@@ -29,13 +29,13 @@ fn no_other_scale_is_cheaper_for_the_codes() {
                 for (p, least) in after.iter().enumerate() {
                     for factor in [0.999, 1.001] {
                         let affine = scales.block(block)[p];
-                        let moved = f64::from(affine.scale()) * (factor - 1.0);
+                        let moved = affine.scale() * (factor - 1.0);
                         let mut other = rounded.clone();
                         for i in scales.rows(block) {
-                            let step = f64::from(other.codes[i * 5 + p] - affine.zero_point());
+                            let step = f32::from(other.codes[i * 5 + p] - affine.zero_point());
                             other.errors[(p, i)] -= moved * step;
                         }
-                        assert!(panel.energies(&other)[p] >= least * (1.0 - 1e-9), "{block} {p} {factor}");
+                        assert!(panel.energies(&other)[p] >= least * (1.0 - 1e-5), "{block} {p} {factor}");
                     }
                 }
             }

@@ -1,13 +1,11 @@
 //! What a solver returns.
 
-use crate::bias::Remaining;
-use crate::error::QuantError;
 use crate::grid::Affine;
 use crate::judge::Outcome;
 use crate::method::Method;
 use crate::problem::LayerProblem;
 use crate::scale::ScaleTable;
-use ndarray::{Array3, ArrayView3, Zip};
+use ndarray::{Array3, Zip};
 use serde::Serialize;
 use std::fmt;
 
@@ -33,10 +31,10 @@ pub struct LayerSolution {
 }
 
 /// What a method knew of its error before it chose the last codes.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Promise {
-    /// Error of the real weights that were to be rounded, after the bias was corrected, relative to the output.
-    pub target: f64,
+    /// The real weights that were rounded, `[groups, K, M]`.
+    pub target: Array3<f32>,
     /// Bound of the nearest plane for what rounding them adds, over all neurons:
     /// `sum_i (step_i / 2)^2 L_ii^2`, with `A = L L^T`.
     pub rounding: f64,
@@ -64,21 +62,6 @@ impl LayerSolution {
             promise: None,
             notes: Vec::new(),
         }
-    }
-
-    /// Completes the promise of a method that rounded `target` in the place of the problem's weights. Where codes were
-    /// clipped there is nothing to complete.
-    pub(crate) fn promise_from(
-        &mut self,
-        problem: &LayerProblem<'_>,
-        target: ArrayView3<'_, f32>,
-    ) -> Result<(), QuantError> {
-        if let (Some(promise), Some(stats)) =
-            (self.promise.as_mut().filter(|promise| promise.broken == 0), problem.stats())
-        {
-            promise.target = Remaining::new(problem, stats).error(target)?;
-        }
-        Ok(())
     }
 
     /// The weights the runtime will use, `[groups, K, M]`.

@@ -135,7 +135,7 @@ fn min_saturation_beats_max_saturation_on_gaussian_data() {
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
     let error = |saturation| {
         let solution = solve(maly_saab(saturation), &problem).unwrap();
-        crate::certify(&problem, &solution).unwrap().achieved.unwrap()
+        crate::certify(&problem, &solution).unwrap().certificate.achieved.unwrap()
     };
     let (max, min) = (error(Saturation::Max), error(Saturation::Min));
     assert!((0.4..0.7).contains(&max), "{max}");

@@ -82,7 +82,7 @@ pub(crate) fn panel<'a>(problem: &'a LayerProblem<'_>, forms: &'a Forms) -> Pane
         lower: factor.lower.as_ref(),
         added: factor.added,
         grid: problem.spec().grid(),
-        weights: Mat::from_fn(weights.dim().2, form.inputs.len(), |p, i| f64::from(weights[[0, form.inputs[i], p]])),
+        weights: Mat::from_fn(weights.dim().2, form.inputs.len(), |p, i| weights[[0, form.inputs[i], p]]),
     }
 }
 
@@ -105,9 +105,9 @@ pub(crate) fn with_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Se
 /// `(w - q)^T A (w - q)` of every neuron of the first group; `targets` are the `w`.
 pub(crate) fn energies(problem: &LayerProblem<'_>, targets: ArrayView3<'_, f32>, levels: &Array3<f32>) -> Vec<f64> {
     let form = Quadratic::new(&problem.stats().unwrap()[0], problem.corrects_bias()).unwrap();
-    let added = form.factor(problem.damping()).unwrap().added;
+    let added = f64::from(form.factor(problem.damping()).unwrap().added);
     let errors = (&targets - levels).index_axis(Axis(0), 0).mapv(f64::from);
-    let entry = |(i, j)| form.matrix[(i, j)] + if i == j { added } else { 0.0 };
+    let entry = |(i, j)| f64::from(form.matrix[(i, j)]) + if i == j { added } else { 0.0 };
     let a = Array2::from_shape_fn((form.inputs.len(), form.inputs.len()), entry);
     let errors = errors.select(Axis(0), &form.inputs);
     (a.dot(&errors) * &errors).sum_axis(Axis(0)).to_vec()

@@ -170,7 +170,8 @@ fn error(
     integers.set_scales(model.graph(), scales)?;
     let rounding = Config { method: MethodChoice::Fixed(Method::Msq), ..config.clone() };
     let none = IntegerPlan::default();
-    let job = Job { model, config: &rounding, integers: &none, calibration: None, state: None, progress: &silent };
+    let job =
+        Job { model, config: &rounding, layers: 1, integers: &none, calibration: None, state: None, progress: &silent };
     let (solved, _) = solve_layers(job, plan, &[])?;
     let codes: Vec<(PlannedLayer, PackedWeight)> =
         solved.into_iter().map(SolvedLayer::into_parts).map(|(_, codes)| codes).collect();
