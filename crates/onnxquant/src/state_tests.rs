@@ -6,6 +6,8 @@ fn solved() -> Solved {
     let certificate = Certificate {
         achieved: Some(0.1 + 0.2),
         bound: None,
+        attainable: None,
+        effective_dimension: Some(2.5),
         hypotheses: Vec::new(),
         max_unsaturated: Some(3),
         n_rows: None,

@@ -28,6 +28,14 @@
 //! bound = |X W - X~ W* - 1 c^T|_F / |X W|_F + sqrt(sum_j sum_i (step_ij / 2)^2 L_ii^2) / |X W|_F
 //! ```
 //!
+//! For the same scales there are codes with at most
+//!
+//! ```text
+//! attainable = |X W - X~ W* - 1 c^T|_F / |X W|_F + sqrt(sum_j (max_i step_ij / 2)^2 (max_i H_ii + l) d(l)) / |X W|_F
+//! ```
+//!
+//! where `d(l)` is the effective dimension of the data with damping l (Harshaw et al., arXiv 1911.03071).
+//!
 //! `X~` are the inputs once earlier layers are quantized and `D = X - X~`; where statistics were gathered in one
 //! network only, `X~ = X` and `D = 0`. In the formulas, `H = X~^T X~ / n`. Here
 //! `I` are the inputs of neuron j at which `w^` is not the level that its
@@ -112,6 +120,11 @@ pub struct Certificate {
     pub achieved: Option<f64>,
     /// What the method guarantees for it.
     pub bound: Option<f64>,
+    /// Relative error that some codes are known not to exceed, on the scales that were fitted first, where no weight lies
+    /// beyond its grid: rows as many as they may, it is the effective dimension of the data that counts.
+    pub attainable: Option<f64>,
+    /// How many dimensions the data have, in the sense of `attainable`, over all groups.
+    pub effective_dimension: Option<f64>,
     /// The hypotheses of the bound; empty if the method claims none.
     pub hypotheses: Vec<Hypothesis>,
     /// The largest number of weights of a neuron that were off their levels.
@@ -140,6 +153,8 @@ pub fn certify(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<C
     let mut certificate = Certificate {
         achieved: None,
         bound: None,
+        attainable: None,
+        effective_dimension: None,
         hypotheses: Vec::new(),
         max_unsaturated: None,
         n_rows: problem.stats().map(|stats| stats[0].n_rows()),
@@ -157,8 +172,11 @@ pub fn certify(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<C
         let holds = promise.broken == 0;
         let (kind, value) = (HypothesisKind::NearestPlane, promise.broken as f64);
         certificate.hypotheses.push(Hypothesis { kind, value, limit: 0.0, holds });
-        if holds {
-            certificate.bound = Some(remaining.error(promise.target.view())? + ratio(promise.rounding, whole));
+        certificate.effective_dimension = Some(promise.effective_dimension);
+        if holds || promise.attainable.is_finite() {
+            let target = remaining.error(promise.target.view())?;
+            certificate.bound = holds.then(|| target + ratio(promise.rounding, whole));
+            certificate.attainable = promise.attainable.is_finite().then(|| target + ratio(promise.attainable, whole));
         }
     }
     if let Some(claim) = &solution.preprocessed {

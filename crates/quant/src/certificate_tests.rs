@@ -76,6 +76,11 @@ fn error_feedback_keeps_what_the_nearest_plane_promises() {
                     let achieved = certificate.achieved.unwrap();
                     assert!(achieved <= bound && bound < 30.0 * achieved, "{what}: {achieved} {bound}");
                 }
+                if bits == 8 {
+                    let (attainable, dimension) = (certificate.attainable.unwrap(), certificate.effective_dimension);
+                    assert!(certificate.achieved.unwrap() <= attainable && attainable < 1.0, "{what}: {attainable}");
+                    assert!(dimension.is_some_and(|d| 1.0 < d && d < 40.0), "{what}: {dimension:?}");
+                }
             }
         }
     }

@@ -26,6 +26,7 @@
 //! each on one thread: the same bytes for any number of threads.
 
 use crate::beam;
+use crate::effective_dimension::MeanError;
 use crate::error::QuantError;
 use crate::grid::Affine;
 use crate::method::Method;
@@ -102,6 +103,16 @@ pub(crate) struct Lattice<'a, 'p> {
     panels: Vec<Place>,
 }
 
+/// What is known of a panel's neurons together, before the descent.
+pub(crate) struct Bounds {
+    /// Of the nearest plane.
+    nearest_plane: f64,
+    /// Neurons beyond it.
+    broken: usize,
+    /// [`Panel::widest_cells`].
+    cells: f64,
+}
+
 /// Neurons `first..end` of a group.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
@@ -125,20 +136,40 @@ impl<'a, 'p> Lattice<'a, 'p> {
         Lattice { problem, forms, factors, panels: panels.collect() }
     }
 
-    /// Scales and codes; `asked` is the damping that should have been enough.
+    /// Scales and codes, and what they promise; `asked` is the damping that should have been enough.
     pub(crate) fn solve(&self, recipe: &Recipe<'_>, asked: f64) -> LayerSolution {
+        let (mut solution, panels) = self.codes(recipe);
+        let walks = self.forms.iter().zip(self.factors);
+        let walks: Vec<MeanError> = walks.map(|(form, factor)| MeanError::new(form, factor)).collect();
+        let mut promise = Promise {
+            target: self.problem.weights().to_owned(),
+            rounding: 0.0,
+            broken: 0,
+            attainable: 0.0,
+            effective_dimension: walks.iter().map(|walk| walk.effective_dimension).sum(),
+        };
+        for (place, Bounds { nearest_plane, broken, cells }) in self.panels.iter().zip(panels) {
+            promise.rounding += nearest_plane;
+            promise.broken += broken;
+            promise.attainable += walks[place.group].of(cells);
+        }
+        solution.promise = Some(promise);
+        solution.notes = self.notes(asked);
+        solution
+    }
+
+    /// Scales and codes, and what is known of every panel.
+    pub(crate) fn codes(&self, recipe: &Recipe<'_>) -> (LayerSolution, Vec<Bounds>) {
         let fitted = ScaleTable::fit(self.problem, recipe.scale_rule);
         let table = self.best_multiples(fitted, recipe);
-        let (mut solution, bounds) = self.solve_panels(&table, |panel, place, scales| {
+        self.solve_panels(&table, |panel, place, scales| {
             let (start, energies) = self.start(panel, place, scales, recipe.start);
             let bounds = panel.nearest_plane_bounds(scales);
             let broken = energies.iter().zip(&bounds).filter(|(energy, bound)| energy > bound).count();
-            (self.improve(panel, start, scales, recipe), (bounds.iter().sum::<f64>(), broken))
-        });
-        let (rounding, broken) = bounds.iter().fold((0.0, 0), |sum, bound| (sum.0 + bound.0, sum.1 + bound.1));
-        solution.promise = Some(Promise { target: self.problem.weights().to_owned(), rounding, broken });
-        solution.notes = self.notes(asked);
-        solution
+            let cells = panel.widest_cells(scales).iter().sum();
+            let bounds = Bounds { nearest_plane: bounds.iter().sum(), broken, cells };
+            (self.improve(panel, start, scales, recipe), bounds)
+        })
     }
 
     /// Codes and scales of every panel by `solve`, and what it says of them; inputs that are not in a form are rounded on

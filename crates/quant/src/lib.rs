@@ -39,6 +39,7 @@ mod certificate;
 mod column_sums;
 mod density;
 mod drift;
+mod effective_dimension;
 mod entropy_range;
 mod equalization;
 mod error;

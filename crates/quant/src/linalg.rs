@@ -106,6 +106,11 @@ pub(crate) fn cholesky(mut a: Mat<f64>) -> Option<Mat<f64>> {
     Some(a)
 }
 
+/// Solves `L x = b` for many right sides.
+pub(crate) fn solve_lower_in_place<T: RealField>(lower: MatRef<'_, T>, b: MatMut<'_, T>) {
+    triangular_solve::solve_lower_triangular_in_place(lower, b, Par::Seq);
+}
+
 /// Solves `L L^T x = b`.
 pub(crate) fn solve_factored(lower: MatRef<'_, f64>, mut b: Vec<f64>) -> Vec<f64> {
     let n = b.len();
@@ -115,7 +120,7 @@ pub(crate) fn solve_factored(lower: MatRef<'_, f64>, mut b: Vec<f64>) -> Vec<f64
 
 /// The same for many right sides.
 pub(crate) fn solve_factored_in_place<T: RealField>(lower: MatRef<'_, T>, mut b: MatMut<'_, T>) {
-    triangular_solve::solve_lower_triangular_in_place(lower, b.rb_mut(), Par::Seq);
+    solve_lower_in_place(lower, b.rb_mut());
     triangular_solve::solve_upper_triangular_in_place(lower.transpose(), b, Par::Seq);
 }
 

@@ -204,6 +204,20 @@ impl Panel<'_> {
         bounds
     }
 
+    /// `(s / 2)^2` of every neuron, s the widest step of its grids; infinite where a weight lies beyond its grid.
+    pub(crate) fn widest_cells(&self, scales: &PanelScales) -> Vec<f64> {
+        let half_step = f64::from(self.grid.step()) / 2.0;
+        let mut cells = vec![0.0f64; self.width()];
+        for i in 0..self.inputs() {
+            for ((cell, affine), w) in cells.iter_mut().zip(scales.at(i)).zip(self.weights.col_as_slice(i)) {
+                let (least, greatest) = affine.ends(self.grid);
+                let inside = (least..=greatest).contains(w);
+                *cell = cell.max(if inside { (half_step * f64::from(affine.scale())).powi(2) } else { f64::INFINITY });
+            }
+        }
+        cells
+    }
+
     /// Coordinate descent: at most `sweeps` passes over all codes, or until none changes.
     pub(crate) fn descend(&self, descent: &mut Descent, scales: &PanelScales, sweeps: usize) {
         let (p, k) = (self.width(), self.inputs());

@@ -123,7 +123,7 @@ impl<'p> Trial<'p> {
                 refits: 0,
                 sweeps: 0,
             };
-            let solution = Lattice::new(&aimed, &forms.forms, factors).solve(&recipe, self.problem.damping());
+            let (solution, _) = Lattice::new(&aimed, &forms.forms, factors).codes(&recipe);
             remaining.error(solution.dequantize().view())
         };
         let errors = shares.par_iter().map(error).collect::<Vec<_>>().into_iter().collect::<Result<Vec<f64>, _>>()?;

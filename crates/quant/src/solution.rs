@@ -40,6 +40,11 @@ pub struct Promise {
     pub rounding: f64,
     /// Neurons that are beyond it because codes were clipped.
     pub broken: usize,
+    /// What some codes would leave of the same target at most, over all neurons, as a square; infinite where weights lie
+    /// beyond their grids. See [`crate::Certificate::attainable`].
+    pub attainable: f64,
+    /// Of the data with the damping that was used, over all groups.
+    pub effective_dimension: f64,
 }
 
 impl LayerSolution {

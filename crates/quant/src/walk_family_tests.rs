@@ -1,8 +1,10 @@
 //! One slow algorithm with switches, of which error feedback and the kernel walk are two settings.
 //!
 //! A pivot moves along the direction of least energy `u = V_:p / V_pp`, `V = (A_alive)^-1`, either until it stands on its
-//! level (then only the pivot is fixed), or until any live weight hits a wall (then that one is).
+//! level (then only the pivot is fixed), or until any live weight hits a wall (then that one is); at random, it is the
+//! Gram-Schmidt walk.
 
+use crate::effective_dimension::MeanError;
 use crate::grid::Grid;
 use crate::lattice::Forms;
 use crate::linalg;
@@ -11,14 +13,15 @@ use crate::panel::PanelScales;
 use crate::problem::LayerProblem;
 use crate::scale::ScaleTable;
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
-use crate::testing::{correlated_rows, gaussian_rows, gaussian_weights, panel, stats};
+use crate::testing::{Gaussian, correlated_rows, gaussian_rows, gaussian_weights, panel, stats};
 use faer::{Mat, MatRef};
+use std::cell::RefCell;
 
 enum Stop<'a> {
     /// Where the pivot stands on the nearest level.
     Pivot(Box<dyn Fn(usize, f64) -> f64 + 'a>),
-    /// Where a live weight hits `-c` or `c`.
-    FirstWall(f64),
+    /// Where a live weight hits one of its walls, up or down as `goes_up` says of the lengths of both ways.
+    FirstWall { walls: &'a dyn Fn(usize) -> (f64, f64), goes_up: &'a dyn Fn(f64, f64) -> bool },
 }
 
 /// Fixes `steps` weights, pivots from the last to the first; every step inverts anew.
@@ -34,14 +37,15 @@ fn walk(form: MatRef<'_, f64>, start: &[f64], stop: &Stop<'_>, steps: usize) -> 
         let mut fixed = last;
         let step = match stop {
             Stop::Pivot(level) => level(p, z[p]) - z[p],
-            Stop::FirstWall(c) => {
+            Stop::FirstWall { walls, goes_up } => {
                 let reach = |sign: f64| {
                     let gaps = direction.iter().zip(&alive).enumerate();
-                    let gaps = gaps.map(|(i, (u, a))| ((c - z[*a] * (sign * u).signum()) / u.abs(), i));
+                    let wall = |u: f64, a: usize| if u > 0.0 { walls(a).1 - z[a] } else { z[a] - walls(a).0 };
+                    let gaps = gaps.map(|(i, (u, a))| (wall(sign * u, *a) / u.abs(), i));
                     gaps.fold((f64::INFINITY, 0), |least, gap| if gap.0 < least.0 { gap } else { least })
                 };
                 let (up, down) = (reach(1.0), reach(-1.0));
-                let (sign, (length, hit)) = if down.0 < up.0 { (-1.0, down) } else { (1.0, up) };
+                let (sign, (length, hit)) = if goes_up(up.0, down.0) { (1.0, up) } else { (-1.0, down) };
                 fixed = hit;
                 sign * length
             }
@@ -92,7 +96,12 @@ fn stopping_at_the_first_wall_without_damping_is_the_kernel_walk() {
     for p in 0..4 {
         let start: Vec<f64> = (0..k).map(|i| f64::from(weights[[0, i, p]]).clamp(-0.9, 0.9)).collect();
         let moved = |steps: usize| {
-            let walked = walk(form.as_ref(), &start, &Stop::FirstWall(c), steps);
+            let walked = walk(
+                form.as_ref(),
+                &start,
+                &Stop::FirstWall { walls: &|_| (-c, c), goes_up: &|up, down| up <= down },
+                steps,
+            );
             let at_wall = walked.iter().filter(|z| (z.abs() - c).abs() < 1e-9).count();
             let change = Mat::from_fn(k, 1, |i, _| walked[i] - start[i]);
             (at_wall, (&x * change).norm_l2())
@@ -102,5 +111,38 @@ fn stopping_at_the_first_wall_without_damping_is_the_kernel_walk() {
         assert!(saturated == k - n && lost < 1e-4, "{saturated} {lost}");
         let (saturated, lost) = moved(k);
         assert!(saturated == k && lost > 0.1, "{saturated} {lost}");
+    }
+}
+
+#[test]
+fn between_the_levels_and_at_random_it_keeps_to_the_effective_dimension() {
+    let (k, m, walks) = (24, 3, 150);
+    let weights = gaussian_weights(1, k, m, 5);
+    let stats = stats(&correlated_rows(200, k, 6));
+    let spec = QuantSpec::new(Grid::symmetric(4).unwrap(), Granularity::Channel, ScaleRule::Max).unwrap();
+    let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
+    for damping in [0.3, 0.01] {
+        let forms = Forms::new(Method::Optq, &problem, damping).unwrap();
+        let panel = panel(&problem, &forms);
+        let table = ScaleTable::fit(&problem, ScaleRule::Max);
+        let scales = PanelScales::new(&table, 0, 0, m, &panel.form.inputs);
+        let matrix = Mat::from_fn(k, k, |i, j| f64::from(panel.form.matrix[(i, j)]));
+        let damped = &matrix + Mat::<f64>::identity(k, k) * faer::Scale(f64::from(panel.added));
+        let bound = MeanError::new(panel.form, &forms.factors[0]);
+        for (p, cell) in panel.widest_cells(&scales).into_iter().enumerate() {
+            let start: Vec<f64> = (0..k).map(|i| f64::from(panel.weights[(p, i)])).collect();
+            let step = |i: usize| f64::from(scales.at(i)[p].scale());
+            let walls = |i: usize| ((start[i] / step(i)).floor() * step(i), (start[i] / step(i)).ceil() * step(i));
+            let chance = RefCell::new(Gaussian::new(p as u64));
+            let goes_up = |up: f64, down: f64| chance.borrow_mut().uniform() * (up + down) < down;
+            let mut mean = 0.0;
+            for _ in 0..walks {
+                let walked = walk(damped.as_ref(), &start, &Stop::FirstWall { walls: &walls, goes_up: &goes_up }, k);
+                let errors = Mat::from_fn(k, 1, |i, _| walked[i] - start[i]);
+                mean += (errors.transpose() * &matrix * &errors)[(0, 0)] / f64::from(walks);
+            }
+            let bound = bound.of(cell);
+            assert!(mean < bound && bound < 100.0 * mean, "{damping} {p}: {mean} {bound}");
+        }
     }
 }
