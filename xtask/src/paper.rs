@@ -105,7 +105,7 @@ fn spec(bits: u32) -> anyhow::Result<QuantSpec> {
 
 /// The certified error; a bound that is claimed must hold.
 fn relative_error(method: Method, problem: &LayerProblem<'_>) -> anyhow::Result<f64> {
-    let certificate = certify(problem, &solve(method, problem)?)?;
+    let certificate = certify(problem, &solve(method, problem)?)?.certificate;
     let achieved = certificate.achieved.context("a Gram matrix was gathered")?;
     if let Some(bound) = certificate.bound {
         ensure!(achieved <= bound, "{method}: error {achieved} exceeds its bound {bound}");
