@@ -150,13 +150,14 @@ impl PackedWeight {
         Ok(Self { codes, ..self.clone() })
     }
 
-    /// How codes of `bits` bits lie in fields of `width`, and what is added to them there.
+    /// How `codes` of `bits` bits lie in fields of `width`, and what is added to them there.
     ///
-    /// Symmetric codes of one bit are -1 and 1: as 0 and 2 their lowest bit is always 0.
-    pub(crate) fn fields(&self, bits: u32, width: u32) -> (Fields, i16) {
+    /// Symmetric codes of one bit are -1 and 1: as 0 and 2 their lowest bit is always 0. Where their scale was raised
+    /// for the bias they may be 0 as well, which takes a second bit.
+    pub(crate) fn fields(&self, codes: &[i16], bits: u32, width: u32) -> (Fields, i16) {
         match (self.is_signed(), bits) {
-            (true, 1) => (Fields { width, used: 1, lift: 1 }, 1),
-            (true, _) => (Fields { width, used: bits, lift: 0 }, 1 << (bits - 1)),
+            (true, 1) if !codes.contains(&0) => (Fields { width, used: 1, lift: 1 }, 1),
+            (true, _) => (Fields { width, used: bits.max(2), lift: 0 }, 1 << (bits.max(2) - 1)),
             (false, _) => (Fields { width, used: bits, lift: 0 }, 0),
         }
     }

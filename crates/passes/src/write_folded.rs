@@ -33,8 +33,9 @@ pub(crate) fn write_folded(
             (graph.add_constant(&format!("{name}_quantized"), weight.codes.clone()), bytes, 0)
         }
         Codes::Planes { bits } => {
-            let (fields, base) = weight.fields(bits, 8);
-            let codes = tensor::to_codes(&weight.codes)?.into_iter().map(|code| (code + base) as u8);
+            let codes = tensor::to_codes(&weight.codes)?;
+            let (fields, base) = weight.fields(&codes, bits, 8);
+            let codes = codes.into_iter().map(|code| (code + base) as u8);
             let dims = tensor::shape(&weight.codes)?;
             let (value, bytes) = write_planes(graph, site.node, name, &codes.collect::<Vec<u8>>(), &dims, fields);
             (value, bytes, base)

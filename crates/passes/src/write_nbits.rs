@@ -143,7 +143,7 @@ fn write_operands(
     let (fields, base) = match stored {
         Codes::Native(_) => (None, if weight.is_signed() { 1 << (bits - 1) } else { 0 }),
         Codes::Planes { bits: used } => {
-            let (used_fields, base) = weight.fields(used, bits);
+            let (used_fields, base) = weight.fields(&codes, used, bits);
             (Some(used_fields), base)
         }
     };

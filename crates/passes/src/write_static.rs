@@ -98,7 +98,7 @@ pub(crate) fn integer_codes(
         let codes = tensor::from_codes(DataType::Int8, &dims, numbers);
         return Ok((graph.add_constant(&format!("{name}_quantized"), codes), bytes));
     };
-    let (fields, base) = weight.fields(bits, 8);
+    let (fields, base) = weight.fields(&numbers, bits, 8);
     let numbers: Vec<u8> = numbers.into_iter().map(|code| (code + base) as u8).collect();
     let (codes, bytes) = write_planes(graph, before, name, &numbers, &dims, fields);
     let cast = |graph: &mut Graph, value: ValueId, to: DataType, what: &str| {
