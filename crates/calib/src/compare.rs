@@ -8,9 +8,9 @@ use ndarray::ArrayD;
 use crate::data::{CalibSet, Sample};
 use crate::engine::Engine;
 use crate::error::CalibError;
-use crate::run::{Progress, bytes_of, describe_failure, in_batches, run_order};
+use crate::run::{Progress, SampleRun, bytes_of, describe_failure, in_batches, run_order};
 #[cfg(feature = "tract")]
-use crate::stream::{Network, advance};
+use crate::stream::{Network, advance, catch_up};
 use crate::tensor::Tensor;
 
 /// Samples and what a model gives for them are kept up to this.
@@ -199,13 +199,16 @@ pub fn compare_streams(
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<OutputComparison>, CalibError> {
     let mut outputs: Vec<OutputComparison> = names.iter().map(|name| OutputComparison::new(name)).collect();
-    advance(&mut [a, b], &[names, names], data, progress, &mut |runs| {
+    let mut visit = |runs: &[SampleRun]| {
         for run in runs {
             let [a, b] = run.values.as_slice() else { continue };
             take_in(&mut outputs, a, b);
         }
         Ok(())
-    })?;
+    };
+    let mut networks = [a, b];
+    advance(&mut networks, &[names, names], data, progress, &mut visit)?;
+    catch_up(&mut networks, &[names, names], data, progress, &mut visit)?;
     outputs.iter_mut().for_each(OutputComparison::close);
     Ok(outputs)
 }

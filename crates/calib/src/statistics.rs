@@ -5,7 +5,8 @@
 //! rows in the same order for any number of threads, so sums are identical bit by bit.
 //!
 //! Convolutions have far more rows than their statistics need, neighbours nearly equal: beyond [`ROWS_PER_INPUT`] rows an
-//! input (and [`LEAST_ROWS`]) only some are taken, evenly spread over positions and samples.
+//! input (and [`LEAST_ROWS`]) only some are taken, evenly spread over positions and samples. Samples that wait at the
+//! inputs of two networks are run only when the others have fewer rows than that.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -21,7 +22,7 @@ use crate::engine::Engine;
 use crate::error::CalibError;
 use crate::run::{Progress, SampleRun, floats, for_each_batch};
 #[cfg(feature = "tract")]
-use crate::stream::{Network, advance};
+use crate::stream::{Network, advance, catch_up};
 
 /// Elements of one chunk of unfolded rows: it stays in a core's cache.
 const CHUNK_ELEMENTS: usize = 1 << 17;
@@ -31,9 +32,11 @@ const ROWS_PER_INPUT: usize = 32;
 const LEAST_ROWS: usize = 1 << 14;
 /// The same for [`StatKind::RoughGram`].
 const ROUGH_ROWS_PER_INPUT: usize = 4;
-const LEAST_ROUGH_ROWS: usize = 1 << 12;
+const LEAST_ROUGH_ROWS: usize = 1 << 11;
 /// Rows that are taken or left together.
 const SAMPLED_CHUNK_ROWS: usize = 128;
+/// The same for [`StatKind::RoughGram`]: of the fewer rows each sample has some.
+const ROUGH_CHUNK_ROWS: usize = 64;
 
 /// What is gathered of a layer's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,11 +50,20 @@ pub enum StatKind {
 }
 
 impl StatKind {
-    /// Rows taken for every input of a layer, and at least, where there are more.
-    fn rows(self) -> (usize, usize) {
-        match self {
+    /// Rows of so many inputs beyond which only some are taken.
+    fn enough_rows(self, inputs: usize) -> usize {
+        let (per_input, least) = match self {
             Self::Diagonal | Self::Gram => (ROWS_PER_INPUT, LEAST_ROWS),
             Self::RoughGram => (ROUGH_ROWS_PER_INPUT, LEAST_ROUGH_ROWS),
+        };
+        (per_input * inputs).max(least)
+    }
+
+    /// Rows that are taken or left together.
+    fn sampled_chunk_rows(self) -> usize {
+        match self {
+            Self::Diagonal | Self::Gram => SAMPLED_CHUNK_ROWS,
+            Self::RoughGram => ROUGH_CHUNK_ROWS,
         }
     }
 }
@@ -144,13 +156,65 @@ pub fn collect_pairs(
     let sources: Vec<Source> = requests.iter().filter_map(source).collect();
     let requests: Vec<StatRequest> = requests.iter().map(|r| r.seen.clone()).collect();
     let tasks = sets.iter().map(|set| tasks(&requests, &sources, set));
-    let mut tasks: Vec<Vec<Task>> = tasks.collect::<Result<_, _>>()?;
+    let tasks: Vec<Vec<Task>> = tasks.collect::<Result<_, _>>()?;
     let names = [&seen[..], &reference[..]];
-    advance(&mut [quantized, float], &names, data, progress, &mut |runs| {
-        let batch = Batch::new(&names, data, runs, &sources)?;
-        tasks.iter_mut().try_for_each(|tasks| take_in(tasks, &requests, &batch))
-    })?;
-    tasks.into_iter().map(|tasks| finish(tasks, &requests)).collect()
+    let arriving = quantized.stream.samples().to_vec();
+    let mut gathering = Gathering { names, data, requests: &requests, sources: &sources, tasks, arriving, rows: None };
+    let mut networks = [quantized, float];
+    advance(&mut networks, &names, data, progress, &mut |runs| gathering.take_in(runs))?;
+    if gathering.rows != Some(Rows::Enough) {
+        catch_up(&mut networks, &names, data, progress, &mut |runs| gathering.take_in(runs))?;
+    }
+    gathering.tasks.into_iter().map(|tasks| finish(tasks, &requests)).collect()
+}
+
+/// Statistics of two networks, of which samples arrive.
+#[cfg(feature = "tract")]
+struct Gathering<'a> {
+    names: [&'a [String]; 2],
+    data: &'a CalibSet,
+    requests: &'a [StatRequest],
+    sources: &'a [Source],
+    /// By set.
+    tasks: Vec<Vec<Task>>,
+    /// Samples that are on their way.
+    arriving: Vec<usize>,
+    /// What these have; not known before one has arrived.
+    rows: Option<Rows>,
+}
+
+#[cfg(feature = "tract")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    Enough,
+    TooFew,
+}
+
+#[cfg(feature = "tract")]
+impl Gathering<'_> {
+    fn take_in(&mut self, runs: &[SampleRun]) -> Result<(), CalibError> {
+        let batch = Batch::new(&self.names, self.data, runs, self.sources)?;
+        if self.rows.is_none() {
+            let rows = self.rows_of(&batch)?;
+            if rows == Rows::Enough {
+                self.tasks.iter_mut().flatten().for_each(|task| task.samples.retain(|s| self.arriving.contains(s)));
+            }
+            self.rows = Some(rows);
+        }
+        self.tasks.iter_mut().try_for_each(|tasks| take_in(tasks, self.requests, &batch))
+    }
+
+    /// Whether what is on its way has enough rows for every request, judged by the first sample.
+    fn rows_of(&self, batch: &Batch<'_>) -> Result<Rows, CalibError> {
+        for (request, source) in self.requests.iter().zip(self.sources) {
+            let Some(seen) = batch.values.first().and_then(|values| values.get(&source.seen)) else { continue };
+            let rows = request.view.rows(seen.shape()).map_err(|error| unusable(request, &batch.names[0], &error))?;
+            if rows.saturating_mul(self.arriving.len()) < request.kind.enough_rows(request.view.inputs()) {
+                return Ok(Rows::TooFew);
+            }
+        }
+        Ok(Rows::Enough)
+    }
 }
 
 #[cfg(feature = "tract")]
@@ -288,15 +352,14 @@ fn chunks(
     samples: usize,
     taken: usize,
 ) -> Result<Chunks, QuantError> {
-    let (inputs, (per_input, least)) = (view.inputs().max(1), kind.rows());
-    let enough = (per_input * inputs).max(least);
-    let every = view.rows(shape)?.saturating_mul(samples) / enough;
+    let inputs = view.inputs().max(1);
+    let every = view.rows(shape)?.saturating_mul(samples) / kind.enough_rows(inputs);
     if every <= 1 {
         return Ok(Chunks::all((CHUNK_ELEMENTS / inputs).clamp(16, 4096)));
     }
     // Steps of the golden ratio, so that the chunks of few samples, too, are spread over all positions.
     let step = (every * 5 / 8) | 1;
-    Ok(Chunks::all(SAMPLED_CHUNK_ROWS).one_of(every, taken.wrapping_mul(step)))
+    Ok(Chunks::all(kind.sampled_chunk_rows()).one_of(every, taken.wrapping_mul(step)))
 }
 
 fn finish(tasks: Vec<Task>, requests: &[StatRequest]) -> Result<Vec<Vec<GramStats>>, CalibError> {

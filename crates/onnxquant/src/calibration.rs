@@ -1,5 +1,7 @@
 //! Calibration samples, and the statistics of layer inputs over them.
 
+use std::collections::HashSet;
+
 use onnxquant_calib::{
     CalibSet, InputSpec, Session, Split, StatKind, StatRequest, collect, gram_bytes, inline_functions,
 };
@@ -38,6 +40,16 @@ impl Calibration {
         let data = CalibSet::open(&config.path, &inputs, &config.options)?;
         let split = data.split();
         Ok(Self { data, split })
+    }
+
+    /// All samples: `first` of those to calibrate with, evenly spaced, and those held out where they are `judged` on; the
+    /// others.
+    pub(crate) fn divide(&self, first: usize, judged: bool) -> (Vec<usize>, Vec<usize>) {
+        let all = &self.split.calibration;
+        let first = first.min(all.len());
+        let chosen: HashSet<usize> = (0..first).map(|at| all[at * all.len() / first]).collect();
+        let held_out: HashSet<usize> = self.split.held_out.iter().copied().filter(|_| judged).collect();
+        (0..self.data.len()).partition(|sample| chosen.contains(sample) || held_out.contains(sample))
     }
 
     /// An engine that runs `model` on `samples` and observes `values`.

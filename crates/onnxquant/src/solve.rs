@@ -250,11 +250,18 @@ pub(crate) fn failed(model: &Model, layer: &PlannedLayer, source: QuantError) ->
 /// The weights `[groups, K, M]` of a layer; an error where one is not finite.
 pub(crate) fn weights(model: &Model, layer: &PlannedLayer) -> Result<Array3<f32>, Error> {
     let stored = stored_weight(model, layer)?;
-    if let Some((index, &value)) = stored.indexed_iter().find(|(_, weight)| !weight.is_finite()) {
-        let tensor = model.graph().value(layer.site.weight).name().to_owned();
-        return Err(Error::NonFinite { tensor, index: index.slice().to_vec(), value });
+    if !stored.iter().all(|weight| weight.is_finite()) {
+        return Err(non_finite(model, layer, &stored));
     }
     layer.site.view.to_matrix(stored.view()).map_err(|error| failed(model, layer, error))
+}
+
+/// That a weight is not finite: which one.
+fn non_finite(model: &Model, layer: &PlannedLayer, stored: &ArrayD<f32>) -> Error {
+    let tensor = model.graph().value(layer.site.weight).name().to_owned();
+    let bad = stored.indexed_iter().find(|(_, weight)| !weight.is_finite());
+    let (index, value) = bad.map_or((Vec::new(), f32::NAN), |(index, &value)| (index.slice().to_vec(), value));
+    Error::NonFinite { tensor, index, value }
 }
 
 pub(crate) fn solve_layer(

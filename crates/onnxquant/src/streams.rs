@@ -2,7 +2,8 @@
 //!
 //! Each layer is fitted so that the partly quantized network gives at its output what the float network gives there. So
 //! both advance over the samples together, from stage to stage: the inputs of a stage's layers are gathered in both, the
-//! layers are solved, and their codes join the second network before it goes on. Activations and embeddings that will be
+//! layers are solved, and their codes join the second network before it goes on. While some samples have rows enough for
+//! the layers, as early convolutions of a picture have, the others wait at the inputs. Activations and embeddings that will be
 //! codes are rounded in it from the start, so that weights make up for that as well. In the end both give their outputs
 //! for held-out samples, by which the model is judged: no network is ever run as a whole, so that only the weights of one
 //! stage are in memory as floats.
@@ -33,6 +34,11 @@ use crate::write::with_rounded_activations;
 
 /// Part of the memory limit that one stream may fill, at each of its two ends.
 const STREAM_SHARE: u64 = 16;
+/// Calibration samples that go from stage to stage where layers are fitted. The others wait until these have too few
+/// rows for a layer.
+const FIRST_JUDGED: usize = 128;
+/// The same where weights are rounded.
+const FIRST_ROUNDED: usize = 64;
 
 /// By set of samples, by request, by group.
 type Moments = Vec<Vec<Vec<GramStats>>>;
@@ -75,15 +81,16 @@ impl<'a> Streams<'a> {
         decode(&mut quantized_model)?;
         let mut float_model = model.clone();
         decode(&mut float_model)?;
-        let samples: Vec<usize> = (0..calibration.data.len()).collect();
+        let (first, waiting) = calibration.divide(if judged { FIRST_JUDGED } else { FIRST_ROUNDED }, judged);
         let limit = usize::try_from(limit_bytes / STREAM_SHARE).unwrap_or(usize::MAX);
+        let stream = || Stream::with_waiting(&first, &waiting, limit);
         Ok(Self {
             calibration,
             model,
             float_proto: inline_functions(&float_model.to_proto())?,
-            float: Stream::new(&samples, limit),
+            float: stream(),
             quantized_model,
-            quantized: Stream::new(&samples, limit),
+            quantized: stream(),
             judged,
             settled: Vec::new(),
         })

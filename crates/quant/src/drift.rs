@@ -172,16 +172,19 @@ impl Pairs {
         for ((mut kept, mut change), (seen, reference)) in
             targets.zip(seen.axis_iter(axis).zip(reference.axis_iter(axis)))
         {
-            kept.assign(&seen);
-            match (change.as_slice_mut(), seen.to_slice(), reference.to_slice()) {
-                (Some(change), Some(seen), Some(reference)) => {
+            match ((kept.as_slice_mut(), change.as_slice_mut()), (seen.to_slice(), reference.to_slice())) {
+                ((Some(kept), Some(change)), (Some(seen), Some(reference))) => {
+                    kept.copy_from_slice(seen);
                     for ((change, seen), reference) in change.iter_mut().zip(seen).zip(reference) {
                         *change = reference - seen;
                     }
                 }
-                _ => ndarray::Zip::from(change).and(seen).and(reference).for_each(|change, seen, reference| {
-                    *change = reference - seen;
-                }),
+                _ => {
+                    kept.assign(&seen);
+                    ndarray::Zip::from(change).and(seen).and(reference).for_each(|change, seen, reference| {
+                        *change = reference - seen;
+                    });
+                }
             }
         }
         self.filled = end;
@@ -207,23 +210,26 @@ impl Pairs {
     }
 }
 
-/// Which rows differ.
+/// Which rows differ; a zero is no other for its sign.
 fn differing(seen: &ArrayView2<'_, f32>, reference: &ArrayView2<'_, f32>) -> Vec<bool> {
     if seen.is_standard_layout() {
         return seen.outer_iter().zip(reference.outer_iter()).map(|(seen, reference)| seen != reference).collect();
     }
-    let mut differs = vec![false; seen.nrows()];
+    // Of the width of the numbers, so that it is done in vectors.
+    let mut differs = vec![0_u32; seen.nrows()];
     for (seen, reference) in seen.columns().into_iter().zip(reference.columns()) {
         match (seen.to_slice(), reference.to_slice()) {
             (Some(seen), Some(reference)) => {
                 for ((differs, seen), reference) in differs.iter_mut().zip(seen).zip(reference) {
-                    *differs |= seen != reference;
+                    *differs |= u32::from(seen != reference);
                 }
             }
-            _ => differs.iter_mut().zip(seen).zip(reference).for_each(|((differs, a), b)| *differs |= a != b),
+            _ => {
+                differs.iter_mut().zip(seen).zip(reference).for_each(|((differs, a), b)| *differs |= u32::from(a != b))
+            }
         }
     }
-    differs
+    differs.into_iter().map(|differs| differs != 0).collect()
 }
 
 /// The first rows as faer sees them.

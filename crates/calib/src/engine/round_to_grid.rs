@@ -24,13 +24,14 @@
 //!
 //! # Cost
 //!
-//! One pass over the memory.
+//! One pass over the memory, in vectors.
 
 use std::collections::HashMap;
 
 use onnxquant_proto::onnx::{
     AttributeProto, GraphProto, NodeProto, TensorProto, attribute_proto::AttributeType, tensor_proto::DataType,
 };
+use pulp::{Arch, Simd, WithSimd};
 use tract_onnx::Onnx;
 use tract_onnx::prelude::{DatumType, Tensor, TractResult};
 use tract_onnx::tract_core::ops::element_wise::{ElementWiseMiniOp, ElementWiseOp};
@@ -169,14 +170,30 @@ impl ElementWiseMiniOp for Grid {
     }
 
     fn eval_in_place(&self, tensor: &mut Tensor, _: Option<DatumType>) -> TractResult<()> {
-        let Self { scale, low, high } = *self;
-        for x in tensor.try_as_plain_ram_mut()?.as_slice_mut::<f32>()? {
+        let mut memory = tensor.try_as_plain_ram_mut()?;
+        Arch::new().dispatch(OnGrid { grid: *self, numbers: memory.as_slice_mut::<f32>()? });
+        Ok(())
+    }
+}
+
+/// Compiled for the widest vectors that the machine has, with the same results on all.
+struct OnGrid<'a> {
+    grid: Grid,
+    numbers: &'a mut [f32],
+}
+
+impl WithSimd for OnGrid<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Grid { scale, low, high } = self.grid;
+        for x in self.numbers {
             let steps = *x / scale;
             let steps = if steps < low { low } else { steps };
             let steps = if steps > high { high } else { steps };
             *x = ((steps + NO_FRACTION) - NO_FRACTION) * scale;
         }
-        Ok(())
     }
 }
 

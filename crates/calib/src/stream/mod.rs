@@ -12,6 +12,9 @@
 //! of each network between its cut and the values that are wanted next, hands these over and keeps the new cut. However
 //! deep the network, every node runs once, shape computations aside.
 //!
+//! Samples can wait at the networks' inputs while others advance, and [`catch_up`] with these in one piece: where a few
+//! samples tell enough, the values of the others need not be kept from cut to cut.
+//!
 //! A piece that the engine does not take (one whose shapes depend on data, say) is computed from the network's inputs
 //! instead: slower, never wrong.
 //!
@@ -46,11 +49,14 @@ use store::{Slot, Spill, Store};
 /// A network on its way over the samples.
 #[derive(Debug)]
 pub struct Stream {
+    /// Those at the cut.
     samples: Vec<usize>,
+    /// Those still at the network's inputs.
+    waiting: Vec<usize>,
     /// All values computed so far, kept or not.
     made: HashSet<String>,
-    /// Names of the values at the cut.
-    kept: Vec<String>,
+    /// The values at the cut.
+    kept: Vec<(String, Keep)>,
     store: Store,
 }
 
@@ -73,31 +79,37 @@ pub struct Network<'a> {
 impl Stream {
     /// At the network's inputs, for these samples. At most `limit_bytes` of values are kept in memory.
     pub fn new(samples: &[usize], limit_bytes: usize) -> Self {
+        Self::with_waiting(samples, &[], limit_bytes)
+    }
+
+    /// The same with further samples that wait at the inputs until they are to [`catch_up`].
+    pub fn with_waiting(samples: &[usize], waiting: &[usize], limit_bytes: usize) -> Self {
         let store = Store::new(samples.len(), limit_bytes);
-        Self { samples: samples.to_vec(), made: HashSet::new(), kept: Vec::new(), store }
+        let (samples, waiting) = (samples.to_vec(), waiting.to_vec());
+        Self { samples, waiting, made: HashSet::new(), kept: Vec::new(), store }
+    }
+
+    /// The samples that advance.
+    pub fn samples(&self) -> &[usize] {
+        &self.samples
     }
 
     /// Goes on with some of the samples only.
     pub fn narrow(&mut self, samples: &[usize]) {
+        self.waiting.retain(|sample| samples.contains(sample));
         let keeps: Vec<bool> = self.samples.iter().map(|sample| samples.contains(sample)).collect();
         self.samples.retain(|sample| samples.contains(sample));
         let mut keeps = keeps.into_iter();
         self.store.slots.retain(|_| keeps.next().unwrap_or(false));
     }
 
-    /// Whether a value has been computed.
+    /// Whether a value has been computed, for the samples that advance.
     pub fn has_made(&self, value: &str) -> bool {
         self.made.contains(value)
     }
 
     /// Moves `made` to the values `wanted` of `model` and says how the way there is run.
-    fn step(
-        &mut self,
-        model: &ModelProto,
-        wanted: &[String],
-        later: &[String],
-        data: &CalibSet,
-    ) -> Result<Step, CalibError> {
+    fn step(&mut self, model: &ModelProto, wanted: &[String], later: &[String], data: &CalibSet) -> Step {
         let nothing = GraphProto::default();
         let cutter = Cutter::new(model.graph.as_ref().unwrap_or(&nothing));
         let feeds = self.feeds(data);
@@ -107,32 +119,40 @@ impl Stream {
         let mut observed = wanted.to_vec();
         let (mut names, mut sources) = (Vec::new(), Vec::new());
         for (name, how) in cutter.kept(&self.made, later) {
-            sources.push(match self.kept.iter().position(|kept| *kept == name) {
+            sources.push(match self.kept.iter().position(|(kept, _)| *kept == name) {
                 Some(position) => Source::Kept(position, how),
                 None => {
                     observed.push(name.clone());
                     Source::Observed(observed.len() - 1, how)
                 }
             });
-            names.push(name);
+            names.push((name, how));
         }
         let shapes: Vec<_> = (0..self.samples.len()).map(|position| self.shapes(position, data)).collect();
-        let piece = Session::with_feeds(model, &observed, &feeds, &shapes).ok();
-        let inputs = data.inputs().len();
-        let loads = piece.as_ref().is_none_or(|piece| feeds[..inputs].iter().any(|feed| piece.reads(&feed.name)));
         self.kept = names;
-        Ok(Step { piece, whole: OnceLock::new(), observed, feeds, inputs, loads, sources })
+        Step::new(model, observed, feeds, &shapes, data, sources)
+    }
+
+    /// How samples are run from the inputs of the network `whole` to the values `wanted` and to the cut.
+    fn step_from_inputs(&self, whole: &ModelProto, wanted: &[String], samples: &[usize], data: &CalibSet) -> Step {
+        let mut observed = wanted.to_vec();
+        let mut sources = Vec::new();
+        for (name, how) in &self.kept {
+            sources.push(Source::Observed(observed.len(), *how));
+            observed.push(name.clone());
+        }
+        let shapes: Vec<_> = samples.iter().map(|&sample| data.shapes(sample).to_vec()).collect();
+        Step::new(whole, observed, inputs(data), &shapes, data, sources)
     }
 
     /// What the next piece is given: the network's inputs and the values at the cut.
     fn feeds(&self, data: &CalibSet) -> Vec<Feed> {
-        let inputs = data.inputs().iter().map(|input| Feed { name: input.name.clone(), element_type: None });
         let first = self.store.slots.first();
-        let kept = self.kept.iter().enumerate().map(|(value, name)| {
+        let kept = self.kept.iter().enumerate().map(|(value, (name, _))| {
             let element_type = first.and_then(|slots| slots.get(value)).map(Slot::element_type);
             Feed { name: name.clone(), element_type }
         });
-        inputs.chain(kept).collect()
+        inputs(data).into_iter().chain(kept).collect()
     }
 
     /// The shapes of what the next piece is given for one sample.
@@ -140,6 +160,11 @@ impl Stream {
         let kept = self.store.slots[position].iter().map(|slot| slot.shape().to_vec());
         data.shapes(self.samples[position]).iter().cloned().chain(kept).collect()
     }
+}
+
+/// What every sample gives the network.
+fn inputs(data: &CalibSet) -> Vec<Feed> {
+    data.inputs().iter().map(|input| Feed { name: input.name.clone(), element_type: None }).collect()
 }
 
 /// Where a value at the new cut comes from.
@@ -167,6 +192,21 @@ struct Step {
 }
 
 impl Step {
+    fn new(
+        model: &ModelProto,
+        observed: Vec<String>,
+        feeds: Vec<Feed>,
+        shapes: &[Vec<Vec<usize>>],
+        data: &CalibSet,
+        sources: Vec<Source>,
+    ) -> Self {
+        let some = !shapes.is_empty();
+        let piece = some.then(|| Session::with_feeds(model, &observed, &feeds, shapes)).and_then(Result::ok);
+        let inputs = data.inputs().len();
+        let loads = piece.as_ref().is_none_or(|piece| feeds[..inputs].iter().any(|feed| piece.reads(&feed.name)));
+        Self { piece, whole: OnceLock::new(), observed, feeds, inputs, loads, sources }
+    }
+
     /// Runs one sample; what is observed, those handed over first, and what is kept of the old cut, by source.
     fn run(
         &self,
@@ -229,6 +269,9 @@ fn nothing() -> Tensor {
     Tensor::Bool(ndarray::ArrayD::default(vec![0]))
 }
 
+/// What takes in the samples that have arrived.
+pub type Arrive<'a> = dyn FnMut(&[SampleRun]) -> Result<(), CalibError> + Send + 'a;
+
 /// Takes every network to the values `wanted` of it and hands these to `visit`, in batches of samples.
 ///
 /// Streams must be of the same samples. Samples of a batch are run in parallel on rayon's current pool, while the batch
@@ -239,33 +282,76 @@ pub fn advance(
     wanted: &[&[String]],
     data: &CalibSet,
     progress: &dyn Fn(Progress),
-    visit: &mut (dyn FnMut(&[SampleRun]) -> Result<(), CalibError> + Send),
+    visit: &mut Arrive<'_>,
 ) -> Result<(), CalibError> {
-    let Some(samples) = networks.first().map(|network| network.stream.samples.clone()) else { return Ok(()) };
     let steps = networks.par_iter_mut().zip(wanted).map(|(network, wanted)| {
         let Network { stream, model, later, .. } = network;
         stream.step(model, wanted, later, data)
     });
+    let steps: Vec<Step> = steps.collect();
+    let stores = networks.iter_mut().map(|network| {
+        let next = network.stream.store.successor();
+        std::mem::replace(&mut network.stream.store, next)
+    });
+    let before: Vec<Store> = stores.collect();
+    take_steps(networks, &steps, 0, before, data, progress, visit)
+}
+
+/// Takes the samples that wait at the networks' inputs to where the others are, and hands the values `wanted`, to which
+/// the others were taken last, to `visit` as [`advance`] does.
+pub fn catch_up(
+    networks: &mut [Network<'_>],
+    wanted: &[&[String]],
+    data: &CalibSet,
+    progress: &dyn Fn(Progress),
+    visit: &mut Arrive<'_>,
+) -> Result<(), CalibError> {
+    let Some(first) = networks.first() else { return Ok(()) };
+    let (arrived, waiting) = (first.stream.samples.len(), first.stream.waiting.clone());
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let steps = networks.par_iter_mut().zip(wanted).map(|(network, wanted)| {
+        let whole = (network.whole)()?;
+        Ok(network.stream.step_from_inputs(&whole, wanted, &waiting, data))
+    });
     let steps: Vec<Result<Step, CalibError>> = steps.collect();
     let steps: Vec<Step> = steps.into_iter().collect::<Result<_, _>>()?;
-    let mut next: Vec<Store> = networks.iter().map(|network| network.stream.store.successor()).collect();
-    let mut order: Vec<usize> = (0..samples.len()).collect();
+    for network in networks.iter_mut() {
+        network.stream.samples.append(&mut network.stream.waiting);
+        network.stream.store.grow(waiting.len());
+    }
+    let before = networks.iter().map(|_| Store::new(waiting.len(), 0)).collect();
+    take_steps(networks, &steps, arrived, before, data, progress, visit)
+}
+
+/// Takes the samples from position `start` on, whose values are in `before`, on their way.
+fn take_steps(
+    networks: &mut [Network<'_>],
+    steps: &[Step],
+    start: usize,
+    mut before: Vec<Store>,
+    data: &CalibSet,
+    progress: &dyn Fn(Progress),
+    visit: &mut Arrive<'_>,
+) -> Result<(), CalibError> {
+    let Some(samples) = networks.first().map(|network| network.stream.samples.clone()) else { return Ok(()) };
+    let mut order: Vec<usize> = (start..samples.len()).collect();
     if steps.iter().any(|step| step.piece.as_ref().is_none_or(Engine::prefers_grouping)) {
         order.sort_by(|&a, &b| data.shapes(samples[a]).cmp(data.shapes(samples[b])));
     }
     let take = |position: usize| {
-        let slots = networks.iter_mut().map(|network| std::mem::take(&mut network.stream.store.slots[position]));
+        let slots = before.iter_mut().map(|store| std::mem::take(&mut store.slots[position - start]));
         (position, slots.collect::<Vec<_>>())
     };
     let jobs: Vec<(usize, Vec<Vec<Slot>>)> = order.into_iter().map(take).collect();
-    let sources: Vec<(&MakeModel<'_>, &Spill)> =
-        networks.iter().map(|network| (network.whole, &network.stream.store.spill)).collect();
+    let (mut stores, wholes): (Vec<&mut Store>, Vec<&MakeModel<'_>>) =
+        networks.iter_mut().map(|network| (&mut network.stream.store, network.whole)).unzip();
     let run = |(position, slots): (usize, Vec<Vec<Slot>>)| {
         let sample = samples[position];
-        let one = |((step, slots), (whole, spill)): ((&Step, Vec<Slot>), &(&MakeModel<'_>, &Spill))| {
-            step.run(whole, data, sample, slots, spill)
-        };
-        let results: Result<Vec<_>, CalibError> = steps.iter().zip(slots).zip(&sources).map(one).collect();
+        let from = steps.iter().zip(slots).zip(before.iter().zip(&wholes));
+        let one = from.map(|((step, slots), (before, whole))| step.run(whole, data, sample, slots, &before.spill));
+        let results: Result<Vec<_>, CalibError> = one.collect();
         let (values, still_kept) = results.map_err(|error| describe_failure(error, data, sample))?.into_iter().unzip();
         Ok((SampleRun { sample, values }, (position, still_kept)))
     };
@@ -274,16 +360,12 @@ pub fn advance(
         visit(&runs)?;
         for (run, (position, still_kept)) in runs.into_iter().zip(rest) {
             let cuts = steps.iter().zip(run.values).zip(still_kept);
-            for (store, ((step, observed), still_kept)) in next.iter_mut().zip(cuts) {
+            for (store, ((step, observed), still_kept)) in stores.iter_mut().zip(cuts) {
                 store.put(position, step.cut(observed, still_kept)?)?;
             }
         }
         Ok(())
-    })?;
-    for (network, store) in networks.iter_mut().zip(next) {
-        network.stream.store = store;
-    }
-    Ok(())
+    })
 }
 
 /// A sample at the goals: what was observed, and its position in the streams with what they still keep.

@@ -125,6 +125,11 @@ impl Store {
         Self::new(self.slots.len(), self.limit_bytes)
     }
 
+    /// Makes place for more samples.
+    pub(super) fn grow(&mut self, samples: usize) {
+        self.slots.resize_with(self.slots.len() + samples, Vec::new);
+    }
+
     /// Takes in the values of one sample.
     pub(super) fn put(&mut self, sample: usize, tensors: Vec<Slot>) -> Result<(), CalibError> {
         self.used_bytes += tensors.iter().map(Slot::memory_bytes).sum::<usize>();

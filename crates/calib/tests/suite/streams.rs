@@ -144,3 +144,61 @@ fn neither_threads_nor_the_temporary_file_change_a_bit() {
         assert_eq!(run(threads, limit_bytes), expected, "{threads} threads, {limit_bytes} bytes");
     }
 }
+
+/// Both networks with `first` samples on their way and `waiting` ones at the inputs: the moments of the layers' inputs,
+/// and on how many samples the outputs can be compared then.
+fn with_waiting(data: &CalibSet, first: &[usize], waiting: &[usize]) -> (Vec<GramStats>, usize) {
+    let (float, quantized) = (network(7), network(70));
+    let stream = || Stream::with_waiting(first, waiting, usize::MAX);
+    let (mut seen, mut reference) = (stream(), stream());
+    let names = ["x", "a", "q", "o"].map(str::to_owned);
+    let all: Vec<usize> = (0..data.len()).collect();
+    let mut stats = Vec::new();
+    for (stage, name) in names[..3].iter().enumerate() {
+        let later = &names[stage + 1..];
+        let mut seen_request = request(name);
+        seen_request.kind = StatKind::RoughGram;
+        let wanted = PairRequest { seen: seen_request, reference: name.clone() };
+        let quantized = Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later };
+        let float = Network { stream: &mut reference, model: &float, whole: &|| Ok(float.clone()), later };
+        let found = collect_pairs(quantized, float, data, &[&all], &[wanted], &|_| ()).unwrap();
+        stats.extend(found.into_iter().flatten().flatten());
+    }
+    let quantized = Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later: &[] };
+    let float = Network { stream: &mut reference, model: &float, whole: &|| Ok(float.clone()), later: &[] };
+    let outputs = compare_streams(float, quantized, data, &names[3..], &|_| ()).unwrap();
+    (stats, outputs[0].samples)
+}
+
+#[test]
+fn samples_that_wait_come_when_the_others_have_too_few_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = samples(folder.path(), &network(7));
+    let all: Vec<usize> = (0..data.len()).collect();
+    let ((together, compared), (late, late_compared)) =
+        (with_waiting(&data, &all, &[]), with_waiting(&data, &all[..10], &all[10..]));
+    assert_eq!((compared, late_compared), (data.len(), data.len()));
+    for (together, late) in together.iter().zip(&late) {
+        assert_eq!((together.n_rows(), together.n_samples()), (late.n_rows(), late.n_samples()));
+        let scale = together.mean_square().sum();
+        let moments = |stats: &GramStats| {
+            let drift = stats.drift().map(|drift| drift.cross().iter().copied().collect::<Vec<_>>());
+            stats.gram().unwrap().iter().copied().chain(drift.unwrap_or_default()).collect::<Vec<_>>()
+        };
+        let (together, late) = (moments(together), moments(late));
+        assert_eq!(together.len(), late.len());
+        assert!(together.iter().zip(&late).all(|(a, b)| (a - b).abs() < 1e-5 * scale));
+    }
+}
+
+#[test]
+fn samples_wait_while_the_others_have_rows_enough_and_reach_the_outputs_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let sample = |i: usize| vec![("x", models::array(i as u64, &[900, K]))];
+    let data = data(folder.path(), &network(7), &(0..6).map(sample).collect::<Vec<_>>());
+    let (stats, compared) = with_waiting(&data, &[0, 2, 4], &[1, 3, 5]);
+    assert!(stats.iter().all(|stats| stats.n_samples() == 3 && stats.n_rows() >= 2048));
+    assert_eq!(compared, 6);
+    let (stats, _) = with_waiting(&data, &[0, 2], &[1, 3, 4, 5]);
+    assert!(stats.iter().all(|stats| stats.n_samples() == 6), "1,800 rows are too few");
+}

@@ -163,18 +163,17 @@ fn error(
     observer: &Observer<'_>,
 ) -> Result<f64, Error> {
     let model = judge.model();
-    let histograms = Histograms::observe(model, integers, observer, RANGE_SAMPLES)?;
+    // Weights are rounded beside the runs of the samples.
+    let mut rounded = Ok(Vec::new());
+    let histograms = rayon::in_place_scope(|scope| {
+        scope.spawn(|_| rounded = round(model, plan, config));
+        Histograms::observe(model, integers, observer, RANGE_SAMPLES)
+    })?;
+    let codes = rounded?;
     let range = config.range.unwrap_or(RangeMethod::MeanSquaredError);
     let scales = Scales::uniform(model.graph(), integers, &histograms, range, Origin::Settings, config)?;
     let mut integers = integers.clone();
     integers.set_scales(model.graph(), scales)?;
-    let rounding = Config { method: MethodChoice::Fixed(Method::Msq), ..config.clone() };
-    let none = IntegerPlan::default();
-    let job =
-        Job { model, config: &rounding, layers: 1, integers: &none, calibration: None, state: None, progress: &silent };
-    let (solved, _) = solve_layers(job, plan, &[])?;
-    let codes: Vec<(PlannedLayer, PackedWeight)> =
-        solved.into_iter().map(SolvedLayer::into_parts).map(|(_, codes)| codes).collect();
     let held_out = &observer.calibration().split.held_out;
     let samples = &held_out[..held_out.len().min(HELD_OUT_SAMPLES)];
     Ok(accuracy(&judge.outputs(
@@ -185,4 +184,14 @@ fn error(
         &silent,
     )?)
     .power())
+}
+
+/// The layers of `plan` with rounded weights.
+fn round(model: &Model, plan: &Plan, config: &Config) -> Result<Vec<(PlannedLayer, PackedWeight)>, Error> {
+    let rounding = Config { method: MethodChoice::Fixed(Method::Msq), ..config.clone() };
+    let none = IntegerPlan::default();
+    let job =
+        Job { model, config: &rounding, layers: 1, integers: &none, calibration: None, state: None, progress: &silent };
+    let (solved, _) = solve_layers(job, plan, &[])?;
+    Ok(solved.into_iter().map(SolvedLayer::into_parts).map(|(_, codes)| codes).collect())
 }

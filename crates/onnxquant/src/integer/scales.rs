@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use onnxquant_ir::{Graph, Model, ValueId, tensor};
 use onnxquant_passes::hard_sigmoid::floor;
 use onnxquant_quant::{ActivationParams, Histogram, RangeMethod, choose_range, expected_square_error, signal_power};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::IntegerPlan;
@@ -57,7 +58,9 @@ impl Scales {
             let params = histograms.params(graph, integers, value, range, config)?;
             Ok((value, Scale { params, range, origin }))
         };
-        Ok(Self { by_value: touched(integers).into_iter().map(scale).collect::<Result<_, Error>>()? })
+        // Of several failures the first value's is reported.
+        let scales: Vec<Result<(ValueId, Scale), Error>> = touched(integers).into_par_iter().map(scale).collect();
+        Ok(Self { by_value: scales.into_iter().collect::<Result<_, Error>>()? })
     }
 
     /// The same with methods of their own for some tensors.
