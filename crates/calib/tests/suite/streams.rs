@@ -63,7 +63,8 @@ fn whole(model: &ModelProto, data: &CalibSet) -> Vec<GramStats> {
 
 fn bits(stats: &[GramStats]) -> Vec<u64> {
     let one = |s: &GramStats| {
-        let drift = s.drift().map(|d| d.cross().iter().chain(d.own().iter()).copied().collect::<Vec<_>>());
+        let drift =
+            s.drift().map(|d| d.cross().iter().chain(d.own().iter()).map(|&x| f64::from(x)).collect::<Vec<_>>());
         s.gram().unwrap().iter().copied().chain(drift.unwrap_or_default()).map(f64::to_bits).collect::<Vec<_>>()
     };
     stats.iter().flat_map(one).collect()
@@ -182,7 +183,7 @@ fn samples_that_wait_come_when_the_others_have_too_few_rows() {
         assert_eq!((together.n_rows(), together.n_samples()), (late.n_rows(), late.n_samples()));
         let scale = together.mean_square().sum();
         let moments = |stats: &GramStats| {
-            let drift = stats.drift().map(|drift| drift.cross().iter().copied().collect::<Vec<_>>());
+            let drift = stats.drift().map(|drift| drift.cross().iter().map(|&b| f64::from(b)).collect::<Vec<_>>());
             stats.gram().unwrap().iter().copied().chain(drift.unwrap_or_default()).collect::<Vec<_>>()
         };
         let (together, late) = (moments(together), moments(late));
