@@ -144,7 +144,7 @@ fn add(problem: &LayerProblem<'_>, shifts: &[Option<Array2<f32>>], share: f64) -
     let mut target = problem.weights().to_owned();
     for (mut target, shift) in target.outer_iter_mut().zip(shifts) {
         if let Some(shift) = shift {
-            target.zip_mut_with(shift, |w, shift| *w = *w + share as f32 * shift);
+            target.zip_mut_with(shift, |w, shift| *w += share as f32 * shift);
         }
     }
     target

@@ -43,9 +43,9 @@ pub(crate) fn refit(panel: &Panel<'_>, descent: &mut Descent, scales: &mut Panel
     let (gradient, before) = (&descent.gradient, descent.energies());
     let normal = normal_equations(panel, steps, &blocks);
     let mut trial = scales.clone();
-    for p in 0..width {
+    for (p, normal) in normal.iter().enumerate() {
         let inner = |rows: &Vec<usize>| rows.iter().map(|i| product(steps, gradient, p, *i)).sum::<f64>();
-        let Some(changes) = solve(&normal[p], blocks.iter().map(inner).collect()) else { continue };
+        let Some(changes) = solve(normal, blocks.iter().map(inner).collect()) else { continue };
         for (block, change) in changes.into_iter().enumerate() {
             let affine = scales.block(block)[p];
             let scale = f64::from(affine.scale()) + change;
