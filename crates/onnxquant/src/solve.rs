@@ -28,9 +28,20 @@ use crate::report::LayerReport;
 use crate::state::State;
 use crate::streams::{self, Streams};
 
+/// Levels up to which pinning saturated weights first pays, inputs up to which its time is worth it, and rows an input
+/// from which it holds on other data: see the README's table.
+const PINNED_LEVELS: usize = 16;
+const PINNED_INPUTS: usize = 2048;
+const PINNED_ROWS: usize = 4;
+
 /// The methods between which `auto` chooses.
-const CANDIDATES: [Method; 4] =
-    [Method::Msq, Method::Feedback, Method::MalySaab { saturation: Saturation::Max }, Method::CellWalk];
+fn candidates(problem: &LayerProblem<'_>) -> [Method; 4] {
+    let (levels, inputs) = (problem.spec().grid().levels(), problem.inputs());
+    let rows = problem.stats().and_then(|stats| stats.first()).map_or(0, GramStats::n_rows);
+    let pins = levels <= PINNED_LEVELS && inputs <= PINNED_INPUTS && rows >= PINNED_ROWS * inputs;
+    let feedback = if pins { Method::Saturate } else { Method::Feedback };
+    [Method::Msq, feedback, Method::MalySaab { saturation: Saturation::Max }, Method::CellWalk]
+}
 
 /// Multiply-adds that walks over all layers may take before `auto` does without them: two minutes on one core.
 const WALK_BUDGET: f64 = 1.2e12;
@@ -344,7 +355,7 @@ fn choose(
 ) -> Result<(LayerSolution, Method, Option<Verdict>), QuantError> {
     match (config.method, held_out) {
         (MethodChoice::Auto, Some(held_out)) => {
-            let (solution, verdict) = auto(&CANDIDATES, problem, held_out)?;
+            let (solution, verdict) = auto(&candidates(problem), problem, held_out)?;
             Ok((solution, verdict.winner().method, Some(verdict)))
         }
         (MethodChoice::Fixed(method), Some(held_out)) if config.fallback && method.walks() => {
