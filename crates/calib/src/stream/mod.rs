@@ -82,7 +82,7 @@ impl Stream {
         Self::with_waiting(samples, &[], limit_bytes)
     }
 
-    /// The same with further samples that wait at the inputs until they are to [`catch_up`].
+    /// The same with further samples that wait at the inputs until their rows are needed.
     pub fn with_waiting(samples: &[usize], waiting: &[usize], limit_bytes: usize) -> Self {
         let store = Store::new(samples.len(), limit_bytes);
         let (samples, waiting) = (samples.to_vec(), waiting.to_vec());
