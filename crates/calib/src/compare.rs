@@ -36,6 +36,9 @@ pub struct OutputComparison {
     pub mean_cosine: f64,
     /// Share of elements that are exactly equal.
     pub equal_fraction: f64,
+    /// Whether the values are floats. Others, such as numbers of classes or lengths, have no scale that those of floats
+    /// could be added to.
+    pub is_float: bool,
     elements: usize,
     equal: usize,
     cosine_sum: f64,
@@ -57,6 +60,7 @@ impl OutputComparison {
             max_abs_error: 0.0,
             mean_cosine: 0.0,
             equal_fraction: 0.0,
+            is_float: false,
             elements: 0,
             equal: 0,
             cosine_sum: 0.0,
@@ -64,6 +68,7 @@ impl OutputComparison {
     }
 
     fn take_in(&mut self, a: &Tensor, b: &Tensor) {
+        self.is_float |= matches!(a, Tensor::F32(_) | Tensor::F64(_) | Tensor::F16(_));
         let (Some(a), Some(b)) = (wide(a), wide(b)) else {
             self.incomparable += 1;
             return;
@@ -102,10 +107,16 @@ impl OutputComparison {
     }
 }
 
-/// SQNR in dB over several outputs together.
+/// The outputs by which a model is judged: floats, or all where none is.
+pub fn judged_outputs(outputs: &[OutputComparison]) -> impl Iterator<Item = &OutputComparison> {
+    let any_float = outputs.iter().any(|output| output.is_float);
+    outputs.iter().filter(move |output| output.is_float || !any_float)
+}
+
+/// SQNR in dB over the [judged outputs](judged_outputs) together.
 pub fn total_sqnr_db(outputs: &[OutputComparison]) -> f64 {
-    let signal = outputs.iter().map(|o| o.signal_power).sum();
-    sqnr_db(signal, outputs.iter().map(|o| o.error_power).sum())
+    let signal = judged_outputs(outputs).map(|o| o.signal_power).sum();
+    sqnr_db(signal, judged_outputs(outputs).map(|o| o.error_power).sum())
 }
 
 /// The larger number; NaN if either is, where `f64::max` would hide it.
@@ -266,6 +277,15 @@ mod tests {
     fn equal_outputs_have_infinite_sqnr() {
         let output = compared(&[(floats([0.0, 0.0]), floats([0.0, 0.0]))]);
         assert_eq!((output.sqnr_db(), output.mean_cosine), (f64::INFINITY, 1.0));
+    }
+
+    #[test]
+    fn integers_do_not_drown_what_floats_lose() {
+        let lengths = || Tensor::I64(array![1_000_000].into_dyn());
+        let float = compared(&[(floats([3.0, 4.0]), floats([3.0, 3.0]))]);
+        let integer = compared(&[(lengths(), lengths())]);
+        assert_eq!(total_sqnr_db(&[integer.clone(), float.clone()]), float.sqnr_db());
+        assert_eq!(total_sqnr_db(&[integer]), f64::INFINITY);
     }
 
     #[test]

@@ -42,7 +42,7 @@ mod testing;
 pub use activations::{collect_channels, collect_histograms, observe_sizes};
 #[cfg(feature = "tract")]
 pub use compare::compare_streams;
-pub use compare::{Original, OutputComparison, compare, total_sqnr_db};
+pub use compare::{Original, OutputComparison, compare, judged_outputs, total_sqnr_db};
 pub use data::{
     CalibSet, ChannelOrder, DataOptions, Dim, FormatError, ImageFit, ImageLayout, ImageOptions, InputSpec,
     NamedTensors, Sample, Split, read_npy, read_npz,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use onnxquant::quant::Granularity;
-use onnxquant::{DataConfig, IntegerReport, LayerReport, PlanFile, Report, TableReport, Trade, VerifiedOrt};
+use onnxquant::{DataConfig, IntegerReport, LayerReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights};
 
 use crate::args::QuantizeArgs;
 use crate::bars::Bars;
@@ -14,6 +14,8 @@ use crate::table::{bytes, decibels, short, table};
 
 /// Layers listed in the summary.
 const WORST_SHOWN: usize = 5;
+/// Characters of a name in a table.
+const NAME_SHOWN: usize = 60;
 
 pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     let (Some(input), Some(output)) = (&args.input, &args.output) else {
@@ -115,10 +117,21 @@ fn worst_layers(layers: &[LayerReport]) -> String {
     let row = |(error, layer): &(f64, &LayerReport)| {
         let bound = layer.certificate.bound.map_or("-".to_owned(), short);
         let method = layer.method.to_string();
-        vec![layer.label.clone(), layer.op_type.clone(), layer.parameters.to_string(), method, short(*error), bound]
+        vec![shortened(&layer.label), layer.op_type.clone(), layer.parameters.to_string(), method, short(*error), bound]
     };
     let rows = std::iter::once(head).chain(ranked.iter().take(WORST_SHOWN).map(row)).collect::<Vec<_>>();
     table(&rows)
+}
+
+/// A name with its middle left out where it would make a table too wide.
+fn shortened(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= NAME_SHOWN {
+        return name.to_owned();
+    }
+    let half = NAME_SHOWN / 2;
+    let (head, tail) = (name.chars().take(half), name.chars().skip(length - half));
+    head.chain("...".chars()).chain(tail).collect()
 }
 
 /// What runs on integers.
@@ -149,18 +162,20 @@ fn integers(found: &IntegerReport) -> String {
 
 /// What accuracy cost, round by round, where a round was not enough.
 fn trade(rounds: &[Trade]) -> String {
-    if rounds.len() < 2 {
+    if rounds.iter().all(|round| round.to_float.is_empty() && round.to_16_bits.is_empty()) {
         return String::new();
     }
-    let head = ["accuracy", "to float", "to 16 bits", "integer layers", "SQNR", "loss"].map(str::to_owned).to_vec();
+    let head =
+        ["accuracy", "weights", "to float", "to 16 bits", "integer layers", "SQNR", "loss"].map(str::to_owned).to_vec();
     let row = |(at, round): (usize, &Trade)| {
         vec![
             format!("round {}", at + 1),
+            if round.weights == Weights::Float { "float" } else { "codes" }.to_owned(),
             round.to_float.len().to_string(),
             round.to_16_bits.len().to_string(),
             round.integer_layers.to_string(),
             decibels(round.sqnr_db),
-            round.loss.map_or("-".to_owned(), short),
+            short(round.loss),
         ]
     };
     let rows = std::iter::once(head).chain(rounds.iter().enumerate().map(row)).collect::<Vec<_>>();

@@ -7,16 +7,12 @@ use onnxquant_passes::fake_quantize::FAKE_QUANTIZE_OPSET;
 use crate::calibration::Calibration;
 use crate::config::{Activations, Config, Target};
 use crate::error::Error;
-use crate::integer::{Accuracy, Form, Goal, IntegerPlan, Retreat, retreat};
+use crate::integer::{Accuracy, Form, Goal, IntegerPlan, retreat};
 use crate::judge::{Judge, accuracy};
 use crate::plan::{Plan, PlannedLayer};
-use crate::progress::{Progress, silent};
-use crate::report::{HeldOut, OutputReport, finite};
+use crate::progress::Progress;
+use crate::report::{HeldOut, OutputReport, Weights, unless_equal};
 use crate::write::{Arithmetic, Codes, Written, block_inside, written};
-
-/// Held-out samples on which the sensitivity of single layers is measured: each needs an engine of its own, which takes
-/// longer than a run.
-const SENSITIVITY_SAMPLES: usize = 3;
 
 /// A model that was written in memory and measured.
 pub(crate) struct Fitted {
@@ -27,7 +23,6 @@ pub(crate) struct Fitted {
     /// The same bytes of every table.
     pub(crate) table_bytes: Vec<usize>,
     pub(crate) held_out: Option<HeldOut>,
-    pub(crate) retreat: Retreat,
 }
 
 /// Everything that is needed to write and measure the model.
@@ -45,7 +40,7 @@ pub(crate) struct Fitting<'a> {
 impl Fitting<'_> {
     /// Writes the model with as many integer layers as the accuracy that is asked for allows.
     pub(crate) fn fit(&self, integers: &mut IntegerPlan) -> Result<Fitted, Error> {
-        let (mut held_out, mut found) = (None, Retreat::default());
+        let mut held_out = None;
         if let Some(calibration) =
             self.calibration.filter(|_| !self.codes.layers.is_empty() || !self.codes.tables.is_empty())
         {
@@ -58,23 +53,14 @@ impl Fitting<'_> {
                 _ => Some(Judge::new(self.model, calibration, self.arithmetic())?),
             };
             if let Some(judge) = judge {
-                found = self.retreat(&judge, integers)?;
+                let measure = |plan: &IntegerPlan| judge.accuracy(self.codes, plan, self.progress);
+                retreat(integers, &judge, self.config, Weights::Codes, &measure)?;
                 held_out = Some(self.judged(&judge, integers)?);
             }
         }
         let Written { model: written, opset_changes, layers, table_bytes } =
             written(self.model, self.plan, self.codes, integers)?;
-        Ok(Fitted { written, opset_changes, layers, table_bytes, held_out, retreat: found })
-    }
-
-    fn retreat(&self, judge: &Judge<'_>, integers: &mut IntegerPlan) -> Result<Retreat, Error> {
-        let samples = &judge.calibration.split.held_out;
-        let some = &samples[..samples.len().min(SENSITIVITY_SAMPLES)];
-        let measure = |plan: &IntegerPlan| judge.accuracy(self.codes, plan, self.progress);
-        let measure_alone = |plan: &IntegerPlan| {
-            Ok(accuracy(&judge.outputs(Codes::default(), plan, Arithmetic::File, some, &silent)?))
-        };
-        retreat(integers, self.model.graph(), self.config, &measure, &measure_alone)
+        Ok(Fitted { written, opset_changes, layers, table_bytes, held_out })
     }
 
     /// What accuracy is judged by.
@@ -110,9 +96,9 @@ impl Fitting<'_> {
             calibration_samples: split.calibration.len(),
             held_out_samples: split.held_out.len(),
             shared: split.shared,
-            sqnr_db: finite(total_sqnr_db(of_file)),
-            runtime_sqnr_db: of_runtime.and_then(|found| finite(found.sqnr_db)),
-            loss: finite(of_runtime.unwrap_or_else(|| accuracy(of_file)).loss),
+            sqnr_db: unless_equal(total_sqnr_db(of_file)),
+            runtime_sqnr_db: of_runtime.and_then(|found| unless_equal(found.sqnr_db)),
+            loss: of_runtime.unwrap_or_else(|| accuracy(of_file)).loss,
             outputs: of_file.iter().map(OutputReport::from).collect(),
         }
     }

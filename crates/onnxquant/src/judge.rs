@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onnxquant_calib::{OutputComparison, total_sqnr_db};
+use onnxquant_calib::{OutputComparison, judged_outputs, total_sqnr_db};
 use onnxquant_ir::Model;
 
 use crate::calibration::Calibration;
@@ -52,6 +52,16 @@ impl<'a> Judge<'a> {
         self.model
     }
 
+    /// How exact the model with float weights is on `samples`.
+    pub(crate) fn with_float_weights(
+        &self,
+        integers: &IntegerPlan,
+        samples: &[usize],
+        progress: Progress<'_>,
+    ) -> Result<Accuracy, Error> {
+        Ok(accuracy(&self.outputs(Codes::default(), integers, Arithmetic::File, samples, progress)?))
+    }
+
     /// The power of the error of the outputs over that of the outputs, with float weights.
     pub(crate) fn error(
         &self,
@@ -59,7 +69,13 @@ impl<'a> Judge<'a> {
         samples: &[usize],
         progress: Progress<'_>,
     ) -> Result<f64, Error> {
-        Ok(accuracy(&self.outputs(Codes::default(), integers, Arithmetic::File, samples, progress)?).power())
+        Ok(self.with_float_weights(integers, samples, progress)?.power())
+    }
+
+    /// The first held-out samples, at most so many.
+    pub(crate) fn first_samples(&self, most: usize) -> &'a [usize] {
+        let samples = &self.calibration.split.held_out;
+        &samples[..samples.len().min(most)]
     }
 
     /// Its outputs on `samples`.
@@ -79,6 +95,6 @@ impl<'a> Judge<'a> {
 /// How exact `outputs` are, all together.
 pub(crate) fn accuracy(outputs: &[OutputComparison]) -> Accuracy {
     let worse = |a: f64, b: f64| if a >= b || a.is_nan() { a } else { b };
-    let losses = outputs.iter().filter(|output| output.samples > 0).map(|output| 1.0 - output.mean_cosine);
+    let losses = judged_outputs(outputs).filter(|output| output.samples > 0).map(|output| 1.0 - output.mean_cosine);
     Accuracy { sqnr_db: total_sqnr_db(outputs), loss: losses.fold(0.0, worse) }
 }

@@ -57,6 +57,6 @@ pub use plan::{Plan, PlannedLayer, SkippedLayer};
 pub use plan_file::PlanFile;
 pub use progress::{Phase, Progress, silent};
 pub use report::{
-    CacheReport, HeldOut, IntegerReport, LayerReport, OutputReport, Report, Sensitivity, TensorReport, Trade,
+    CacheReport, HeldOut, IntegerReport, LayerReport, OutputReport, Report, Sensitivity, TensorReport, Trade, Weights,
 };
 pub use verify_ort::{Mispredicted, VerifiedOrt};

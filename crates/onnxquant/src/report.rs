@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::allot::Solution;
 use crate::config::{Budget, Config};
 use crate::embeddings::TableReport;
-use crate::integer::Origin;
+use crate::integer::{Accuracy, Origin};
 use crate::load::Prepared;
 use crate::plan::SkippedLayer;
 use crate::verify_ort::VerifiedOrt;
@@ -172,9 +172,21 @@ pub struct Trade {
     /// SQNR of the outputs on held-out samples, in dB; absent where nothing differs.
     pub sqnr_db: Option<f64>,
     /// One minus the mean cosine of the output where it is largest.
-    pub loss: Option<f64>,
+    pub loss: f64,
     /// Estimated time of the regions' graph over that in float.
     pub relative_time: f64,
+    /// What the weights were then.
+    pub weights: Weights,
+}
+
+/// What weights are when activations are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Weights {
+    /// Floats still: layers are fitted only to activations that are exact enough.
+    Float,
+    /// The codes that are written.
+    Codes,
 }
 
 /// The outputs when one layer alone reads integers.
@@ -207,7 +219,7 @@ pub struct HeldOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime_sqnr_db: Option<f64>,
     /// One minus the mean cosine over the samples, of the output where it is largest, as the runtime computes it.
-    pub loss: Option<f64>,
+    pub loss: f64,
     /// By output.
     pub outputs: Vec<OutputReport>,
 }
@@ -231,7 +243,7 @@ impl From<&OutputComparison> for OutputReport {
     fn from(found: &OutputComparison) -> Self {
         Self {
             name: found.name.clone(),
-            sqnr_db: finite(found.sqnr_db()),
+            sqnr_db: unless_equal(found.sqnr_db()),
             mean_cosine: found.mean_cosine,
             max_abs_error: found.max_abs_error,
             incomparable: found.incomparable,
@@ -239,15 +251,16 @@ impl From<&OutputComparison> for OutputReport {
     }
 }
 
-/// JSON has no infinity.
-pub(crate) fn finite(number: f64) -> Option<f64> {
-    number.is_finite().then_some(number)
+/// An SQNR, absent where nothing differs: JSON has no infinity. What is not a number is `null` there.
+pub(crate) fn unless_equal(sqnr_db: f64) -> Option<f64> {
+    (sqnr_db != f64::INFINITY).then_some(sqnr_db)
 }
 
 impl HeldOut {
-    /// The SQNR by which accuracy is judged, in dB; absent where nothing differs.
-    pub(crate) fn judged_sqnr_db(&self) -> Option<f64> {
-        self.runtime_sqnr_db.or(self.sqnr_db)
+    /// By what accuracy is judged.
+    pub(crate) fn judged(&self) -> Accuracy {
+        let sqnr_db = self.runtime_sqnr_db.or(self.sqnr_db).unwrap_or(f64::INFINITY);
+        Accuracy { sqnr_db, loss: self.loss }
     }
 }
 
@@ -285,8 +298,7 @@ impl Report {
             layer.bytes = bytes;
             layer.runs_as = runs_as(fitted.written.graph(), node, self.settings.ort_min);
         }
-        let found = (std::mem::take(&mut fitted.retreat), cache);
-        self.integers = integers.report(graph, &self.settings, plan, &mut self.layers, found);
+        self.integers = integers.report(graph, &self.settings, plan, &mut self.layers, cache);
         self.skipped = std::mem::take(&mut plan.skipped);
         let of_table = |((_, table), &bytes): ((CodedTable, TableReport), &usize)| TableReport { bytes, ..table };
         self.embeddings = tables.into_iter().zip(&fitted.table_bytes).map(of_table).collect();
@@ -315,12 +327,11 @@ impl Report {
     }
 
     fn missed_accuracy(&self) -> Option<String> {
-        let held_out = self.held_out.as_ref()?;
-        let reached = held_out.judged_sqnr_db().unwrap_or(f64::INFINITY);
-        let sqnr = self.settings.min_sqnr_db.filter(|wanted| reached < *wanted);
-        let sqnr = sqnr.map(|wanted| format!("SQNR {reached:.2} dB, {wanted:.2} dB wanted"));
-        let lost = held_out.loss.unwrap_or(f64::INFINITY);
-        let loss = self.settings.max_loss.filter(|most| lost > *most);
+        let Accuracy { sqnr_db, loss: lost } = self.held_out.as_ref()?.judged();
+        // What is not a number reaches nothing.
+        let sqnr = self.settings.min_sqnr_db.filter(|wanted| sqnr_db.is_nan() || sqnr_db < *wanted);
+        let sqnr = sqnr.map(|wanted| format!("SQNR {sqnr_db:.2} dB, {wanted:.2} dB wanted"));
+        let loss = self.settings.max_loss.filter(|most| lost.is_nan() || lost > *most);
         let loss = loss.map(|most| format!("loss {lost:.2e}, at most {most:.2e} wanted"));
         let parts: Vec<String> = sqnr.into_iter().chain(loss).collect();
         (!parts.is_empty()).then(|| format!("held-out {}", parts.join("; ")))

@@ -23,6 +23,9 @@
 //! rows of one sample err alike, so that `v_j / s` is what the square of a mean may well be by chance. This is the factor
 //! of James and Stein for many means, cut at 0.
 //!
+//! Where more than the whole output is lost even so, the layers before have left nothing that means what it did, and its
+//! mean says nothing of new data: then c = 0. Corrections of layer after layer would only make the ruin grow.
+//!
 //! # Guarantee
 //!
 //! On the calibration rows the squared error does not grow, and where the factor is 1 it falls by `n |m|^2`. With any
@@ -67,7 +70,8 @@ pub(crate) fn mean_correction(
     stats: &[GramStats],
 ) -> Result<Array2<f64>, QuantError> {
     let errors = errors(weights, dequantized, stats)?;
-    Ok(Lost::new(&Yardstick::new(stats, weights.mapv(f64::from)), &errors).correction(stats))
+    let yardstick = Yardstick::new(stats, weights.mapv(f64::from));
+    Ok(Lost::new(&yardstick, &errors).correction(stats, yardstick.output()))
 }
 
 /// What a solution loses on some rows.
@@ -83,16 +87,17 @@ impl Lost {
         Self { squares: yardstick.lost_by_neuron(errors), means: yardstick.mean_lost(errors) }
     }
 
-    /// The correction of the bias that these rows, behind `stats`, ask for.
-    fn correction(&self, stats: &[GramStats]) -> Array2<f64> {
-        let (mut chance, mut power) = (0.0, 0.0);
+    /// The correction of the bias that these rows, behind `stats`, ask for; `output` is `|X W|_F^2 / n`.
+    fn correction(&self, stats: &[GramStats], output: f64) -> Array2<f64> {
+        let (mut chance, mut power, mut lost) = (0.0, 0.0, 0.0);
         for ((means, squares), stats) in self.means.outer_iter().zip(&self.squares).zip(stats) {
             for (mean, square) in means.into_iter().zip(squares) {
                 chance += (square - mean * mean).max(0.0) / stats.n_samples() as f64;
                 power += mean * mean;
+                lost += square;
             }
         }
-        &self.means * trusted(power, chance)
+        &self.means * if lost - power > output { 0.0 } else { trusted(power, chance) }
     }
 
     /// `|X W - X~ Q - 1 c^T|_F^2 / n`.
@@ -159,8 +164,8 @@ impl<'a> Remaining<'a> {
         let lost = Lost::new(&self.yardstick, &errors);
         let correction = match (self.problem.stats().filter(|_| self.problem.corrects_bias()), &self.calibration) {
             (None, _) => Array2::zeros(lost.means.dim()),
-            (Some(stats), None) => lost.correction(stats),
-            (Some(stats), Some(calibration)) => Lost::new(calibration, &errors).correction(stats),
+            (Some(stats), None) => lost.correction(stats, self.output),
+            (Some(stats), Some(calibration)) => Lost::new(calibration, &errors).correction(stats, calibration.output()),
         };
         Ok((ratio(lost.after(correction.view())?, self.output), correction))
     }
@@ -232,6 +237,20 @@ mod tests {
         };
         assert!(corrected(1).iter().zip(&corrected(40)).all(|(one, many)| one.abs() <= many.abs()));
         assert!(corrected(1).iter().all(|c| *c == 0.0));
+    }
+
+    #[test]
+    fn ruined_inputs_have_no_mean_to_correct() {
+        let reference = gaussian_rows(40, 6, 3);
+        let weights = Array3::from_shape_fn((1, 6, 2), |(_, k, m)| (k as f32 - 2.5) * 0.3 + m as f32);
+        let corrected = |seen: Array2<f32>| {
+            let mut accumulator = crate::PairedAccumulator::new(6).unwrap();
+            accumulator.push(seen.view(), reference.view()).unwrap();
+            mean_correction(weights.view(), weights.view(), &[accumulator.finish().unwrap()]).unwrap()
+        };
+        // An offset is a mean and no more; noise of nine times the power is.
+        assert!(corrected(&reference + 5.0).iter().any(|c| c.abs() > 1.0));
+        assert!(corrected(&gaussian_rows(40, 6, 4) * 3.0 + 5.0).iter().all(|c| *c == 0.0));
     }
 
     #[test]

@@ -34,15 +34,19 @@ use crate::error::Error;
 use crate::judge::Judge;
 use crate::observe::Observer;
 use crate::plan::Plan;
+use crate::report::Weights;
 use crate::rescale::rescale;
 use crate::write::Arithmetic;
 
 use choose_range::choose_ranges;
 use equalize::equalize;
 pub(crate) use plan::{Form, IntegerPlan};
-pub(crate) use retreat::{Accuracy, Goal, Retreat, retreat};
+pub(crate) use retreat::{Accuracy, Goal, retreat};
 pub use scales::Origin;
 use scales::{Histograms, Scales};
+
+/// Held-out samples on which integers are judged before weights are fitted.
+const FIRST_SAMPLES: usize = 8;
 
 /// The integer plan of `config`; empty where activations stay floats.
 ///
@@ -62,15 +66,21 @@ pub(crate) fn plan_integers(
     if rescaled > 0 {
         integers = IntegerPlan::new(model, plan, config, observer)?;
     }
-    if integers.regions.units.is_empty() {
-        integers.rescaled = rescaled;
+    integers.rescaled = rescaled;
+    let has_regions = !integers.regions.units.is_empty();
+    if !has_regions && (integers.is_empty() || Goal::of(config).is_none()) {
         return Ok(integers);
     }
     let calibration = observer.calibration();
     let float = Arc::new(Reference::new(model.clone(), calibration, &calibration.split.held_out)?);
-    integers.equalized = equalize(model, plan, &mut integers, config, observer, &float)?;
-    integers.rescaled = rescaled;
-    find_scales(&mut integers, model, config, observer, float)?;
+    if has_regions {
+        integers.equalized = equalize(model, plan, &mut integers, config, observer, &float)?;
+        find_scales(&mut integers, model, config, observer, float.clone())?;
+    }
+    let judge = Judge::beside(float, model, calibration, Arithmetic::File);
+    let samples = judge.first_samples(FIRST_SAMPLES);
+    let measure = |plan: &IntegerPlan| judge.with_float_weights(plan, samples, observer.progress());
+    retreat(&mut integers, &judge, config, Weights::Float, &measure)?;
     Ok(integers)
 }
 

@@ -12,6 +12,7 @@ use onnxquant_passes::sites::Site;
 use onnxquant_passes::write_dynamic::is_supported;
 use onnxquant_quant::ActivationParams;
 
+use super::retreat::Retreat;
 use super::scales::{Histograms, Scales};
 use crate::config::{Activations, Config, Target};
 use crate::error::Error;
@@ -62,6 +63,8 @@ pub(crate) struct IntegerPlan {
     /// Values whose channels were rescaled, and evened out.
     pub(super) rescaled: usize,
     pub(super) equalized: usize,
+    /// How layers went back to float activations.
+    pub(crate) retreat: Retreat,
 }
 
 impl IntegerPlan {
@@ -219,7 +222,7 @@ impl IntegerPlan {
     }
 
     /// Keeps activations of `leaders` and what follows them in float and chooses anew.
-    pub(super) fn retreat(&mut self, graph: &Graph, leaders: &[NodeId]) -> Result<(), Error> {
+    pub(crate) fn keep_in_float(&mut self, graph: &Graph, leaders: &[NodeId]) -> Result<(), Error> {
         let leader_of = self.leader_of();
         self.dynamic.retain(|node| !leaders.contains(node));
         let units = self.known.units.iter().map(|unit| unit.node);

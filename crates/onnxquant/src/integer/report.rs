@@ -3,7 +3,7 @@
 use onnxquant_ir::{Graph, ValueId};
 use onnxquant_passes::integer::kernels::Kernel;
 
-use super::{Form, IntegerPlan, Retreat};
+use super::{Form, IntegerPlan};
 use crate::config::{Activations, Config};
 use crate::plan::Plan;
 use crate::report::{CacheReport, IntegerReport, LayerReport, TensorReport};
@@ -16,7 +16,7 @@ impl IntegerPlan {
         config: &Config,
         plan: &Plan,
         layers: &mut [LayerReport],
-        found: (Retreat, Option<CacheReport>),
+        cache: Option<CacheReport>,
     ) -> Option<IntegerReport> {
         if config.activations == Activations::Float {
             return None;
@@ -28,7 +28,6 @@ impl IntegerPlan {
                 Form::Dynamic => "dynamic",
             };
         }
-        let (retreat, cache) = found;
         let static_layers = self.regions.units.iter().filter(|unit| unit.kernel == Kernel::Linear).count();
         Some(IntegerReport {
             static_layers,
@@ -42,8 +41,8 @@ impl IntegerPlan {
             cache,
             wanted_sqnr_db: config.wanted_sqnr_db(),
             max_loss: config.max_loss,
-            sensitivity: retreat.sensitivity,
-            trade: retreat.trade,
+            sensitivity: self.retreat.sensitivity.clone(),
+            trade: self.retreat.trade.clone(),
         })
     }
     fn tensor(&self, graph: &Graph, value: ValueId) -> Option<TensorReport> {

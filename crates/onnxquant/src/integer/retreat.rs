@@ -3,6 +3,9 @@
 //! Errors of layers add up in power, nearly: what each does alone tells how many must go, those first whose error is
 //! large for the time that they save. What the first ones brought tells, on a straight line, how many more must go, so
 //! that a few runs suffice.
+//!
+//! That is done twice: with float weights, before layers are fitted behind activations that have to go again, and with
+//! all codes in the end.
 
 use onnxquant_ir::{Graph, NodeId};
 use rayon::prelude::*;
@@ -10,7 +13,15 @@ use rayon::prelude::*;
 use super::IntegerPlan;
 use crate::config::{ActivationBits, Activations, Config};
 use crate::error::Error;
-use crate::report::{Sensitivity, Trade, finite};
+use crate::judge::Judge;
+use crate::progress::silent;
+use crate::report::{Sensitivity, Trade, Weights, unless_equal};
+
+/// Held-out samples on which the sensitivity of single layers is measured: each layer needs an engine of its own, which
+/// takes longer than a run.
+const SENSITIVITY_SAMPLES: usize = 3;
+/// What weights that are fitted to rounded activations may win back, in dB.
+const SLACK_DB: f64 = 3.0;
 
 /// How exact the outputs are.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +57,7 @@ pub(crate) struct Goal {
     loss: Option<f64>,
 }
 
-/// What was found on the way.
+/// What is found on the way.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Retreat {
     /// What single layers do, the most sensitive first; empty where nothing had to go.
@@ -62,8 +73,15 @@ impl Goal {
         (goal.sqnr_db.is_some() || goal.loss.is_some()).then_some(goal)
     }
 
+    /// The goal before weights are fitted: that may win back so much.
+    fn at_first(self) -> Self {
+        let [sqnr_db, loss] =
+            [self.sqnr_db.map(|wanted| wanted - SLACK_DB), self.loss.map(|most| most / error_power(SLACK_DB))];
+        Self { sqnr_db, loss }
+    }
+
     /// By which factor the power of the error is too large; at most 1 where the goal is reached.
-    fn excess(&self, found: &Accuracy) -> f64 {
+    pub(crate) fn excess(&self, found: &Accuracy) -> f64 {
         let sqnr = self.sqnr_db.map_or(0.0, |wanted| 10f64.powf((wanted - found.sqnr_db) / 10.0));
         // For small errors one minus the cosine grows with their power.
         let loss = self.loss.map_or(0.0, |most| if found.loss <= most { 1.0 } else { found.loss / most });
@@ -72,55 +90,60 @@ impl Goal {
     }
 }
 
-/// Takes layers of `integers` back until `measure` finds the goal reached. Where it is out of reach, the plan that came
-/// nearest is left.
+/// Takes layers of `integers` back until `measure` finds the goal reached, and adds what it finds to that of `weights` found
+/// before. Where the goal is out of reach, the plan that came nearest is left.
 ///
-/// `measure` gets a plan and says how exact its outputs are; `measure_alone` the same for a plan with one layer on
-/// integers, by a cheaper run.
+/// `measure` gets a plan and says how exact its outputs are.
 pub(crate) fn retreat(
     integers: &mut IntegerPlan,
-    graph: &Graph,
+    judge: &Judge<'_>,
     config: &Config,
+    weights: Weights,
     measure: &dyn Fn(&IntegerPlan) -> Result<Accuracy, Error>,
-    measure_alone: &(dyn Fn(&IntegerPlan) -> Result<Accuracy, Error> + Sync),
-) -> Result<Retreat, Error> {
-    let mut found = Retreat::default();
-    let Some(goal) = Goal::of(config).filter(|_| config.activations != Activations::Float) else { return Ok(found) };
+) -> Result<(), Error> {
+    let graph = judge.model().graph();
+    let Some(goal) = Goal::of(config).filter(|_| config.activations != Activations::Float) else { return Ok(()) };
+    let goal = if weights == Weights::Float { goal.at_first() } else { goal };
     let (mut to_float, mut to_16_bits): (Vec<NodeId>, Vec<NodeId>) = Default::default();
     let mut line = Line::default();
     let mut nearest: Option<(f64, IntegerPlan)> = None;
-    loop {
+    for round in 1_usize.. {
         let accuracy = measure(integers)?;
-        found.trade.push(trade(integers, graph, [&to_float, &to_16_bits], &accuracy));
+        let row = trade(integers, graph, [&to_float, &to_16_bits], weights, &accuracy);
+        integers.retreat.trade.push(row);
         let excess = goal.excess(&accuracy);
         if excess <= 1.0 {
-            return Ok(found);
+            break;
         }
         if integers.is_empty() {
             // Out of reach: what came nearest, which is faster than this at any rate.
             if let Some((_, nearest)) = nearest.filter(|(least, _)| *least < excess) {
-                *integers = nearest;
+                let found = std::mem::replace(integers, nearest);
+                integers.retreat = found.retreat;
             }
-            return Ok(found);
+            break;
         }
         if nearest.as_ref().is_none_or(|(least, _)| excess < *least) {
             nearest = Some((excess, integers.clone()));
         }
-        if found.sensitivity.is_empty() {
-            found.sensitivity = sensitivity(integers, graph, measure_alone)?;
-        }
         let leaders = integers.leaders();
-        let left: Vec<&Sensitivity> = found.sensitivity.iter().filter(|layer| leaders.contains(&layer.node)).collect();
+        let known = |leader: &NodeId| integers.retreat.sensitivity.iter().any(|layer| layer.node == *leader);
+        if !leaders.iter().any(known) {
+            integers.retreat.sensitivity.extend(sensitivity(integers, judge)?);
+        }
+        let sensitivity = &integers.retreat.sensitivity;
+        let left: Vec<&Sensitivity> = sensitivity.iter().filter(|layer| leaders.contains(&layer.node)).collect();
         // Errors of weights do not go away: rounds that fall short take more.
-        let at_least = found.trade.len().div_ceil(2);
+        let at_least = round.div_ceil(2);
         let too_much = line.too_much(excess, left.iter().map(|layer| layer.power()).sum());
         let worst = first(&left, too_much, at_least).unwrap_or(leaders);
         let mixed = config.activation_bits == ActivationBits::Mixed;
         let may_widen = |leader: &NodeId| mixed && !integers.dynamic.contains(leader) && !integers.is_widened(*leader);
         (to_16_bits, to_float) = worst.into_iter().partition(may_widen);
         integers.widen(graph, &to_16_bits, config)?;
-        integers.retreat(graph, &to_float)?;
+        integers.keep_in_float(graph, &to_float)?;
     }
+    Ok(())
 }
 
 /// By how much the error is too large, over what single layers do alone.
@@ -140,26 +163,31 @@ impl Line {
     }
 }
 
-fn trade(integers: &IntegerPlan, graph: &Graph, [to_float, to_16_bits]: [&[NodeId]; 2], accuracy: &Accuracy) -> Trade {
+fn trade(
+    integers: &IntegerPlan,
+    graph: &Graph,
+    [to_float, to_16_bits]: [&[NodeId]; 2],
+    weights: Weights,
+    accuracy: &Accuracy,
+) -> Trade {
     let labels = |nodes: &[NodeId]| nodes.iter().map(|node| graph.label(*node).to_owned()).collect();
     Trade {
         to_float: labels(to_float),
         to_16_bits: labels(to_16_bits),
         integer_layers: integers.layers(),
-        sqnr_db: finite(accuracy.sqnr_db),
-        loss: finite(accuracy.loss),
+        sqnr_db: unless_equal(accuracy.sqnr_db),
+        loss: accuracy.loss,
         relative_time: integers.regions.relative_time,
+        weights,
     }
 }
 
 /// The outputs when one layer alone is on integers: first the layers with the largest error for the time they save.
-fn sensitivity(
-    integers: &IntegerPlan,
-    graph: &Graph,
-    measure: &(dyn Fn(&IntegerPlan) -> Result<Accuracy, Error> + Sync),
-) -> Result<Vec<Sensitivity>, Error> {
+fn sensitivity(integers: &IntegerPlan, judge: &Judge<'_>) -> Result<Vec<Sensitivity>, Error> {
+    let (graph, samples) = (judge.model().graph(), judge.first_samples(SENSITIVITY_SAMPLES));
     let measured = |node: NodeId| {
-        let sqnr_db = measure(&integers.only(graph, node)?)?.sqnr_db;
+        let alone = integers.only(graph, node)?;
+        let sqnr_db = judge.with_float_weights(&alone, samples, &silent)?.sqnr_db;
         Ok(Sensitivity { node, label: graph.label(node).to_owned(), sqnr_db, saved_ns: integers.saved_ns(graph, node) })
     };
     let mut found = integers.leaders().into_par_iter().map(measured).collect::<Result<Vec<Sensitivity>, Error>>()?;
