@@ -84,10 +84,7 @@ fn summary(report: &Report) -> String {
     if let Some(held_out) = &report.held_out {
         let among = if held_out.shared { "also used for calibration" } else { "held out" };
         let samples = held_out.held_out_samples;
-        let runtime = held_out.runtime_sqnr_db.map_or(String::new(), |found| {
-            format!(" ({} as ONNX Runtime rounds activations by default)", decibels(Some(found)))
-        });
-        text += &format!("output  SQNR {}{runtime} on {samples} samples {among}\n", decibels(held_out.sqnr_db));
+        text += &format!("output  SQNR {} on {samples} samples {among}\n", decibels(held_out.sqnr_db));
     }
     text
 }

@@ -203,7 +203,8 @@ pub struct Sensitivity {
     pub saved_ns: f64,
 }
 
-/// Float against quantized model on held-out samples.
+/// Float against quantized model on held-out samples, as the target computes it: ONNX Runtime on a CPU also rounds the
+/// inputs of MatMul and Gemm layers whose weights alone are codes, in blocks, to 8 bits.
 #[derive(Clone, Debug, Serialize)]
 pub struct HeldOut {
     /// Samples used for calibration.
@@ -214,11 +215,7 @@ pub struct HeldOut {
     pub shared: bool,
     /// Signal-to-quantization-noise ratio over all float outputs, in dB; absent where nothing differs.
     pub sqnr_db: Option<f64>,
-    /// The same as ONNX Runtime computes by default, rounding the inputs of layers whose weights alone are codes;
-    /// only where there are such layers and accuracy was asked for or activations are integers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub runtime_sqnr_db: Option<f64>,
-    /// One minus the mean cosine over the samples, of the output where it is largest, as the runtime computes it.
+    /// One minus the mean cosine over the samples, of the output where it is largest.
     pub loss: f64,
     /// By output.
     pub outputs: Vec<OutputReport>,
@@ -259,8 +256,7 @@ pub(crate) fn unless_equal(sqnr_db: f64) -> Option<f64> {
 impl HeldOut {
     /// By what accuracy is judged.
     pub(crate) fn judged(&self) -> Accuracy {
-        let sqnr_db = self.runtime_sqnr_db.or(self.sqnr_db).unwrap_or(f64::INFINITY);
-        Accuracy { sqnr_db, loss: self.loss }
+        Accuracy { sqnr_db: self.sqnr_db.unwrap_or(f64::INFINITY), loss: self.loss }
     }
 }
 

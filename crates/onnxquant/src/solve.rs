@@ -161,8 +161,7 @@ impl<'a> Source<'a> {
         if config.one_pass {
             return Ok(Self::float(calibration, judged));
         }
-        let tables = (tables, &plan.tables[..]);
-        let streams = Streams::new(model, integers, tables, calibration, judged, config.memory_limit_bytes)?;
+        let streams = Streams::new(model, integers, plan, tables, calibration, judged, config)?;
         Ok(Self::Streams(Box::new(streams)))
     }
 

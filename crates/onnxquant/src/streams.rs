@@ -4,7 +4,8 @@
 //! both advance over the samples together, from stage to stage: the inputs of a stage's layers are gathered in both, the
 //! layers are solved, and their codes join the second network before it goes on. While some samples have rows enough for
 //! the layers, as early convolutions of a picture have, the others wait at the inputs. Activations and embeddings that will be
-//! codes are rounded in it from the start, so that weights make up for that as well. In the end both give their outputs
+//! codes are rounded in it from the start, and what ONNX Runtime rounds inside layers, so that weights make up for that
+//! as well. In the end both give their outputs
 //! for held-out samples, by which the model is judged: no network is ever run as a whole, so that only the weights of one
 //! stage are in memory as floats.
 
@@ -25,12 +26,13 @@ use onnxquant_quant::GramStats;
 
 use crate::calibration::{Calibration, StageStats, request};
 use crate::compare::{decode, output_names};
-use crate::embeddings::{PlannedTable, TableReport, decode_tables};
+use crate::config::Config;
+use crate::embeddings::{TableReport, decode_tables};
 use crate::error::Error;
 use crate::integer::IntegerPlan;
-use crate::plan::PlannedLayer;
+use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
-use crate::write::with_rounded_activations;
+use crate::write::{Arithmetic, with_rounded_activations};
 
 /// Part of the memory limit that one stream may fill, at each of its two ends.
 const STREAM_SHARE: u64 = 16;
@@ -71,18 +73,20 @@ impl<'a> Streams<'a> {
     pub(crate) fn new(
         model: &'a Model,
         integers: &IntegerPlan,
-        (tables, planned): (&[(CodedTable, TableReport)], &[PlannedTable]),
+        plan: &Plan,
+        tables: &[(CodedTable, TableReport)],
         calibration: &'a Calibration,
         judged: bool,
-        limit_bytes: u64,
+        config: &Config,
     ) -> Result<Self, Error> {
-        let mut quantized_model = with_rounded_activations(model, integers);
-        decode_tables(quantized_model.graph_mut(), tables, planned);
+        let arithmetic = Arithmetic::of(config, model);
+        let mut quantized_model = with_rounded_activations(model, integers, plan.layers.iter(), arithmetic);
+        decode_tables(quantized_model.graph_mut(), tables, &plan.tables);
         decode(&mut quantized_model)?;
         let mut float_model = model.clone();
         decode(&mut float_model)?;
         let (first, waiting) = calibration.divide(if judged { FIRST_JUDGED } else { FIRST_ROUNDED }, judged);
-        let limit = usize::try_from(limit_bytes / STREAM_SHARE).unwrap_or(usize::MAX);
+        let limit = usize::try_from(config.memory_limit_bytes / STREAM_SHARE).unwrap_or(usize::MAX);
         let stream = || Stream::with_waiting(&first, &waiting, limit);
         Ok(Self {
             calibration,

@@ -7,7 +7,7 @@ use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, NodeId, ValueId, write_model};
 use onnxquant_passes::align_channels::align_channels;
 use onnxquant_passes::embeddings::CodedTable;
-use onnxquant_passes::fake_quantize::{fake_quantize_dynamically, fake_quantize_in_blocks};
+use onnxquant_passes::fake_quantize::{FAKE_QUANTIZE_OPSET, fake_quantize_dynamically, fake_quantize_in_blocks};
 use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::raise_opset::raise_opset;
@@ -19,6 +19,7 @@ use onnxquant_passes::write_nbits::MICROSOFT;
 use onnxquant_passes::write_static::write_static;
 use onnxquant_quant::Granularity;
 
+use crate::config::{Config, Target};
 use crate::embeddings::{PlannedTable, TableReport, decode_tables, write_tables};
 use crate::error::Error;
 use crate::integer::{Form, IntegerPlan};
@@ -41,6 +42,14 @@ pub(crate) enum Arithmetic {
     File,
     /// That of ONNX Runtime on a CPU, which by default rounds the inputs of layers whose weights alone are codes.
     Runtime,
+}
+
+impl Arithmetic {
+    /// That of the target for which `config` writes `model`.
+    pub(crate) fn of(config: &Config, model: &Model) -> Self {
+        let can_round = model.opset("").is_some_and(|opset| opset >= FAKE_QUANTIZE_OPSET);
+        if config.target == Target::OrtCpu && can_round { Self::Runtime } else { Self::File }
+    }
 }
 
 /// What stands in the file instead of float weights.
@@ -71,22 +80,24 @@ pub(crate) fn evaluated(
     integers: &IntegerPlan,
     arithmetic: Arithmetic,
 ) -> Result<Model, Error> {
-    let mut evaluated = with_rounded_activations(model, integers);
-    let opset = model.opset("").unwrap_or(0);
+    let mut evaluated =
+        with_rounded_activations(model, integers, codes.layers.iter().map(|(layer, _)| layer), arithmetic);
     check(&evaluated, "converting activations")?;
     for (layer, weight) in codes.layers {
-        let graph = evaluated.graph_mut();
-        if arithmetic == Arithmetic::Runtime && integers.form(layer.site.node) == Form::WeightOnly {
-            fake_inside(graph, opset, layer);
-        }
-        write_codes(graph, &layer.site, weight)?;
+        write_codes(evaluated.graph_mut(), &layer.site, weight)?;
     }
     decode_tables(evaluated.graph_mut(), codes.tables, codes.planned_tables);
     Ok(evaluated)
 }
 
-/// A copy of `model` in which activations are rounded to the codes of `integers`, computed in floats.
-pub(crate) fn with_rounded_activations(model: &Model, integers: &IntegerPlan) -> Model {
+/// A copy of `model` in which activations are rounded to the codes of `integers` and as `arithmetic` rounds them inside
+/// `layers`, computed in floats.
+pub(crate) fn with_rounded_activations<'a>(
+    model: &Model,
+    integers: &IntegerPlan,
+    layers: impl Iterator<Item = &'a PlannedLayer>,
+    arithmetic: Arithmetic,
+) -> Model {
     let mut rounded = model.clone();
     write_regions(rounded.graph_mut(), &integers.regions, &integers.params, Conversion::Floats);
     let mut readers: BTreeMap<ValueId, Vec<(NodeId, usize)>> = BTreeMap::new();
@@ -99,7 +110,29 @@ pub(crate) fn with_rounded_activations(model: &Model, integers: &IntegerPlan) ->
         nodes.sort_unstable();
         fake_quantize_dynamically(rounded.graph_mut(), input, &nodes);
     }
+    if arithmetic == Arithmetic::Runtime {
+        let opset = model.opset("").unwrap_or(0);
+        for ((input, sizes), nodes) in rounded_inside(rounded.graph(), integers, layers) {
+            fake_quantize_in_blocks(rounded.graph_mut(), opset, input, sizes, &nodes);
+        }
+    }
     rounded
+}
+
+/// What ONNX Runtime rounds inside layers whose weights alone are codes: an input, with its elements a row and those that
+/// share a scale, and who reads it so.
+fn rounded_inside<'a>(
+    graph: &Graph,
+    integers: &IntegerPlan,
+    layers: impl Iterator<Item = &'a PlannedLayer>,
+) -> BTreeMap<(ValueId, [usize; 2]), Vec<(NodeId, usize)>> {
+    let mut readers: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for layer in layers.filter(|layer| integers.form(layer.site.node) == Form::WeightOnly) {
+        if let Some((input, block)) = graph.node(layer.site.node).input(0).zip(block_inside(layer)) {
+            readers.entry((input, [layer.site.view.inputs(), block])).or_default().push((layer.site.node, 0));
+        }
+    }
+    readers
 }
 
 /// Writes the codes of every layer into a copy of `model`, and the conversions of activations; tensors are shared,
@@ -161,16 +194,8 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &I
     Ok(Written { model: written, opset_changes, layers, table_bytes })
 }
 
-/// Lets a layer read its input as ONNX Runtime rounds it inside `MatMulNBits`.
-fn fake_inside(graph: &mut Graph, opset: i64, layer: &PlannedLayer) {
-    let input = graph.node(layer.site.node).input(0);
-    if let Some((input, block)) = input.zip(block_inside(layer)) {
-        fake_quantize_in_blocks(graph, opset, input, [layer.site.view.inputs(), block], &[(layer.site.node, 0)]);
-    }
-}
-
 /// Inputs of the layer that share a scale inside the runtime, where it rounds them though its weights alone are codes.
-pub(crate) fn block_inside(layer: &PlannedLayer) -> Option<usize> {
+fn block_inside(layer: &PlannedLayer) -> Option<usize> {
     let block = match (layer.form, layer.granularity) {
         (WeightForm::NBits { block, .. }, _) => block,
         (WeightForm::Dequantize(_), Granularity::Block(size)) => size,

@@ -146,6 +146,16 @@ pub(crate) fn retreat(
     Ok(())
 }
 
+impl IntegerPlan {
+    /// Adds that the outputs were exact enough at once.
+    pub(crate) fn note_reached(&mut self, graph: &Graph, accuracy: &Accuracy) {
+        if !self.is_empty() {
+            let row = trade(self, graph, [&[], &[]], Weights::Codes, accuracy);
+            self.retreat.trade.push(row);
+        }
+    }
+}
+
 /// By how much the error is too large, over what single layers do alone.
 #[derive(Debug, Default)]
 struct Line {
