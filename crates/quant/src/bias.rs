@@ -23,8 +23,8 @@
 //! rows of one sample err alike, so that `v_j / s` is what the square of a mean may well be by chance. This is the factor
 //! of James and Stein for many means, cut at 0.
 //!
-//! Where more than the whole output is lost even so, the layers before have left nothing that means what it did, and its
-//! mean says nothing of new data: then c = 0. Corrections of layer after layer would only make the ruin grow.
+//! Where the layers before have changed the outputs by more than these are, offsets apart, there is nothing left that a
+//! mean could mend: then c = 0. Corrections of layer after layer would only make the ruin grow.
 //!
 //! # Guarantee
 //!
@@ -71,7 +71,9 @@ pub(crate) fn mean_correction(
 ) -> Result<Array2<f64>, QuantError> {
     let errors = errors(weights, dequantized, stats)?;
     let yardstick = Yardstick::new(stats, weights.mapv(f64::from));
-    Ok(Lost::new(&yardstick, &errors).correction(stats, yardstick.output()))
+    let drifted = yardstick.drifted();
+    let is_ruined = drifted > 0.0 && drifted > yardstick.output();
+    Ok(Lost::new(&yardstick, &errors).correction(stats, is_ruined))
 }
 
 /// What a solution loses on some rows.
@@ -87,17 +89,16 @@ impl Lost {
         Self { squares: yardstick.lost_by_neuron(errors), means: yardstick.mean_lost(errors) }
     }
 
-    /// The correction of the bias that these rows, behind `stats`, ask for; `output` is `|X W|_F^2 / n`.
-    fn correction(&self, stats: &[GramStats], output: f64) -> Array2<f64> {
-        let (mut chance, mut power, mut lost) = (0.0, 0.0, 0.0);
+    /// The correction of the bias that these rows, behind `stats`, ask for, unless the inputs are ruined.
+    fn correction(&self, stats: &[GramStats], is_ruined: bool) -> Array2<f64> {
+        let (mut chance, mut power) = (0.0, 0.0);
         for ((means, squares), stats) in self.means.outer_iter().zip(&self.squares).zip(stats) {
             for (mean, square) in means.into_iter().zip(squares) {
                 chance += (square - mean * mean).max(0.0) / stats.n_samples() as f64;
                 power += mean * mean;
-                lost += square;
             }
         }
-        &self.means * if lost - power > output { 0.0 } else { trusted(power, chance) }
+        &self.means * if is_ruined { 0.0 } else { trusted(power, chance) }
     }
 
     /// `|X W - X~ Q - 1 c^T|_F^2 / n`.
@@ -137,20 +138,18 @@ pub(crate) struct Remaining<'a> {
     pub(crate) output: f64,
     /// The calibration rows, where these are others.
     calibration: Option<Yardstick<'a>>,
+    /// The layers before have changed the outputs on the calibration rows by more than these are.
+    is_ruined: bool,
 }
 
 impl<'a> Remaining<'a> {
     pub(crate) fn new(problem: &LayerProblem<'a>, rows: &'a [GramStats]) -> Self {
         let yardstick = |rows: &'a [GramStats]| Yardstick::new(rows, problem.weights().mapv(f64::from));
         let others = problem.stats().filter(|stats| problem.corrects_bias() && !std::ptr::eq(*stats, rows));
-        let on_rows = yardstick(rows);
-        Self {
-            problem: *problem,
-            rows,
-            output: on_rows.output(),
-            yardstick: on_rows,
-            calibration: others.map(yardstick),
-        }
+        let (on_rows, calibration) = (yardstick(rows), others.map(yardstick));
+        let output = on_rows.output();
+        let is_ruined = calibration.as_ref().unwrap_or(&on_rows).drifted() > output;
+        Self { problem: *problem, rows, output, yardstick: on_rows, calibration, is_ruined }
     }
 
     /// The error relative to the output.
@@ -164,8 +163,8 @@ impl<'a> Remaining<'a> {
         let lost = Lost::new(&self.yardstick, &errors);
         let correction = match (self.problem.stats().filter(|_| self.problem.corrects_bias()), &self.calibration) {
             (None, _) => Array2::zeros(lost.means.dim()),
-            (Some(stats), None) => lost.correction(stats, self.output),
-            (Some(stats), Some(calibration)) => Lost::new(calibration, &errors).correction(stats, calibration.output()),
+            (Some(stats), None) => lost.correction(stats, self.is_ruined),
+            (Some(stats), Some(calibration)) => Lost::new(calibration, &errors).correction(stats, self.is_ruined),
         };
         Ok((ratio(lost.after(correction.view())?, self.output), correction))
     }

@@ -104,6 +104,13 @@ impl<'a> Yardstick<'a> {
         groups.map(lost).collect()
     }
 
+    /// `|D W - 1 mean(D W)|_F^2 / n` over all groups: what the layers before have changed in the outputs, offsets apart.
+    pub(crate) fn drifted(&self) -> f64 {
+        let whole: f64 = self.drifts.iter().flatten().flat_map(|drifted| &drifted.energies).sum();
+        let offsets = self.mean_lost(&Array3::zeros(self.weights.dim()));
+        whole - offsets.iter().map(|mean| mean * mean).sum::<f64>()
+    }
+
     /// `mean(X W - X~ Q)` of every group, `[groups, M]`.
     pub(crate) fn mean_lost(&self, errors: &Array3<f64>) -> Array2<f64> {
         let (groups, _, outputs) = errors.dim();
@@ -198,6 +205,8 @@ mod tests {
         near(yardstick.lost(&errors), square(&left));
         near(yardstick.output(), square(&whole));
         let means = yardstick.mean_lost(&errors);
+        let drift = (&reference - &seen).mapv(f64::from).dot(&yardstick.weights.index_axis(Axis(0), 0));
+        near(yardstick.drifted(), square(&(&drift - &drift.mean_axis(Axis(0)).unwrap())));
         for (found, wanted) in means.iter().zip(left.mean_axis(Axis(0)).unwrap()) {
             assert!((found - wanted).abs() < 1e-5, "{found} {wanted}");
         }
