@@ -3,12 +3,16 @@
 //! Each layer is fitted so that the partly quantized network gives at its output what the float network gives there. So
 //! both advance over the samples together, from stage to stage: the inputs of a stage's layers are gathered in both, the
 //! layers are solved, and their codes join the second network before it goes on. While some samples have rows enough for
-//! the layers, as early convolutions of a picture have, the others wait at the inputs. Activations and embeddings that will be
-//! codes are rounded in it from the start, and what ONNX Runtime rounds inside layers, so that weights make up for that
-//! as well. In the end both give their outputs
-//! for held-out samples, by which the model is judged: no network is ever run as a whole, so that only the weights of one
-//! stage are in memory as floats.
+//! the layers, as early convolutions of a picture have, the others wait at the inputs.
+//!
+//! Activations and embeddings that will be codes are rounded in the second network from the start, so that weights make up
+//! for that as well. So is what ONNX Runtime rounds inside a layer; there the layer itself is fitted to its input as it is
+//! before: fitted to inputs that are rounded for it alone, layers with few rows learn the noise.
+//!
+//! In the end both give their outputs for held-out samples, by which the model is judged: no network is ever run as a
+//! whole, so that only the weights of one stage are in memory as floats.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use onnxquant_calib::{
@@ -17,7 +21,7 @@ use onnxquant_calib::{
 };
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::{Model, ValueId, tensor};
+use onnxquant_ir::{Model, NodeId, ValueId, tensor};
 use onnxquant_passes::add_to_bias::add_to_bias;
 use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::sites::Site;
@@ -32,7 +36,7 @@ use crate::error::Error;
 use crate::integer::IntegerPlan;
 use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
-use crate::write::{Arithmetic, with_rounded_activations};
+use crate::write::{Arithmetic, round_inside, with_rounded_activations};
 
 /// Part of the memory limit that one stream may fill, at each of its two ends.
 const STREAM_SHARE: u64 = 16;
@@ -53,6 +57,8 @@ pub(crate) struct Streams<'a> {
     float: Stream,
     quantized_model: Model,
     quantized: Stream,
+    /// What layers are fitted to, by name.
+    inputs: HashMap<NodeId, String>,
     /// Held-out samples have statistics of their own. Without, weights are rounded and not fitted.
     judged: bool,
     /// Layers that are solved.
@@ -79,8 +85,16 @@ impl<'a> Streams<'a> {
         judged: bool,
         config: &Config,
     ) -> Result<Self, Error> {
-        let arithmetic = Arithmetic::of(config, model);
-        let mut quantized_model = with_rounded_activations(model, integers, plan.layers.iter(), arithmetic);
+        let mut quantized_model = with_rounded_activations(model, integers);
+        let input = |layer: &PlannedLayer| {
+            let graph = quantized_model.graph();
+            let input = graph.node(layer.site.node).input(0)?;
+            Some((layer.site.node, graph.value(input).name().to_owned()))
+        };
+        let inputs = plan.layers.iter().filter_map(input).collect();
+        if Arithmetic::of(config, model) == Arithmetic::Runtime {
+            round_inside(&mut quantized_model, integers, plan.layers.iter());
+        }
         decode_tables(quantized_model.graph_mut(), tables, &plan.tables);
         decode(&mut quantized_model)?;
         let mut float_model = model.clone();
@@ -95,6 +109,7 @@ impl<'a> Streams<'a> {
             float: stream(),
             quantized_model,
             quantized: stream(),
+            inputs,
             judged,
             settled: Vec::new(),
         })
@@ -220,14 +235,12 @@ impl<'a> Streams<'a> {
     }
 
     fn request(&self, layer: &PlannedLayer) -> PairRequest {
-        let name = |model: &Model, value: ValueId| model.graph().value(value).name().to_owned();
         let mut seen = request(self.model, layer);
         let reference = std::mem::take(&mut seen.value);
-        let node = self.quantized_model.graph().node(layer.site.node);
         if !self.judged {
             seen.kind = StatKind::RoughGram;
         }
-        seen.value = node.input(0).map_or(reference.clone(), |value| name(&self.quantized_model, value));
+        seen.value = self.inputs.get(&layer.site.node).unwrap_or(&reference).clone();
         PairRequest { seen, reference }
     }
 }

@@ -80,8 +80,10 @@ pub(crate) fn evaluated(
     integers: &IntegerPlan,
     arithmetic: Arithmetic,
 ) -> Result<Model, Error> {
-    let mut evaluated =
-        with_rounded_activations(model, integers, codes.layers.iter().map(|(layer, _)| layer), arithmetic);
+    let mut evaluated = with_rounded_activations(model, integers);
+    if arithmetic == Arithmetic::Runtime {
+        round_inside(&mut evaluated, integers, codes.layers.iter().map(|(layer, _)| layer));
+    }
     check(&evaluated, "converting activations")?;
     for (layer, weight) in codes.layers {
         write_codes(evaluated.graph_mut(), &layer.site, weight)?;
@@ -90,14 +92,8 @@ pub(crate) fn evaluated(
     Ok(evaluated)
 }
 
-/// A copy of `model` in which activations are rounded to the codes of `integers` and as `arithmetic` rounds them inside
-/// `layers`, computed in floats.
-pub(crate) fn with_rounded_activations<'a>(
-    model: &Model,
-    integers: &IntegerPlan,
-    layers: impl Iterator<Item = &'a PlannedLayer>,
-    arithmetic: Arithmetic,
-) -> Model {
+/// A copy of `model` in which activations are rounded to the codes of `integers`, computed in floats.
+pub(crate) fn with_rounded_activations(model: &Model, integers: &IntegerPlan) -> Model {
     let mut rounded = model.clone();
     write_regions(rounded.graph_mut(), &integers.regions, &integers.params, Conversion::Floats);
     let mut readers: BTreeMap<ValueId, Vec<(NodeId, usize)>> = BTreeMap::new();
@@ -110,29 +106,26 @@ pub(crate) fn with_rounded_activations<'a>(
         nodes.sort_unstable();
         fake_quantize_dynamically(rounded.graph_mut(), input, &nodes);
     }
-    if arithmetic == Arithmetic::Runtime {
-        let opset = model.opset("").unwrap_or(0);
-        for ((input, sizes), nodes) in rounded_inside(rounded.graph(), integers, layers) {
-            fake_quantize_in_blocks(rounded.graph_mut(), opset, input, sizes, &nodes);
-        }
-    }
     rounded
 }
 
-/// What ONNX Runtime rounds inside layers whose weights alone are codes: an input, with its elements a row and those that
-/// share a scale, and who reads it so.
-fn rounded_inside<'a>(
-    graph: &Graph,
+/// Lets `layers` whose weights alone are codes read their inputs as ONNX Runtime rounds them inside `MatMulNBits`.
+pub(crate) fn round_inside<'a>(
+    model: &mut Model,
     integers: &IntegerPlan,
     layers: impl Iterator<Item = &'a PlannedLayer>,
-) -> BTreeMap<(ValueId, [usize; 2]), Vec<(NodeId, usize)>> {
+) {
+    let opset = model.opset("").unwrap_or(0);
+    let graph = model.graph_mut();
     let mut readers: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for layer in layers.filter(|layer| integers.form(layer.site.node) == Form::WeightOnly) {
         if let Some((input, block)) = graph.node(layer.site.node).input(0).zip(block_inside(layer)) {
             readers.entry((input, [layer.site.view.inputs(), block])).or_default().push((layer.site.node, 0));
         }
     }
-    readers
+    for ((input, sizes), nodes) in readers {
+        fake_quantize_in_blocks(graph, opset, input, sizes, &nodes);
+    }
 }
 
 /// Writes the codes of every layer into a copy of `model`, and the conversions of activations; tensors are shared,
