@@ -161,7 +161,8 @@ pub struct TensorReport {
 /// A round of the search for layers that must stay in float.
 #[derive(Clone, Debug, Serialize)]
 pub struct Trade {
-    /// Layers that went back to float activations, with what follows them on codes; empty in the first round.
+    /// Layers that went back to float activations, with what follows them on codes; empty in the first round. Rounds after
+    /// one that was more than enough try fewer of its layers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub to_float: Vec<String>,
     /// Layers whose activations got 16 bits, likewise.

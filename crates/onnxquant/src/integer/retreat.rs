@@ -20,6 +20,11 @@ use crate::report::{Sensitivity, Trade, Weights, unless_equal};
 /// Held-out samples on which the sensitivity of single layers is measured: each layer needs an engine of its own, which
 /// takes longer than a run.
 const SENSITIVITY_SAMPLES: usize = 3;
+/// What plans that were chosen on the held-out samples may be worse on others, in dB.
+const CHOSEN_DB: f64 = 0.3;
+/// What may be left over before fewer layers are tried, in dB, and how often.
+const CLOSE_DB: f64 = 0.2;
+const MOST_HALVINGS: usize = 3;
 /// What weights that are fitted to rounded activations may win back, in dB.
 const SLACK_DB: f64 = 3.0;
 
@@ -73,11 +78,10 @@ impl Goal {
         (goal.sqnr_db.is_some() || goal.loss.is_some()).then_some(goal)
     }
 
-    /// The goal before weights are fitted: that may win back so much.
-    fn at_first(self) -> Self {
-        let [sqnr_db, loss] =
-            [self.sqnr_db.map(|wanted| wanted - SLACK_DB), self.loss.map(|most| most / error_power(SLACK_DB))];
-        Self { sqnr_db, loss }
+    /// A goal that is so much higher, in dB.
+    fn raised(self, by_db: f64) -> Self {
+        let sqnr_db = self.sqnr_db.map(|wanted| wanted + by_db);
+        Self { sqnr_db, loss: self.loss.map(|most| most * error_power(by_db)) }
     }
 
     /// By which factor the power of the error is too large; at most 1 where the goal is reached.
@@ -103,16 +107,22 @@ pub(crate) fn retreat(
 ) -> Result<(), Error> {
     let graph = judge.model().graph();
     let Some(goal) = Goal::of(config).filter(|_| config.activations != Activations::Float) else { return Ok(()) };
-    let goal = if weights == Weights::Float { goal.at_first() } else { goal };
+    let goal = if weights == Weights::Float { goal.raised(-SLACK_DB) } else { goal };
     let (mut to_float, mut to_16_bits): (Vec<NodeId>, Vec<NodeId>) = Default::default();
     let mut line = Line::default();
     let mut nearest: Option<(f64, IntegerPlan)> = None;
+    let mut last: Option<(IntegerPlan, Vec<NodeId>)> = None;
     for round in 1_usize.. {
         let accuracy = measure(integers)?;
         let row = trade(integers, graph, [&to_float, &to_16_bits], weights, &accuracy);
         integers.retreat.trade.push(row);
+        let goal = if round > 1 { goal.raised(CHOSEN_DB) } else { goal };
         let excess = goal.excess(&accuracy);
         if excess <= 1.0 {
+            if let Some((before, worst)) = last.filter(|_| goal.raised(CLOSE_DB).excess(&accuracy) <= 1.0) {
+                let reaches = |accuracy: &Accuracy| goal.excess(accuracy) <= 1.0;
+                take_back(integers, (before, &worst), (graph, config, weights), measure, &reaches)?;
+            }
             break;
         }
         if integers.is_empty() {
@@ -137,16 +147,23 @@ pub(crate) fn retreat(
         let at_least = round.div_ceil(2);
         let too_much = line.too_much(excess, left.iter().map(|layer| layer.power()).sum());
         let worst = first(&left, too_much, at_least).unwrap_or(leaders);
-        let mixed = config.activation_bits == ActivationBits::Mixed;
-        let may_widen = |leader: &NodeId| mixed && !integers.dynamic.contains(leader) && !integers.is_widened(*leader);
-        (to_16_bits, to_float) = worst.into_iter().partition(may_widen);
-        integers.widen(graph, &to_16_bits, config)?;
-        integers.keep_in_float(graph, &to_float)?;
+        last = Some((integers.clone(), worst.clone()));
+        [to_float, to_16_bits] = integers.give_up(graph, &worst, config)?;
     }
     Ok(())
 }
 
 impl IntegerPlan {
+    /// Gives `leaders` float activations, or 16 bits where they may have them; which got what.
+    fn give_up(&mut self, graph: &Graph, leaders: &[NodeId], config: &Config) -> Result<[Vec<NodeId>; 2], Error> {
+        let mixed = config.activation_bits == ActivationBits::Mixed;
+        let may_widen = |leader: &&NodeId| mixed && !self.dynamic.contains(*leader) && !self.is_widened(**leader);
+        let (to_16_bits, to_float): (Vec<NodeId>, Vec<NodeId>) = leaders.iter().partition(may_widen);
+        self.widen(graph, &to_16_bits, config)?;
+        self.keep_in_float(graph, &to_float)?;
+        Ok([to_float, to_16_bits])
+    }
+
     /// Adds that the outputs were exact enough at once.
     pub(crate) fn note_reached(&mut self, graph: &Graph, accuracy: &Accuracy) {
         if !self.is_empty() {
@@ -154,6 +171,34 @@ impl IntegerPlan {
             self.retreat.trade.push(row);
         }
     }
+}
+
+/// Looks for the fewest of the `worst` layers of the plan `before` that must go, where all of them are more than enough.
+fn take_back(
+    integers: &mut IntegerPlan,
+    (before, worst): (IntegerPlan, &[NodeId]),
+    (graph, config, weights): (&Graph, &Config, Weights),
+    measure: &dyn Fn(&IntegerPlan) -> Result<Accuracy, Error>,
+    reaches: &dyn Fn(&Accuracy) -> bool,
+) -> Result<(), Error> {
+    let (mut too_few, mut enough) = (0, worst.len());
+    for _ in 0..MOST_HALVINGS {
+        let some = usize::midpoint(too_few, enough);
+        if some == too_few {
+            break;
+        }
+        let mut plan = before.clone();
+        let [to_float, to_16_bits] = plan.give_up(graph, &worst[..some], config)?;
+        let accuracy = measure(&plan)?;
+        integers.retreat.trade.push(trade(&plan, graph, [&to_float, &to_16_bits], weights, &accuracy));
+        if reaches(&accuracy) {
+            let found = std::mem::replace(integers, plan);
+            (integers.retreat, enough) = (found.retreat, some);
+        } else {
+            too_few = some;
+        }
+    }
+    Ok(())
 }
 
 /// By how much the error is too large, over what single layers do alone.
