@@ -3,6 +3,8 @@
 //! Names become ids; tensors and attributes are moved, not copied. The import itself accepts only graphs
 //! whose names resolve (each name written once, each read name written by somebody); everything else is the
 //! verifier's business and is checked right after.
+//!
+//! A subgraph of a file may define a name of the outer graph again, as runtimes take it: inside, the inner value is meant.
 
 use std::collections::HashSet;
 
@@ -37,9 +39,12 @@ impl Model {
     /// Imports `proto`, a rewritten form of this model's message; the files beside the model stay known.
     ///
     /// # Errors
-    /// All violations found.
+    /// All violations found; names that were not shadowed in this model must not be so in `proto`.
     pub fn with_message(&self, proto: ModelProto) -> Result<Self, Vec<Violation>> {
-        Ok(Self { external_files: self.external_files.clone(), ..Self::from_proto(proto)? })
+        let mut model = Self { external_files: self.external_files.clone(), ..Self::from_proto(proto)? };
+        model.graph.shadowed.clone_from(&self.graph.shadowed);
+        let violations = verify(&model);
+        if violations.is_empty() { Ok(model) } else { Err(violations) }
     }
 }
 
@@ -63,6 +68,7 @@ impl Import {
         }
         self.outputs(std::mem::take(&mut proto.output));
         self.graph.rest = proto;
+        self.graph.shadowed = subgraph::shadowed_names(&self.graph).map(|(_, name)| name).collect();
     }
 
     fn inputs(&mut self, infos: Vec<ValueInfoProto>) {

@@ -7,12 +7,18 @@ use std::collections::HashSet;
 
 use onnxquant_proto::onnx::{GraphProto, NodeProto, TensorProto};
 
+use crate::graph::Graph;
+use crate::ids::NodeId;
+
 /// The graphs held by the attributes of `node`.
 pub(crate) fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
 }
 
 /// Names that the bodies of `node` read but do not define, in order of first use, each once.
+///
+/// A name that a body defines means the inner value in it and in the bodies inside it, whatever the outer graph has
+/// under that name; a sibling that does not define it reads the outer one.
 pub(crate) fn captured_names(node: &NodeProto) -> Vec<String> {
     let mut found = Captures { scopes: Vec::new(), seen: HashSet::new(), order: Vec::new() };
     bodies(node).for_each(|body| found.visit(body));
@@ -34,6 +40,17 @@ pub(crate) fn defined_values(node: &NodeProto, names: &mut HashSet<String>) {
         names.extend(definitions(body).filter(|name| !name.is_empty()).map(str::to_owned));
         body.node.iter().for_each(|inner| defined_values(inner, names));
     }
+}
+
+/// Names of values of `graph` that bodies of its nodes define again, with the node, in order.
+pub(crate) fn shadowed_names(graph: &Graph) -> impl Iterator<Item = (NodeId, String)> {
+    graph.nodes().flat_map(|(id, node)| {
+        let mut inner = HashSet::new();
+        defined_values(&node.proto, &mut inner);
+        let mut shadowed = inner.into_iter().filter(|name| graph.find(name).is_some()).collect::<Vec<_>>();
+        shadowed.sort();
+        shadowed.into_iter().map(move |name| (id, name))
+    })
 }
 
 /// The dense tensors in the attributes of `node` and, nested, in its bodies.
