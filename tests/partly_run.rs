@@ -42,6 +42,26 @@ fn wrapping() -> ModelProto {
     model
 }
 
+/// `m` is `x` plus the place of the largest number in each row of `h`, which goes through a sequence.
+fn picking() -> ModelProto {
+    let int = |name: &str, number: i64| AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Int as i32),
+        i: Some(number),
+        ..AttributeProto::default()
+    };
+    let with = |attribute: AttributeProto, node: NodeProto| NodeProto { attribute: vec![attribute], ..node };
+    let list = NodeProto { name: Some("list".to_owned()), ..node("SequenceConstruct", &["places"], &["sequence"]) };
+    let middle = vec![
+        with(int("axis", 1), node("ArgMax", &["h"], &["places"])),
+        list,
+        node("SequenceAt", &["sequence", "first"], &["picked"]),
+        with(int("to", 1), node("Cast", &["picked"], &["number"])),
+        node("Add", &["number", "x"], &["m"]),
+    ];
+    chain_around(middle, vec![TensorProto { name: Some("first".to_owned()), ..tensor::from_i64(&[], &[0]) }])
+}
+
 fn repeating() -> ModelProto {
     let (nodes, constants) = shadowing_loop();
     chain_around(nodes, constants)
@@ -57,7 +77,7 @@ fn what_comes_before_a_node_that_cannot_be_run_is_calibrated() {
     let folder = folder();
     let calib = folder.path().join("calib");
     let samples = samples(&calib, 24);
-    let cases = [("repeat", "Loop", repeating()), ("pad", "Pad", wrapping())];
+    let cases = [("repeat", "Loop", repeating()), ("pad", "Pad", wrapping()), ("list", "SequenceConstruct", picking())];
     let settings: [&[&str]; 5] = [
         &["--scheme", "w8"],
         &["--scheme", "w8", "--method", "optq"],

@@ -129,27 +129,33 @@ impl Reach {
         plan: &Plan,
         calibration: &Calibration,
     ) -> Result<Self, Error> {
-        let first = calibration.split.calibration.first();
-        let Some((node, &sample)) =
-            blocked.first().zip(first).filter(|_| !plan.layers.is_empty() || !plan.tables.is_empty())
-        else {
+        let quantizes = !plan.layers.is_empty() || !plan.tables.is_empty();
+        let Some(&sample) = calibration.split.calibration.first().filter(|_| quantizes && !blocked.is_empty()) else {
             return Ok(Self::all(model));
         };
-        let mut reach = Self { compared: Vec::new(), blocked: blocked.clone() };
-        let behind = reach.behind(model.graph());
-        if !plan.layers.is_empty() && plan.layers.iter().all(|layer| behind.contains_key(&layer.site.input)) {
-            return Err(CalibError::from(node).into());
-        }
+        let mut reach = Self { compared: Vec::new(), blocked };
+        reach.check_layers(model.graph(), plan)?;
         match reach.compare_before(model, plan, calibration, sample) {
             Ok(()) => Ok(reach),
             Err(Error::Calibration(failure)) => {
-                let failing = failing_nodes(proto, &blocked, &calibration.data, sample)?;
+                let failing = failing_nodes(proto, &reach.blocked, &calibration.data, sample)?;
                 match failing.is_empty() {
                     true => Err(failure.into()),
-                    false => Self::without([blocked, failing].concat(), proto, model, plan, calibration),
+                    false => Self::without([reach.blocked, failing].concat(), proto, model, plan, calibration),
                 }
             }
             Err(other) => Err(other),
+        }
+    }
+
+    /// An error where not a single layer can be calibrated.
+    fn check_layers(&self, graph: &Graph, plan: &Plan) -> Result<(), Error> {
+        let behind = self.behind(graph);
+        let before = plan.layers.iter().map(|layer| behind.get(&layer.site.input).copied());
+        let before: Option<Vec<usize>> = before.collect();
+        match before.and_then(|before| before.first().copied()) {
+            Some(first) => Err(CalibError::from(&self.blocked[first]).into()),
+            None => Ok(()),
         }
     }
 
