@@ -4,7 +4,8 @@
 //! whose names resolve (each name written once, each read name written by somebody); everything else is the
 //! verifier's business and is checked right after.
 //!
-//! A subgraph of a file may define a name of the outer graph again, as runtimes take it: inside, the inner value is meant.
+//! An initializer or input of a subgraph of a file may have a name of the outer graph, as runtimes take it: inside, the
+//! inner value is meant. What a node makes may not.
 
 use std::collections::HashSet;
 
@@ -68,7 +69,10 @@ impl Import {
         }
         self.outputs(std::mem::take(&mut proto.output));
         self.graph.rest = proto;
-        self.graph.shadowed = subgraph::shadowed_names(&self.graph).map(|(_, name)| name).collect();
+        self.graph.shadowed = subgraph::shadowed_names(&self.graph, subgraph::given)
+            .into_iter()
+            .map(|(_, name)| name.to_owned())
+            .collect();
     }
 
     fn inputs(&mut self, infos: Vec<ValueInfoProto>) {

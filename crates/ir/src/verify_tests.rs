@@ -88,6 +88,10 @@ fn every_broken_rule_of_a_file_is_named() {
             Violation::NotTopological { node: name("`z` (If)"), name: name("y") },
         ),
         (
+            |p| inner(p).node.push(branching("x", "z", vec![node("Relu", &["x"], &["w"])], "w")),
+            Violation::Shadowed { node: name("`z` (If)"), name: name("w") },
+        ),
+        (
             |p| inner(p).initializer[0].dims = vec![2],
             Violation::Tensor(TensorError::new("w", "shape [2] of FLOAT needs 8 bytes of raw_data, found 4")),
         ),
@@ -349,9 +353,11 @@ fn names_that_a_file_shadows_mean_the_inner_value() {
 
 #[test]
 fn shadowing_that_an_edit_makes_is_a_violation() {
-    let body = |result: &str| branching("c", "z", vec![node("Relu", &["x"], &[result])], result);
-    let mut model = model(graph("x c", "w", vec![body("r"), node("Add", &["x", "w"], &["y"])], "y z"));
-    let other = message(graph("x c", "r", vec![body("r"), node("Add", &["x", "r"], &["y"])], "y z"));
+    let body = || graph_attribute("then_branch", graph("", "r", vec![node("Relu", &["r"], &["s"])], "s"));
+    let branches = || vec![body(), graph_attribute("else_branch", graph("", "", vec![], "x"))];
+    let branch = || with(node("If", &["c"], &["z"]), branches());
+    let mut model = model(graph("x c", "w", vec![branch(), node("Add", &["x", "w"], &["y"])], "y z"));
+    let other = message(graph("x c", "r", vec![branch(), node("Add", &["x", "r"], &["y"])], "y z"));
     let expected = [Violation::Shadowed { node: "`z` (If)".into(), name: "r".into() }];
     assert_eq!(model.with_message(other.clone()).err().as_deref(), Some(&expected[..]));
     assert_eq!(violations(other), [], "as a file it is sound");

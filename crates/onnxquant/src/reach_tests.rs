@@ -48,7 +48,7 @@ fn without_odd(model: &Model) -> Reach {
     Reach { blocked, compared: Vec::new() }
 }
 
-fn sorted<'a>(graph: &'a Graph, values: impl IntoIterator<Item = ValueId>) -> Vec<&'a str> {
+fn sorted(graph: &Graph, values: impl IntoIterator<Item = ValueId>) -> Vec<&str> {
     let mut names: Vec<&str> = values.into_iter().map(|value| graph.value(value).name()).collect();
     names.sort_unstable();
     names
