@@ -14,6 +14,7 @@ mod integers;
 mod lossless;
 mod mixed;
 mod opset;
+mod partly_run;
 mod runtime;
 mod support;
 mod traps;

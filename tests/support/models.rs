@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use onnxquant_ir::onnx::attribute_proto::AttributeType;
 use onnxquant_ir::onnx::tensor_proto::{DataLocation, DataType};
 use onnxquant_ir::onnx::tensor_shape_proto::{Dimension, dimension};
 use onnxquant_ir::onnx::type_proto::{self, Tensor};
 use onnxquant_ir::onnx::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto,
-    TypeProto, ValueInfoProto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto,
 };
 
 /// `y = x w` with `x` of shape [1, k].
@@ -68,6 +69,81 @@ fn float_tensor(name: &str, dims: &[i64], numbers: impl Iterator<Item = f32>) ->
         raw_data: Some(numbers.flat_map(f32::to_le_bytes).collect::<Vec<_>>().into()),
         ..TensorProto::default()
     }
+}
+
+/// `x -> product -> Relu -> second = h`, then the nodes `middle`, which make `m` of `h`, then `m -> behind -> y`; all
+/// values have the shape [4, 32].
+pub fn chain_around(middle: Vec<NodeProto>, constants: Vec<TensorProto>) -> ModelProto {
+    let weight = |name: &str, step: f32| {
+        float_tensor(name, &[32, 32], (0..1024).map(|i| ((i * i % 1009) as f32 * step).sin() / 6.0))
+    };
+    let layer = |name: &str, inputs: [&str; 2], output: &str| NodeProto {
+        name: Some(name.to_owned()),
+        ..node("MatMul", &inputs, &[output])
+    };
+    let before = [layer("product", ["x", "w1"], "a"), node("Relu", &["a"], &["b"]), layer("second", ["b", "w2"], "h")];
+    let nodes = before.into_iter().chain(middle).chain([layer("behind", ["m", "w3"], "y")]);
+    let weights = [weight("w1", 0.7), weight("w2", 1.3), weight("w3", 2.1)];
+    let graph = GraphProto {
+        name: Some("graph".to_owned()),
+        node: nodes.collect(),
+        initializer: weights.into_iter().chain(constants).collect(),
+        input: vec![float_value("x", &[4, 32])],
+        output: vec![float_value("y", &[4, 32])],
+        ..GraphProto::default()
+    };
+    ModelProto { graph: Some(graph), ..MatMulModel::new(1, 1).proto() }
+}
+
+/// A node of the default domain, without a name.
+pub fn node(op_type: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+    let own = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    NodeProto { op_type: Some(op_type.to_owned()), input: own(inputs), output: own(outputs), ..NodeProto::default() }
+}
+
+/// A Loop that doubles the positive part of `h` three times; its body names the factor as the outer graph names a weight.
+pub fn shadowing_loop() -> (Vec<NodeProto>, Vec<TensorProto>) {
+    let kind = |name: &str, elem_type: DataType, dims: &[i64]| {
+        let mut info = float_value(name, dims);
+        if let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_mut().and_then(|kind| kind.value.as_mut()) {
+            tensor.elem_type = Some(elem_type as i32);
+        }
+        info
+    };
+    let body = GraphProto {
+        name: Some("body".to_owned()),
+        node: vec![
+            node("Mul", &["state", "w1"], &["doubled"]),
+            node("Relu", &["doubled"], &["next"]),
+            node("Identity", &["go"], &["go_on"]),
+        ],
+        initializer: vec![float_tensor("w1", &[], std::iter::once(2.0))],
+        input: vec![
+            kind("step", DataType::Int64, &[]),
+            kind("go", DataType::Bool, &[]),
+            kind("state", DataType::Float, &[4, 32]),
+        ],
+        output: vec![kind("go_on", DataType::Bool, &[]), kind("next", DataType::Float, &[4, 32])],
+        ..GraphProto::default()
+    };
+    let attribute = AttributeProto {
+        name: Some("body".to_owned()),
+        r#type: Some(AttributeType::Graph as i32),
+        g: Some(Box::new(body)),
+        ..AttributeProto::default()
+    };
+    let repeat = NodeProto {
+        name: Some("repeat".to_owned()),
+        attribute: vec![attribute],
+        ..node("Loop", &["times", "", "h"], &["m"])
+    };
+    let times = TensorProto {
+        name: Some("times".to_owned()),
+        data_type: Some(DataType::Int64 as i32),
+        raw_data: Some(3i64.to_le_bytes().to_vec().into()),
+        ..TensorProto::default()
+    };
+    (vec![repeat], vec![times])
 }
 
 /// A float tensor whose bytes lie in another file.

@@ -200,16 +200,16 @@ pub fn compare<E: Engine>(
     Ok(outputs)
 }
 
-/// Takes both networks to their outputs `names` and compares these on all samples of the streams.
+/// Takes each network to its values `names` and compares these, pair by pair, on all samples of the streams.
 #[cfg(feature = "tract")]
 pub fn compare_streams(
     a: Network<'_>,
     b: Network<'_>,
     data: &CalibSet,
-    names: &[String],
+    names: [&[String]; 2],
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<OutputComparison>, CalibError> {
-    let mut outputs: Vec<OutputComparison> = names.iter().map(|name| OutputComparison::new(name)).collect();
+    let mut outputs: Vec<OutputComparison> = names[0].iter().map(|name| OutputComparison::new(name)).collect();
     let mut visit = |runs: &[SampleRun]| {
         for run in runs {
             let [a, b] = run.values.as_slice() else { continue };
@@ -218,8 +218,8 @@ pub fn compare_streams(
         Ok(())
     };
     let mut networks = [a, b];
-    advance(&mut networks, &[names, names], data, progress, &mut visit)?;
-    catch_up(&mut networks, &[names, names], data, progress, &mut visit)?;
+    advance(&mut networks, &names, data, progress, &mut visit)?;
+    catch_up(&mut networks, &names, data, progress, &mut visit)?;
     outputs.iter_mut().for_each(OutputComparison::close);
     Ok(outputs)
 }

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use onnxquant::quant::Granularity;
-use onnxquant::{DataConfig, IntegerReport, LayerReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights};
+use onnxquant::{
+    DataConfig, IntegerReport, LayerReport, NotRun, NotRunNode, PlanFile, Report, TableReport, Trade, VerifiedOrt,
+    Weights,
+};
 
 use crate::args::QuantizeArgs;
 use crate::bars::Bars;
@@ -16,6 +19,8 @@ use crate::table::{bytes, decibels, short, table};
 const WORST_SHOWN: usize = 5;
 /// Characters of a name in a table.
 const NAME_SHOWN: usize = 60;
+/// Nodes, layers or outputs listed on a line.
+const NAMES_SHOWN: usize = 5;
 
 pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     let (Some(input), Some(output)) = (&args.input, &args.output) else {
@@ -78,13 +83,15 @@ fn summary(report: &Report) -> String {
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);
+    text += &report.not_run.as_ref().map_or(String::new(), not_run);
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
     let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
     text += &format!("size    {before} -> {after} ({:.1} %), opset {}\n", 100.0 * ratio, report.opset);
     if let Some(held_out) = &report.held_out {
         let among = if held_out.shared { "also used for calibration" } else { "held out" };
         let samples = held_out.held_out_samples;
-        text += &format!("output  SQNR {} on {samples} samples {among}\n", decibels(held_out.sqnr_db));
+        let of = report.not_run.as_ref().map_or("", compared);
+        text += &format!("output  SQNR {}{of} on {samples} samples {among}\n", decibels(held_out.sqnr_db));
     }
     text
 }
@@ -215,6 +222,43 @@ fn verified(found: &VerifiedOrt) -> String {
         text += &format!("        {}: {} predicted, {found}\n", layer.label, layer.predicted.name());
     }
     text
+}
+
+/// What the calibration engine could not run, and what that means.
+fn not_run(found: &NotRun) -> String {
+    let node = |node: &NotRunNode| match node.domain.as_str() {
+        "" => format!("`{}` ({})", node.label, node.op_type),
+        domain => format!("`{}` ({} of domain `{domain}`)", node.label, node.op_type),
+    };
+    let quoted = |names: &[String]| listed(names.iter().map(|name| format!("`{name}`")));
+    let mut text = format!("not run {}: the calibration engine cannot\n", listed(found.nodes.iter().map(node)));
+    if !found.layers.is_empty() {
+        let (count, layers) = (found.layers.len(), quoted(&found.layers));
+        text += &format!("        {count} layers that depend on that are rounded without data: {layers}\n");
+    }
+    if !found.outputs.is_empty() {
+        text += &format!("        outputs that depend on that are not compared: {}\n", quoted(&found.outputs));
+    }
+    text
+}
+
+/// Of what the SQNR is, where it is not that of the outputs.
+fn compared(found: &NotRun) -> &'static str {
+    match (found.compared.is_empty(), found.outputs.is_empty()) {
+        (true, true) => "",
+        (true, false) => " of the other outputs",
+        (false, _) => " of the values before what is not run",
+    }
+}
+
+/// The first few of a list.
+fn listed(mut words: impl Iterator<Item = String>) -> String {
+    let mut shown: Vec<String> = words.by_ref().take(NAMES_SHOWN).collect();
+    let more = words.count();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    shown.join(", ")
 }
 
 /// Why layers stayed in float, each reason with a count.

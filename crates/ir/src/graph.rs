@@ -179,6 +179,8 @@ pub struct Graph {
     pub(crate) by_name: HashMap<String, ValueId>,
     /// Names of values and nodes, subgraphs included, that a new name must avoid.
     pub(crate) taken: HashSet<String>,
+    /// Names of values that an initializer or input of a subgraph of the file has as well: there the inner value is meant.
+    pub(crate) shadowed: HashSet<String>,
     /// Everything of the graph message that is not above.
     pub(crate) rest: GraphProto,
 }

@@ -3,6 +3,9 @@
 //! Names become ids; tensors and attributes are moved, not copied. The import itself accepts only graphs
 //! whose names resolve (each name written once, each read name written by somebody); everything else is the
 //! verifier's business and is checked right after.
+//!
+//! An initializer or input of a subgraph of a file may have a name of the outer graph, as runtimes take it: inside, the
+//! inner value is meant. What a node makes may not.
 
 use std::collections::HashSet;
 
@@ -37,9 +40,12 @@ impl Model {
     /// Imports `proto`, a rewritten form of this model's message; the files beside the model stay known.
     ///
     /// # Errors
-    /// All violations found.
+    /// All violations found; names that were not shadowed in this model must not be so in `proto`.
     pub fn with_message(&self, proto: ModelProto) -> Result<Self, Vec<Violation>> {
-        Ok(Self { external_files: self.external_files.clone(), ..Self::from_proto(proto)? })
+        let mut model = Self { external_files: self.external_files.clone(), ..Self::from_proto(proto)? };
+        model.graph.shadowed.clone_from(&self.graph.shadowed);
+        let violations = verify(&model);
+        if violations.is_empty() { Ok(model) } else { Err(violations) }
     }
 }
 
@@ -63,6 +69,10 @@ impl Import {
         }
         self.outputs(std::mem::take(&mut proto.output));
         self.graph.rest = proto;
+        self.graph.shadowed = subgraph::shadowed_names(&self.graph, subgraph::given)
+            .into_iter()
+            .map(|(_, name)| name.to_owned())
+            .collect();
     }
 
     fn inputs(&mut self, infos: Vec<ValueInfoProto>) {

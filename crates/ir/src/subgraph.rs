@@ -3,9 +3,12 @@
 //! Subgraphs are never rewritten; the outer graph only has to know which of its values they read, and
 //! which names it must not take.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use onnxquant_proto::onnx::{GraphProto, NodeProto, TensorProto};
+
+use crate::graph::{Graph, Node};
+use crate::ids::NodeId;
 
 /// The graphs held by the attributes of `node`.
 pub(crate) fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
@@ -13,6 +16,9 @@ pub(crate) fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
 }
 
 /// Names that the bodies of `node` read but do not define, in order of first use, each once.
+///
+/// A name that a body defines means the inner value in it and in the bodies inside it, whatever the outer graph has
+/// under that name; a sibling that does not define it reads the outer one.
 pub(crate) fn captured_names(node: &NodeProto) -> Vec<String> {
     let mut found = Captures { scopes: Vec::new(), seen: HashSet::new(), order: Vec::new() };
     bodies(node).for_each(|body| found.visit(body));
@@ -29,11 +35,47 @@ pub(crate) fn defined_names(node: &NodeProto, names: &mut HashSet<String>) {
 }
 
 /// Every value name that the bodies of `node` define, nested ones included.
-pub(crate) fn defined_values(node: &NodeProto, names: &mut HashSet<String>) {
-    for body in bodies(node) {
-        names.extend(definitions(body).filter(|name| !name.is_empty()).map(str::to_owned));
-        body.node.iter().for_each(|inner| defined_values(inner, names));
+fn defined_values(node: &NodeProto, names: &mut HashSet<String>) {
+    for body in all_bodies(node) {
+        names.extend(given(body).chain(made(body)).filter(|name| !name.is_empty()).map(str::to_owned));
     }
+}
+
+/// The graphs held by the attributes of `node`, nested ones included.
+fn all_bodies(node: &NodeProto) -> Vec<&GraphProto> {
+    let mut found = bodies(node).collect::<Vec<_>>();
+    let mut next = 0;
+    while let Some(&body) = found.get(next) {
+        found.extend(body.node.iter().flat_map(bodies));
+        next += 1;
+    }
+    found
+}
+
+/// Names of values of `graph` that are also among the `names` of the bodies of its nodes, with the node, in order.
+pub(crate) fn shadowed_names<'a, N: Iterator<Item = &'a str>>(
+    graph: &'a Graph,
+    names: impl Fn(&'a GraphProto) -> N,
+) -> Vec<(NodeId, &'a str)> {
+    let of_node = |(id, node): (NodeId, &'a Node)| {
+        let inner = all_bodies(&node.proto).into_iter().flat_map(&names);
+        let shadowed: BTreeSet<&str> = inner.filter(|name| graph.find(name).is_some()).collect();
+        shadowed.into_iter().map(move |name| (id, name))
+    };
+    graph.nodes().flat_map(of_node).collect()
+}
+
+/// Names of the inputs and initializers of a body.
+pub(crate) fn given(body: &GraphProto) -> impl Iterator<Item = &str> {
+    let inputs = body.input.iter().map(|input| input.name());
+    let initializers = body.initializer.iter().map(|tensor| tensor.name());
+    let sparse = body.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref()).map(|values| values.name());
+    inputs.chain(initializers).chain(sparse)
+}
+
+/// Names of what the nodes of a body make.
+pub(crate) fn made(body: &GraphProto) -> impl Iterator<Item = &str> {
+    body.node.iter().flat_map(|node| node.output.iter().map(String::as_str))
 }
 
 /// The dense tensors in the attributes of `node` and, nested, in its bodies.
@@ -44,15 +86,6 @@ pub(crate) fn attribute_tensors(node: &NodeProto) -> Box<dyn Iterator<Item = &Te
     Box::new(own.chain(inner))
 }
 
-fn definitions(graph: &GraphProto) -> impl Iterator<Item = &str> {
-    let inputs = graph.input.iter().map(|input| input.name());
-    let initializers = graph.initializer.iter().map(|tensor| tensor.name());
-    let sparse =
-        graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_ref()).map(|values| values.name());
-    let outputs = graph.node.iter().flat_map(|node| node.output.iter().map(String::as_str));
-    inputs.chain(initializers).chain(sparse).chain(outputs)
-}
-
 struct Captures<'a> {
     scopes: Vec<HashSet<&'a str>>,
     seen: HashSet<&'a str>,
@@ -61,7 +94,7 @@ struct Captures<'a> {
 
 impl<'a> Captures<'a> {
     fn visit(&mut self, graph: &'a GraphProto) {
-        self.scopes.push(definitions(graph).collect());
+        self.scopes.push(given(graph).chain(made(graph)).collect());
         for node in &graph.node {
             node.input.iter().for_each(|name| self.read(name));
             bodies(node).for_each(|body| self.visit(body));

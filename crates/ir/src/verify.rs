@@ -2,8 +2,8 @@
 //!
 //! Run after import, after each pass and before writing. Checked here: the two sides of every edge agree;
 //! the order is topological, captures included; tensors hold what they declare; names are unique, and inner
-//! ones do not shadow outer ones; operator domains are imported; Q/DQ nodes have legal scales, zero points
-//! and axes, and an opset high enough for their types.
+//! ones do not shadow outer ones, but for initializers and inputs that do so in the file; operator domains are imported;
+//! Q/DQ nodes have legal scales, zero points and axes, and an opset high enough for their types.
 //!
 //! Not checked: shapes of intermediate values, and the rules of single operators other than Q/DQ.
 
@@ -47,7 +47,7 @@ pub enum Violation {
     NotTopological { node: String, name: String },
     /// Uses and inputs disagree: a defect of an edit.
     BrokenEdge { value: String, detail: String },
-    /// A subgraph defines a name of the outer graph.
+    /// A subgraph defines a name of the outer graph, and may not or did not in the file.
     Shadowed { node: String, name: String },
     /// A tensor's payload does not fit its declaration.
     Tensor(TensorError),
@@ -143,14 +143,15 @@ fn order(graph: &Graph, violations: &mut Vec<Violation>) {
     }
 }
 
+/// Initializers and inputs of subgraphs may shadow outer names in a file; that an edit gives an outer value such a name is
+/// a defect. What nodes make must have names of its own: runtimes refuse anything else.
 fn shadowing(graph: &Graph, violations: &mut Vec<Violation>) {
-    for (id, node) in graph.nodes() {
-        let mut inner = HashSet::new();
-        subgraph::defined_values(&node.proto, &mut inner);
-        let mut shadowed = inner.into_iter().filter(|name| graph.find(name).is_some()).collect::<Vec<_>>();
-        shadowed.sort();
-        violations.extend(shadowed.into_iter().map(|name| Violation::Shadowed { node: graph.describe(id), name }));
-    }
+    let mut given = subgraph::shadowed_names(graph, subgraph::given);
+    given.retain(|(_, name)| !graph.shadowed.contains(*name));
+    let shadowed = given.into_iter().chain(subgraph::shadowed_names(graph, subgraph::made));
+    let violation =
+        |(id, name): (NodeId, &str)| Violation::Shadowed { node: graph.describe(id), name: name.to_owned() };
+    violations.extend(shadowed.map(violation));
 }
 
 fn tensors(graph: &Graph, violations: &mut Vec<Violation>) {

@@ -329,3 +329,40 @@ fn every_violation_is_told_in_words() {
     ];
     assert_eq!(texts, expected);
 }
+
+/// A Loop body that shadows `w` and reads `x`, with an If inside that shadows `x` in one branch and reads it in the other.
+fn shadowing() -> NodeProto {
+    let inside = |constants: &str| graph("", constants, vec![node("Add", &["x", "w"], &["deep"])], "deep");
+    let branches = [graph_attribute("then_branch", inside("x")), graph_attribute("else_branch", inside(""))];
+    let body = graph("i go", "w", vec![with(node("If", &["go"], &["r"]), branches.to_vec())], "go r");
+    with(node("Loop", &["n", "c"], &["z"]), vec![graph_attribute("body", body)])
+}
+
+#[test]
+fn names_that_a_file_shadows_mean_the_inner_value() {
+    let model = model(graph("x n c", "w", vec![shadowing(), node("Add", &["x", "w"], &["y"])], "y z"));
+    let graph = model.graph();
+    let captured = graph.node(graph.order()[0]).captures().iter().map(|&id| graph.value(id).name());
+    assert_eq!(captured.collect::<Vec<_>>(), ["x"], "the else branch reads the outer one");
+    let uses = |name: &str| graph.value(graph.find(name).expect("defined")).uses().len();
+    assert_eq!((uses("x"), uses("w")), (2, 1));
+    assert_eq!(verify(&model), []);
+    assert_eq!(Model::from_proto(model.to_proto()).map(|again| again.to_proto()), Ok(model.to_proto()));
+    assert!(model.with_message(model.to_proto()).is_ok());
+}
+
+#[test]
+fn shadowing_that_an_edit_makes_is_a_violation() {
+    let body = || graph_attribute("then_branch", graph("", "r", vec![node("Relu", &["r"], &["s"])], "s"));
+    let branches = || vec![body(), graph_attribute("else_branch", graph("", "", vec![], "x"))];
+    let branch = || with(node("If", &["c"], &["z"]), branches());
+    let mut model = model(graph("x c", "w", vec![branch(), node("Add", &["x", "w"], &["y"])], "y z"));
+    let other = message(graph("x c", "r", vec![branch(), node("Add", &["x", "r"], &["y"])], "y z"));
+    let expected = [Violation::Shadowed { node: "`z` (If)".into(), name: "r".into() }];
+    assert_eq!(model.with_message(other.clone()).err().as_deref(), Some(&expected[..]));
+    assert_eq!(violations(other), [], "as a file it is sound");
+    assert_eq!(model.graph_mut().fresh_name("r"), "r_1");
+    let value = model.graph_mut().new_value("r".into(), Origin::Constant, Some(number("r")));
+    model.graph_mut().initializers.push(value);
+    assert_eq!(verify(&model), expected);
+}

@@ -12,18 +12,21 @@ use crate::config::DataConfig;
 use crate::error::Error;
 use crate::plan::PlannedLayer;
 use crate::progress::{Phase, Progress};
+use crate::reach::Reach;
 
 /// The samples, divided into those to calibrate with and those held out.
 #[derive(Debug)]
 pub(crate) struct Calibration {
     pub(crate) data: CalibSet,
     pub(crate) split: Split,
+    /// What the engine can compute of the model.
+    pub(crate) reach: Reach,
 }
 
 /// Statistics of one stage: by request, by group.
 pub(crate) struct StageStats {
-    /// The request of each layer.
-    pub(crate) of_layer: Vec<usize>,
+    /// The request of each layer; none for one whose input the engine cannot compute.
+    pub(crate) of_layer: Vec<Option<usize>>,
     pub(crate) calibration: Vec<Vec<GramStats>>,
     pub(crate) held_out: Option<Vec<Vec<GramStats>>>,
 }
@@ -39,7 +42,7 @@ impl Calibration {
         let inputs = InputSpec::from_graph(&model.to_proto().graph.unwrap_or_default(), model.ir_version())?;
         let data = CalibSet::open(&config.path, &inputs, &config.options)?;
         let split = data.split();
-        Ok(Self { data, split })
+        Ok(Self { data, split, reach: Reach::all(model) })
     }
 
     /// All samples: `first` of those to calibrate with, evenly spaced, and those held out where they are `judged` on; the
@@ -66,16 +69,10 @@ impl Calibration {
         held_out: bool,
         progress: Progress<'_>,
     ) -> Result<StageStats, Error> {
-        let mut requests = Vec::new();
-        let mut of_layer = Vec::new();
-        for layer in layers {
-            let request = request(model, layer);
-            let known = requests.iter().position(|found| *found == request);
-            of_layer.push(known.unwrap_or(requests.len()));
-            if known.is_none() {
-                requests.push(request);
-            }
-        }
+        let behind = self.reach.behind(model.graph());
+        let wanted =
+            layers.iter().map(|layer| (!behind.contains_key(&layer.site.input)).then(|| request(model, layer)));
+        let (requests, of_layer) = distinct(wanted);
         let mut values = requests.iter().map(|request| request.value.clone()).collect::<Vec<_>>();
         values.dedup();
         let samples = if held_out { (0..self.data.len()).collect() } else { self.split.calibration.clone() };
@@ -91,12 +88,26 @@ impl Calibration {
 }
 
 impl StageStats {
-    /// Of the layer at this place of the stage.
-    pub(crate) fn of(&self, layer: usize) -> LayerStats<'_> {
-        let index = self.of_layer[layer];
+    /// Of the layer at this place of the stage, where there are any.
+    pub(crate) fn of(&self, layer: usize) -> Option<LayerStats<'_>> {
+        let index = self.of_layer[layer]?;
         let held_out = self.held_out.as_ref().map(|stats| stats[index].as_slice());
-        LayerStats { calibration: &self.calibration[index], held_out }
+        Some(LayerStats { calibration: &self.calibration[index], held_out })
     }
+}
+
+/// The requests among these, each once, and where each one is.
+pub(crate) fn distinct<R: PartialEq>(wanted: impl Iterator<Item = Option<R>>) -> (Vec<R>, Vec<Option<usize>>) {
+    let mut requests: Vec<R> = Vec::new();
+    let place = |request: R| {
+        requests.iter().position(|found| *found == request).unwrap_or_else(|| {
+            requests.push(request);
+            requests.len() - 1
+        })
+    };
+    let mut place = place;
+    let places = wanted.map(|request| request.map(&mut place)).collect();
+    (requests, places)
 }
 
 /// Splits `layers` into runs whose statistics fit `limit_bytes`; a layer too large alone stands alone.

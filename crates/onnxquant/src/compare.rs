@@ -25,22 +25,24 @@ pub fn compare(
     prepare(&mut first)?;
     prepare(&mut second)?;
     let calibration = Calibration::open(&first, data)?;
+    if let Some(missing) = output_names(&first).into_iter().find(|name| !has_output(&second, name)) {
+        return Err(Error::Usage(format!("the second model has no output `{missing}`")));
+    }
     let samples = (0..calibration.data.len()).collect::<Vec<_>>();
     Reference::new(first, &calibration, &samples)?.compare(second, &calibration, &samples, progress)
 }
 
-/// A model whose outputs others are compared with.
+/// A model whose outputs, or what the engine can compute before them, others are compared with.
 pub(crate) struct Reference {
     original: Original<Session>,
-    outputs: Vec<String>,
 }
 
 impl Reference {
     /// For comparisons on `samples`.
     pub(crate) fn new(mut model: Model, calibration: &Calibration, samples: &[usize]) -> Result<Self, Error> {
         decode(&mut model)?;
-        let outputs = output_names(&model);
-        Ok(Self { original: Original::new(calibration.session(&model, &outputs, samples)?), outputs })
+        let outputs = calibration.reach.names();
+        Ok(Self { original: Original::new(calibration.session(&model, &outputs, samples)?) })
     }
 
     /// Compares another model with this one on some of the samples.
@@ -52,10 +54,7 @@ impl Reference {
         progress: Progress<'_>,
     ) -> Result<Vec<OutputComparison>, Error> {
         decode(&mut other)?;
-        if let Some(missing) = self.outputs.iter().find(|name| !has_output(&other, name)) {
-            return Err(Error::Usage(format!("the second model has no output `{missing}`")));
-        }
-        let session = calibration.session(&other, &self.outputs, samples)?;
+        let session = calibration.session(&other, &calibration.reach.names_in(&other), samples)?;
         drop(other);
         let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
         Ok(compare_sessions(&self.original, &session, &calibration.data, samples, &report)?)

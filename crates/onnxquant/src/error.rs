@@ -97,6 +97,11 @@ impl Error {
         matches!(self, Self::Internal(_) | Self::Write(WriteModelError::Check(_)))
     }
 
+    /// Whether the calibration engine could not run the model.
+    pub(crate) fn is_of_engine(&self) -> bool {
+        matches!(self, Self::Calibration(CalibError::Load { .. } | CalibError::Run { .. }))
+    }
+
     /// A pass that left a model broken.
     pub(crate) fn broken(pass: &str, violations: &[Violation]) -> Self {
         let list = violations.iter().map(Violation::to_string).collect::<Vec<_>>().join("; ");

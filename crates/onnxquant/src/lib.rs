@@ -28,6 +28,7 @@ mod pipeline;
 mod plan;
 mod plan_file;
 mod progress;
+mod reach;
 mod report;
 mod rescale;
 mod sketch;
@@ -56,6 +57,7 @@ pub use pipeline::quantize;
 pub use plan::{Plan, PlannedLayer, SkippedLayer};
 pub use plan_file::PlanFile;
 pub use progress::{Phase, Progress, silent};
+pub use reach::{NotRun, NotRunNode};
 pub use report::{
     CacheReport, HeldOut, IntegerReport, LayerReport, OutputReport, Report, Sensitivity, TensorReport, Trade, Weights,
 };

@@ -121,7 +121,7 @@ impl<'a> Sweep<'a> {
         for stage in source.stages(model, layers, config) {
             let stats = source.statistics(model, &layers[stage.clone()], &[], progress)?;
             for (at, layer) in layers[stage.clone()].iter().enumerate() {
-                let sketches = sketch_layer(self.job, layer, &WIDTHS, stats.as_ref().map(|stats| stats.of(at)))?;
+                let sketches = sketch_layer(self.job, layer, &WIDTHS, stats.as_ref().and_then(|stats| stats.of(at)))?;
                 let mut errors = [0.0; WIDTHS.len()];
                 for (width, Sketch { planned, weight, error }) in sketches.into_iter().enumerate() {
                     errors[width] = error;
@@ -176,7 +176,14 @@ impl<'a> Sweep<'a> {
             let outputs = judge.outputs(codes, &IntegerPlan::default(), Arithmetic::File, samples, &silent)?;
             Ok(accuracy(&outputs).power() / self.errors[layer][PROBE].max(f64::MIN_POSITIVE))
         };
-        let found = (0..self.plan.layers.len()).into_par_iter().map(measure).collect::<Result<Vec<f64>, Error>>()?;
+        let behind = judge.calibration.reach.behind(judge.model().graph());
+        let is_seen = |layer: &usize| !behind.contains_key(&self.plan.layers[*layer].site.input);
+        let seen: Vec<usize> = (0..self.plan.layers.len()).filter(is_seen).collect();
+        let of_seen = seen.par_iter().map(|layer| measure(*layer)).collect::<Result<Vec<f64>, Error>>()?;
+        // What layers do that the engine does not reach is not known: as much as the others, on the average.
+        let mean = of_seen.iter().sum::<f64>() / of_seen.len().max(1) as f64;
+        let mut found = vec![mean; self.plan.layers.len()];
+        seen.into_iter().zip(of_seen).for_each(|(layer, harm)| found[layer] = harm);
         if found.iter().all(|harm| harm.is_finite()) && found.iter().any(|harm| *harm > 0.0) {
             self.sensitivity = found;
         }

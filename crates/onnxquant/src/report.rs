@@ -13,6 +13,7 @@ use crate::embeddings::TableReport;
 use crate::integer::{Accuracy, Origin};
 use crate::load::Prepared;
 use crate::plan::SkippedLayer;
+use crate::reach::NotRun;
 use crate::verify_ort::VerifiedOrt;
 
 /// The whole report, as written by `--report`.
@@ -41,6 +42,9 @@ pub struct Report {
     /// Calibration samples and how the result does on those held out; absent without calibration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOut>,
+    /// What the calibration engine could not run, where there was something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_run: Option<NotRun>,
     /// What ONNX Runtime made of the written file, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<VerifiedOrt>,
@@ -275,6 +279,7 @@ impl Report {
             opset: 0,
             opset_changes: Vec::new(),
             held_out: None,
+            not_run: None,
             verified: None,
             bytes_before: 0,
             bytes_after: 0,

@@ -134,7 +134,7 @@ fn solve_stage(
 ) -> Result<Vec<Solved>, Error> {
     let solve = |(index, layer): (usize, &PlannedLayer)| {
         let weights = weights(job.model, layer)?;
-        let solved = solve_layer(job, layer, &weights, stats.map(|stats| stats.of(index)))?;
+        let solved = solve_layer(job, layer, &weights, stats.and_then(|stats| stats.of(index)))?;
         count(index);
         Ok(solved)
     };
@@ -297,12 +297,14 @@ pub(crate) fn solve_layer(
         }
     };
     let correction: Vec<f32> = correction.iter().map(|&c| c as f32).collect();
+    let unseen = job.calibration.filter(|_| stats.is_none());
+    let unseen = unseen.and_then(|calibration| calibration.reach.why_unseen(model.graph(), layer));
     let findings = Findings {
         calibration_rows: stats.as_ref().and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
         method,
         error: certificate.achieved,
         held_out_error,
-        notes: solution.notes.iter().map(ToString::to_string).collect(),
+        notes: solution.notes.iter().map(ToString::to_string).chain(unseen).collect(),
         certificate,
         verdict,
     };
@@ -353,6 +355,7 @@ fn choose(
     held_out: Option<&[GramStats]>,
 ) -> Result<(LayerSolution, Method, Option<Verdict>), QuantError> {
     match (config.method, held_out) {
+        _ if problem.stats().is_none() => Ok((solve(Method::Msq, problem)?, Method::Msq, None)),
         (MethodChoice::Auto, Some(held_out)) => {
             let (solution, verdict) = auto(&candidates(problem), problem, held_out)?;
             Ok((solution, verdict.winner().method, Some(verdict)))

@@ -12,7 +12,7 @@
 //! In the end both give their outputs for held-out samples, by which the model is judged: no network is ever run as a
 //! whole, so that only the weights of one stage are in memory as floats.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use onnxquant_calib::{
@@ -28,8 +28,8 @@ use onnxquant_passes::sites::Site;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::GramStats;
 
-use crate::calibration::{Calibration, StageStats, request};
-use crate::compare::{decode, output_names};
+use crate::calibration::{Calibration, StageStats, distinct, request};
+use crate::compare::decode;
 use crate::config::Config;
 use crate::embeddings::{TableReport, decode_tables};
 use crate::error::Error;
@@ -63,6 +63,8 @@ pub(crate) struct Streams<'a> {
     judged: bool,
     /// Layers that are solved.
     settled: Vec<Settled>,
+    /// Values that the engine cannot compute.
+    behind: HashSet<ValueId>,
 }
 
 /// A weight that was put into the quantized network.
@@ -112,6 +114,7 @@ impl<'a> Streams<'a> {
             inputs,
             judged,
             settled: Vec::new(),
+            behind: calibration.reach.behind(model.graph()).into_keys().collect(),
         })
     }
 
@@ -121,6 +124,7 @@ impl<'a> Streams<'a> {
         self.float.narrow(held_out);
         self.quantized.narrow(held_out);
         let quantized_proto = inline_functions(&self.quantized_model.to_proto())?;
+        let [seen, float] = self.outputs();
         let whole = || whole(&self.quantized_model, &self.settled);
         let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
         Ok(compare_streams(
@@ -132,7 +136,7 @@ impl<'a> Streams<'a> {
             },
             Network { stream: &mut self.quantized, model: &quantized_proto, whole: &whole, later: &[] },
             &self.calibration.data,
-            &output_names(self.model),
+            [&float, &seen],
             &report,
         )?)
     }
@@ -166,26 +170,18 @@ impl<'a> Streams<'a> {
         self.advance(layers, later, &[], progress).map(drop)
     }
 
-    /// The request of every layer, and the moments.
+    /// The place of every layer's request, and the moments; nothing for layers that the engine does not reach.
     fn advance(
         &mut self,
         layers: &[PlannedLayer],
         later: &[PlannedLayer],
         sets: &[&[usize]],
         progress: Progress<'_>,
-    ) -> Result<(Vec<usize>, Moments), Error> {
-        let mut requests: Vec<PairRequest> = Vec::new();
-        let of_layer = layers.iter().map(|layer| self.request(layer)).collect::<Vec<_>>();
-        for request in &of_layer {
-            if !requests.contains(request) {
-                requests.push(request.clone());
-            }
-        }
-        let index = of_layer.iter().map(|request| requests.iter().position(|found| found == request));
-        let index = index.map(|found| found.unwrap_or(0)).collect();
+    ) -> Result<(Vec<Option<usize>>, Moments), Error> {
+        let (requests, of_layer) = distinct(layers.iter().map(|layer| self.request(layer)));
         let quantized_proto = inline_functions(&self.quantized_model.to_proto())?;
-        let (mut later_seen, mut later_float) = (output_names(self.model), output_names(self.model));
-        for request in later.iter().map(|layer| self.request(layer)) {
+        let [mut later_seen, mut later_float] = self.outputs();
+        for request in later.iter().filter_map(|layer| self.request(layer)) {
             later_seen.push(request.seen.value);
             later_float.push(request.reference);
         }
@@ -205,7 +201,7 @@ impl<'a> Streams<'a> {
             &report,
         )?;
         self.forget();
-        Ok((index, stats))
+        Ok((of_layer, stats))
     }
 
     /// Drops the weights of layers that have been run on all samples.
@@ -219,6 +215,9 @@ impl<'a> Streams<'a> {
     /// Puts a solved layer into the quantized network: its weight as the runtime will have it, and what is added to its
     /// bias.
     pub(crate) fn settle(&mut self, layer: &PlannedLayer, weight: &PackedWeight) -> Result<(), Error> {
+        if self.behind.contains(&layer.site.input) {
+            return Ok(());
+        }
         let site = layer.site.clone();
         let graph = self.quantized_model.graph_mut();
         let name = format!("{}_rounded", graph.value(site.weight).name());
@@ -234,14 +233,24 @@ impl<'a> Streams<'a> {
         Ok(())
     }
 
-    fn request(&self, layer: &PlannedLayer) -> PairRequest {
+    /// What is compared in the end, in the quantized and in the float network.
+    fn outputs(&self) -> [Vec<String>; 2] {
+        let reach = &self.calibration.reach;
+        [reach.names_in(&self.quantized_model), reach.names()]
+    }
+
+    /// What is asked of the input of a layer; nothing where the engine cannot compute it.
+    fn request(&self, layer: &PlannedLayer) -> Option<PairRequest> {
+        if self.behind.contains(&layer.site.input) {
+            return None;
+        }
         let mut seen = request(self.model, layer);
         let reference = std::mem::take(&mut seen.value);
         if !self.judged {
             seen.kind = StatKind::RoughGram;
         }
         seen.value = self.inputs.get(&layer.site.node).unwrap_or(&reference).clone();
-        PairRequest { seen, reference }
+        Some(PairRequest { seen, reference })
     }
 }
 
@@ -258,7 +267,7 @@ fn whole(model: &Model, settled: &[Settled]) -> Result<ModelProto, CalibError> {
 /// Divides `layers` into stages: runs of layers that do not depend on each other, whose statistics fit `limit_bytes`.
 pub(crate) fn stages(model: &Model, layers: &[PlannedLayer], limit_bytes: u64) -> Vec<Range<usize>> {
     let graph = model.graph();
-    let mut behind = std::collections::HashSet::new();
+    let mut behind = HashSet::new();
     let (mut stages, mut start, mut next) = (Vec::new(), 0, 0);
     let mut requests = Vec::new();
     for &id in graph.order() {

@@ -19,6 +19,7 @@ use onnxquant_proto::onnx::{
     tensor_proto::DataLocation,
 };
 
+use super::blocked::BlockedNode;
 use super::graph::subgraphs_mut;
 use crate::error::CalibError;
 
@@ -48,13 +49,12 @@ fn adapt_graph(graph: &mut GraphProto, opset: i64) -> Result<(), CalibError> {
 }
 
 fn check_domain(node: &NodeProto) -> Result<(), CalibError> {
-    if KNOWN_DOMAINS.contains(&node.domain()) {
-        return Ok(());
-    }
-    Err(CalibError::Load {
-        place: format!("node `{}` ({} of domain `{}`)", label(node), node.op_type(), node.domain()),
-        detail: "it knows no operators of this domain".into(),
-    })
+    unknown_domain(node).map_or(Ok(()), |reason| Err(CalibError::from(&BlockedNode::new(node, reason))))
+}
+
+/// Why no operator of the node's domain can be run, where that is so.
+pub(super) fn unknown_domain(node: &NodeProto) -> Option<&'static str> {
+    (!KNOWN_DOMAINS.contains(&node.domain())).then_some("it knows no operators of this domain")
 }
 
 /// The name of a node, or of its first output if it has none.

@@ -145,16 +145,28 @@ pub fn graph_outputs(model: &ModelProto) -> Vec<String> {
     outputs.filter_map(|o| o.name.clone()).collect()
 }
 
-/// Names that a node or the graphs inside it mention as inputs or results.
+/// Names of values of its graph that a node or the graphs inside it read. A name that an inner graph defines means the
+/// inner value there.
 pub(crate) fn reads(node: &NodeProto) -> impl Iterator<Item = &str> {
     let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
-    let mut graphs: Vec<&GraphProto> = subgraphs(node).collect();
-    while let Some(graph) = graphs.pop() {
-        names.extend(graph.node.iter().flat_map(|n| &n.input).map(String::as_str));
-        names.extend(graph.output.iter().filter_map(|o| o.name.as_deref()));
-        graphs.extend(graph.node.iter().flat_map(subgraphs));
-    }
+    subgraphs(node).for_each(|graph| captures(graph, &mut Vec::new(), &mut names));
     names.into_iter()
+}
+
+/// Adds the names that `graph` reads and neither it nor a graph around it in `scopes` defines.
+fn captures<'a>(graph: &'a GraphProto, scopes: &mut Vec<HashSet<&'a str>>, names: &mut Vec<&'a str>) {
+    let constants = graph.initializer.iter().filter_map(|t| t.name.as_deref());
+    let sparse = graph.sparse_initializer.iter().filter_map(|s| s.values.as_ref()?.name.as_deref());
+    let inputs = graph.input.iter().filter_map(|i| i.name.as_deref());
+    let made = graph.node.iter().flat_map(|n| &n.output).map(String::as_str);
+    scopes.push(inputs.chain(constants).chain(sparse).chain(made).chain([""]).collect());
+    let is_outer = |scopes: &[HashSet<&str>], name: &str| !scopes.iter().any(|scope| scope.contains(name));
+    for node in &graph.node {
+        names.extend(node.input.iter().map(String::as_str).filter(|name| is_outer(scopes, name)));
+        subgraphs(node).for_each(|inner| captures(inner, scopes, names));
+    }
+    names.extend(graph.output.iter().filter_map(|o| o.name.as_deref()).filter(|name| is_outer(scopes, name)));
+    scopes.pop();
 }
 
 pub(crate) fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
@@ -269,6 +281,26 @@ mod tests {
         assert_eq!(inputs(&["x"]), ["x"]);
         assert_eq!(inputs(&["x", "w"]), ["x", "w"]);
         assert!(engine_model(&model, &["y".into()], &feeds(&["w"])).is_err(), "x is not fed");
+    }
+
+    #[test]
+    fn what_an_inner_graph_defines_is_not_read_from_outside() {
+        let holding = |constants: &[&str], nodes: Vec<NodeProto>| {
+            let constant = |name: &&str| TensorProto { name: Some((*name).into()), ..TensorProto::default() };
+            let graph = GraphProto {
+                output: vec![named("r")],
+                node: nodes,
+                initializer: constants.iter().map(constant).collect(),
+                ..GraphProto::default()
+            };
+            AttributeProto { g: Some(Box::new(graph)), ..AttributeProto::default() }
+        };
+        let add = || vec![node("Add", &["a", "w"], "r")];
+        let mut branch = node("If", &["c"], "r");
+        branch.attribute = vec![holding(&["a"], add()), holding(&[], add())];
+        let mut outer = node("Loop", &["n", ""], "y");
+        outer.attribute = vec![holding(&["w"], vec![branch])];
+        assert_eq!(reads(&outer).collect::<Vec<_>>(), ["n", "c", "a"]);
     }
 
     #[test]

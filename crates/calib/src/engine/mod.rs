@@ -3,6 +3,8 @@
 #[cfg(feature = "tract")]
 mod adapt;
 #[cfg(feature = "tract")]
+mod blocked;
+#[cfg(feature = "tract")]
 mod convert;
 #[cfg(feature = "tract")]
 pub(crate) mod graph;
@@ -15,6 +17,8 @@ mod session;
 #[cfg(feature = "tract")]
 mod shapes;
 
+#[cfg(feature = "tract")]
+pub use blocked::{BlockedNode, failing_nodes, unknown_operators};
 #[cfg(feature = "tract")]
 pub use graph::graph_outputs;
 #[cfg(feature = "tract")]

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onnxquant_proto::onnx::ModelProto;
+use onnxquant_proto::onnx::NodeProto;
 use prost::Message;
 use tract_onnx::Onnx;
 use tract_onnx::data_resolver::ModelDataResolver;
@@ -18,7 +18,7 @@ use tract_onnx::tract_core::internal::{TDim, bail};
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::infer::InferenceOp;
 
-use super::adapt::label;
+use super::blocked::BlockedNode;
 use super::graph::{EngineModel, all_nodes};
 use super::round_to_grid::register;
 use super::shapes::Shapes;
@@ -40,10 +40,13 @@ impl ModelDataResolver for Table {
 
 /// Parses a model; no shapes are known yet.
 pub(crate) fn parse(model: &EngineModel) -> Result<InferenceModel, CalibError> {
-    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
-    onnx.op_register.insert("Upsample", upsample);
-    register(&mut onnx);
-    check_operators(&onnx, &model.proto)?;
+    let operators = operators();
+    let nodes = model.proto.graph.as_ref().map(all_nodes).unwrap_or_default();
+    let unknown = |node: &NodeProto| Some(BlockedNode::new(node, operators.unknown(node)?));
+    if let Some(blocked) = nodes.into_iter().find_map(unknown) {
+        return Err(CalibError::from(&blocked));
+    }
+    let Operators(mut onnx) = operators;
     onnx.provider = Arc::new(Table(model.tensors.clone()));
     let bytes = model.proto.encode_to_vec();
     guarded(|| {
@@ -58,17 +61,21 @@ pub(crate) fn parse(model: &EngineModel) -> Result<InferenceModel, CalibError> {
     .map_err(|detail| CalibError::Load { place: "reading the graph".into(), detail })
 }
 
-fn check_operators(onnx: &Onnx, model: &ModelProto) -> Result<(), CalibError> {
-    let nodes = model.graph.as_ref().map(all_nodes).unwrap_or_default();
-    let Some(node) = nodes.into_iter().find(|n| !onnx.op_register.0.contains_key(n.op_type())) else { return Ok(()) };
-    let domain = match node.domain() {
-        "" | "ai.onnx" => String::new(),
-        domain => format!(" of domain `{domain}`"),
-    };
-    Err(CalibError::Load {
-        place: format!("node `{}` ({}{domain})", label(node), node.op_type()),
-        detail: "it does not know this operator".into(),
-    })
+/// The operators that the engine has.
+pub(super) struct Operators(Onnx);
+
+impl Operators {
+    /// Why the node cannot be run, where its operator is none of these.
+    pub(super) fn unknown(&self, node: &NodeProto) -> Option<&'static str> {
+        (!self.0.op_register.0.contains_key(node.op_type())).then_some("it does not know this operator")
+    }
+}
+
+pub(super) fn operators() -> Operators {
+    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
+    onnx.op_register.insert("Upsample", upsample);
+    register(&mut onnx);
+    Operators(onnx)
 }
 
 /// Upsample is Resize as it was in opset 10.

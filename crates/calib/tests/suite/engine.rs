@@ -1,8 +1,11 @@
 //! Sessions: what they return, for which models, and what they say when they cannot.
 
 use ndarray::{ArrayD, Ix2, array};
-use onnxquant_calib::{CalibError, CalibSet, Engine, Session, inline_functions};
-use onnxquant_proto::onnx::{FunctionProto, GraphProto, ModelProto, ValueInfoProto};
+use onnxquant_calib::{
+    BlockedNode, CalibError, CalibSet, Engine, Session, failing_nodes, inline_functions, unknown_operators,
+};
+use onnxquant_proto::onnx::attribute_proto::AttributeType;
+use onnxquant_proto::onnx::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
 use crate::models::{self, body, data, input, model, node, noise, tensor, typed_input};
 
@@ -186,4 +189,41 @@ fn half_precision_models_run_and_are_observed() {
     assert_eq!(values[0], x);
     let difference = (&values[1] - &expected_dense(&x)).mapv(f32::abs).iter().copied().fold(0.0, f32::max);
     assert!(difference < 5e-3, "{difference}");
+}
+
+#[test]
+fn nodes_on_which_the_engine_fails_are_found_by_trying() {
+    let mode = |value: &str| AttributeProto {
+        name: Some("mode".into()),
+        s: Some(value.into()),
+        r#type: Some(AttributeType::String.into()),
+        ..AttributeProto::default()
+    };
+    let pad = |input: &str, output: &str, value: &str| NodeProto {
+        attribute: vec![mode(value)],
+        ..node("Pad", &[input, "widths"], &[output])
+    };
+    let nodes = vec![
+        node("Relu", &["x"], &["a"]),
+        pad("a", "b", "wrap"),
+        node("Relu", &["b"], &["c"]),
+        pad("a", "d", "edge"),
+        node("Sigmoid", &["d"], &["e"]),
+        pad("e", "f", "wrap"),
+        pad("f", "g", "wrap"),
+        node("Odd", &["e"], &["h"]),
+    ];
+    let mut widths = tensor("widths", &[4], &[]);
+    widths.data_type = Some(7);
+    widths.raw_data = Some([0i64, 1, 0, 1].iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into());
+    let model = model(vec![input("x", &[2, 4])], nodes, vec![widths]);
+    let folder = tempfile::tempdir().unwrap();
+    let data = data(folder.path(), &model, &[vec![("x", models::array(3, &[2, 4]))]]);
+    let known = unknown_operators(&model);
+    let label = |nodes: &[BlockedNode]| nodes.iter().map(|node| node.label.clone()).collect::<Vec<_>>();
+    assert_eq!(label(&known), ["node_h"]);
+    let found = failing_nodes(&model, &known, &data, 0).unwrap();
+    assert_eq!(label(&found), ["node_b", "node_f"]);
+    assert!(found.iter().all(|node| node.op_type == "Pad" && !node.reason.is_empty()), "{found:?}");
+    assert_eq!(failing_nodes(&model, &[known, found].concat(), &data, 0).unwrap(), []);
 }

@@ -111,7 +111,7 @@ fn a_stream_needs_no_weights_of_what_it_has_computed_and_all_of_them_where_a_pie
             let [seen, reference] = streams;
             let quantized = Network { stream: seen, model: &model, whole: &whole, later: &later };
             let float = Network { stream: reference, model: &network, whole: &|| Ok(network.clone()), later: &later };
-            found = Some(compare_streams(float, quantized, &data, &[wanted.to_owned()], &|_| ()));
+            found = Some(compare_streams(float, quantized, &data, [&[wanted.to_owned()]; 2], &|_| ()));
         }
         found.unwrap()
     };
@@ -167,7 +167,7 @@ fn with_waiting(data: &CalibSet, first: &[usize], waiting: &[usize]) -> (Vec<Gra
     }
     let quantized = Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later: &[] };
     let float = Network { stream: &mut reference, model: &float, whole: &|| Ok(float.clone()), later: &[] };
-    let outputs = compare_streams(float, quantized, data, &names[3..], &|_| ()).unwrap();
+    let outputs = compare_streams(float, quantized, data, [&names[3..]; 2], &|_| ()).unwrap();
     (stats, outputs[0].samples)
 }
 

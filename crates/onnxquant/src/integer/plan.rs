@@ -17,7 +17,7 @@ use super::scales::{Histograms, Scales};
 use crate::config::{Activations, Config, Target};
 use crate::error::Error;
 use crate::observe::Observer;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedLayer};
 
 /// Regions must take at most this part of the time in float.
 const WORTHWHILE: f64 = 0.97;
@@ -71,8 +71,9 @@ impl IntegerPlan {
     /// The plan that takes the least time, without scales yet.
     pub(super) fn new(model: &Model, plan: &Plan, config: &Config, observer: &Observer<'_>) -> Result<Self, Error> {
         let graph = model.graph();
-        let sites = sites(plan);
-        let sizes = sizes(model, &sites, observer)?;
+        let behind = observer.calibration().reach.behind(graph);
+        let sites = sites(plan, |value| behind.contains_key(&value));
+        let sizes = sizes(model, &sites, observer, |value| behind.contains_key(&value))?;
         let alternative = match config.activations {
             Activations::Static => Alternative::WeightOnly,
             _ => Alternative::Dynamic,
@@ -290,22 +291,24 @@ pub(super) fn values_of(unit: &Unit) -> impl Iterator<Item = ValueId> {
     unit.inputs.iter().map(|(_, value)| *value).chain(unit.outputs.iter().copied())
 }
 
-/// The layers of the plan that integers may serve.
-fn sites(plan: &Plan) -> HashMap<NodeId, Site> {
-    let usable = plan.layers.iter().filter(|layer| layer.site.dtype == DataType::Float);
+/// The layers of the plan that integers may serve; not those whose input is `unseen`.
+fn sites(plan: &Plan, unseen: impl Fn(ValueId) -> bool) -> HashMap<NodeId, Site> {
+    let is_usable = |layer: &&PlannedLayer| layer.site.dtype == DataType::Float && !unseen(layer.site.input);
+    let usable = plan.layers.iter().filter(is_usable);
     usable.map(|layer| (layer.site.node, layer.site.clone())).collect()
 }
 
-/// Elements of every float value that a region could touch, in the first calibration sample.
+/// Elements of every float value that a region could touch, in the first calibration sample, but for those `unseen`.
 fn sizes(
     model: &Model,
     sites: &HashMap<NodeId, Site>,
     observer: &Observer<'_>,
+    unseen: impl Fn(ValueId) -> bool,
 ) -> Result<HashMap<ValueId, usize>, Error> {
     let graph = model.graph();
     let candidates = find_units(graph, sites, |_| true);
     let touched = candidates.iter().flat_map(values_of).filter(|value| graph.value(*value).constant().is_none());
-    let values: BTreeSet<ValueId> = touched.collect();
+    let values: BTreeSet<ValueId> = touched.filter(|value| !unseen(*value)).collect();
     let names: Vec<String> = values.iter().map(|value| graph.value(*value).name().to_owned()).collect();
     let sizes = observer.sizes(model, &names)?;
     Ok(values.into_iter().zip(sizes).filter_map(|(value, size)| Some((value, size?))).collect())

@@ -1,0 +1,300 @@
+//! What of a model the calibration engine can compute, where there are nodes that it cannot run.
+//!
+//! # Problem
+//!
+//! A Loop, an operator on sequences or one of a domain of its own keeps the engine from computing what depends on it.
+//! The layers before it can be calibrated all the same, and the values that it reads can be compared.
+//!
+//! # Method
+//!
+//! Nodes whose operators the engine lacks are known beforehand, those on which it fails are found by trying
+//! ([`onnxquant_calib::failing_nodes`]). What depends on neither is computed as usual: the engine is only ever asked for
+//! such values. Instead of the outputs behind these nodes the last float values before them are compared that layers or
+//! tables have a part in: those that the nodes behind read or, where these are no floats and no output can be computed
+//! either, what they are made of. Layers behind are quantized without data.
+//!
+//! # Guarantee
+//!
+//! A model that the engine runs as a whole is treated as if this did not exist.
+//!
+//! # Cost
+//!
+//! One run of one sample, only where there are such nodes.
+
+use std::collections::{HashMap, HashSet};
+
+use onnxquant_calib::{BlockedNode, CalibError, failing_nodes, inline_functions, observe_sizes, unknown_operators};
+use onnxquant_ir::onnx::ModelProto;
+use onnxquant_ir::{Graph, Model, Node, NodeId, ValueId};
+use serde::Serialize;
+
+use crate::calibration::Calibration;
+use crate::compare::{decode, output_names};
+use crate::error::Error;
+use crate::plan::{Plan, PlannedLayer};
+
+/// What the engine can compute of a model and of those made of it.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    /// Nodes that it cannot run and that depend on no other such node.
+    blocked: Vec<BlockedNode>,
+    /// What is compared, in order.
+    compared: Vec<Compared>,
+}
+
+/// A value by which models are compared.
+#[derive(Debug)]
+struct Compared {
+    /// Its name in the float model.
+    name: String,
+    place: Place,
+}
+
+/// Where a value is looked up in a model that was made of the float one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Among the outputs.
+    Output,
+    /// At this input of a node: there it may be another value, rounded to codes.
+    Input(NodeId, usize),
+    /// In a graph inside a node, which knows it by its name.
+    Capture,
+}
+
+/// What the calibration engine could not run.
+#[derive(Clone, Debug, Serialize)]
+pub struct NotRun {
+    /// Nodes that it cannot run, less those that depend on another one of these.
+    pub nodes: Vec<NotRunNode>,
+    /// Outputs of the model that depend on them, and are not compared.
+    pub outputs: Vec<String>,
+    /// Values before them that are compared instead.
+    pub compared: Vec<String>,
+    /// Layers that depend on them, which are rounded without data.
+    pub layers: Vec<String>,
+}
+
+/// A node that the calibration engine cannot run.
+#[derive(Clone, Debug, Serialize)]
+pub struct NotRunNode {
+    /// Its name, or its first output's.
+    pub label: String,
+    /// Its operator.
+    pub op_type: String,
+    /// The operator's domain, empty for the default one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domain: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Reach {
+    /// The whole of `model`.
+    pub(crate) fn all(model: &Model) -> Self {
+        let output = |name| Compared { name, place: Place::Output };
+        Self { blocked: Vec::new(), compared: output_names(model).into_iter().map(output).collect() }
+    }
+
+    /// All of `model` that does not depend on operators which the engine lacks.
+    pub(crate) fn find(model: &Model, plan: &Plan, calibration: &Calibration) -> Result<Self, Error> {
+        let proto = inline_functions(&decoded(model)?.to_proto())?;
+        let blocked = unknown_operators(&proto);
+        Self::without(blocked, &proto, model, plan, calibration)
+    }
+
+    /// What is left of it after the engine has failed with `failure`, by trying; where that explains nothing, the
+    /// failure.
+    pub(crate) fn after(
+        &self,
+        failure: Error,
+        model: &Model,
+        plan: &Plan,
+        calibration: &Calibration,
+    ) -> Result<Self, Error> {
+        let Some(&sample) = calibration.split.calibration.first() else { return Err(failure) };
+        let proto = inline_functions(&decoded(model)?.to_proto())?;
+        match failing_nodes(&proto, &self.blocked, &calibration.data, sample) {
+            Ok(failing) if !failing.is_empty() => {
+                let blocked = [&self.blocked[..], &failing].concat();
+                Self::without(blocked, &proto, model, plan, calibration)
+            }
+            _ => Err(failure),
+        }
+    }
+
+    fn without(
+        blocked: Vec<BlockedNode>,
+        proto: &ModelProto,
+        model: &Model,
+        plan: &Plan,
+        calibration: &Calibration,
+    ) -> Result<Self, Error> {
+        let quantizes = !plan.layers.is_empty() || !plan.tables.is_empty();
+        let Some(&sample) = calibration.split.calibration.first().filter(|_| quantizes && !blocked.is_empty()) else {
+            return Ok(Self::all(model));
+        };
+        let mut reach = Self { compared: Vec::new(), blocked };
+        reach.check_layers(model.graph(), plan)?;
+        match reach.compare_before(model, plan, calibration, sample) {
+            Ok(()) => Ok(reach),
+            Err(Error::Calibration(failure)) => {
+                let failing = failing_nodes(proto, &reach.blocked, &calibration.data, sample)?;
+                match failing.is_empty() {
+                    true => Err(failure.into()),
+                    false => Self::without([reach.blocked, failing].concat(), proto, model, plan, calibration),
+                }
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// An error where not a single layer can be calibrated.
+    fn check_layers(&self, graph: &Graph, plan: &Plan) -> Result<(), Error> {
+        let behind = self.behind(graph);
+        let before = plan.layers.iter().map(|layer| behind.get(&layer.site.input).copied());
+        let before: Option<Vec<usize>> = before.collect();
+        match before.and_then(|before| before.first().copied()) {
+            Some(first) => Err(CalibError::from(&self.blocked[first]).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything in `graph` that the engine cannot compute, with the place of a blocked node before it.
+    pub(crate) fn behind(&self, graph: &Graph) -> HashMap<ValueId, usize> {
+        let mut behind = HashMap::new();
+        for (at, node) in self.blocked.iter().enumerate() {
+            behind.extend(node.outputs.iter().filter_map(|name| Some((graph.find(name)?, at))));
+        }
+        for (_, node) in graph.nodes().filter(|_| !self.blocked.is_empty()) {
+            if let Some(at) = reads(node).find_map(|value| behind.get(&value).copied()) {
+                behind.extend(node.outputs().iter().flatten().map(|&output| (output, at)));
+            }
+        }
+        behind
+    }
+
+    /// Why the engine cannot compute the input of a layer, where that is so.
+    pub(crate) fn why_unseen(&self, graph: &Graph, layer: &PlannedLayer) -> Option<String> {
+        let at = *self.behind(graph).get(&layer.site.input)?;
+        let node = &self.blocked[at];
+        Some(format!("rounded without data: it depends on {node}, which the calibration engine cannot run"))
+    }
+
+    /// The names of what is compared in the float model.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.compared.iter().map(|value| value.name.clone()).collect()
+    }
+
+    /// The names of the same values in a model that was made of the float one.
+    pub(crate) fn names_in(&self, model: &Model) -> Vec<String> {
+        let graph = model.graph();
+        let name = |value: &Compared| match value.place {
+            Place::Input(node, slot) if graph.order().contains(&node) => {
+                graph.node(node).input(slot).map(|value| graph.value(value).name().to_owned())
+            }
+            Place::Input(..) | Place::Output | Place::Capture => None,
+        };
+        self.compared.iter().map(|value| name(value).unwrap_or_else(|| value.name.clone())).collect()
+    }
+
+    fn names_before(&self) -> Vec<String> {
+        let before = self.compared.iter().filter(|value| value.place != Place::Output);
+        before.map(|value| value.name.clone()).collect()
+    }
+
+    /// What is said of it in the report, where there is something to say.
+    pub(crate) fn not_run(&self, model: &Model, plan: &Plan) -> Option<NotRun> {
+        let graph = model.graph();
+        let behind = self.behind(graph);
+        let unseen = plan.layers.iter().filter(|layer| behind.contains_key(&layer.site.input));
+        let outputs = graph.outputs().iter().filter(|port| behind.contains_key(&port.value));
+        let node = |node: &BlockedNode| NotRunNode {
+            label: node.label.clone(),
+            op_type: node.op_type.clone(),
+            domain: node.domain.clone(),
+            reason: node.reason.clone(),
+        };
+        (!self.blocked.is_empty()).then(|| NotRun {
+            nodes: self.blocked.iter().map(node).collect(),
+            outputs: outputs.map(|port| graph.value(port.value).name().to_owned()).collect(),
+            compared: self.names_before(),
+            layers: unseen.map(|layer| layer.label.clone()).collect(),
+        })
+    }
+
+    /// Chooses what is compared among the values that the engine computes for `sample`.
+    fn compare_before(
+        &mut self,
+        model: &Model,
+        plan: &Plan,
+        calibration: &Calibration,
+        sample: usize,
+    ) -> Result<(), Error> {
+        let graph = model.graph();
+        let (behind, touched) = (self.behind(graph), touched(graph, plan));
+        let name = |value: ValueId| graph.value(value).name().to_owned();
+        let outputs = graph.outputs().iter().map(|port| port.value).filter(|value| !behind.contains_key(value));
+        let outputs = outputs.map(|value| (value, Place::Output)).collect::<Vec<_>>();
+        let is_behind = |node: &Node| node.outputs().iter().flatten().any(|output| behind.contains_key(output));
+        let mut readers: Vec<NodeId> = graph.nodes().filter(|(_, node)| is_behind(node)).map(|(id, _)| id).collect();
+        let mut known: HashSet<ValueId> = outputs.iter().map(|(value, _)| *value).collect();
+        let float_model = decoded(model)?;
+        let before = loop {
+            let mut before: Vec<(ValueId, Place)> = readers.iter().flat_map(|&id| places(graph, id)).collect();
+            before.retain(|(value, _)| touched.contains(value) && !behind.contains_key(value) && known.insert(*value));
+            let names: Vec<String> = outputs.iter().chain(&before).map(|(value, _)| name(*value)).collect();
+            let session = calibration.session(&float_model, &names, &[sample])?;
+            let sizes = observe_sizes(&session, &calibration.data, sample)?;
+            readers = before.iter().filter_map(|(value, _)| graph.producer(*value)).map(|(id, _)| id).collect();
+            let mut is_float = sizes.iter().skip(outputs.len()).map(Option::is_some);
+            before.retain(|_| is_float.next().unwrap_or(false));
+            if !before.is_empty() || !outputs.is_empty() || readers.is_empty() {
+                break before;
+            }
+        };
+        let compared = outputs.into_iter().chain(before);
+        self.compared = compared.map(|(value, place)| Compared { name: name(value), place }).collect();
+        Ok(())
+    }
+}
+
+/// The values that a node and the graphs inside it read.
+fn reads(node: &Node) -> impl Iterator<Item = ValueId> {
+    node.inputs().iter().copied().flatten().chain(node.captures().iter().copied())
+}
+
+/// The same with where they are read.
+fn places(graph: &Graph, id: NodeId) -> impl Iterator<Item = (ValueId, Place)> {
+    let node = graph.node(id);
+    let inputs = node.inputs().iter().enumerate();
+    let inputs = inputs.filter_map(move |(slot, value)| Some(((*value)?, Place::Input(id, slot))));
+    inputs.chain(node.captures().iter().map(|&value| (value, Place::Capture)))
+}
+
+/// Everything whose numbers depend on a layer or table of the plan.
+fn touched(graph: &Graph, plan: &Plan) -> HashSet<ValueId> {
+    let layers: HashSet<NodeId> = plan.layers.iter().map(|layer| layer.site.node).collect();
+    let tables: HashSet<ValueId> = plan.tables.iter().map(|planned| planned.table.value).collect();
+    let mut touched = HashSet::new();
+    for (id, node) in graph.nodes().filter(|(_, node)| !asks_shape(node)) {
+        if layers.contains(&id) || reads(node).any(|value| touched.contains(&value) || tables.contains(&value)) {
+            touched.extend(node.outputs().iter().flatten());
+        }
+    }
+    touched
+}
+
+fn asks_shape(node: &Node) -> bool {
+    node.is("Shape") || node.is("Size")
+}
+
+/// The model with floats where it has codes.
+fn decoded(model: &Model) -> Result<Model, Error> {
+    let mut decoded = model.clone();
+    decode(&mut decoded)?;
+    Ok(decoded)
+}
+
+#[cfg(test)]
+#[path = "reach_tests.rs"]
+mod tests;
