@@ -187,7 +187,6 @@ fn share_tied(
     readers.into_values().try_for_each(|mut stored| Ok(share_constants(written, &mut stored)?))
 }
 
-
 /// Lets a layer read its input as ONNX Runtime rounds it inside `MatMulNBits`.
 fn fake_inside(graph: &mut Graph, opset: i64, layer: &PlannedLayer) {
     let input = graph.node(layer.site.node).input(0);
