@@ -16,4 +16,5 @@ mod mixed;
 mod opset;
 mod runtime;
 mod support;
+mod tied;
 mod traps;

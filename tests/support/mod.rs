@@ -8,7 +8,7 @@ mod tool;
 
 pub use failures::Failures;
 pub use fixture::Fixture;
-pub use models::{MatMulModel, external_tensor, write};
+pub use models::{MatMulModel, TiedModel, external_tensor, noise, write};
 pub use python::{Job, Measured, measure, node_models, python};
 pub use tool::{Run, files_in, inspect, onnxquant, refused, report};
 
