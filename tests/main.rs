@@ -17,4 +17,5 @@ mod opset;
 mod partly_run;
 mod runtime;
 mod support;
+mod tied;
 mod traps;

@@ -52,6 +52,92 @@ impl MatMulModel {
     }
 }
 
+/// `x` goes through layers that all read one weight, with a bias each and a Relu behind each.
+pub struct TiedModel {
+    op_type: &'static str,
+    layers: usize,
+    weight: Vec<i64>,
+    /// Of `x` and of the result.
+    pub shape: Vec<i64>,
+}
+
+impl TiedModel {
+    /// `layers` MatMuls of `[size, size]`.
+    pub fn products(layers: usize, size: i64) -> Self {
+        Self { op_type: "MatMul", layers, weight: vec![size, size], shape: vec![4, size] }
+    }
+
+    /// `layers` Convs of 3x3 on `channels` pictures of 12x12.
+    pub fn convolutions(layers: usize, channels: i64) -> Self {
+        let weight = vec![channels, channels, 3, 3];
+        Self { op_type: "Conv", layers, weight, shape: vec![1, channels, 12, 12] }
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> usize {
+        self.weight.iter().product::<i64>() as usize
+    }
+
+    /// As a message.
+    pub fn proto(&self) -> ModelProto {
+        let (mut node, mut bias) = (Vec::new(), Vec::new());
+        let mut input = "x".to_owned();
+        for layer in 0..self.layers {
+            let named = |what: &str| format!("{what}{layer}");
+            bias.push(float_tensor(&named("b"), &self.weight[..1], noise(layer, self.weight[0] as usize, 0.2)));
+            let output = if layer + 1 == self.layers { "y".to_owned() } else { named("relu") };
+            let steps: &[(&str, Vec<String>, String)] = match self.op_type {
+                "MatMul" => &[
+                    ("MatMul", vec![input, "w".to_owned()], named("product")),
+                    ("Add", vec![named("product"), named("b")], named("sum")),
+                ],
+                _ => &[("Conv", vec![input, "w".to_owned(), named("b")], named("sum"))],
+            };
+            node.extend(steps.iter().map(|(op_type, input, output)| operator(op_type, input, output)));
+            node.push(operator("Relu", &[named("sum")], &output));
+            input = output;
+        }
+        let inputs = self.weight[1..].iter().product::<i64>() as f32;
+        let weight = float_tensor("w", &self.weight, noise(100, self.parameters(), (3.0 / inputs).sqrt()));
+        let graph = GraphProto {
+            name: Some("graph".to_owned()),
+            node,
+            initializer: std::iter::once(weight).chain(bias).collect(),
+            input: vec![float_value("x", &self.shape)],
+            output: vec![float_value("y", &self.shape)],
+            ..GraphProto::default()
+        };
+        let opset = OperatorSetIdProto { domain: Some(String::new()), version: Some(17) };
+        ModelProto { ir_version: Some(8), opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() }
+    }
+}
+
+fn operator(op_type: &str, input: &[String], output: &str) -> NodeProto {
+    let pads = AttributeProto {
+        name: Some("pads".to_owned()),
+        r#type: Some(AttributeType::Ints as i32),
+        ints: vec![1; 4],
+        ..AttributeProto::default()
+    };
+    NodeProto {
+        op_type: Some(op_type.to_owned()),
+        name: Some(format!("node_{output}")),
+        input: input.to_vec(),
+        output: vec![output.to_owned()],
+        attribute: if op_type == "Conv" { vec![pads] } else { vec![] },
+        ..NodeProto::default()
+    }
+}
+
+/// Numbers between `-size` and `size` that look random.
+pub fn noise(seed: usize, count: usize, size: f32) -> impl Iterator<Item = f32> {
+    let mut state = seed as u32;
+    (0..count).map(move |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 * size - size
+    })
+}
+
 fn float_value(name: &str, dims: &[i64]) -> ValueInfoProto {
     let dim = |&size: &i64| Dimension { value: Some(dimension::Value::DimValue(size)), ..Dimension::default() };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };

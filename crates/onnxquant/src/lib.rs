@@ -35,6 +35,7 @@ mod sketch;
 mod solve;
 mod state;
 mod streams;
+mod tied;
 mod verify_ort;
 mod write;
 

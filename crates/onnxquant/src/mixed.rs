@@ -30,10 +30,12 @@
 //! Quick codes of every layer at four widths; an engine for every layer and for every plan compared; at most
 //! [`MOST_SOLUTIONS`] solutions of the whole model for an SQNR. Memory: the quick codes, about two bytes a weight.
 
+use ndarray::Array3;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{Choice, cheapest, least_error};
 use rayon::prelude::*;
 
+use crate::calibration::LayerStats;
 use crate::config::Budget;
 use crate::embeddings::TableReport;
 use crate::error::Error;
@@ -42,8 +44,9 @@ use crate::integer::IntegerPlan;
 use crate::judge::{Judge, accuracy};
 use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Phase, silent};
-use crate::sketch::{Sketch, sketch_layer};
+use crate::sketch::{Sketch, sketch_codes, sketch_layer};
 use crate::solve::{Job, Source};
+use crate::tied::Tied;
 use crate::write::{Arithmetic, Codes, written};
 
 /// The widths between which layers choose.
@@ -74,6 +77,9 @@ pub(crate) struct Sweep<'a> {
     job: Job<'a>,
     plan: &'a Plan,
     tables: Tables<'a>,
+    tied: Tied,
+    /// Layers that have one width, for they read one weight; the others alone.
+    units: Vec<Vec<usize>>,
     judge: Option<Judge<'a>>,
     /// `[layer][width]`: relative squared error of the layer's output.
     errors: Vec<[f64; WIDTHS.len()]>,
@@ -93,10 +99,13 @@ type Widths = Vec<usize>;
 impl<'a> Sweep<'a> {
     /// Solves every layer of `plan` at every width and measures what that does.
     pub(crate) fn new(job: Job<'a>, plan: &'a Plan, tables: Tables<'a>) -> Result<Self, Error> {
+        let tied = Tied::find(job, &plan.layers)?;
         let mut sweep = Self {
             job,
             plan,
             tables,
+            units: tied.units(plan.layers.len()),
+            tied,
             judge: None,
             errors: Vec::new(),
             sensitivity: vec![1.0; plan.layers.len()],
@@ -118,10 +127,16 @@ impl<'a> Sweep<'a> {
         let Job { model, config, calibration, progress, .. } = self.job;
         let mut source = calibration.map_or(Source::Nowhere, |calibration| Source::float(calibration, true));
         let layers = &self.plan.layers;
+        let codes = |layer: &PlannedLayer, exact: &Array3<f32>, stats: Option<LayerStats<'_>>| {
+            sketch_codes(self.job, layer, &WIDTHS, exact, stats.as_ref())
+        };
+        let shared = self.tied.solve(self.job, layers, 0, true, &codes)?;
         for stage in source.stages(model, layers, config) {
             let stats = source.statistics(model, &layers[stage.clone()], &[], progress)?;
             for (at, layer) in layers[stage.clone()].iter().enumerate() {
-                let sketches = sketch_layer(self.job, layer, &WIDTHS, stats.as_ref().and_then(|stats| stats.of(at)))?;
+                let stats = stats.as_ref().and_then(|stats| stats.of(at));
+                let shared = self.tied.with(stage.start + at).and_then(|group| shared.get(&group[0]));
+                let sketches = sketch_layer(self.job, layer, &WIDTHS, stats.as_ref(), shared)?;
                 let mut errors = [0.0; WIDTHS.len()];
                 for (width, Sketch { planned, weight, error }) in sketches.into_iter().enumerate() {
                     errors[width] = error;
@@ -206,10 +221,16 @@ impl<'a> Sweep<'a> {
     }
 
     fn at_average(&self, bits: f64) -> Result<Option<Widths>, Error> {
-        let parameters: usize = self.plan.layers.iter().map(|layer| layer.site.parameters()).sum();
+        let parameters: u64 = (0..self.plan.layers.len()).map(|layer| self.stored_parameters(layer)).sum();
         // Rounding must not take the last weight.
         let budget = (bits * parameters as f64 * (1.0 + 1e-12)).floor() as u64;
-        self.best(budget, &|layer, width| self.plan.layers[layer].site.parameters() as u64 * u64::from(WIDTHS[width]))
+        self.best(budget, &|layer, width| self.stored_parameters(layer) * u64::from(WIDTHS[width]))
+    }
+
+    /// Weights of a layer; those that several layers read count for the first.
+    fn stored_parameters(&self, layer: usize) -> u64 {
+        let is_stored = self.tied.with(layer).is_none_or(|group| group[0] == layer);
+        if is_stored { self.plan.layers[layer].site.parameters() as u64 } else { 0 }
     }
 
     fn at_size(&self, bytes: u64) -> Result<Option<Widths>, Error> {
@@ -235,7 +256,8 @@ impl<'a> Sweep<'a> {
     /// The plan within a budget that leaves the outputs most exact.
     fn best(&self, budget: u64, cost: &dyn Fn(usize, usize) -> u64) -> Result<Option<Widths>, Error> {
         // Shares of the sensitivity: all, none, half.
-        let by_harm = [1.0, 0.0, 0.5].map(|share| least_error(&self.choices(share, cost), budget));
+        let by_harm = [1.0, 0.0, 0.5]
+            .map(|share| least_error(&self.choices(share, cost), budget).map(|of_units| self.of_layers(&of_units)));
         let total = |width: usize| (0..self.plan.layers.len()).map(|layer| cost(layer, width)).sum::<u64>();
         let uniform = (0..WIDTHS.len()).rev().find(|&width| total(width) <= budget);
         let uniform = uniform.map(|width| vec![width; self.plan.layers.len()]);
@@ -254,13 +276,23 @@ impl<'a> Sweep<'a> {
         Ok(Some(plans.swap_remove(best)))
     }
 
-    /// Harm and cost of every layer at every width; sensitivity counts with an exponent.
+    /// Harm and cost of every unit at every width; sensitivity counts with an exponent.
     fn choices(&self, exponent: f64, cost: &dyn Fn(usize, usize) -> u64) -> Vec<Vec<Choice>> {
-        let choice = |layer: usize, width: usize| Choice {
-            error: self.errors[layer][width] * self.sensitivity[layer].powf(exponent),
-            cost: cost(layer, width),
+        let harm = |layer: usize, width: usize| self.errors[layer][width] * self.sensitivity[layer].powf(exponent);
+        let choice = |unit: &[usize], width: usize| Choice {
+            error: unit.iter().map(|&layer| harm(layer, width)).sum(),
+            cost: unit.iter().map(|&layer| cost(layer, width)).sum(),
         };
-        (0..self.plan.layers.len()).map(|layer| (0..WIDTHS.len()).map(|width| choice(layer, width)).collect()).collect()
+        self.units.iter().map(|unit| (0..WIDTHS.len()).map(|width| choice(unit, width)).collect()).collect()
+    }
+
+    /// The widths of all layers from those of the units.
+    fn of_layers(&self, of_units: &[usize]) -> Widths {
+        let mut widths = vec![0; self.plan.layers.len()];
+        for (unit, &width) in self.units.iter().zip(of_units) {
+            unit.iter().for_each(|&layer| widths[layer] = width);
+        }
+        widths
     }
 
     /// The SQNR of the held-out outputs with the quick codes, in dB.
@@ -276,14 +308,14 @@ impl<'a> Sweep<'a> {
         let choices = self.choices(1.0, &|layer, width| self.bytes[layer][width]);
         let total = |width: usize| choices.iter().map(|choices| choices[width].error).sum::<f64>();
         let (mut low, mut high) = (total(WIDTHS.len() - 1).max(f64::MIN_POSITIVE), total(0));
-        let narrowest = vec![0; choices.len()];
+        let narrowest = vec![0; self.plan.layers.len()];
         if self.quick_sqnr_db(&narrowest)? >= sqnr_db {
             return Ok(narrowest);
         }
-        let mut best = vec![WIDTHS.len() - 1; choices.len()];
+        let mut best = vec![WIDTHS.len() - 1; self.plan.layers.len()];
         for _ in 0..HALVINGS {
             let limit = (low * high).sqrt();
-            let Some(widths) = cheapest(&choices, limit) else { break };
+            let Some(widths) = cheapest(&choices, limit).map(|of_units| self.of_layers(&of_units)) else { break };
             if self.quick_sqnr_db(&widths)? >= sqnr_db {
                 (best, low) = (widths, limit);
             } else {

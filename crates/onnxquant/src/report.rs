@@ -72,7 +72,7 @@ pub struct LayerReport {
     pub bits: u32,
     /// Which weights share a scale.
     pub granularity: Granularity,
-    /// Bytes of codes, scales and zero points.
+    /// Bytes of codes, scales and zero points; those that several layers read count for the first.
     pub bytes: usize,
     /// What becomes of its input: `float`, `static` or `dynamic`.
     pub activations: &'static str,

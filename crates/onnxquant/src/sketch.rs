@@ -22,27 +22,46 @@ pub(crate) struct Sketch {
     pub(crate) error: f64,
 }
 
-/// Sketches `layer` at each of these widths.
+/// Quick codes of `layer` at each of these widths.
+pub(crate) fn sketch_codes(
+    job: Job<'_>,
+    layer: &PlannedLayer,
+    widths: &[u32],
+    exact: &Array3<f32>,
+    stats: Option<&LayerStats<'_>>,
+) -> Result<Vec<LayerSolution>, Error> {
+    let planned = widths.iter().map(|&bits| layer.with_bits(job.config, bits)).collect::<Result<Vec<_>, _>>()?;
+    let sketched = || -> Result<Vec<LayerSolution>, QuantError> {
+        let specs = planned.iter().map(|layer| layer_spec(job, layer)).collect::<Result<Vec<_>, _>>()?;
+        let problem = layer_problem(job, layer, exact, stats.map(|stats| stats.calibration))?;
+        match stats.is_none() || job.config.method == MethodChoice::Fixed(Method::Msq) {
+            true => specs.iter().map(|spec| solve(Method::Msq, &problem.with_spec(*spec))).collect(),
+            false => sketch(&problem, &specs),
+        }
+    };
+    sketched().map_err(|error| failed(job.model, layer, error))
+}
+
+/// What codes at each of these widths do to `layer`: its own, unless it shares some.
 pub(crate) fn sketch_layer(
     job: Job<'_>,
     layer: &PlannedLayer,
     widths: &[u32],
-    stats: Option<LayerStats<'_>>,
+    stats: Option<&LayerStats<'_>>,
+    shared: Option<&Vec<LayerSolution>>,
 ) -> Result<Vec<Sketch>, Error> {
     let exact = weights(job.model, layer)?;
-    let planned = widths.iter().map(|&bits| layer.with_bits(job.config, bits)).collect::<Result<Vec<_>, _>>()?;
-    let sketched = || -> Result<Vec<Sketch>, QuantError> {
-        let specs = planned.iter().map(|layer| layer_spec(job, layer)).collect::<Result<Vec<_>, _>>()?;
-        let problem = layer_problem(job, layer, &exact, stats.as_ref().map(|stats| stats.calibration))?;
-        let rounds = stats.is_none() || job.config.method == MethodChoice::Fixed(Method::Msq);
-        let solutions = match rounds {
-            true => specs.iter().map(|spec| solve(Method::Msq, &problem.with_spec(*spec))).collect::<Result<_, _>>()?,
-            false => sketch(&problem, &specs)?,
-        };
-        let parts = planned.iter().cloned().zip(solutions);
-        parts.map(|(planned, solution)| Sketch::new(planned, &problem, &solution, stats.as_ref())).collect()
+    let solutions = match shared {
+        Some(solutions) => solutions,
+        None => &sketch_codes(job, layer, widths, &exact, stats)?,
     };
-    sketched().map_err(|error| failed(job.model, layer, error))
+    let planned = widths.iter().map(|&bits| layer.with_bits(job.config, bits)).collect::<Result<Vec<_>, _>>()?;
+    let describe = || -> Result<Vec<Sketch>, QuantError> {
+        let problem = layer_problem(job, layer, &exact, stats.map(|stats| stats.calibration))?;
+        let parts = planned.into_iter().zip(solutions);
+        parts.map(|(planned, solution)| Sketch::new(planned, &problem, solution, stats)).collect()
+    };
+    describe().map_err(|error| failed(job.model, layer, error))
 }
 
 impl Sketch {

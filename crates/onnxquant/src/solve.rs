@@ -1,5 +1,6 @@
 //! Quantizes the planned layers, stage by stage, and certifies each.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use ndarray::{Array3, ArrayD, Dimension, IxDyn};
@@ -27,6 +28,7 @@ use crate::progress::{Phase, Progress};
 use crate::report::LayerReport;
 use crate::state::State;
 use crate::streams::{self, Streams};
+use crate::tied::Tied;
 
 /// Levels up to which pinning saturated weights first pays, inputs up to which its time is worth it, and rows an input
 /// from which it holds on other data: see the README's table.
@@ -82,6 +84,7 @@ pub(crate) fn solve_layers(
 ) -> Result<(Vec<SolvedLayer>, Option<Vec<OutputComparison>>), Error> {
     let Job { model, config, progress, .. } = job;
     let mut source = Source::new(job, plan, tables)?;
+    let mut tied = TiedCodes::new(job, &plan.layers)?;
     let state = job.state.map(|state| state.layers(plan)).transpose()?;
     let mut layers_solved = Vec::with_capacity(plan.layers.len());
     // Stages solved by an earlier run, through which the networks have not gone yet.
@@ -101,8 +104,8 @@ pub(crate) fn solve_layers(
                     source.pass(layers, later, progress)?;
                 }
                 let stats = source.statistics(model, layers, later, progress)?;
-                let count = |at: usize| progress(Phase::Quantize, stage.start + at + 1, plan.layers.len());
-                solve_stage(job, layers, stats.as_ref(), &count)?
+                tied.solve(job, &plan.layers, stage.start)?;
+                solve_stage(job, (stage.start, layers), stats.as_ref(), &tied)?
             }
         };
         for ((index, layer), solved) in stage.zip(layers).zip(solved) {
@@ -125,20 +128,64 @@ pub(crate) fn solve_layers(
     Ok((layers_solved, Some(streams.finish(progress)?)))
 }
 
-/// Solves layers that do not depend on each other; `count` is told how many are done.
+/// Solves layers that do not depend on each other, of which the first is layer `start`.
 fn solve_stage(
     job: Job<'_>,
-    layers: &[PlannedLayer],
+    (start, layers): (usize, &[PlannedLayer]),
     stats: Option<&StageStats>,
-    count: &dyn Fn(usize),
+    tied: &TiedCodes,
 ) -> Result<Vec<Solved>, Error> {
-    let solve = |(index, layer): (usize, &PlannedLayer)| {
+    let solve = |(at, layer): (usize, &PlannedLayer)| {
         let weights = weights(job.model, layer)?;
-        let solved = solve_layer(job, layer, &weights, stats.and_then(|stats| stats.of(index)))?;
-        count(index);
+        let stats = stats.and_then(|stats| stats.of(at));
+        let found = match tied.of(start + at) {
+            Some(found) => found,
+            None => find_codes(job, layer, &weights, stats.as_ref())?,
+        };
+        let solved = describe(job, layer, &weights, stats.as_ref(), found)?;
+        (job.progress)(Phase::Quantize, start + at + 1, job.layers);
         Ok(solved)
     };
     layers.iter().enumerate().map(solve).collect()
+}
+
+/// The codes of tied layers, once they are needed.
+struct TiedCodes {
+    tied: Tied,
+    /// By the first layer of each group.
+    found: Option<HashMap<usize, Found>>,
+}
+
+impl TiedCodes {
+    fn new(job: Job<'_>, layers: &[PlannedLayer]) -> Result<Self, Error> {
+        Ok(Self { tied: Tied::find(job, layers)?, found: None })
+    }
+
+    /// Solves the groups that have layers at `from` or behind it, unless that was done.
+    fn solve(&mut self, job: Job<'_>, layers: &[PlannedLayer], from: usize) -> Result<(), Error> {
+        if self.found.is_none() {
+            let find = |layer: &PlannedLayer, weights: &Array3<f32>, stats: Option<LayerStats<'_>>| {
+                find_codes(job, layer, weights, stats.as_ref())
+            };
+            self.found = Some(self.tied.solve(job, layers, from, judges(job.config), &find)?);
+        }
+        Ok(())
+    }
+
+    /// Those of `layer`, where it is tied.
+    fn of(&self, layer: usize) -> Option<Found> {
+        let group = self.tied.with(layer)?;
+        let mut found = self.found.as_ref()?.get(&group[0])?.clone();
+        // It is of the readers together.
+        found.solution.promise = None;
+        found.readers = group.len();
+        Some(found)
+    }
+}
+
+/// Whether held-out samples have statistics of their own.
+fn judges(config: &Config) -> bool {
+    config.method != MethodChoice::Fixed(Method::Msq)
 }
 
 /// Where the statistics of layers come from.
@@ -156,7 +203,7 @@ pub(crate) enum Source<'a> {
 impl<'a> Source<'a> {
     fn new(job: Job<'a>, plan: &Plan, tables: &[(CodedTable, TableReport)]) -> Result<Self, Error> {
         let Job { model, config, integers, calibration, .. } = job;
-        let judged = config.method != MethodChoice::Fixed(Method::Msq);
+        let judged = judges(config);
         let Some(calibration) = calibration.filter(|_| !plan.layers.is_empty()) else { return Ok(Self::Nowhere) };
         if config.one_pass {
             return Ok(Self::float(calibration, judged));
@@ -274,19 +321,45 @@ fn non_finite(model: &Model, layer: &PlannedLayer, stored: &ArrayD<f32>) -> Erro
     Error::NonFinite { tensor, index, value }
 }
 
-pub(crate) fn solve_layer(
+/// Codes, and how they were chosen.
+#[derive(Clone)]
+struct Found {
+    solution: LayerSolution,
+    method: Method,
+    verdict: Option<Verdict>,
+    /// Layers that have these codes.
+    readers: usize,
+}
+
+/// The codes of a layer, or of several that read one weight, for these statistics.
+fn find_codes(
     job: Job<'_>,
     layer: &PlannedLayer,
     weights: &Array3<f32>,
-    stats: Option<LayerStats<'_>>,
+    stats: Option<&LayerStats<'_>>,
+) -> Result<Found, Error> {
+    let find = || {
+        let problem = layer_problem(job, layer, weights, stats.map(|stats| stats.calibration))?;
+        choose(job.config, &problem, stats.and_then(|stats| stats.held_out))
+    };
+    let (solution, method, verdict) = find().map_err(|error| failed(job.model, layer, error))?;
+    Ok(Found { solution, method, verdict, readers: 1 })
+}
+
+/// What codes do to a layer, by the statistics of the layer itself.
+fn describe(
+    job: Job<'_>,
+    layer: &PlannedLayer,
+    weights: &Array3<f32>,
+    stats: Option<&LayerStats<'_>>,
+    found: Found,
 ) -> Result<Solved, Error> {
-    let Job { model, config, .. } = job;
-    let failed = |source: QuantError| failed(model, layer, source);
-    let problem = layer_problem(job, layer, weights, stats.as_ref().map(|stats| stats.calibration)).map_err(failed)?;
-    let held_out = stats.as_ref().and_then(|stats| stats.held_out);
-    let (solution, method, verdict) = choose(config, &problem, held_out).map_err(failed)?;
+    let failed = |source: QuantError| failed(job.model, layer, source);
+    let Found { solution, method, verdict, readers } = found;
+    let problem = layer_problem(job, layer, weights, stats.map(|stats| stats.calibration)).map_err(failed)?;
+    let held_out = stats.and_then(|stats| stats.held_out);
     let Certified { certificate, correction } = certify(&problem, &solution).map_err(failed)?;
-    let chosen = verdict.as_ref().map(|verdict| &verdict.winner().outcome);
+    let chosen = verdict.as_ref().filter(|_| readers == 1).map(|verdict| &verdict.winner().outcome);
     let held_out_error = match (chosen, held_out) {
         (Some(Outcome::HeldOutError(error)), _) => Some(*error),
         (_, None) => None,
@@ -298,13 +371,14 @@ pub(crate) fn solve_layer(
     };
     let correction: Vec<f32> = correction.iter().map(|&c| c as f32).collect();
     let unseen = job.calibration.filter(|_| stats.is_none());
-    let unseen = unseen.and_then(|calibration| calibration.reach.why_unseen(model.graph(), layer));
+    let unseen = unseen.and_then(|calibration| calibration.reach.why_unseen(job.model.graph(), layer));
+    let tied = (readers > 1).then(|| format!("the codes are those for all {readers} layers that read the weight"));
     let findings = Findings {
-        calibration_rows: stats.as_ref().and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
+        calibration_rows: stats.and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
         method,
         error: certificate.achieved,
         held_out_error,
-        notes: solution.notes.iter().map(ToString::to_string).chain(unseen).collect(),
+        notes: solution.notes.iter().map(ToString::to_string).chain(tied).chain(unseen).collect(),
         certificate,
         verdict,
     };

@@ -6,18 +6,20 @@ use std::path::Path;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{ExternalData, Graph, IR_WITH_PLAIN_INITIALIZERS, Model, NodeId, ValueId, write_model};
 use onnxquant_passes::align_channels::align_channels;
+use onnxquant_passes::constant_chain::source;
 use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::fake_quantize::{FAKE_QUANTIZE_OPSET, fake_quantize_dynamically, fake_quantize_in_blocks};
 use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::raise_opset::raise_opset;
+use onnxquant_passes::share_constants::{share_constants, stored_bytes};
 use onnxquant_passes::sites::{Site, find_sites};
 use onnxquant_passes::weight_form::{WeightForm, write_weight};
 use onnxquant_passes::write_codes::{PackedWeight, write_codes};
 use onnxquant_passes::write_dynamic::write_dynamic;
 use onnxquant_passes::write_nbits::MICROSOFT;
 use onnxquant_passes::write_static::write_static;
-use onnxquant_quant::Granularity;
+use onnxquant_quant::{Granularity, MatrixView};
 
 use crate::config::{Config, Target};
 use crate::embeddings::{PlannedTable, TableReport, decode_tables, write_tables};
@@ -66,7 +68,8 @@ pub(crate) struct Written {
     pub(crate) model: Model,
     /// Operators rewritten on the way.
     pub(crate) opset_changes: Vec<String>,
-    /// Every layer in the model, with the bytes of its codes, scales and zero points in the file.
+    /// Every layer in the model, with the bytes of its codes, scales and zero points in the file; what several layers
+    /// read counts for the first.
     pub(crate) layers: Vec<(NodeId, usize)>,
     /// The same bytes of every table.
     pub(crate) table_bytes: Vec<usize>,
@@ -153,7 +156,7 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &I
         let output = output_name(model.graph(), &layer.site);
         let mut site = raised.remove(&output).ok_or_else(|| Error::Internal(format!("`{}` was lost", layer.label)))?;
         let graph = written.graph_mut();
-        let bytes = match integers.form(layer.site.node) {
+        let stored = match integers.form(layer.site.node) {
             Form::WeightOnly => {
                 if matches!(layer.form, WeightForm::NBits { .. }) {
                     uses_microsoft = true;
@@ -164,14 +167,14 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &I
             Form::Dynamic => {
                 site.input = graph.node(site.node).input(0).unwrap_or(site.input);
                 dynamic.push((index, (site.clone(), weight.clone(), layer.integer_codes)));
-                0
+                Vec::new()
             }
         };
-        layers.push((site.node, bytes));
+        layers.push((site.node, stored));
     }
     let (places, dynamic): (Vec<usize>, Vec<_>) = dynamic.into_iter().unzip();
-    for (place, bytes) in places.into_iter().zip(write_dynamic(written.graph_mut(), dynamic)?) {
-        layers[place].1 = bytes;
+    for (place, stored) in places.into_iter().zip(write_dynamic(written.graph_mut(), dynamic)?) {
+        layers[place].1 = stored;
     }
     let table_bytes = write_tables(written.graph_mut(), codes.tables)?;
     if uses_microsoft && written.opset(MICROSOFT).is_none() {
@@ -181,10 +184,33 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &I
     if integers.aligns_channels() {
         align_channels(written.graph_mut())?;
     }
+    share_tied(model.graph(), written.graph_mut(), codes.layers, integers, &mut layers)?;
     // What stayed in float.
     fuse_hard_sigmoids(&mut written)?;
     check(&written, "writing forms for the runtime")?;
+    let layers = layers.iter().map(|(node, stored)| (*node, stored_bytes(written.graph(), stored))).collect();
     Ok(Written { model: written, opset_changes, layers, table_bytes })
+}
+
+/// Stores once what several layers have of one weight of `model`, where the runtime still fuses it.
+fn share_tied(
+    model: &Graph,
+    written: &mut Graph,
+    codes: &[(PlannedLayer, PackedWeight)],
+    integers: &IntegerPlan,
+    stored: &mut [(NodeId, Vec<ValueId>)],
+) -> Result<(), Error> {
+    let mut readers: BTreeMap<ValueId, Vec<&mut Vec<ValueId>>> = BTreeMap::new();
+    for ((layer, _), (_, stored)) in codes.iter().zip(stored) {
+        let is_dense = matches!(layer.site.view, MatrixView::Dense { .. });
+        let of_its_own = is_dense
+            && matches!(layer.form, WeightForm::Dequantize(_))
+            && integers.form(layer.site.node) == Form::WeightOnly;
+        if let Some(source) = source(model, layer.site.weight).filter(|_| !of_its_own) {
+            readers.entry(source).or_default().push(stored);
+        }
+    }
+    readers.into_values().try_for_each(|mut stored| Ok(share_constants(written, &mut stored)?))
 }
 
 /// Inputs of the layer that share a scale inside the runtime, where it rounds them though its weights alone are codes.

@@ -53,7 +53,7 @@ struct Plane {
     offset: u32,
 }
 
-/// Writes `bytes` as planes before the node `before`; returns the uint8 tensor of `dims` and the bytes it takes.
+/// Writes `bytes` as planes before the node `before`; returns the uint8 tensor of `dims` and the planes.
 pub(crate) fn write_planes(
     graph: &mut Graph,
     before: NodeId,
@@ -61,12 +61,12 @@ pub(crate) fn write_planes(
     bytes: &[u8],
     dims: &[usize],
     fields: Fields,
-) -> (ValueId, usize) {
+) -> (ValueId, Vec<ValueId>) {
     let mut writer = Writer { graph, before, name, fields, run: bytes.len().div_ceil(fields.width as usize).max(1) };
-    let (mut whole, mut stored) = (None, 0);
+    let (mut whole, mut stored) = (None, Vec::new());
     for plane in planes(fields) {
-        let packed = pack(bytes, writer.run, fields.width, plane);
-        stored += packed.len();
+        let packed = writer.store(plane, pack(bytes, writer.run, fields.width, plane));
+        stored.push(packed);
         let unpacked = writer.unpack(plane, packed);
         whole = Some(match whole {
             None => unpacked,
@@ -131,15 +131,28 @@ impl Writer<'_> {
         self.graph.add_constant(&format!("{}_{what}", self.name), tensor::from_i64(&[numbers.len()], &numbers))
     }
 
+    /// A shape with `first` in the axes along which fields are unpacked, then `rest`.
+    fn dims(&self, plane: Plane, first: usize, rest: usize, last: usize) -> Vec<usize> {
+        let (axes, packed) = (self.fields.width.ilog2() as usize, self.shifts(plane).ilog2() as usize);
+        [vec![first; packed], vec![rest; axes - packed], vec![last]].concat()
+    }
+
+    /// Fields of a plane in one field of the bytes.
+    fn shifts(&self, plane: Plane) -> u32 {
+        self.fields.width / plane.width
+    }
+
+    fn store(&mut self, plane: Plane, packed: Vec<u8>) -> ValueId {
+        self.constant(&format!("plane_{}", plane.width), &self.dims(plane, 1, 2, self.run), packed)
+    }
+
     /// The bits of one plane in their places, of shape `[2, 2, .., run]`.
-    fn unpack(&mut self, plane: Plane, packed: Vec<u8>) -> ValueId {
-        let shifts = self.fields.width / plane.width;
-        let (axes, packed_axes) = (self.fields.width.ilog2() as usize, shifts.ilog2() as usize);
-        let dims = |first, rest, last| [vec![first; packed_axes], vec![rest; axes - packed_axes], vec![last]].concat();
-        let mut value = self.constant(&format!("plane_{}", plane.width), &dims(1, 2, self.run), packed);
+    fn unpack(&mut self, plane: Plane, packed: ValueId) -> ValueId {
+        let shifts = self.shifts(plane);
+        let mut value = packed;
         if shifts > 1 {
             let amounts = (0..shifts).map(|index| (index * plane.width) as u8).collect();
-            let amounts = self.constant("shifts", &dims(2, 1, 1), amounts);
+            let amounts = self.constant("shifts", &self.dims(plane, 2, 1, 1), amounts);
             let right = vec![text_attribute("direction", "RIGHT")];
             value = self.insert("BitShift", &[value, amounts], "shifted", right);
             let mask = self.constant("mask", &[], vec![mask(plane.width, self.fields.width)]);

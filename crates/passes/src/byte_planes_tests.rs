@@ -3,6 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fold_planes::fold_planes;
+use crate::share_constants::stored_bytes;
 use crate::testing::{assert_valid, constant_named, model, node};
 
 /// A model whose node `y` reads `x`; what is written before it is added as an input that does not matter.
@@ -12,6 +13,7 @@ fn written(bytes: &[u8], dims: &[usize], fields: Fields) -> (Model, usize) {
     let before = graph.order()[0];
     let (value, stored) = write_planes(graph, before, "w", bytes, dims, fields);
     graph.set_input(before, 1, Some(value));
+    let stored = stored_bytes(graph, &stored);
     (model, stored)
 }
 

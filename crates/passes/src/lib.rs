@@ -53,6 +53,7 @@ pub mod ort_version;
 pub mod raise_opset;
 pub mod runs_as;
 mod scaled_layer;
+pub mod share_constants;
 pub mod sites;
 #[cfg(test)]
 mod testing;

@@ -9,7 +9,7 @@
 //! All mean `real = scale * (code - zero_point)`.
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::{Graph, TensorError};
+use onnxquant_ir::{Graph, TensorError, ValueId};
 use onnxquant_quant::{Granularity, MatrixView};
 
 use crate::add_to_bias::add_to_bias;
@@ -101,13 +101,14 @@ impl std::fmt::Display for Codes {
     }
 }
 
-/// Writes the codes of `site` into the graph in place of its float weight; returns the bytes they take.
+/// Writes the codes of `site` into the graph in place of its float weight; returns the initializers of codes, scales and
+/// zero points.
 pub fn write_weight(
     graph: &mut Graph,
     site: &Site,
     weight: &PackedWeight,
     form: WeightForm,
-) -> Result<usize, TensorError> {
+) -> Result<Vec<ValueId>, TensorError> {
     if weight.correction.iter().any(|&c| c != 0.0) {
         add_to_bias(graph, site, &weight.correction);
     }

@@ -16,15 +16,15 @@
 //! What comes after a MatMul or Gemm is changed where it would keep the runtime from fusing (see
 //! [`crate::keep_fusible`]).
 //!
-//! Every layer gets its own initializers and its own decoding nodes, also where layers shared a weight: the
-//! runtime does not fuse a shared one. The float weight goes when nothing reads it any more.
+//! Every layer gets its own initializers and its own decoding nodes, also where layers shared a weight; see
+//! [`crate::share_constants`]. The float weight goes when nothing reads it any more.
 
 use std::borrow::Cow;
 
 use ndarray::Zip;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, TensorProto};
-use onnxquant_ir::{Graph, TensorError, int_attribute, tensor};
+use onnxquant_ir::{Graph, TensorError, ValueId, int_attribute, tensor};
 use onnxquant_quant::{Granularity, LayerSolution, MatrixView, QuantError};
 
 use crate::byte_planes::Fields;
@@ -276,31 +276,28 @@ pub fn write_codes(graph: &mut Graph, site: &Site, weight: &PackedWeight) -> Res
     write_weight(graph, site, weight, WeightForm::Dequantize(storage)).map(drop)
 }
 
-/// Writes a `DequantizeLinear` before a MatMul or Gemm; returns the bytes that the weight takes in the file.
+/// Writes a `DequantizeLinear` before a MatMul or Gemm; returns the initializers of the weight.
 pub(crate) fn write_dequantize(
     graph: &mut Graph,
     site: &Site,
     name: &str,
     weight: &PackedWeight,
-) -> Result<usize, TensorError> {
+) -> Result<Vec<ValueId>, TensorError> {
     let tensors = [
         ("quantized", Some(weight.codes.clone())),
         ("scale", Some(weight.scale.clone())),
         ("zero_point", weight.coded_zero_points()?),
     ];
-    let (mut inputs, mut bytes) = (Vec::new(), 0);
-    for (what, tensor) in tensors {
-        let Some(tensor) = tensor else { continue };
-        bytes += tensor.raw_data.as_ref().map_or(0, bytes::Bytes::len);
-        inputs.push(graph.add_constant(&format!("{name}_{what}"), tensor));
-    }
+    let tensors = tensors.into_iter().filter_map(|(what, tensor)| Some((what, tensor?)));
+    let inputs: Vec<ValueId> =
+        tensors.map(|(what, tensor)| graph.add_constant(&format!("{name}_{what}"), tensor)).collect();
     let attributes = attributes(weight.granularity);
     let decoded = insert(graph, site.node, "DequantizeLinear", &inputs, format!("{name}_dequantized"), attributes);
     graph.set_input(site.node, 1, Some(decoded));
     graph.remove_attribute(site.node, "transB");
     graph.remove_if_unused(site.weight);
     keep_fusible(graph, site);
-    Ok(bytes)
+    Ok(inputs)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use onnxquant_ir::{Model, float_attribute, ints_attribute};
 
 use super::*;
 use crate::decode_weights::decode_weights;
+use crate::share_constants::stored_bytes;
 use crate::testing::{
     assert_valid, body, constant_named, find_node, floats, graph_attribute, input_names, model, node, numbers,
     only_site, op_types, run, sites, solution, with_weights,
@@ -170,7 +171,8 @@ fn bytes_are_those_of_packed_codes_scales_and_zero_points() {
         let mut model = matmul(DataType::Float);
         let site = only_site(&model);
         let weight = packed(&site, storage, granularity, &solution(&site, granularity, low, high));
-        write_weight(model.graph_mut(), &site, &weight, WeightForm::Dequantize(storage)).unwrap()
+        let stored = write_weight(model.graph_mut(), &site, &weight, WeightForm::Dequantize(storage)).unwrap();
+        stored_bytes(model.graph(), &stored)
     };
     assert_eq!(of(DataType::Int8, Granularity::Tensor, -128, 127), 24 + 4);
     assert_eq!(of(DataType::Int4, Granularity::Channel, -8, 7), 12 + 16);

@@ -45,11 +45,14 @@ pub fn is_supported(site: &Site) -> bool {
 
 /// Writes `layers` into the graph as integer products; those that read the same value share its codes.
 ///
-/// Returns the bytes that the weights take in the file, in the order of `layers`.
+/// Returns the initializers that hold the weights, in the order of `layers`.
 ///
 /// # Panics
 /// When a weight is not symmetric, per tensor or per channel ([`PackedWeight::is_plain`]).
-pub fn write_dynamic(graph: &mut Graph, layers: Vec<(Site, PackedWeight, Codes)>) -> Result<Vec<usize>, TensorError> {
+pub fn write_dynamic(
+    graph: &mut Graph,
+    layers: Vec<(Site, PackedWeight, Codes)>,
+) -> Result<Vec<Vec<ValueId>>, TensorError> {
     assert!(layers.iter().all(|(_, weight, _)| weight.is_plain()), "integer products take symmetric weights");
     let mut inputs = HashMap::new();
     for (site, ..) in &layers {
@@ -93,15 +96,15 @@ fn write_layer(
     weight: &PackedWeight,
     stored: Codes,
     input: &Quantized,
-) -> Result<usize, TensorError> {
+) -> Result<Vec<ValueId>, TensorError> {
     if weight.correction.iter().any(|&c| c != 0.0) {
         add_to_bias(graph, site, &weight.correction);
     }
     let source = constant_chain::source(graph, site.weight).unwrap_or(site.weight);
     let name = graph.value(source).name().to_owned();
-    let (codes, bytes) = integer_codes(graph, site.node, &name, weight, weight.codes.clone(), stored)?;
-    let bytes = bytes + weight.scale.raw_data.as_ref().map_or(0, bytes::Bytes::len);
+    let (codes, mut held) = integer_codes(graph, site.node, &name, weight, weight.codes.clone(), stored)?;
     let scale = graph.add_constant(&format!("{name}_scale"), weight.scale.clone());
+    held.push(scale);
     let base = graph.label(site.node).to_owned();
     let bias = graph.node(site.node).input(2);
     to_integer_product(graph, site, [input.codes, codes, input.zero_point]);
@@ -114,7 +117,7 @@ fn write_layer(
         let add = append(graph, product, "Add", format!("{base}_before_bias"));
         graph.set_input(add, 1, Some(bias));
     }
-    Ok(bytes)
+    Ok(held)
 }
 
 /// Turns the layer's own node into a `MatMulInteger` of `inputs`.

@@ -5,6 +5,7 @@ use onnxquant_quant::{Granularity, LayerSolution};
 
 use super::*;
 use crate::fake_quantize::fake_quantize_dynamically;
+use crate::share_constants::stored_bytes;
 use crate::testing::{
     array, assert_valid, constant_named, find_node, floats, input_names, model, node, numbers, only_site, op_types,
     run, sites,
@@ -277,7 +278,8 @@ fn bytes_are_those_of_codes_and_scales() {
         let mut model = matmul();
         let site = only_site(&model);
         let weight = packed(&site, granularity, vec![]);
-        assert_eq!(write_dynamic(model.graph_mut(), vec![(site, weight, INT8)]).unwrap(), [24 + scales]);
+        let stored = write_dynamic(model.graph_mut(), vec![(site, weight, INT8)]).unwrap();
+        assert_eq!(stored_bytes(model.graph(), &stored[0]), 24 + scales);
     }
 }
 

@@ -11,7 +11,7 @@
 //! Scales of a Conv have the shape `[M, 1, ...]`, those of a MatMul or Gemm `[M]`, weight `[K, M]` (`transB = 0`).
 //! Scales in blocks along K are not written in this form.
 
-use onnxquant_ir::{Graph, TensorError, int_attribute, tensor};
+use onnxquant_ir::{Graph, TensorError, ValueId, int_attribute, tensor};
 
 use crate::byte_planes::write_planes;
 use crate::insert::insert;
@@ -19,41 +19,41 @@ use crate::sites::Site;
 use crate::weight_form::Codes;
 use crate::write_codes::PackedWeight;
 
-/// Writes `weight` before the layer; returns the bytes that it takes in the file.
+/// Writes `weight` before the layer; returns the initializers that hold it.
 pub(crate) fn write_folded(
     graph: &mut Graph,
     site: &Site,
     name: &str,
     weight: &PackedWeight,
     stored: Codes,
-) -> Result<usize, TensorError> {
-    let (codes, mut bytes, base) = match stored {
+) -> Result<Vec<ValueId>, TensorError> {
+    let (codes, mut held, base) = match stored {
         Codes::Native(_) => {
-            let bytes = weight.codes.raw_data.as_ref().map_or(0, bytes::Bytes::len);
-            (graph.add_constant(&format!("{name}_quantized"), weight.codes.clone()), bytes, 0)
+            let codes = graph.add_constant(&format!("{name}_quantized"), weight.codes.clone());
+            (codes, vec![codes], 0)
         }
         Codes::Planes { bits } => {
             let codes = tensor::to_codes(&weight.codes)?;
             let (fields, base) = weight.fields(&codes, bits, 8);
             let codes = codes.into_iter().map(|code| (code + base) as u8);
             let dims = tensor::shape(&weight.codes)?;
-            let (value, bytes) = write_planes(graph, site.node, name, &codes.collect::<Vec<u8>>(), &dims, fields);
-            (value, bytes, base)
+            let (value, planes) = write_planes(graph, site.node, name, &codes.collect::<Vec<u8>>(), &dims, fields);
+            (value, planes, base)
         }
     };
     let to = int_attribute("to", i64::from(site.dtype as i32));
     let mut steps = insert(graph, site.node, "Cast", &[codes], format!("{name}_codes"), vec![to]);
     let zero_points = weight.real_zero_points(site.dtype, base)?;
     if let Some(zero_points) = zero_points {
-        bytes += zero_points.raw_data.as_ref().map_or(0, bytes::Bytes::len);
         let zero_points = graph.add_constant(&format!("{name}_zero_point"), zero_points);
+        held.push(zero_points);
         steps = insert(graph, site.node, "Sub", &[steps, zero_points], format!("{name}_steps"), vec![]);
     }
-    bytes += weight.scale.raw_data.as_ref().map_or(0, bytes::Bytes::len);
     let scale = graph.add_constant(&format!("{name}_scale"), weight.scale.clone());
+    held.push(scale);
     let decoded = insert(graph, site.node, "Mul", &[steps, scale], format!("{name}_dequantized"), vec![]);
     graph.set_input(site.node, 1, Some(decoded));
     graph.remove_attribute(site.node, "transB");
     graph.remove_if_unused(site.weight);
-    Ok(bytes)
+    Ok(held)
 }

@@ -90,7 +90,7 @@ impl Blocks {
     }
 }
 
-/// Writes `weight` in blocks of `block`; returns the bytes that it takes in the file.
+/// Writes `weight` in blocks of `block`; returns the initializers that hold it.
 ///
 /// # Panics
 /// When the layer is a Conv.
@@ -100,12 +100,12 @@ pub(crate) fn write_nbits(
     name: &str,
     weight: &PackedWeight,
     (bits, block, codes): (u32, usize, Codes),
-) -> Result<usize, TensorError> {
+) -> Result<Vec<ValueId>, TensorError> {
     let MatrixView::Dense { inputs: k, outputs: m, .. } = site.view else {
         unreachable!("only dense layers are planned as MatMulNBits")
     };
     let layout = Blocks { bits, block, k, m };
-    let (values, bytes) = write_operands(graph, site, name, weight, &layout, codes)?;
+    let (values, held) = write_operands(graph, site, name, weight, &layout, codes)?;
     let bias = take_bias(graph, site);
     let node = site.node;
     graph.set_operator(node, MICROSOFT, "MatMulNBits");
@@ -125,10 +125,10 @@ pub(crate) fn write_nbits(
         graph.set_input(node, 5, Some(bias));
     }
     graph.remove_if_unused(site.weight);
-    Ok(bytes)
+    Ok(held)
 }
 
-/// Codes, scales and zero points, and the bytes they take.
+/// Codes, scales and zero points, and the initializers that hold them.
 fn write_operands(
     graph: &mut Graph,
     site: &Site,
@@ -136,7 +136,7 @@ fn write_operands(
     weight: &PackedWeight,
     layout: &Blocks,
     stored: Codes,
-) -> Result<([Option<ValueId>; 3], usize), TensorError> {
+) -> Result<([Option<ValueId>; 3], Vec<ValueId>), TensorError> {
     let Blocks { bits, block, k, m } = *layout;
     let count = layout.count();
     let codes = tensor::to_codes(&weight.codes)?;
@@ -156,23 +156,19 @@ fn write_operands(
     let numbers = (0..m).flat_map(|m| (0..count * block).map(move |row| (m, row))).map(|(m, row)| code(m, row));
     let packed = layout.pack(numbers);
     let dims = [m, count, block * bits as usize / 8];
-    let mut bytes = 0;
-    let codes = match fields {
-        Some(fields) => {
-            let (value, stored) = write_planes(graph, site.node, name, &packed, &dims, fields);
-            bytes += stored;
-            value
-        }
+    let (codes, mut held) = match fields {
+        Some(fields) => write_planes(graph, site.node, name, &packed, &dims, fields),
         None => {
-            bytes += packed.len();
-            graph.add_constant(&format!("{name}_quantized"), tensor::from_raw(DataType::Uint8, &dims, packed))
+            let packed = tensor::from_raw(DataType::Uint8, &dims, packed);
+            let codes = graph.add_constant(&format!("{name}_quantized"), packed);
+            (codes, vec![codes])
         }
     };
     let scales = weight.spread_scales(k, block)?;
     let scales: Vec<f32> = (0..m).flat_map(|m| (0..count).map(move |b| b * layout.m + m)).map(|i| scales[i]).collect();
     let scales = tensor::from_f32_as(site.dtype, &[m, count], &scales);
-    bytes += scales.raw_data.as_ref().map_or(0, bytes::Bytes::len);
     let scales = graph.add_constant(&format!("{name}_scale"), scales);
+    held.push(scales);
 
     let all_alike = zero_points.iter().all(|zero| *zero == zero_points[0]);
     let row = (count * bits as usize).div_ceil(8);
@@ -185,11 +181,12 @@ fn write_operands(
         _ => {
             let numbers = (0..m).flat_map(|m| layout.pack((0..count).map(|b| zero(m, b))));
             let zeros = tensor::from_raw(DataType::Uint8, &[m, row], numbers.collect::<Vec<u8>>());
-            bytes += m * row;
-            Some(graph.add_constant(&format!("{name}_zero_point"), zeros))
+            let zeros = graph.add_constant(&format!("{name}_zero_point"), zeros);
+            held.push(zeros);
+            Some(zeros)
         }
     };
-    Ok(([Some(codes), Some(scales), zeros], bytes))
+    Ok(([Some(codes), Some(scales), zeros], held))
 }
 
 /// Zero points made from one when the model is loaded.

@@ -38,7 +38,7 @@ pub const STATIC_OPSET: i64 = 13;
 const MOST_BIAS_STEPS: f64 = (1 << 30) as f64;
 
 /// Writes the codes of `site` in place of its float weight and bias; its input has codes on `input_scale`. Returns the
-/// bytes that the weight takes in the file.
+/// initializers that hold the weight.
 ///
 /// # Panics
 /// When the weight is not symmetric, per tensor or per channel ([`PackedWeight::is_plain`]).
@@ -48,7 +48,7 @@ pub fn write_static(
     weight: &PackedWeight,
     stored: Codes,
     input_scale: f32,
-) -> Result<usize, TensorError> {
+) -> Result<Vec<ValueId>, TensorError> {
     assert!(weight.is_plain(), "integer kernels take symmetric weights");
     if weight.correction.iter().any(|&c| c != 0.0) {
         add_to_bias(graph, site, &weight.correction);
@@ -64,12 +64,12 @@ pub fn write_static(
     let source = constant_chain::source(graph, site.weight).unwrap_or(site.weight);
     let name = graph.value(source).name().to_owned();
     let dims: &[usize] = if scales.len() == 1 && weight.scale.dims.is_empty() { &[] } else { &[scales.len()] };
-    let (codes, bytes) = integer_codes(graph, site.node, &name, weight, codes, stored)?;
-    let bytes = bytes + size_of_val(scales.as_slice()) + scales.len();
+    let (codes, mut held) = integer_codes(graph, site.node, &name, weight, codes, stored)?;
     let scale = graph.add_constant(&format!("{name}_scale"), tensor::from_f32(dims, &scales));
     // Gemm is fused with an explicit zero point only.
     let zeros = tensor::from_codes(DataType::Int8, dims, std::iter::repeat_n(0, scales.len()));
     let zero_point = graph.add_constant(&format!("{name}_zero_point"), zeros);
+    held.extend([scale, zero_point]);
     let axis = match site.view {
         MatrixView::Dense { .. } => 1,
         MatrixView::Conv(_) => 0,
@@ -80,10 +80,11 @@ pub fn write_static(
     graph.set_input(site.node, 1, Some(decoded));
     graph.remove_attribute(site.node, "transB");
     graph.remove_if_unused(site.weight);
-    Ok(bytes)
+    Ok(held)
 }
 
-/// The codes of `weight`, or `codes` in their place, as int8 before the node `before`; and the bytes they take.
+/// The codes of `weight`, or `codes` in their place, as int8 before the node `before`; and the initializers that
+/// hold them.
 pub(crate) fn integer_codes(
     graph: &mut Graph,
     before: NodeId,
@@ -91,16 +92,16 @@ pub(crate) fn integer_codes(
     weight: &PackedWeight,
     codes: TensorProto,
     stored: Codes,
-) -> Result<(ValueId, usize), TensorError> {
+) -> Result<(ValueId, Vec<ValueId>), TensorError> {
     let (dims, numbers) = (tensor::shape(&codes)?, tensor::to_codes(&codes)?);
     let Codes::Planes { bits } = stored else {
-        let bytes = numbers.len();
         let codes = tensor::from_codes(DataType::Int8, &dims, numbers);
-        return Ok((graph.add_constant(&format!("{name}_quantized"), codes), bytes));
+        let codes = graph.add_constant(&format!("{name}_quantized"), codes);
+        return Ok((codes, vec![codes]));
     };
     let (fields, base) = weight.fields(&numbers, bits, 8);
     let numbers: Vec<u8> = numbers.into_iter().map(|code| (code + base) as u8).collect();
-    let (codes, bytes) = write_planes(graph, before, name, &numbers, &dims, fields);
+    let (codes, planes) = write_planes(graph, before, name, &numbers, &dims, fields);
     let cast = |graph: &mut Graph, value: ValueId, to: DataType, what: &str| {
         let to = int_attribute("to", i64::from(to as i32));
         insert(graph, before, "Cast", &[value], format!("{name}_{what}"), vec![to])
@@ -108,7 +109,7 @@ pub(crate) fn integer_codes(
     let wide = cast(graph, codes, DataType::Int32, "wide");
     let base = graph.add_constant(&format!("{name}_base"), tensor::from_i32(&[], &[i32::from(base)]));
     let steps = insert(graph, before, "Sub", &[wide, base], format!("{name}_steps"), vec![]);
-    Ok((cast(graph, steps, DataType::Int8, "quantized"), bytes))
+    Ok((cast(graph, steps, DataType::Int8, "quantized"), planes))
 }
 
 /// Raises scales whose bias would not fit, and rounds the codes on them anew.

@@ -5,6 +5,7 @@ use onnxquant_quant::{ActivationGrid, ActivationParams, Granularity, LayerSoluti
 
 use super::*;
 use crate::fake_quantize::quantize_dequantize;
+use crate::share_constants::stored_bytes;
 use crate::testing::{
     array, assert_valid, constant_named, floats, input_names, model, node, numbers, run, site_map, solution,
     with_weights,
@@ -252,9 +253,9 @@ fn codes_in_planes_are_the_same_int8_when_they_are_joined() {
         let site = only_layer(&model);
         let solution = solution(&site, Granularity::Channel, low, high);
         let weight = PackedWeight::new(&site, storage, Granularity::Channel, &solution, vec![]).unwrap();
-        let bytes = write_static(model.graph_mut(), &site, &weight, Codes::Planes { bits }, INPUT_SCALE).unwrap();
+        let stored = write_static(model.graph_mut(), &site, &weight, Codes::Planes { bits }, INPUT_SCALE).unwrap();
         assert_valid(&model);
-        assert_eq!(bytes, 48 * bits.max(2) as usize / 8 + 4 * 4 + 4);
+        assert_eq!(stored_bytes(model.graph(), &stored), 48 * bits.max(2) as usize / 8 + 4 * 4 + 4);
         assert!(crate::fold_planes::fold_planes(model.graph_mut()) > 0);
         assert_valid(&model);
         let codes = constant_named(model.graph(), "w_quantized");

@@ -141,6 +141,31 @@ impl GramStats {
         self.drift.as_ref()
     }
 
+    /// Statistics of these rows and those of `other`, another reader of the same weight on the same samples. What drift
+    /// was gathered is left out.
+    pub fn with(self, other: &GramStats) -> Result<GramStats, QuantError> {
+        let k = self.k();
+        if other.k() != k {
+            return Err(shape_error("other statistics", &[other.k()], format!("[{k}]")));
+        }
+        let n_rows = self.n_rows + other.n_rows;
+        let n_samples = self.n_samples.max(other.n_samples);
+        let kept = self.rows.as_ref().zip(other.rows.as_ref()).filter(|_| n_rows <= buffer_rows(k));
+        let rows = kept.and_then(|(rows, others)| ndarray::concatenate(Axis(0), &[rows.view(), others.view()]).ok());
+        let share = other.n_rows as f64 / n_rows as f64;
+        let mean = self.mean * (1.0 - share) + &other.mean * share;
+        let moment = match (self.moment, &other.moment) {
+            (Moment::Full(gram), Moment::Full(others)) => Moment::Full(gram * (1.0 - share) + others * share),
+            (Moment::Full(gram), _) => {
+                Moment::Diagonal(gram.diag().to_owned() * (1.0 - share) + &other.mean_square() * share)
+            }
+            (Moment::Diagonal(diagonal), _) => {
+                Moment::Diagonal(diagonal * (1.0 - share) + &other.mean_square() * share)
+            }
+        };
+        Ok(GramStats { n_rows, n_samples, mean, moment, rows, drift: None })
+    }
+
     pub(crate) fn with_drift(self, drift: Drift) -> GramStats {
         GramStats { drift: Some(drift), ..self }
     }
@@ -487,6 +512,29 @@ mod tests {
         for (a, b) in diagonal.mean_square().iter().zip(full.mean_square()) {
             assert!((a - b).abs() < 1e-5 * b);
         }
+    }
+
+    #[test]
+    fn statistics_of_two_readers_are_those_of_all_rows() {
+        for (n, m, k) in [(3, 5, 4), (100, 40, 4), (600, 900, 33), (200, 100, 40)] {
+            let rows = gaussian_rows(n + m, k, 9).mapv(|x| x + 0.5);
+            let part = |from, to| pushed(&rows.slice_axis(Axis(0), Slice::from(from..to)).to_owned(), 64);
+            let (merged, whole) = (part(0, n).with(&part(n, n + m)).unwrap(), pushed(&rows, 64));
+            assert_eq!((merged.n_rows(), merged.n_samples()), (n + m, n.max(m)));
+            assert_eq!(merged.rows(), whole.rows());
+            let near = |a: &f64, b: &f64| (a - b).abs() < 1e-5;
+            assert!(merged.gram().unwrap().iter().zip(whole.gram().unwrap()).all(|(a, b)| near(a, b)), "{n} {m} {k}");
+            assert!(merged.mean().iter().zip(whole.mean()).all(|(a, b)| near(a, b)));
+        }
+        let mut diagonal = DiagonalAccumulator::new(3).unwrap();
+        diagonal.push(gaussian_rows(5, 3, 1).view()).unwrap();
+        let diagonal = diagonal.finish().unwrap();
+        let full = pushed(&gaussian_rows(5, 3, 1), 64);
+        for merged in [full.clone().with(&diagonal).unwrap(), diagonal.clone().with(&full).unwrap()] {
+            assert!(merged.gram().is_none());
+            assert!(merged.mean_square().iter().zip(full.mean_square()).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
+        assert!(full.with(&pushed(&gaussian_rows(5, 4, 1), 64)).is_err());
     }
 
     #[test]

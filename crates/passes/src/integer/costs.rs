@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use onnxquant_ir::{Graph, Node, NodeId, ValueId};
 use onnxquant_quant::MatrixView;
 
+use super::convolution::Convolution;
 use super::kernels::{Kernel, Unit};
 use super::regions::Regions;
 use crate::hard_sigmoid;
@@ -42,10 +43,10 @@ struct Layer {
 }
 
 /// Layers that the runtime computes by kernels of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     Dense,
-    Conv,
+    Conv(Convolution),
     Depthwise,
     /// The runtime's integer kernel takes 16 channels at a time.
     RaggedDepthwise,
@@ -68,8 +69,6 @@ const DENSE_FLOAT: Kernels = kernels(1500.0, 0.0175, 0.19, 0.0);
 const DENSE_WEIGHT_ONLY: Kernels = kernels(3000.0, 0.0225, 0.060, 0.0);
 const DENSE_DYNAMIC: Kernels = kernels(4500.0, 0.0060, 0.065, 0.0);
 const DENSE_CODES: Kernels = kernels(3500.0, 0.0059, 0.065, 0.0);
-const CONV_FLOAT: Kernels = kernels(3000.0, 0.0178, 0.0, 0.25);
-const CONV_CODES: Kernels = kernels(5000.0, 0.0053, 0.0, 0.45);
 const DEPTHWISE_FLOAT: Kernels = kernels(3000.0, 0.040, 0.0, 0.15);
 const DEPTHWISE_CODES: Kernels = kernels(5000.0, 0.050, 0.0, 0.60);
 const RAGGED_DEPTHWISE_CODES: Kernels = kernels(5000.0, 0.250, 0.0, 0.60);
@@ -104,7 +103,7 @@ impl Layer {
     fn new(site: &Site, outputs: usize) -> Layer {
         let kind = match &site.view {
             MatrixView::Dense { .. } => Kind::Dense,
-            MatrixView::Conv(conv) if conv.groups == 1 => Kind::Conv,
+            MatrixView::Conv(conv) if conv.groups == 1 => Kind::Conv(Convolution::new(conv)),
             MatrixView::Conv(conv) if conv.groups == conv.in_channels => match conv.groups % DEPTHWISE_CHANNELS {
                 0 => Kind::Depthwise,
                 _ => Kind::RaggedDepthwise,
@@ -176,7 +175,7 @@ impl Costs {
         let outputs = self.output_size(node);
         match (kernel, self.layers.get(&id)) {
             (Kernel::Linear, Some(layer)) => match (layer.kind, self.alternative) {
-                (Kind::Conv, _) => CONV_FLOAT.time(layer),
+                (Kind::Conv(conv), _) => conv.in_float(layer.outputs),
                 (Kind::Depthwise | Kind::RaggedDepthwise, _) => DEPTHWISE_FLOAT.time(layer),
                 (Kind::Grouped, _) => GROUPED.time(layer),
                 (Kind::Dense, Alternative::WeightOnly) => DENSE_WEIGHT_ONLY.time(layer).min(DENSE_FLOAT.time(layer)),
@@ -198,7 +197,7 @@ impl Costs {
         whole(match (unit.kernel, self.layers.get(&unit.node)) {
             (Kernel::Linear, Some(layer)) => match layer.kind {
                 Kind::Dense => DENSE_CODES.time(layer),
-                Kind::Conv => CONV_CODES.time(layer),
+                Kind::Conv(conv) => conv.on_codes(layer.outputs),
                 Kind::Depthwise => DEPTHWISE_CODES.time(layer),
                 Kind::RaggedDepthwise => RAGGED_DEPTHWISE_CODES.time(layer),
                 Kind::Grouped => GROUPED.time(layer),

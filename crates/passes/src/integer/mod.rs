@@ -4,9 +4,11 @@
 //! |---|---|
 //! | [`kernels`] | says which nodes the runtime computes on codes, and in which form |
 //! | [`costs`] | estimates how long nodes take in float and on codes |
+//! | `convolution` | the same for a Conv without groups |
 //! | [`regions`] | chooses the nodes that run on codes, by a minimum cut |
 //! | [`write_regions`] | puts `QuantizeLinear` and `DequantizeLinear` around them |
 
+pub(crate) mod convolution;
 pub mod costs;
 pub mod kernels;
 pub mod regions;

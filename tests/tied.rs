@@ -1,0 +1,102 @@
+//! A weight that several layers read lies in the file once, and they run as fast and as exactly as reported.
+
+use std::path::{Path, PathBuf};
+
+use ndarray::ArrayD;
+use onnxquant::calib::{Tensor, write_captures};
+use serde_json::Value;
+
+use crate::support::{Failures, Job, TiedModel, folder, measure, noise, report, write};
+
+/// Samples; the first of every ten are held out.
+const SAMPLES: usize = 30;
+/// Tract and ONNX Runtime round near ties differently.
+const SIMULATION_MARGIN_DB: f64 = 1.0;
+/// Accuracy at default settings, where ONNX Runtime rounds activations inside its kernels, may be lower.
+const LEAST_DB: f64 = 10.0;
+
+struct Case {
+    model: TiedModel,
+    args: &'static [&'static str],
+    /// What each layer becomes, and how many there are.
+    operator: &'static str,
+    layers: u64,
+    /// Bits of a weight in the file.
+    bits: usize,
+}
+
+fn cases() -> Vec<Case> {
+    let case = |args, operator, bits| {
+        let model = if operator == "QLinearConv" || operator == "Conv" {
+            (TiedModel::convolutions(2, 16), 2)
+        } else {
+            (TiedModel::products(3, 64), 3)
+        };
+        Case { model: model.0, args, operator, layers: model.1, bits }
+    };
+    vec![
+        case(&["--scheme", "w8"], "MatMulNBits", 8),
+        case(&["--scheme", "w4"], "MatMulNBits", 4),
+        case(&["--scheme", "w3", "--method", "optq"], "MatMulNBits", 3),
+        case(&["--scheme", "w4", "--one-pass"], "MatMulNBits", 4),
+        case(&["--average-bits", "4"], "MatMulNBits", 4),
+        case(&["--scheme", "w8a8-dynamic"], "DynamicQuantizeMatMul", 8),
+        case(&["--scheme", "w8"], "Conv", 8),
+        case(&["--scheme", "w4", "--method", "msq"], "Conv", 4),
+        case(&["--scheme", "w8a8", "--target", "qdq-strict"], "QLinearConv", 8),
+    ]
+}
+
+/// Samples of the model, and those of them that are held out.
+fn samples(model: &TiedModel, folder: &Path) -> Vec<PathBuf> {
+    std::fs::create_dir(folder).expect("a folder can be made");
+    let shape: Vec<usize> = model.shape.iter().map(|&dim| dim as usize).collect();
+    let sample = |index: usize| {
+        let numbers = noise(index + 1000, shape.iter().product(), 1.0).collect();
+        let array = ArrayD::from_shape_vec(shape.clone(), numbers).expect("as many numbers as the shape has");
+        let path = folder.join(format!("{index:02}.npz"));
+        write_captures(&path, &["x".to_owned()], &[Tensor::F32(array)]).expect("a sample can be written");
+        path
+    };
+    (0..SAMPLES).map(sample).collect()
+}
+
+#[test]
+fn weight_that_layers_share_is_stored_once_and_runs_as_reported() {
+    let folder = folder();
+    let mut failures = Failures::default();
+    let (mut jobs, mut found) = (Vec::new(), Vec::new());
+    for (index, case) in cases().into_iter().enumerate() {
+        let at = |name: &str| folder.path().join(format!("{index}{name}"));
+        let (model, output, calib) = (at(".onnx"), at("_out.onnx"), at(""));
+        write(&case.model.proto(), &model);
+        let samples = samples(&case.model, &calib);
+        let report = report(&model, &output, case.args, Some(&calib));
+        jobs.push(Job { nodes: true, ..Job::compare(&output, &model, &samples) });
+        found.push((case, report));
+    }
+    for ((case, report), measured) in found.iter().zip(measure(&jobs)) {
+        let name = format!("{} {:?}", case.operator, case.args);
+        let faults = measured.faults();
+        failures.check(faults.is_empty(), || format!("{name}: {faults}"));
+        failures.check(measured.count(case.operator) == case.layers, || format!("{name}: {:?}", measured.nodes));
+        check_bytes(&name, case, report, &mut failures);
+        let reported = report["held_out"]["sqnr_db"].as_f64();
+        let agree = reported.zip(measured.sqnr_db).is_some_and(|(a, b)| (a - b).abs() <= SIMULATION_MARGIN_DB);
+        failures.check(agree, || format!("{name}: {:?} dB, reported {reported:?}", measured.sqnr_db));
+        let least = measured.default_sqnr_db.or(measured.sqnr_db);
+        failures.check(least.is_some_and(|db| db >= LEAST_DB), || format!("{name}: {least:?} dB as users run it"));
+    }
+    failures.finish();
+}
+
+/// The first layer holds the codes, all layers have the same, and the file is as large as that.
+fn check_bytes(name: &str, case: &Case, report: &Value, failures: &mut Failures) {
+    let layers = report["layers"].as_array().expect("there are layers");
+    let bytes: Vec<u64> = layers.iter().map(|layer| layer["bytes"].as_u64().expect("a number")).collect();
+    let codes = (case.model.parameters() * case.bits / 8) as u64;
+    let stored = (codes..codes * 5 / 4 + 512).contains(&bytes[0]) && bytes[1..].iter().all(|&bytes| bytes == 0);
+    failures.check(stored, || format!("{name}: {bytes:?} bytes of the layers, {codes} of the codes"));
+    let same = |what: &str| layers.iter().all(|layer| layer[what] == layers[0][what]);
+    failures.check(same("bits") && same("method"), || format!("{name}: layers differ"));
+}
