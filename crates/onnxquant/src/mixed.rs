@@ -130,7 +130,7 @@ impl<'a> Sweep<'a> {
         let codes = |layer: &PlannedLayer, exact: &Array3<f32>, stats: Option<LayerStats<'_>>| {
             sketch_codes(self.job, layer, &WIDTHS, exact, stats.as_ref())
         };
-        let shared = self.tied.solve(self.job, layers, 0, true, &codes)?;
+        let shared = self.tied.solve(self.job, layers, 0, true, codes)?;
         for stage in source.stages(model, layers, config) {
             let stats = source.statistics(model, &layers[stage.clone()], &[], progress)?;
             for (at, layer) in layers[stage.clone()].iter().enumerate() {

@@ -167,7 +167,7 @@ impl TiedCodes {
             let find = |layer: &PlannedLayer, weights: &Array3<f32>, stats: Option<LayerStats<'_>>| {
                 find_codes(job, layer, weights, stats.as_ref())
             };
-            self.found = Some(self.tied.solve(job, layers, from, judges(job.config), &find)?);
+            self.found = Some(self.tied.solve(job, layers, from, judges(job.config), find)?);
         }
         Ok(())
     }

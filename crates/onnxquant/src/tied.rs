@@ -102,7 +102,7 @@ impl Tied {
         layers: &[PlannedLayer],
         from: usize,
         judged: bool,
-        solve: &dyn Fn(&PlannedLayer, &Array3<f32>, Option<LayerStats<'_>>) -> Result<T, Error>,
+        solve: impl Fn(&PlannedLayer, &Array3<f32>, Option<LayerStats<'_>>) -> Result<T, Error>,
     ) -> Result<HashMap<usize, T>, Error> {
         let Job { model, config, calibration, progress, .. } = job;
         let groups: Vec<&[usize]> = self
@@ -120,6 +120,7 @@ impl Tied {
             let stats = source.statistics(model, &planned[stage.clone()], &[], progress)?;
             for (at, place) in stage.enumerate() {
                 let reader = readers[place];
+                // Some layers have inputs that the engine cannot compute.
                 if let Some(stats) = stats.as_ref().and_then(|stats| stats.of(at)) {
                     let added = Sum::with(sum.take(), &stats);
                     sum = Some(added.map_err(|error| failed(model, &planned[place], error))?);
