@@ -10,6 +10,7 @@
 use std::collections::HashSet;
 
 use onnxquant_proto::onnx::{GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
+use onnxquant_proto::{captured_names, given_names};
 
 use crate::graph::{Graph, Node, Origin, Port, Use};
 use crate::ids::{NodeId, ValueId};
@@ -69,10 +70,8 @@ impl Import {
         }
         self.outputs(std::mem::take(&mut proto.output));
         self.graph.rest = proto;
-        self.graph.shadowed = subgraph::shadowed_names(&self.graph, subgraph::given)
-            .into_iter()
-            .map(|(_, name)| name.to_owned())
-            .collect();
+        self.graph.shadowed =
+            subgraph::shadowed_names(&self.graph, given_names).into_iter().map(|(_, name)| name.to_owned()).collect();
     }
 
     fn inputs(&mut self, infos: Vec<ValueInfoProto>) {
@@ -137,7 +136,8 @@ impl Import {
     }
 
     fn node_inputs(&mut self, id: NodeId, names: Vec<String>) {
-        let captured = subgraph::captured_names(&self.graph.node(id).proto);
+        let captured = captured_names(&self.graph.node(id).proto);
+        let captured = captured.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let inputs = names.iter().map(|name| self.resolve(name, id)).collect::<Vec<_>>();
         let captures = captured.iter().filter_map(|name| self.resolve(name, id)).collect::<Vec<_>>();
         for (slot, &value) in inputs.iter().enumerate() {

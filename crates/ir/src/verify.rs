@@ -14,8 +14,8 @@ mod quantization;
 use std::collections::HashSet;
 use std::fmt;
 
-use onnxquant_proto::MAX_OPSET;
 use onnxquant_proto::onnx::TensorProto;
+use onnxquant_proto::{MAX_OPSET, given_names, made_names};
 
 use crate::error::TensorError;
 use crate::graph::{Graph, Node, Origin};
@@ -146,9 +146,9 @@ fn order(graph: &Graph, violations: &mut Vec<Violation>) {
 /// Initializers and inputs of subgraphs may shadow outer names in a file; that an edit gives an outer value such a name is
 /// a defect. What nodes make must have names of its own: runtimes refuse anything else.
 fn shadowing(graph: &Graph, violations: &mut Vec<Violation>) {
-    let mut given = subgraph::shadowed_names(graph, subgraph::given);
+    let mut given = subgraph::shadowed_names(graph, given_names);
     given.retain(|(_, name)| !graph.shadowed.contains(*name));
-    let shadowed = given.into_iter().chain(subgraph::shadowed_names(graph, subgraph::made));
+    let shadowed = given.into_iter().chain(subgraph::shadowed_names(graph, made_names));
     let violation =
         |(id, name): (NodeId, &str)| Violation::Shadowed { node: graph.describe(id), name: name.to_owned() };
     violations.extend(shadowed.map(violation));

@@ -27,6 +27,7 @@ mod map_file;
 pub mod onnx;
 mod read;
 mod schema;
+mod subgraph;
 mod wire;
 mod write;
 
@@ -36,6 +37,7 @@ pub use data_type::{DataType, data_type_bits, data_type_name, raw_data_bytes};
 pub use map_file::{map, map_file};
 pub use prost::Message;
 pub use read::{ReadError, ReadProblem, decode_model, read_model};
+pub use subgraph::{bodies, captured_names, given_names, made_names};
 pub use wire::WireProblem;
 pub use write::{MAX_MODEL_BYTES, WriteError, encode_model, encode_to_writer};
 

@@ -25,10 +25,11 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use onnxquant_proto::bodies;
 use onnxquant_proto::onnx::{GraphProto, ModelProto, NodeProto};
 
 use super::adapt::{label, unknown_domain};
-use super::graph::{all_nodes, reads, subgraphs};
+use super::graph::{all_nodes, reads};
 use super::plan::operators;
 use super::{Engine, Session};
 use crate::data::CalibSet;
@@ -90,7 +91,7 @@ pub fn unknown_operators(model: &ModelProto) -> Vec<BlockedNode> {
     let known = operators();
     let unknown = |node: &NodeProto| unknown_domain(node).or_else(|| known.unknown(node));
     let unknown_inside = |node: &NodeProto| {
-        let (inner, why) = subgraphs(node).flat_map(all_nodes).find_map(|inner| Some((inner, unknown(inner)?)))?;
+        let (inner, why) = bodies(node).flat_map(all_nodes).find_map(|inner| Some((inner, unknown(inner)?)))?;
         Some(format!("inside it, {}: {why}", BlockedNode::new(inner, why)))
     };
     let reason = |node: &NodeProto| unknown(node).map(str::to_owned).or_else(|| unknown_inside(node));

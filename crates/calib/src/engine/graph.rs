@@ -16,6 +16,7 @@ use onnxquant_proto::onnx::{
     tensor_proto::DataLocation,
     type_proto::{Tensor as TensorType, Value as TypeValue},
 };
+use onnxquant_proto::{bodies, captured_names};
 
 use super::adapt::adapt;
 use super::round_to_grid::fuse;
@@ -98,7 +99,7 @@ fn check_values(graph: &GraphProto, values: &[String]) -> Result<(), CalibError>
     known.extend(graph.input.iter().filter_map(|i| i.name.as_deref()));
     known.extend(graph.initializer.iter().filter_map(|t| t.name.as_deref()));
     let Some(missing) = values.iter().find(|v| v.is_empty() || !known.contains(v.as_str())) else { return Ok(()) };
-    let inside = graph.node.iter().flat_map(subgraphs).any(|g| defines(g, missing));
+    let inside = graph.node.iter().flat_map(bodies).any(|g| defines(g, missing));
     let reason = if inside {
         "it is computed inside the body of an If, Loop or Scan, where only layers without calibration are possible"
     } else {
@@ -108,7 +109,7 @@ fn check_values(graph: &GraphProto, values: &[String]) -> Result<(), CalibError>
 }
 
 fn defines(graph: &GraphProto, name: &str) -> bool {
-    graph.node.iter().any(|n| n.output.iter().any(|o| o == name) || subgraphs(n).any(|g| defines(g, name)))
+    graph.node.iter().any(|n| n.output.iter().any(|o| o == name) || bodies(n).any(|g| defines(g, name)))
 }
 
 /// Declares a value inside the graph as an input of what was cut out.
@@ -148,29 +149,7 @@ pub fn graph_outputs(model: &ModelProto) -> Vec<String> {
 /// Names of values of its graph that a node or the graphs inside it read. A name that an inner graph defines means the
 /// inner value there.
 pub(crate) fn reads(node: &NodeProto) -> impl Iterator<Item = &str> {
-    let mut names: Vec<&str> = node.input.iter().map(String::as_str).filter(|n| !n.is_empty()).collect();
-    subgraphs(node).for_each(|graph| captures(graph, &mut Vec::new(), &mut names));
-    names.into_iter()
-}
-
-/// Adds the names that `graph` reads and neither it nor a graph around it in `scopes` defines.
-fn captures<'a>(graph: &'a GraphProto, scopes: &mut Vec<HashSet<&'a str>>, names: &mut Vec<&'a str>) {
-    let constants = graph.initializer.iter().filter_map(|t| t.name.as_deref());
-    let sparse = graph.sparse_initializer.iter().filter_map(|s| s.values.as_ref()?.name.as_deref());
-    let inputs = graph.input.iter().filter_map(|i| i.name.as_deref());
-    let made = graph.node.iter().flat_map(|n| &n.output).map(String::as_str);
-    scopes.push(inputs.chain(constants).chain(sparse).chain(made).chain([""]).collect());
-    let is_outer = |scopes: &[HashSet<&str>], name: &str| !scopes.iter().any(|scope| scope.contains(name));
-    for node in &graph.node {
-        names.extend(node.input.iter().map(String::as_str).filter(|name| is_outer(scopes, name)));
-        subgraphs(node).for_each(|inner| captures(inner, scopes, names));
-    }
-    names.extend(graph.output.iter().filter_map(|o| o.name.as_deref()).filter(|name| is_outer(scopes, name)));
-    scopes.pop();
-}
-
-pub(crate) fn subgraphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().flat_map(|a| a.g.as_deref().into_iter().chain(&a.graphs))
+    node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).chain(captured_names(node))
 }
 
 /// The graphs in a node's attributes.
@@ -184,7 +163,7 @@ pub(crate) fn all_nodes(graph: &GraphProto) -> Vec<&NodeProto> {
     let mut nodes = Vec::new();
     while let Some(graph) = graphs.pop() {
         nodes.extend(&graph.node);
-        graphs.extend(graph.node.iter().flat_map(subgraphs));
+        graphs.extend(graph.node.iter().flat_map(bodies));
     }
     nodes
 }

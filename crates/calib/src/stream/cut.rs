@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use onnxquant_proto::bodies;
 use onnxquant_proto::onnx::{GraphProto, NodeProto};
 
-use crate::engine::graph::{needed_nodes, reads, subgraphs};
+use crate::engine::graph::{needed_nodes, reads};
 
 /// What is kept of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +77,7 @@ fn asks_shape(node: &NodeProto) -> bool {
 fn repeats(node: &NodeProto) -> bool {
     let random =
         node.op_type().starts_with("Random") || matches!(node.op_type(), "Multinomial" | "Bernoulli" | "Dropout");
-    !random && subgraphs(node).next().is_none()
+    !random && bodies(node).next().is_none()
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use onnxquant_proto::bodies;
 use onnxquant_proto::onnx::{FunctionProto, NodeProto};
 
 use crate::model::{Model, plain_domain};
-use crate::subgraph;
 use crate::verify::Violation;
 
 type Key<'a> = (&'a str, &'a str);
@@ -41,6 +41,6 @@ fn reached<'a>(start: &'a FunctionProto, functions: &HashMap<Key<'a>, &'a Functi
 
 /// The nodes and, nested, those of their bodies.
 fn all_nodes(nodes: &[NodeProto]) -> Vec<&NodeProto> {
-    let inner = |node| subgraph::bodies(node).flat_map(|body| all_nodes(&body.node));
+    let inner = |node| bodies(node).flat_map(|body| all_nodes(&body.node));
     nodes.iter().flat_map(|node| std::iter::once(node).chain(inner(node).collect::<Vec<_>>())).collect()
 }
