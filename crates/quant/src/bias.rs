@@ -71,8 +71,7 @@ pub(crate) fn mean_correction(
 ) -> Result<Array2<f64>, QuantError> {
     let errors = errors(weights, dequantized, stats)?;
     let yardstick = Yardstick::new(stats, weights.mapv(f64::from));
-    let drifted = yardstick.drifted();
-    let is_ruined = drifted > 0.0 && drifted > yardstick.output();
+    let is_ruined = yardstick.drifted() > yardstick.output();
     Ok(Lost::new(&yardstick, &errors).correction(stats, is_ruined))
 }
 
