@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod allot;
+mod attempt;
 mod calibration;
 mod compare;
 mod config;

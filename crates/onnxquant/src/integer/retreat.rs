@@ -108,6 +108,7 @@ pub(crate) fn retreat(
     let graph = judge.model().graph();
     let Some(goal) = Goal::of(config).filter(|_| config.activations != Activations::Float) else { return Ok(()) };
     let goal = if weights == Weights::Float { goal.raised(-SLACK_DB) } else { goal };
+    let aim = goal.raised(CHOSEN_DB);
     let (mut to_float, mut to_16_bits): (Vec<NodeId>, Vec<NodeId>) = Default::default();
     let mut line = Line::default();
     let mut nearest: Option<(f64, IntegerPlan)> = None;
@@ -116,11 +117,10 @@ pub(crate) fn retreat(
         let accuracy = measure(integers)?;
         let row = trade(integers, graph, [&to_float, &to_16_bits], weights, &accuracy);
         integers.retreat.trade.push(row);
-        let goal = if round > 1 { goal.raised(CHOSEN_DB) } else { goal };
-        let excess = goal.excess(&accuracy);
-        if excess <= 1.0 {
-            if let Some((before, worst)) = last.filter(|_| goal.raised(CLOSE_DB).excess(&accuracy) <= 1.0) {
-                let reaches = |accuracy: &Accuracy| goal.excess(accuracy) <= 1.0;
+        let excess = aim.excess(&accuracy);
+        if excess <= 1.0 || (round == 1 && goal.excess(&accuracy) <= 1.0) {
+            if let Some((before, worst)) = last.filter(|_| aim.raised(CLOSE_DB).excess(&accuracy) <= 1.0) {
+                let reaches = |accuracy: &Accuracy| aim.excess(accuracy) <= 1.0;
                 take_back(integers, (before, &worst), (graph, config, weights), measure, &reaches)?;
             }
             break;
