@@ -13,6 +13,7 @@
 //! | [`migrate_scale`] | a scale a channel moves from a layer's input into its weights |
 //! | [`decode_weights`] | quantized weights become float constants again, for evaluation |
 //! | [`raise_opset`] | the model moves to a newer opset, operators rewritten where their meaning changed |
+//! | [`cpu`] | classes of processors, and what their integer products do to codes |
 //! | [`ort_version`] | from which version on ONNX Runtime does what |
 //! | [`runs_as`] | predicts what ONNX Runtime makes of a quantized layer |
 //! | [`integer`] | chooses the regions that run on 8-bit codes, and writes their conversions |
@@ -34,6 +35,7 @@ pub mod add_to_bias;
 pub mod align_channels;
 pub mod byte_planes;
 pub mod constant_chain;
+pub mod cpu;
 mod decode_nbits;
 pub mod decode_weights;
 pub mod embeddings;
