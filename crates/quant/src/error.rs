@@ -3,8 +3,6 @@
 //! The messages name shapes and indices but no layer: this crate sees matrices.
 //! A caller adds the layer's name in front.
 
-use crate::method::Method;
-
 /// The array in which a bad value was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Array {
@@ -70,7 +68,7 @@ pub enum QuantError {
     #[error("method `{method}` needs {needed} for every group, found {found}; run it with calibration data")]
     StatisticsNeeded {
         /// The method that was asked for.
-        method: Method,
+        method: &'static str,
         /// What it needs.
         needed: &'static str,
         /// What there was.
@@ -93,4 +91,8 @@ pub enum QuantError {
     /// `auto` was called without candidates.
     #[error("no candidate method was given, expected at least one")]
     NoCandidates,
+}
+
+pub(crate) fn shape_error(what: &'static str, found: &[usize], expected: String) -> QuantError {
+    QuantError::Shape { what, found: found.to_vec(), expected }
 }

@@ -1,15 +1,16 @@
 //! What holds of all methods where codes are bound to each other two by two.
 
-use crate::grid::Grid;
-use crate::method::Method;
-use crate::options::SolverOptions;
-use crate::pairs::PairRule;
-use crate::problem::LayerProblem;
-use crate::solution::LayerSolution;
-use crate::spec::{Granularity, QuantSpec, ScaleRule};
-use crate::stats::GramStats;
+use crate::certify;
+use crate::choose::solve::solve;
+use crate::layer::grid::Grid;
+use crate::layer::method::Method;
+use crate::layer::options::SolverOptions;
+use crate::layer::pairs::PairRule;
+use crate::layer::problem::LayerProblem;
+use crate::layer::solution::LayerSolution;
+use crate::layer::spec::{Granularity, QuantSpec, ScaleRule};
+use crate::stats::gram::GramStats;
 use crate::testing::{correlated_rows, gaussian_weights, paired_stats};
-use crate::{certify, solve};
 use ndarray::Array3;
 
 fn spec(bits: u32, granularity: Granularity, scale_rule: ScaleRule) -> QuantSpec {

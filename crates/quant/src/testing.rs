@@ -1,13 +1,13 @@
 //! Data for the unit tests.
 
-use crate::drift::PairedAccumulator;
-use crate::grid::Affine;
-use crate::lattice::Forms;
-use crate::panel::Panel;
-use crate::problem::LayerProblem;
-use crate::quadratic::Quadratic;
-use crate::solution::LayerSolution;
-use crate::stats::GramStats;
+use crate::lattice::panel::Panel;
+use crate::lattice::quadratic::Quadratic;
+use crate::lattice::recipe::Forms;
+use crate::layer::grid::Affine;
+use crate::layer::problem::LayerProblem;
+use crate::layer::solution::LayerSolution;
+use crate::stats::gram::GramStats;
+use crate::stats::paired::PairedAccumulator;
 use faer::Mat;
 use ndarray::{Array2, Array3, ArrayView3, Axis};
 

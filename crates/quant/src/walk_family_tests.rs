@@ -4,15 +4,15 @@
 //! level (then only the pivot is fixed), or until any live weight hits a wall (then that one is); at random, it is the
 //! Gram-Schmidt walk.
 
-use crate::effective_dimension::MeanError;
-use crate::grid::Grid;
-use crate::lattice::Forms;
+use crate::lattice::effective_dimension::MeanError;
+use crate::lattice::panel::PanelScales;
+use crate::lattice::recipe::Forms;
+use crate::layer::grid::Grid;
+use crate::layer::method::Method;
+use crate::layer::problem::LayerProblem;
+use crate::layer::scale::ScaleTable;
+use crate::layer::spec::{Granularity, QuantSpec, ScaleRule};
 use crate::linalg;
-use crate::method::Method;
-use crate::panel::PanelScales;
-use crate::problem::LayerProblem;
-use crate::scale::ScaleTable;
-use crate::spec::{Granularity, QuantSpec, ScaleRule};
 use crate::testing::{Gaussian, correlated_rows, gaussian_rows, gaussian_weights, panel, stats};
 use faer::{Mat, MatRef};
 use std::cell::RefCell;

@@ -1,0 +1,571 @@
+//! Second moments of a layer's inputs, gathered while the model runs.
+//!
+//! # Problem
+//!
+//! For the rows `x_1, ..., x_n` (K numbers each) that a layer sees on the
+//! calibration data: `H = X^T X / n`, the mean row, and, where `n` is small
+//! enough to fit the buffer, the rows themselves.
+//!
+//! # Shapes and units
+//!
+//! Rows are pushed as `[n, K]` `f32`, any split, any memory layout. `H` is K x K
+//! `f64`, symmetric, in squared units of the input.
+//!
+//! # Method
+//!
+//! Rows fill a buffer: of 128 rows up to K = 32, because depthwise convolutions have
+//! hundreds of such matrices; of `max(K, 512)` rows else (fewer for very wide layers:
+//! 64 MiB at most, never under 512 rows), so that every `n < K` up to K = 4096 is
+//! kept whole. When it is full, and after that every 1024 rows at most, faer forms
+//! the lower triangle of `X^T X` in `f32`, which is added to the `f64` sums. A whole
+//! chunk in the caller's memory is not copied. If all rows fit the buffer, moments are
+//! formed in `f64` and the rows are kept: exactly what the kernel walk needs.
+//!
+//! # Guarantee
+//!
+//! Where blocks end depends on the number of rows only and each accumulator is
+//! sequential, so the result is the same, bit by bit, for any split into pushes,
+//! any memory layout of the rows and any number of threads around it.
+//!
+//! # Numerics
+//!
+//! Products of one block are summed in `f32`, blocks in `f64`: relative error
+//! per element about `f32::EPSILON * sqrt(rows of the block)` at worst, and not
+//! growing with n.
+//!
+//! # Cost
+//!
+//! `n K^2 / 2` multiply-adds and one pass over the rows to find NaN and infinity.
+//! Memory: see [`GramAccumulator::bytes`].
+//!
+//! # Failure
+//!
+//! NaN or infinity in a row is an error that names row and input; sums that
+//! overflow are an error that names the element of `H`.
+
+use crate::error::shape_error;
+use crate::error::{Array, QuantError};
+use crate::linalg;
+use crate::stats::column_sums::{add_columns, all_finite};
+use crate::stats::drift::Drift;
+use faer::prelude::ReborrowMut;
+use faer::{Accum, Mat, MatMut, MatRef};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, Slice};
+
+/// Up to so many inputs the buffer has [`FEW_INPUTS_ROWS`] rows.
+const FEW_INPUTS: usize = 32;
+/// Enough for the product to run at full speed, where a row is that short.
+const FEW_INPUTS_ROWS: usize = 128;
+/// Least number of rows in the buffer for more inputs.
+const LEAST_BUFFER_ROWS: usize = 512;
+/// Most rows of a chunk after the first.
+const MOST_LATER_ROWS: usize = 1024;
+/// Most elements in the buffer, unless [`LEAST_BUFFER_ROWS`] needs more.
+const MOST_BUFFER_ELEMENTS: usize = 1 << 24;
+
+/// Second moments of the inputs of one group of a layer.
+#[derive(Clone, Debug)]
+pub struct GramStats {
+    n_rows: usize,
+    n_samples: usize,
+    mean: Array1<f64>,
+    moment: Moment,
+    rows: Option<Array2<f32>>,
+    drift: Option<Drift>,
+}
+
+#[derive(Clone, Debug)]
+enum Moment {
+    Diagonal(Array1<f64>),
+    Full(Array2<f64>),
+}
+
+impl GramStats {
+    /// Statistics of rows that are all at hand.
+    pub fn from_rows(rows: ArrayView2<'_, f32>) -> Result<GramStats, QuantError> {
+        let mut accumulator = GramAccumulator::new(rows.ncols())?;
+        accumulator.push(rows)?;
+        accumulator.finish()
+    }
+
+    /// K, the number of inputs.
+    pub fn k(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// How many rows were seen.
+    pub fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// From how many samples they come; rows of one sample resemble each other. Unless said otherwise, every row is
+    /// one.
+    pub fn n_samples(&self) -> usize {
+        self.n_samples
+    }
+
+    /// The same, known to come from so many samples.
+    pub fn with_samples(self, n_samples: usize) -> GramStats {
+        GramStats { n_samples: n_samples.clamp(1, self.n_rows), ..self }
+    }
+
+    /// The mean row.
+    pub fn mean(&self) -> ArrayView1<'_, f64> {
+        self.mean.view()
+    }
+
+    /// The diagonal of `H`: the mean square of every input.
+    pub fn mean_square(&self) -> ArrayView1<'_, f64> {
+        match &self.moment {
+            Moment::Diagonal(diagonal) => diagonal.view(),
+            Moment::Full(gram) => gram.diag(),
+        }
+    }
+
+    /// `H = X^T X / n`, both triangles, unless only its diagonal was gathered.
+    pub fn gram(&self) -> Option<ArrayView2<'_, f64>> {
+        match &self.moment {
+            Moment::Diagonal(_) => None,
+            Moment::Full(gram) => Some(gram.view()),
+        }
+    }
+
+    /// The rows `[n, K]` themselves, if they fitted the buffer.
+    pub fn rows(&self) -> Option<ArrayView2<'_, f32>> {
+        self.rows.as_ref().map(|rows| rows.view())
+    }
+
+    /// How the float network's inputs differ from these, unless they are the same or were not gathered
+    /// ([`PairedAccumulator`](crate::PairedAccumulator)).
+    pub fn drift(&self) -> Option<&Drift> {
+        self.drift.as_ref()
+    }
+
+    /// Statistics of these rows and those of `other`, another reader of the same weight on the same samples. What drift
+    /// was gathered is left out.
+    pub fn with(self, other: &GramStats) -> Result<GramStats, QuantError> {
+        let k = self.k();
+        if other.k() != k {
+            return Err(shape_error("other statistics", &[other.k()], format!("[{k}]")));
+        }
+        let n_rows = self.n_rows + other.n_rows;
+        let n_samples = self.n_samples.max(other.n_samples);
+        let kept = self.rows.as_ref().zip(other.rows.as_ref()).filter(|_| n_rows <= buffer_rows(k));
+        let rows = kept.and_then(|(rows, others)| ndarray::concatenate(Axis(0), &[rows.view(), others.view()]).ok());
+        let share = other.n_rows as f64 / n_rows as f64;
+        let mean = self.mean * (1.0 - share) + &other.mean * share;
+        let moment = match (self.moment, &other.moment) {
+            (Moment::Full(gram), Moment::Full(others)) => Moment::Full(gram * (1.0 - share) + others * share),
+            (Moment::Full(gram), _) => {
+                Moment::Diagonal(gram.diag().to_owned() * (1.0 - share) + &other.mean_square() * share)
+            }
+            (Moment::Diagonal(diagonal), _) => {
+                Moment::Diagonal(diagonal * (1.0 - share) + &other.mean_square() * share)
+            }
+        };
+        Ok(GramStats { n_rows, n_samples, mean, moment, rows, drift: None })
+    }
+
+    pub(crate) fn with_drift(self, drift: Drift) -> GramStats {
+        GramStats { drift: Some(drift), ..self }
+    }
+}
+
+/// Gathers the whole Gram matrix.
+#[derive(Debug)]
+pub struct GramAccumulator {
+    k: usize,
+    n_rows: usize,
+    /// `[rows, K]` in the memory order of the first push into it; empty before it.
+    buffer: Array2<f32>,
+    filled: usize,
+    /// Upper triangle of `X^T X`; empty before the first chunk.
+    sums: Array2<f64>,
+    column_sums: Array1<f64>,
+}
+
+impl GramAccumulator {
+    /// For rows of `k` inputs.
+    pub fn new(k: usize) -> Result<GramAccumulator, QuantError> {
+        check_inputs(k)?;
+        let (buffer, sums) = (Array2::zeros((0, k)), Array2::zeros((0, 0)));
+        Ok(GramAccumulator { k, n_rows: 0, buffer, filled: 0, sums, column_sums: Array1::zeros(k) })
+    }
+
+    /// K, the number of inputs.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// How many rows were pushed.
+    pub(crate) fn n_rows(&self) -> usize {
+        self.n_rows
+    }
+
+    /// Bytes that gathering the moments of `k` inputs takes at most.
+    pub fn bytes(k: usize) -> u64 {
+        let wide = k as u64;
+        let buffer = (4 * buffer_rows(k) as u64).saturating_mul(wide);
+        wide.saturating_mul(wide).saturating_add(wide).saturating_mul(8).saturating_add(buffer)
+    }
+
+    /// How many rows may be pushed before the rows themselves are given up.
+    pub fn capacity(&self) -> usize {
+        buffer_rows(self.k)
+    }
+
+    /// Adds rows `[n, K]`. After an error the accumulator is as before the call.
+    pub fn push(&mut self, rows: ArrayView2<'_, f32>) -> Result<(), QuantError> {
+        check_rows(&rows, self.k, self.n_rows)?;
+        self.n_rows += rows.nrows();
+        let (whole, mut done) = (memory(&rows), 0);
+        while done < rows.nrows() {
+            if self.filled == self.chunk_rows() {
+                self.flush();
+            }
+            let taken = (rows.nrows() - done).min(self.chunk_rows() - self.filled);
+            let now = rows.slice_axis(Axis(0), Slice::from(done..done + taken));
+            let last = done + taken == rows.nrows();
+            match whole {
+                // The last rows are kept, because they may be all there are.
+                Some(whole) if taken == self.chunk_rows() && !last => self.add_chunk(&now, whole.subrows(done, taken)),
+                _ => self.keep(&now),
+            }
+            done += taken;
+        }
+        Ok(())
+    }
+
+    /// Closes the sums.
+    pub fn finish(mut self) -> Result<GramStats, QuantError> {
+        if self.n_rows == 0 {
+            return Err(QuantError::NoRows);
+        }
+        let rows = (self.n_rows == self.filled).then(|| self.take_rows());
+        match &rows {
+            Some(rows) => (self.sums, self.column_sums) = exact_sums(rows),
+            None => self.flush(),
+        }
+        self.buffer = Array2::zeros((0, 0));
+        let mut gram = self.sums;
+        divide_and_mirror(&mut gram, self.n_rows);
+        check_moments(gram.indexed_iter().map(|(index, value)| (index, *value)))?;
+        let mean = self.column_sums / self.n_rows as f64;
+        let (n_rows, n_samples, moment) = (self.n_rows, self.n_rows, Moment::Full(gram));
+        Ok(GramStats { n_rows, n_samples, mean, moment, rows, drift: None })
+    }
+
+    /// Rows of the chunk that is being filled.
+    fn chunk_rows(&self) -> usize {
+        if self.sums.is_empty() { self.capacity() } else { later_rows(self.k) }
+    }
+
+    /// The rows in the buffer, row by row.
+    fn take_rows(&mut self) -> Array2<f32> {
+        let buffer = std::mem::take(&mut self.buffer);
+        if !buffer.is_standard_layout() {
+            return buffer.slice_axis(Axis(0), Slice::from(..self.filled)).as_standard_layout().into_owned();
+        }
+        let (mut elements, _) = buffer.into_raw_vec_and_offset();
+        elements.truncate(self.filled * self.k);
+        elements.shrink_to_fit();
+        Array2::from_shape_vec((self.filled, self.k), elements).expect("the buffer has no offset")
+    }
+
+    fn keep(&mut self, rows: &ArrayView2<'_, f32>) {
+        if self.buffer.nrows() == 0 {
+            let shape = (self.chunk_rows(), self.k);
+            self.buffer = Array2::zeros(shape.set_f(!rows.is_standard_layout()));
+        }
+        let end = self.filled + rows.nrows();
+        let mut place = self.buffer.slice_axis_mut(Axis(0), Slice::from(self.filled..end));
+        if rows.strides()[0] == 1 && place.strides()[0] == 1 {
+            for (mut target, source) in place.columns_mut().into_iter().zip(rows.columns()) {
+                if let (Some(target), Some(source)) = (target.as_slice_mut(), source.to_slice()) {
+                    target.copy_from_slice(source);
+                }
+            }
+        } else {
+            place.assign(rows);
+        }
+        self.filled = end;
+    }
+
+    fn flush(&mut self) {
+        // Taken out for the call, so that the chunk may borrow it.
+        let buffer = std::mem::take(&mut self.buffer);
+        if self.filled > 0 {
+            let rows = buffer.slice_axis(Axis(0), Slice::from(..self.filled));
+            let x = memory(&buffer.view()).expect("the buffer was allocated in one piece");
+            self.add_chunk(&rows, x.subrows(0, self.filled));
+        }
+        // The first buffer may have more rows than the chunks after it.
+        if buffer.nrows() == self.chunk_rows() {
+            self.buffer = buffer;
+        }
+        self.filled = 0;
+    }
+
+    fn add_chunk(&mut self, rows: &ArrayView2<'_, f32>, x: MatRef<'_, f32>) {
+        if self.sums.is_empty() {
+            self.sums = Array2::zeros((self.k, self.k));
+        }
+        add_columns(rows, self.column_sums.as_slice_mut().expect("a vector is in one piece"));
+        let sums = self.sums.as_slice_mut().expect("the sums are in standard layout");
+        linalg::add_gram_lower(MatMut::from_column_major_slice_mut(sums, self.k, self.k), x);
+    }
+}
+
+/// Gathers the diagonal of `H` only: enough for weighted scales, and O(K) memory.
+///
+/// Rows are added one by one, so that the split into pushes does not matter.
+#[derive(Debug)]
+pub struct DiagonalAccumulator {
+    n_rows: usize,
+    sums: Array1<f64>,
+    squares: Array1<f64>,
+}
+
+impl DiagonalAccumulator {
+    /// For rows of `k` inputs.
+    pub fn new(k: usize) -> Result<DiagonalAccumulator, QuantError> {
+        check_inputs(k)?;
+        Ok(DiagonalAccumulator { n_rows: 0, sums: Array1::zeros(k), squares: Array1::zeros(k) })
+    }
+
+    /// Adds rows `[n, K]`. After an error the accumulator is as before the call.
+    pub fn push(&mut self, rows: ArrayView2<'_, f32>) -> Result<(), QuantError> {
+        check_rows(&rows, self.sums.len(), self.n_rows)?;
+        self.n_rows += rows.nrows();
+        for row in rows.rows() {
+            for ((sum, square), x) in self.sums.iter_mut().zip(&mut self.squares).zip(row) {
+                let x = f64::from(*x);
+                *sum += x;
+                *square += x * x;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the sums.
+    pub fn finish(self) -> Result<GramStats, QuantError> {
+        if self.n_rows == 0 {
+            return Err(QuantError::NoRows);
+        }
+        let n = self.n_rows as f64;
+        let diagonal = self.squares / n;
+        check_moments(diagonal.iter().enumerate().map(|(i, value)| ((i, i), *value)))?;
+        let (mean, moment) = (self.sums / n, Moment::Diagonal(diagonal));
+        let (n_rows, n_samples) = (self.n_rows, self.n_rows);
+        Ok(GramStats { n_rows, n_samples, mean, moment, rows: None, drift: None })
+    }
+}
+
+fn check_inputs(k: usize) -> Result<(), QuantError> {
+    if k == 0 {
+        return Err(QuantError::Setting { what: "number of inputs", found: "0".into(), expected: "at least 1" });
+    }
+    Ok(())
+}
+
+/// Checks rows that follow `seen` others.
+pub(crate) fn check_rows(rows: &ArrayView2<'_, f32>, k: usize, seen: usize) -> Result<(), QuantError> {
+    if rows.ncols() != k {
+        return Err(shape_error("rows", rows.shape(), format!("[n, {k}]")));
+    }
+    if all_finite(rows) {
+        return Ok(());
+    }
+    let bad = rows.indexed_iter().find(|(_, x)| !x.is_finite());
+    let ((row, input), value) = bad.map_or(((0, 0), f32::NAN), |(index, x)| (index, *x));
+    Err(QuantError::NonFinite { array: Array::Rows, index: vec![seen + row, input], value: f64::from(value) })
+}
+
+/// Rows of the first chunk.
+fn buffer_rows(k: usize) -> usize {
+    if k <= FEW_INPUTS {
+        return FEW_INPUTS_ROWS;
+    }
+    let most = (MOST_BUFFER_ELEMENTS / k).max(LEAST_BUFFER_ROWS);
+    k.max(LEAST_BUFFER_ROWS).min(most)
+}
+
+/// Rows of every chunk after the first.
+pub(crate) fn later_rows(k: usize) -> usize {
+    buffer_rows(k).min(MOST_LATER_ROWS)
+}
+
+/// Rows as faer sees them, if they lie in memory row by row or column by column.
+pub(crate) fn memory<'a>(rows: &ArrayView2<'a, f32>) -> Option<MatRef<'a, f32>> {
+    let (n, k) = rows.dim();
+    if let Some(elements) = rows.to_slice() {
+        return Some(MatRef::from_row_major_slice(elements, n, k));
+    }
+    let elements = rows.reversed_axes().to_slice()?;
+    Some(MatRef::from_column_major_slice(elements, n, k))
+}
+
+/// The sums of products, upper triangle, and the column sums, in `f64`.
+fn exact_sums(rows: &Array2<f32>) -> (Array2<f64>, Array1<f64>) {
+    let k = rows.ncols();
+    let mut sums = vec![0.0; k * k];
+    let mut target = MatMut::from_column_major_slice_mut(&mut sums, k, k);
+    // Only a part of the rows is copied at a time.
+    for part in rows.axis_chunks_iter(Axis(0), LEAST_BUFFER_ROWS) {
+        let x = Mat::from_fn(part.nrows(), k, |i, j| f64::from(part[[i, j]]));
+        linalg::gram_lower(target.rb_mut(), Accum::Add, x.as_ref());
+    }
+    let gram = Array2::from_shape_vec((k, k), sums).expect("as many elements as the shape has");
+    let mut columns = Array1::zeros(k);
+    for row in rows.rows() {
+        columns.zip_mut_with(&row, |sum, x| *sum += f64::from(*x));
+    }
+    (gram, columns)
+}
+
+pub(crate) fn divide_and_mirror(upper: &mut Array2<f64>, n_rows: usize) {
+    for i in 0..upper.nrows() {
+        for j in i..upper.ncols() {
+            let value = upper[[i, j]] / n_rows as f64;
+            upper[[i, j]] = value;
+            upper[[j, i]] = value;
+        }
+    }
+}
+
+pub(crate) fn check_moments(mut moments: impl Iterator<Item = ((usize, usize), f64)>) -> Result<(), QuantError> {
+    match moments.find(|(_, value)| !value.is_finite()) {
+        None => Ok(()),
+        Some(((i, j), value)) => Err(QuantError::NonFinite { array: Array::Moments, index: vec![i, j], value }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::gaussian_rows;
+
+    fn pushed(rows: &Array2<f32>, chunk: usize) -> GramStats {
+        let mut accumulator = GramAccumulator::new(rows.ncols()).unwrap();
+        for part in rows.axis_chunks_iter(Axis(0), chunk) {
+            accumulator.push(part).unwrap();
+        }
+        accumulator.finish().unwrap()
+    }
+
+    #[test]
+    fn gram_equals_the_plain_product() {
+        for (n, k) in [(1, 1), (3, 7), (128, 5), (129, 5), (300, 32), (512, 33), (1500, 40), (3000, 300)] {
+            let rows = gaussian_rows(n, k, 3);
+            let stats = pushed(&rows, 100);
+            let x = rows.mapv(f64::from);
+            let wanted = x.t().dot(&x) / n as f64;
+            for (found, wanted) in stats.gram().unwrap().iter().zip(&wanted) {
+                assert!((found - wanted).abs() < 1e-5, "{n} {k}: {found} {wanted}");
+            }
+            assert_eq!(stats.rows().is_some(), n <= GramAccumulator::new(k).unwrap().capacity());
+            assert_eq!((stats.n_rows(), stats.k()), (n, k));
+            assert!(stats.rows().is_none_or(|kept| kept == rows));
+        }
+    }
+
+    #[test]
+    fn any_split_and_any_layout_give_the_same_bits() {
+        for (n, k) in [(1300, 1), (1300, 9), (1300, 24), (1300, 25), (1300, 32), (1300, 70), (3000, 530)] {
+            let rows = gaussian_rows(n, k, 4);
+            let whole = pushed(&rows, n);
+            let mut columns = Array2::zeros((k, n)).reversed_axes();
+            columns.assign(&rows);
+            let wider = Array2::from_shape_fn((2 * n, k), |(i, j)| rows[[i / 2, j]]);
+            let strided = wider.slice_axis(Axis(0), Slice::new(0, None, 2));
+            let same = |rows: ArrayView2<'_, f32>, chunk| {
+                let mut accumulator = GramAccumulator::new(k).unwrap();
+                rows.axis_chunks_iter(Axis(0), chunk).for_each(|part| accumulator.push(part).unwrap());
+                let split = accumulator.finish().unwrap();
+                assert_eq!((split.gram(), split.mean()), (whole.gram(), whole.mean()), "{n} {k} {chunk}");
+            };
+            for chunk in [1, 7, 49, 512, 600, n] {
+                same(rows.view(), chunk);
+                same(columns.view(), chunk);
+                same(strided, chunk);
+            }
+        }
+    }
+
+    #[test]
+    fn the_mean_is_that_of_all_rows() {
+        for (n, k) in [(5, 3), (700, 9), (2003, 40)] {
+            let rows = gaussian_rows(n, k, 8).mapv(|x| x + 3.0);
+            let wanted = rows.mapv(f64::from).mean_axis(Axis(0)).unwrap();
+            assert!((&pushed(&rows, 64).mean() - &wanted).iter().all(|d| d.abs() < 1e-6), "{n} {k}");
+        }
+    }
+
+    #[test]
+    fn diagonal_statistics_equal_the_diagonal_of_the_gram_matrix() {
+        let rows = gaussian_rows(700, 6, 5);
+        let full = pushed(&rows, 64);
+        let mut accumulator = DiagonalAccumulator::new(6).unwrap();
+        accumulator.push(rows.view()).unwrap();
+        let diagonal = accumulator.finish().unwrap();
+        assert!(diagonal.gram().is_none());
+        for (a, b) in diagonal.mean_square().iter().zip(full.mean_square()) {
+            assert!((a - b).abs() < 1e-5 * b);
+        }
+    }
+
+    #[test]
+    fn statistics_of_two_readers_are_those_of_all_rows() {
+        for (n, m, k) in [(3, 5, 4), (100, 40, 4), (600, 900, 33), (200, 100, 40)] {
+            let rows = gaussian_rows(n + m, k, 9).mapv(|x| x + 0.5);
+            let part = |from, to| pushed(&rows.slice_axis(Axis(0), Slice::from(from..to)).to_owned(), 64);
+            let (merged, whole) = (part(0, n).with(&part(n, n + m)).unwrap(), pushed(&rows, 64));
+            assert_eq!((merged.n_rows(), merged.n_samples()), (n + m, n.max(m)));
+            assert_eq!(merged.rows(), whole.rows());
+            let near = |a: &f64, b: &f64| (a - b).abs() < 1e-5;
+            assert!(merged.gram().unwrap().iter().zip(whole.gram().unwrap()).all(|(a, b)| near(a, b)), "{n} {m} {k}");
+            assert!(merged.mean().iter().zip(whole.mean()).all(|(a, b)| near(a, b)));
+        }
+        let mut diagonal = DiagonalAccumulator::new(3).unwrap();
+        diagonal.push(gaussian_rows(5, 3, 1).view()).unwrap();
+        let diagonal = diagonal.finish().unwrap();
+        let full = pushed(&gaussian_rows(5, 3, 1), 64);
+        for merged in [full.clone().with(&diagonal).unwrap(), diagonal.clone().with(&full).unwrap()] {
+            assert!(merged.gram().is_none());
+            assert!(merged.mean_square().iter().zip(full.mean_square()).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
+        assert!(full.with(&pushed(&gaussian_rows(5, 4, 1), 64)).is_err());
+    }
+
+    #[test]
+    fn bad_rows_are_refused_with_their_index_and_change_nothing() {
+        let mut accumulator = GramAccumulator::new(3).unwrap();
+        accumulator.push(gaussian_rows(4, 3, 6).view()).unwrap();
+        let mut bad = gaussian_rows(2, 3, 7);
+        bad[[1, 2]] = f32::NAN;
+        let error = accumulator.push(bad.view()).unwrap_err().to_string();
+        assert!(error.contains("[5, 2]"), "{error}");
+        assert!(accumulator.push(gaussian_rows(2, 4, 8).view()).is_err());
+        let stats = accumulator.finish().unwrap();
+        assert_eq!(stats.gram(), pushed(&gaussian_rows(4, 3, 6), 9).gram());
+    }
+
+    #[test]
+    fn no_rows_no_inputs_and_overflow_are_errors() {
+        assert!(GramAccumulator::new(0).is_err());
+        let empty = GramAccumulator::new(3).unwrap().finish();
+        assert!(matches!(empty, Err(QuantError::NoRows)));
+        let huge = Array2::from_elem((600, 2), 1e30f32);
+        let error = GramStats::from_rows(huge.view()).unwrap_err();
+        assert!(error.to_string().contains("second moments"));
+    }
+
+    #[test]
+    fn the_buffer_stays_bounded_for_narrow_and_wide_layers() {
+        for (k, first, later) in
+            [(3, 128, 128), (33, 512, 512), (1536, 1536, 1024), (9216, 1820, 1024), (1 << 20, 512, 512)]
+        {
+            assert_eq!((buffer_rows(k), later_rows(k)), (first, later), "{k}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Walks in the kernel of the data.
+
+pub(crate) mod cell_walk;
+pub(crate) mod inverse;
+pub(crate) mod kernel;
+pub(crate) mod maly_saab;
+pub(crate) mod min_norm;
+pub(crate) mod preprocess;
+pub(crate) mod walk;

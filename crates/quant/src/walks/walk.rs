@@ -1,0 +1,356 @@
+//! The kernel walk: moves weights to walls without changing what they do.
+//!
+//! # Problem
+//!
+//! Given the data `X` (n x K), one neuron `w` and a box `lower <= w <= upper`,
+//! find `z` with
+//!
+//! ```text
+//! X z = X w,    lower <= z <= upper,    z_i on a wall for all but at most rank(X) indices
+//! ```
+//!
+//! With walls at the two ends of the grid this is the pre-processing of Maly and
+//! Saab; with walls at the two levels next to each weight it is the cell walk.
+//!
+//! # Shapes and units
+//!
+//! Everything in units of the weights. K coordinates, `r = rank(X)`.
+//!
+//! # Method
+//!
+//! | paper's idea | here |
+//! |---|---|
+//! | window of r + 1 dependent columns | `members` (r independent ones) and the entering column j |
+//! | `b` with `X_window b = 0` | `-y` on the members, 1 on j; `y = B^-1 x_j` |
+//! | move until one coordinate hits | `first_wall`, both directions, the nearer one |
+//! | fix it, take the next column | j replaces the member that hit, or is itself fixed |
+//!
+//! The columns enter in ascending order; each enters once, so there are K - r
+//! steps. They are known in advance: `B^-1` is applied to 32 of them at a time, and
+//! the exchanges made meanwhile are added one by one ([`crate::walks::inverse`]).
+//!
+//! # Guarantee
+//!
+//! At the end only members can be off a wall, and they are independent: `z` is a
+//! vertex of the polytope above, with at most r free coordinates. Coordinates
+//! that hit are set to the wall's value, bit by bit.
+//!
+//! # Numerics
+//!
+//! `f64`. Among walls met within `1e-10` of the box's width the one with the
+//! largest pivot is taken, the others are snapped; entries of `y` below `1e-9`
+//! of the largest do not block. `B^-1` is refactored every 256 exchanges (less
+//! than the exchanges themselves cost) or after a pivot below
+//! `1e-7`; then, and at the end, the members are corrected by
+//! `B^-1 X (w - z)`. A drift `|X (z - w)|` above `1e-9 |X w|` is corrected again
+//! after refactoring.
+//!
+//! # Cost
+//!
+//! `2 (K - r) r min(r, K - r)` multiply-adds a neuron at most, nearly all in
+//! matrix products, and `8 r min(r, K - r)` bytes.
+//!
+//! # Failure
+//!
+//! A basis that is singular to working precision, or a drift that stays above
+//! `1e-6`, is an error; nothing is changed.
+//!
+//! # References
+//!
+//! J. Maly, R. Saab, *A simple approach for quantizing neural networks*, Applied
+//! and Computational Harmonic Analysis 66 (2023) 138-150, arXiv 2209.03487.
+
+use crate::error::QuantError;
+use crate::walks::inverse::{BLOCK, Inverse};
+use crate::walks::kernel::Directions;
+
+const REFACTOR_EVERY: usize = 256;
+const POLISH_EVERY: usize = 256;
+/// Walls nearer than this fraction of the box's width count as met together.
+const TOGETHER: f64 = 1e-10;
+/// Smaller directions, relative to the largest, cannot block.
+const NEGLIGIBLE: f64 = 1e-9;
+const SMALL_PIVOT: f64 = 1e-7;
+const SNAP: f64 = 1e-12;
+const DRIFT_GOAL: f64 = 1e-9;
+const DRIFT_LIMIT: f64 = 1e-6;
+
+/// The box in which a neuron may move.
+#[derive(Clone, Debug)]
+pub struct Walls {
+    lower: Vec<f64>,
+    upper: Vec<f64>,
+}
+
+/// How a walk keeps its basis.
+#[derive(Clone, Copy, Debug)]
+pub struct WalkOptions {
+    /// Exchanges between two factorizations; 1 factors anew every time.
+    pub refactor_every: usize,
+}
+
+impl Default for WalkOptions {
+    fn default() -> WalkOptions {
+        WalkOptions { refactor_every: REFACTOR_EVERY }
+    }
+}
+
+/// Where a walk ended.
+#[derive(Clone, Debug)]
+pub struct Walked {
+    /// The weights, K.
+    pub values: Vec<f64>,
+    /// The r coordinates that may be off their walls.
+    pub members: Vec<usize>,
+    /// How many basis exchanges it took.
+    pub exchanges: usize,
+}
+
+impl Walls {
+    /// Checks that there is one wall on either side of every coordinate, finite
+    /// and in order.
+    pub fn new(lower: Vec<f64>, upper: Vec<f64>) -> Result<Walls, QuantError> {
+        let ordered = |(lower, upper): (&f64, &f64)| lower.is_finite() && upper.is_finite() && lower <= upper;
+        if lower.len() == upper.len() && lower.iter().zip(&upper).all(ordered) {
+            return Ok(Walls { lower, upper });
+        }
+        Err(QuantError::Setting {
+            what: "walls of a walk",
+            found: format!("{} lower and {} upper ones", lower.len(), upper.len()),
+            expected: "one finite pair per coordinate, lower <= upper",
+        })
+    }
+
+    /// The walls below, one per coordinate.
+    pub fn lower(&self) -> &[f64] {
+        &self.lower
+    }
+
+    /// The walls above, one per coordinate.
+    pub fn upper(&self) -> &[f64] {
+        &self.upper
+    }
+
+    fn width(&self, i: usize) -> f64 {
+        self.upper[i] - self.lower[i]
+    }
+
+    fn clamp(&self, i: usize, value: f64) -> f64 {
+        value.clamp(self.lower[i], self.upper[i])
+    }
+
+    fn touched(&self, i: usize, value: f64) -> bool {
+        value <= self.lower[i] || value >= self.upper[i]
+    }
+
+    fn snapped(&self, i: usize, value: f64) -> f64 {
+        let near = SNAP * self.width(i);
+        if value - self.lower[i] <= near {
+            self.lower[i]
+        } else if self.upper[i] - value <= near {
+            self.upper[i]
+        } else {
+            value
+        }
+    }
+}
+
+impl Directions {
+    /// Walks from `start` inside `walls`; a start outside is moved to the
+    /// nearest wall first, and it is that point whose image is kept.
+    pub fn walk(&self, start: &[f64], walls: &Walls, options: WalkOptions) -> Result<Walked, QuantError> {
+        if start.len() != self.inputs() || walls.lower.len() != self.inputs() {
+            return Err(QuantError::Shape {
+                what: "start of a walk",
+                found: vec![start.len(), walls.lower.len()],
+                expected: format!("{} coordinates and as many walls", self.inputs()),
+            });
+        }
+        Walk::new(self, start, walls, options).run()
+    }
+}
+
+struct Walk<'a> {
+    directions: &'a Directions,
+    walls: &'a Walls,
+    options: WalkOptions,
+    start: Vec<f64>,
+    values: Vec<f64>,
+    members: Vec<usize>,
+    inverse: Inverse,
+    y: Vec<f64>,
+    exchanges: usize,
+}
+
+/// The first wall met in one direction.
+#[derive(Clone, Copy, Debug)]
+struct Hit {
+    /// Signed step of the entering coordinate.
+    step: f64,
+    /// Slot of the member that hits, or `None` for the entering coordinate.
+    slot: Option<usize>,
+}
+
+impl<'a> Walk<'a> {
+    fn new(directions: &'a Directions, start: &[f64], walls: &'a Walls, options: WalkOptions) -> Walk<'a> {
+        let clamp = |(i, value): (usize, &f64)| walls.clamp(i, *value);
+        let start: Vec<f64> = start.iter().enumerate().map(clamp).collect();
+        let rank = directions.rank();
+        Walk {
+            directions,
+            walls,
+            options,
+            values: start.clone(),
+            start,
+            members: directions.basis().to_vec(),
+            inverse: Inverse::identity(rank),
+            y: vec![0.0; rank],
+            exchanges: 0,
+        }
+    }
+
+    fn run(mut self) -> Result<Walked, QuantError> {
+        let mut entering = vec![true; self.values.len()];
+        for member in self.directions.basis() {
+            entering[*member] = false;
+        }
+        let free = |j: &usize| entering[*j] && !self.walls.touched(*j, self.values[*j]);
+        let entering: Vec<usize> = (0..self.values.len()).filter(free).collect();
+        for block in entering.chunks(BLOCK) {
+            let columns: Vec<&[f64]> = block.iter().map(|j| self.directions.column(*j)).collect();
+            let prepared = self.inverse.prepare(&columns);
+            for (index, j) in block.iter().enumerate() {
+                if !self.inverse.finish(&prepared, index, &mut self.y) {
+                    self.inverse.apply(columns[index], &mut self.y);
+                }
+                self.enter(*j)?;
+            }
+        }
+        self.settle()?;
+        Ok(Walked { values: self.values, members: self.members, exchanges: self.exchanges })
+    }
+
+    /// Moves along the kernel direction of column `j`, of which `y = B^-1 x_j`, until something is fixed.
+    fn enter(&mut self, j: usize) -> Result<(), QuantError> {
+        let negligible = NEGLIGIBLE * self.y.iter().fold(1.0f64, |most, y| most.max(y.abs()));
+        let up = self.first_wall(j, 1.0, negligible);
+        let down = self.first_wall(j, -1.0, negligible);
+        let hit = if -down.step < up.step { down } else { up };
+        for (y, i) in self.y.iter().zip(&self.members) {
+            self.values[*i] = self.walls.clamp(*i, self.values[*i] - hit.step * y);
+        }
+        let wall = |walls: &Walls, i: usize, motion: f64| {
+            if motion > 0.0 { walls.upper[i] } else { walls.lower[i] }
+        };
+        let Some(slot) = hit.slot else {
+            self.values[j] = wall(self.walls, j, hit.step);
+            return Ok(());
+        };
+        let member = self.members[slot];
+        let sign = 1f64.copysign(hit.step);
+        self.values[member] = wall(self.walls, member, -sign * self.y[slot]);
+        self.values[j] = self.walls.clamp(j, self.values[j] + hit.step);
+        self.exchange(slot, j)
+    }
+
+    /// The first wall when the entering coordinate moves in direction `sign`.
+    /// Members whose rate is below `negligible` do not block.
+    fn first_wall(&self, j: usize, sign: f64, negligible: f64) -> Hit {
+        let gap = |i: usize, motion: f64| {
+            if motion > 0.0 { self.walls.upper[i] - self.values[i] } else { self.values[i] - self.walls.lower[i] }
+        };
+        let own = gap(j, sign);
+        let mut reach = own + TOGETHER * self.walls.width(j);
+        for (y, i) in self.y.iter().zip(&self.members) {
+            let relaxed = gap(*i, -sign * y) + TOGETHER * self.walls.width(*i);
+            if y.abs() > negligible && relaxed < reach * y.abs() {
+                reach = relaxed / y.abs();
+            }
+        }
+        let (mut rate, mut slot) = (0.0f64, None);
+        if own <= reach {
+            rate = 1.0;
+        }
+        for (candidate, (y, i)) in self.y.iter().zip(&self.members).enumerate() {
+            if y.abs() > rate.max(negligible) && gap(*i, -sign * y) <= reach * y.abs() {
+                (rate, slot) = (y.abs(), Some(candidate));
+            }
+        }
+        let first = slot.map_or(own, |slot| gap(self.members[slot], -sign * self.y[slot]) / rate);
+        Hit { step: sign * first, slot }
+    }
+
+    /// Column `j` takes the place of member `slot`.
+    fn exchange(&mut self, slot: usize, j: usize) -> Result<(), QuantError> {
+        self.members[slot] = j;
+        self.exchanges += 1;
+        let largest = self.y.iter().fold(0.0f64, |largest, y| largest.max(y.abs()));
+        self.inverse.exchange(slot, &self.y);
+        let poor = self.y[slot].abs() < SMALL_PIVOT * largest;
+        if poor || self.inverse.exchanges() >= self.options.refactor_every {
+            self.refactor()?;
+        }
+        if self.exchanges.is_multiple_of(POLISH_EVERY) {
+            self.polish();
+        }
+        Ok(())
+    }
+
+    fn refactor(&mut self) -> Result<(), QuantError> {
+        let rank = self.members.len();
+        if self.inverse.refactor(|i, slot| self.directions.column(self.members[slot])[i]) {
+            return Ok(());
+        }
+        Err(QuantError::Factorization {
+            matrix: "basis of the kernel walk",
+            reason: format!("its {rank} columns are dependent to working precision"),
+        })
+    }
+
+    /// Moves the members so that `X z = X w` holds again.
+    fn polish(&mut self) {
+        let moved: Vec<f64> = self.start.iter().zip(&self.values).map(|(w, z)| w - z).collect();
+        let lost = self.directions.image(&moved);
+        self.inverse.apply(&lost, &mut self.y);
+        for (correction, i) in self.y.iter().zip(&self.members) {
+            let value = self.values[*i];
+            if !self.walls.touched(*i, value) {
+                self.values[*i] = self.walls.clamp(*i, value + correction);
+            }
+        }
+    }
+
+    /// Corrects what drifted, snaps, and checks.
+    fn settle(&mut self) -> Result<(), QuantError> {
+        self.polish();
+        if self.drift() > DRIFT_GOAL && !self.members.is_empty() {
+            self.refactor()?;
+            self.polish();
+        }
+        for i in &self.members {
+            self.values[*i] = self.walls.snapped(*i, self.values[*i]);
+        }
+        let drift = self.drift();
+        if drift <= DRIFT_LIMIT {
+            return Ok(());
+        }
+        Err(QuantError::Factorization {
+            matrix: "basis of the kernel walk",
+            reason: format!("the walk changed the layer's output by {drift:.1e} of its norm"),
+        })
+    }
+
+    /// `|X (z - w)| / |X w|`.
+    fn drift(&self) -> f64 {
+        let moved: Vec<f64> = self.values.iter().zip(&self.start).map(|(z, w)| z - w).collect();
+        let norm = |v: &[f64]| v.iter().map(|x| x * x).sum::<f64>().sqrt();
+        // `X w` may vanish; then rounding is judged against the size of the factors.
+        let noise = f64::EPSILON * self.directions.size() * (norm(&self.start) + norm(&self.values));
+        let drift = self.directions.norm(&moved);
+        drift / (self.directions.norm(&self.start) + noise / DRIFT_GOAL).max(f64::MIN_POSITIVE)
+    }
+}
+
+#[cfg(test)]
+#[path = "walk_tests.rs"]
+mod tests;

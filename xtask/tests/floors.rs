@@ -1,0 +1,136 @@
+//! The folders of a crate are floors: a file imports files of its own floor and of those below, and no file comes back to
+//! itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The floors of a crate's sources, from the top down; a file that lies in no folder is a floor by itself.
+const FLOORS: [(&str, &[&str]); 1] =
+    [("quant", &["choose", "lattice", "walks", "certify", "activations", "layer", "stats", "linalg", "error"])];
+
+/// Who imports whom, by module (`layer::grid`), within one crate.
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+fn sources() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository");
+    root.join("crates")
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("the folder can be read");
+    let paths = entries.map(|entry| entry.expect("the folder can be read").path());
+    paths
+        .flat_map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect()
+}
+
+/// `layer::grid` for `src/layer/grid.rs`; nothing for the root, and for tests and what only they use.
+fn module(src: &Path, file: &Path) -> Option<String> {
+    let path = file.strip_prefix(src).ok()?.with_extension("");
+    let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).filter(|part| *part != "mod").collect();
+    let of_tests = parts.iter().any(|part| *part == "tests" || part.ends_with("_tests") || part.starts_with("testing"));
+    let name = parts.join("::");
+    (!name.is_empty() && !["lib", "main"].contains(&name.as_str()) && !of_tests).then_some(name)
+}
+
+/// The source without comments and without the tests at its end.
+fn code(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).expect("the file can be read");
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+}
+
+/// The longest module in `known` that `path` (`layer::grid::Affine`) begins with.
+fn imported(path: &str, known: &BTreeSet<String>) -> Option<String> {
+    let parts: Vec<&str> = path.split("::").collect();
+    (1..=parts.len()).rev().map(|n| parts[..n].join("::")).find(|name| known.contains(name))
+}
+
+/// The paths behind each `crate::`, groups spread out: `a::{b, c}` are `a::b` and `a::c`.
+fn paths(code: &str) -> Vec<String> {
+    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+    let mut found = Vec::new();
+    for tail in code.split("crate::").skip(1) {
+        let end = tail.find(|c| !is_path(c)).unwrap_or(tail.len());
+        let (path, rest) = tail.split_at(end);
+        match rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
+            Some((names, _)) => found.extend(names.split(',').map(|name| format!("{path}{}", name.trim()))),
+            None => found.push(path.to_owned()),
+        }
+    }
+    found
+}
+
+fn imports(src: &Path) -> Imports {
+    let files = rust_files(src);
+    let known: BTreeSet<String> = files.iter().filter_map(|file| module(src, file)).collect();
+    let of_file = |file: &PathBuf| {
+        let own = module(src, file)?;
+        let all = paths(&code(file)).iter().filter_map(|path| imported(path, &known)).collect::<BTreeSet<_>>();
+        Some((own.clone(), all.into_iter().filter(|name| *name != own).collect()))
+    };
+    files.iter().filter_map(of_file).collect()
+}
+
+/// A way from `module` back to it, if there is one.
+fn circle(module: &str, imports: &Imports) -> Option<Vec<String>> {
+    let mut ways: Vec<Vec<String>> = vec![vec![module.to_owned()]];
+    let mut seen = BTreeSet::new();
+    while let Some(way) = ways.pop() {
+        for next in imports.get(way.last()?).into_iter().flatten() {
+            if next == module {
+                return Some(way.into_iter().chain([next.clone()]).collect());
+            }
+            if seen.insert(next.clone()) {
+                ways.push(way.iter().chain([next]).cloned().collect());
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn imports_only_run_down_the_floors() {
+    let mut found = Vec::new();
+    for (name, floors) in FLOORS {
+        let floor_of = |module: &str| {
+            let first = module.split("::").next().unwrap_or_default();
+            floors.iter().position(|floor| *floor == first)
+        };
+        let imports = imports(&sources().join(name).join("src"));
+        assert!(imports.len() > 10, "{name} has only {} files", imports.len());
+        for (own, others) in &imports {
+            let Some(floor) = floor_of(own) else {
+                found.push(format!("crates/{name}/src/{own}.rs is on no floor"));
+                continue;
+            };
+            for other in others.iter().filter(|other| floor_of(other).is_some_and(|other| other < floor)) {
+                let floor = floors[floor];
+                found.push(format!("crates/{name}: `{own}`, on the floor `{floor}`, imports `{other}` from above"));
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn no_file_comes_back_to_itself() {
+    let mut found = Vec::new();
+    for (name, _) in FLOORS {
+        let imports = imports(&sources().join(name).join("src"));
+        found.extend(imports.keys().filter_map(|module| circle(module, &imports)).map(|way| way.join(" -> ")));
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn groups_of_imports_are_spread_out_and_comments_do_not_count() {
+    let code = "use crate::layer::{grid, view::MatrixView};\nlet x = crate::linalg::cholesky(a);";
+    assert_eq!(paths(code), ["layer::grid", "layer::view::MatrixView", "linalg::cholesky"]);
+    let known = ["layer::grid", "layer"].map(str::to_owned).into();
+    assert_eq!(imported("layer::grid::Affine", &known).as_deref(), Some("layer::grid"));
+    let looped: Imports =
+        [("a", "b"), ("b", "c"), ("c", "a")].map(|(a, b)| (a.to_owned(), [b.to_owned()].into())).into();
+    assert_eq!(circle("a", &looped).map(|way| way.len()), Some(4));
+}
