@@ -248,15 +248,15 @@ fn no_two_layers_have_one_label() {
         name: Some(name.to_owned()),
         ..node("MatMul", &[input, "w"], &[output], vec![])
     };
-    let table: [(&[(&str, &str)], &[&str]); 4] = [
-        (&[("fc", "a"), ("fc", "b"), ("head", "y")], &["a", "b", "head"]),
-        (&[("", "a"), ("", "b"), ("", "y")], &["a", "b", "y"]),
-        (&[("b", "a"), ("", "b"), ("y", "y")], &["a", "b", "y"]),
-        (&[("b", "a"), ("a", "b"), ("", "y")], &["a", "b", "y"]),
+    // Names of the nodes that make `a`, `b` and `y`, and the labels.
+    let table = [
+        (["fc", "fc", "head"], ["a", "b", "head"]),
+        (["", "", ""], ["a", "b", "y"]),
+        (["b", "", "y"], ["a", "b", "y"]),
+        (["b", "a", ""], ["a", "b", "y"]),
     ];
-    for (nodes, expected) in table {
-        let inputs = ["x"].into_iter().chain(nodes.iter().map(|(_, output)| *output));
-        let nodes = nodes.iter().zip(inputs).map(|((name, output), input)| named(name, input, output)).collect();
+    for ([first, second, third], expected) in table {
+        let nodes = vec![named(first, "x", "a"), named(second, "a", "b"), named(third, "b", "y")];
         let found = find_sites(&model("x", vec![("w", floats(&[6, 6], 1))], nodes, "y"));
         let labels = found.iter().map(|candidate| candidate.label.as_str()).collect::<Vec<_>>();
         assert_eq!(labels, expected);
