@@ -12,6 +12,7 @@ mod external;
 mod hostile;
 mod integers;
 mod lossless;
+mod matrix;
 mod mixed;
 mod opset;
 mod partly_run;

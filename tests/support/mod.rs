@@ -10,7 +10,7 @@ pub use failures::Failures;
 pub use fixture::Fixture;
 pub use models::{MatMulModel, TiedModel, chain_around, external_tensor, node, noise, shadowing_loop, write};
 pub use python::{Job, Measured, measure, node_models, python};
-pub use tool::{Run, files_in, inspect, onnxquant, refused, report};
+pub use tool::{Run, files_in, inspect, onnxquant, refused, report, try_report};
 
 use std::path::PathBuf;
 

@@ -404,7 +404,7 @@ pub(crate) fn layer_problem<'a>(
 
 /// The codes that a layer gets.
 pub(crate) fn layer_spec(job: Job<'_>, layer: &PlannedLayer) -> Result<QuantSpec, QuantError> {
-    let on_codes = job.integers.form(layer.site.node) != Form::WeightOnly;
+    let on_codes = job.integers.form(layer.site.id()) != Form::WeightOnly;
     let positive_scales = on_codes || matches!(layer.form, WeightForm::Dequantize(_));
     let spec = job.config.spec(layer.granularity, layer.bits, positive_scales)?;
     let spec = spec.with_scale_type(scale_type(layer.site.dtype));
