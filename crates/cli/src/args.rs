@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use onnxquant::calib::{ChannelOrder, DataOptions, ImageLayout, ImageOptions};
 use onnxquant::quant::{Granularity, Method, RangeMethod, Saturation, ScaleRule, Symmetry};
 use onnxquant::{
-    ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Error, Format, MethodChoice,
+    ActivationBits, Activations, Budget, Config, Cpu, DEFAULT_OPSET_MAX, DataConfig, Error, Format, MethodChoice,
     OrtVersion, PlanFile, Target, Verify,
 };
 
@@ -133,6 +133,11 @@ pub(crate) struct CompareArgs {
 
     #[command(flatten)]
     pub(crate) data: DataArgs,
+
+    /// Compute the second model as processors of this class do: on `portable`, `avx2` and `avx512` sums of products on
+    /// codes saturate, on `vnni` and `arm64` they are exact, as without this option; `native` is the class of this one.
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) cpu: Option<Cpu>,
 
     /// Print JSON instead of a table.
     #[arg(long)]

@@ -51,6 +51,7 @@ pub use integer::Origin;
 pub use load::{Prepared, prepare, read};
 pub use onnxquant_calib as calib;
 pub use onnxquant_ir::PendingFile;
+pub use onnxquant_passes::cpu::Cpu;
 pub use onnxquant_passes::ort_version::OrtVersion;
 pub use onnxquant_passes::runs_as::{Kernel, RunsAs};
 pub use onnxquant_passes::weight_form::{Codes, WeightForm};
