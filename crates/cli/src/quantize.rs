@@ -78,7 +78,7 @@ fn summary(report: &Report) -> String {
         report.skipped.len(),
     );
     text += &worst_layers(&report.layers);
-    text += &report.integers.as_ref().map_or(String::new(), integers);
+    text += &report.integers.as_ref().map_or(String::new(), |found| integers(found, &report.layers));
     text += &embeddings(&report.embeddings);
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
@@ -139,7 +139,7 @@ fn shortened(name: &str) -> String {
 }
 
 /// What runs on integers.
-fn integers(found: &IntegerReport) -> String {
+fn integers(found: &IntegerReport, layers: &[LayerReport]) -> String {
     let (fixed, dynamic) = (found.static_layers, found.dynamic_layers);
     if fixed + dynamic == 0 {
         let none = "integers none: they would not save time, or cost too much accuracy\n";
@@ -157,6 +157,11 @@ fn integers(found: &IntegerReport) -> String {
     if found.equalized > 0 {
         text += &format!("         channels of {} tensors evened out\n", found.equalized);
     }
+    let saturating: usize = layers.iter().filter_map(|layer| layer.saturating_pairs).sum();
+    text += &match saturating {
+        0 => "exact   on every processor: no codes can saturate\n".to_owned(),
+        pairs => format!("exact   on x86 with VNNI and on Arm; elsewhere {pairs} pairs of codes can saturate\n"),
+    };
     if let Some(cache) = &found.cache {
         let rebuilt = cache.rebuilt.as_ref().map_or(String::new(), |why| format!("; made anew: {why}"));
         text += &format!("cache   {} statistics reused, {} gathered{rebuilt}\n", cache.reused, cache.gathered);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnxquant_calib::DataOptions;
+use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::fake_quantize::QUANTIZE_16_OPSET;
 use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
@@ -146,6 +147,8 @@ pub struct Config {
     pub activations: Activations,
     /// What the written model is for.
     pub target: Target,
+    /// Where integer products must be exact.
+    pub cpu: Cpu,
     /// How the range of an activation is found; by default tensor by tensor, by the error on held-out samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<RangeMethod>,
@@ -212,6 +215,7 @@ impl Default for Config {
             state: None,
             activations: Activations::Float,
             target: Target::OrtCpu,
+            cpu: Cpu::Portable,
             range: None,
             signed_activations: false,
             activation_bits: ActivationBits::Eight,

@@ -2,6 +2,7 @@
 
 use onnxquant_calib::OutputComparison;
 use onnxquant_ir::{Graph, NodeId};
+use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::runs_as::{RunsAs, runs_as};
 use onnxquant_quant::{ActivationParams, Certificate, Granularity, Method, RangeMethod, Verdict};
@@ -35,6 +36,8 @@ pub struct Report {
     /// What runs on integers, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<IntegerReport>,
+    /// Processors on which no integer layer saturates.
+    pub exact_on: Vec<Cpu>,
     /// Opset of the written model.
     pub opset: i64,
     /// Operators rewritten to reach that opset.
@@ -76,6 +79,9 @@ pub struct LayerReport {
     pub bytes: usize,
     /// What becomes of its input: `float`, `static` or `dynamic`.
     pub activations: &'static str,
+    /// Pairs of codes that saturate side by side on x86 without VNNI; absent where no kernel does that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saturating_pairs: Option<usize>,
     /// What ONNX Runtime makes of the layer, from the version of the settings on.
     #[serde(flatten)]
     pub runs_as: RunsAs,
@@ -276,6 +282,7 @@ impl Report {
             skipped: Vec::new(),
             embeddings: Vec::new(),
             integers: None,
+            exact_on: Vec::new(),
             opset: 0,
             opset_changes: Vec::new(),
             held_out: None,
@@ -301,6 +308,7 @@ impl Report {
             layer.runs_as = runs_as(fitted.written.graph(), node, self.settings.ort_min);
         }
         self.integers = integers.report(graph, &self.settings, plan, &mut self.layers, cache);
+        self.exact_on = Cpu::exact_on(self.layers.iter().any(|layer| layer.saturating_pairs > Some(0)));
         self.skipped = std::mem::take(&mut plan.skipped);
         let of_table = |((_, table), &bytes): ((CodedTable, TableReport), &usize)| TableReport { bytes, ..table };
         self.embeddings = tables.into_iter().zip(&fitted.table_bytes).map(of_table).collect();

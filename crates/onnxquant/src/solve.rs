@@ -3,18 +3,19 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use ndarray::{Array3, ArrayD, Dimension, IxDyn};
+use ndarray::{Array3, ArrayD, Axis, Dimension, IxDyn};
 use onnxquant_calib::OutputComparison;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, tensor};
 use onnxquant_passes::add_to_bias::has_bias;
+use onnxquant_passes::cpu::pair_rule;
 use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::runs_as::{Kernel, RunsAs};
 use onnxquant_passes::weight_form::WeightForm;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{
-    Certificate, Certified, GramStats, LayerProblem, LayerSolution, Method, Outcome, QuantError, QuantSpec, Saturation,
-    ScaleType, Verdict, auto, certify, corrected_error, guarded, solve,
+    Certificate, Certified, GramStats, LayerProblem, LayerSolution, Method, Outcome, PairRule, QuantError, QuantSpec,
+    Saturation, ScaleType, Verdict, auto, certify, corrected_error, guarded, solve,
 };
 use serde::{Deserialize, Serialize};
 
@@ -262,6 +263,7 @@ pub(crate) struct Solved {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Findings {
+    pub(crate) saturating_pairs: Option<usize>,
     pub(crate) calibration_rows: Option<usize>,
     pub(crate) method: Method,
     pub(crate) error: Option<f64>,
@@ -288,6 +290,7 @@ impl Solved {
             bytes: 0,
             runs_as: RunsAs { kernel: Kernel::Float, slow_because: None },
             activations: "float",
+            saturating_pairs: findings.saturating_pairs,
             method: findings.method,
             error: findings.error,
             held_out_error: findings.held_out_error,
@@ -374,6 +377,7 @@ fn describe(
     let unseen = unseen.and_then(|calibration| calibration.reach.why_unseen(job.model.graph(), layer));
     let tied = (readers > 1).then(|| format!("the codes are those for all {readers} layers that read the weight"));
     let findings = Findings {
+        saturating_pairs: saturating_pairs(job, layer, &solution.codes),
         calibration_rows: stats.and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
         method,
         error: certificate.achieved,
@@ -403,7 +407,29 @@ pub(crate) fn layer_spec(job: Job<'_>, layer: &PlannedLayer) -> Result<QuantSpec
     let on_codes = job.integers.form(layer.site.node) != Form::WeightOnly;
     let positive_scales = on_codes || matches!(layer.form, WeightForm::Dequantize(_));
     let spec = job.config.spec(layer.granularity, layer.bits, positive_scales)?;
-    Ok(spec.with_scale_type(scale_type(layer.site.dtype)))
+    let spec = spec.with_scale_type(scale_type(layer.site.dtype));
+    match pair_rule_of(job, layer) {
+        Some(rule) if job.config.cpu.saturates() => spec.with_pairs(rule),
+        _ => Ok(spec),
+    }
+}
+
+/// The codes of a layer that can saturate beside each other on some processors.
+fn pair_rule_of(job: Job<'_>, layer: &PlannedLayer) -> Option<PairRule> {
+    let (graph, node) = (job.model.graph(), layer.site.node);
+    let alone = graph.value(layer.site.input).uses().len() == 1;
+    let on_codes = job.integers.form(node) != Form::WeightOnly;
+    on_codes.then(|| pair_rule(&layer.site.view, job.integers.aligns_channels() && alone)).flatten()
+}
+
+/// Pairs of codes that saturate side by side on processors whose products can; none where activations are floats.
+fn saturating_pairs(job: Job<'_>, layer: &PlannedLayer, codes: &Array3<i16>) -> Option<usize> {
+    let pairs = pair_rule_of(job, layer)?.pairs(codes.dim().1);
+    let saturating = |(a, b): &(usize, usize)| {
+        let (first, second) = (codes.index_axis(Axis(1), *a), codes.index_axis(Axis(1), *b));
+        first.iter().zip(second).filter(|(first, second)| !PairRule::allows(**first, **second)).count()
+    };
+    Some(pairs.iter().map(saturating).sum())
 }
 
 /// The weight as the operator has it.

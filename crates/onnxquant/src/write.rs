@@ -182,7 +182,7 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &I
     }
     check(&written, "writing codes")?;
     if integers.aligns_channels() {
-        align_channels(written.graph_mut())?;
+        align_channels(written.graph_mut(), integers.cpu())?;
     }
     share_tied(model.graph(), written.graph_mut(), codes.layers, integers, &mut layers)?;
     // What stayed in float.

@@ -31,7 +31,9 @@
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, Node, NodeId, TensorError, Use, ValueId, tensor};
+use onnxquant_quant::{ConvGeometry, PairRule};
 
+use crate::cpu::Cpu;
 use crate::insert::insert;
 use crate::integer::convolution::Convolution;
 
@@ -41,16 +43,27 @@ const CHANNELS: usize = 4;
 /// Adds channels wherever that serves; returns the number of layers.
 ///
 /// The default opset must be 13 or later: only from there on a Pad takes codes.
-pub fn align_channels(graph: &mut Graph) -> Result<usize, TensorError> {
+///
+/// Neighbours along the reduction are others then: on a `cpu` whose products saturate, codes that could do so there keep
+/// a Conv as it is.
+pub fn align_channels(graph: &mut Graph, cpu: Cpu) -> Result<usize, TensorError> {
     let convs = graph.nodes().filter(|(_, node)| node.is("Conv")).map(|(id, _)| id).collect::<Vec<_>>();
     let mut aligned = 0;
     for conv in convs {
-        if let Some(found) = Ragged::find(graph, conv) {
+        if let Some(found) = Ragged::find(graph, conv)
+            && (!cpu.saturates() || found.keeps_rule(graph)?)
+        {
             found.align(graph)?;
             aligned += 1;
         }
     }
     Ok(aligned)
+}
+
+/// Input channels that a Conv on codes will be written with, where it is the only one that reads its input.
+pub fn aligned_channels(conv: &ConvGeometry) -> usize {
+    let serves = conv.groups == 1 && conv.kernel.len() == 2 && Convolution::new(conv).aligning_pays();
+    if serves { conv.in_channels.next_multiple_of(CHANNELS) } else { conv.in_channels }
 }
 
 /// A Conv on codes with a number of input channels that is no multiple of 4.
@@ -82,6 +95,17 @@ impl Ragged {
         let serves = node.int("group", 1) == 1 && conv.aligning_pays();
         let plain = of_one_number && encoded && zeros && tensor.data_type() == DataType::Int8 as i32;
         (serves && plain).then_some(Self { decode, codes, zero_point, weight, shape })
+    }
+
+    /// Whether no two codes saturate side by side once there are channels of zeros.
+    fn keeps_rule(&self, graph: &Graph) -> Result<bool, TensorError> {
+        let [_, channels, height, width] = self.shape;
+        let Some(weight) = graph.value(self.weight).constant() else { return Ok(true) };
+        let codes = tensor::to_codes(weight)?;
+        let rule = PairRule::convolution(channels, height * width, channels.next_multiple_of(CHANNELS));
+        let pairs = rule.pairs(channels * height * width);
+        let keeps = |row: &[i16]| pairs.iter().all(|&(a, b)| PairRule::allows(row[a], row[b]));
+        Ok(codes.chunks_exact(channels * height * width).all(keeps))
     }
 
     fn align(self, graph: &mut Graph) -> Result<(), TensorError> {

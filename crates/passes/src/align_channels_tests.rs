@@ -49,7 +49,7 @@ fn without_pad(model: &Model) -> Vec<ArrayD<f32>> {
 fn channels_of_a_picture_become_four() {
     let mut model = Model::from_proto(on_codes()).unwrap();
     let before = run(&model, &image());
-    assert_eq!(align_channels(model.graph_mut()).unwrap(), 1);
+    assert_eq!(align_channels(model.graph_mut(), Cpu::Vnni).unwrap(), 1);
     assert_valid(&model);
     assert_eq!(op_types(&model), ["QuantizeLinear", "Pad", "DequantizeLinear", "DequantizeLinear", "Conv"]);
     let graph = model.graph();
@@ -58,7 +58,7 @@ fn channels_of_a_picture_become_four() {
     let pad = graph.node(crate::testing::find_node(graph, "Pad").unwrap());
     assert_eq!(pad.input(2), graph.find("zero"), "the zero point fills the new channel");
     assert_eq!(without_pad(&model), before);
-    assert_eq!(align_channels(model.graph_mut()).unwrap(), 0, "idempotent");
+    assert_eq!(align_channels(model.graph_mut(), Cpu::Vnni).unwrap(), 0, "idempotent");
 }
 
 #[test]
@@ -93,6 +93,6 @@ fn other_layers_stay_as_they_are() {
         if what == "float weight" {
             graph.node[3].input[1] = "v2".into();
         }
-        assert_unchanged(what, proto, |model| align_channels(model.graph_mut()).unwrap());
+        assert_unchanged(what, proto, |model| align_channels(model.graph_mut(), Cpu::Vnni).unwrap());
     }
 }

@@ -5,12 +5,17 @@
 //! of up to 255 times codes of up to 127, twice, do not fit. Where codes keep the pair rule
 //! ([`onnxquant_quant::PairRule`]) nothing saturates, whatever the activations are.
 //!
+//! Depthwise kernels (one channel in, one out, a group) widen codes before they multiply.
+//!
 //! VNNI (`vpdpbusd`) and the dot products of Arm add in 32 bits.
 
 use std::fmt;
 use std::str::FromStr;
 
+use onnxquant_quant::{MatrixView, PairRule};
 use serde::{Serialize, Serializer};
+
+use crate::align_channels::aligned_channels;
 
 /// Where a file is served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +58,11 @@ impl Cpu {
         matches!(self, Self::Portable | Self::Avx2 | Self::Avx512)
     }
 
+    /// Those on which integer layers are exact, where `saturating` says whether codes of a pair can saturate.
+    pub fn exact_on(saturating: bool) -> Vec<Self> {
+        Self::ALL.into_iter().filter(|cpu| !(saturating && cpu.saturates())).collect()
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -60,6 +70,21 @@ impl Cpu {
             Self::Avx512 => "avx512",
             Self::Vnni => "vnni",
             Self::Arm64 => "arm64",
+        }
+    }
+}
+
+/// The rule that the codes of a layer must keep where products saturate; none where its kernel widens them first.
+///
+/// `aligned`: the layer is one that [`align_channels`](crate::align_channels) reaches.
+pub fn pair_rule(view: &MatrixView, aligned: bool) -> Option<PairRule> {
+    match view {
+        MatrixView::Dense { inputs, .. } => Some(PairRule::dense(*inputs)),
+        MatrixView::Conv(conv) => {
+            let channels = conv.in_channels / conv.groups.max(1);
+            let widened = channels == 1 && conv.out_channels == conv.groups;
+            let written = if aligned { aligned_channels(conv) } else { channels };
+            (!widened).then(|| PairRule::convolution(channels, conv.kernel.iter().product(), written))
         }
     }
 }

@@ -24,6 +24,7 @@
 //! Z. Guo, P. Nilsson, Algorithm and implementation of the K-best sphere decoding for MIMO detection, IEEE JSAC 24 (2006).
 
 use crate::grid::{Affine, Grid};
+use crate::pairs::PairRule;
 use crate::panel::{BLOCK, Panel, PanelScales, Rounded, add_scaled, multiply};
 use faer::{Accum, Mat};
 
@@ -85,7 +86,8 @@ impl Search {
             );
             let mut origins: Vec<usize> = (0..rows).collect();
             for i in (start..end).rev() {
-                let parents = self.extend(panel, i, carried.col_as_slice(i - start), scales.at(i));
+                let beside = panel.partner(i).filter(|j| *j > i).map(|j| self.codes_of(j, end, &origins));
+                let parents = self.extend(panel, i, carried.col_as_slice(i - start), scales.at(i), beside.as_deref());
                 for column in start..i {
                     follow(carried.col_as_slice_mut(column - start), &parents);
                 }
@@ -101,8 +103,21 @@ impl Search {
         }
     }
 
+    /// The codes of input j, by the row as it is now; inputs from `end` on are in the order of `origins`.
+    fn codes_of(&self, j: usize, end: usize, origins: &[usize]) -> Vec<i16> {
+        let codes = &self.codes[j * origins.len()..][..origins.len()];
+        if j < end { codes.to_vec() } else { origins.iter().map(|row| codes[*row]).collect() }
+    }
+
     /// Chooses input i of every row, and says from which row each came.
-    fn extend(&mut self, panel: &Panel<'_>, i: usize, carried: &[f32], affine: &[Affine]) -> Vec<usize> {
+    fn extend(
+        &mut self,
+        panel: &Panel<'_>,
+        i: usize,
+        carried: &[f32],
+        affine: &[Affine],
+        beside: Option<&[i16]>,
+    ) -> Vec<usize> {
         let (rows, pivot) = (self.costs.len(), panel.lower[(i, i)]);
         let mut parents: Vec<usize> = (0..rows).collect();
         let mut branches = Vec::new();
@@ -115,7 +130,8 @@ impl Search {
                 if paid.is_finite() {
                     let target = w + carried / pivot;
                     let cost = |code| paid + f64::from(pivot * (target - affine.dequantize(code))).powi(2);
-                    let codes = nearest(target, *affine, panel.grid).into_iter().flatten();
+                    let room = beside.map_or((i16::MIN, i16::MAX), |codes| PairRule::room(codes[parent]));
+                    let codes = nearest(target, *affine, panel.grid, room).into_iter().flatten();
                     branches.extend(codes.map(|code| Branch { cost: cost(code), parent, code }));
                 }
             }
@@ -139,10 +155,11 @@ impl Search {
     }
 }
 
-/// The nearest level and its neighbours.
-fn nearest(target: f32, affine: Affine, grid: &Grid) -> [Option<i16>; 3] {
-    let code = affine.quantize(target, grid);
-    [code, code - grid.step(), code + grid.step()].map(|code| grid.contains(code).then_some(code))
+/// The nearest level and its neighbours, of those whose codes lie in `room`.
+fn nearest(target: f32, affine: Affine, grid: &Grid, (least, greatest): (i16, i16)) -> [Option<i16>; 3] {
+    let code = affine.quantize(target, grid).clamp(least, greatest);
+    let allowed = |code: &i16| grid.contains(*code) && (least..=greatest).contains(code);
+    [code, code - grid.step(), code + grid.step()].map(|code| Some(code).filter(allowed))
 }
 
 /// Every row takes the value of the row that it came from.

@@ -67,6 +67,7 @@ use crate::error::QuantError;
 use crate::grid::Affine;
 use crate::layer_error::{drift_energies, energies, ratio};
 use crate::linalg;
+use crate::pairs::PairRule;
 use crate::problem::LayerProblem;
 use crate::solution::LayerSolution;
 use crate::stats::GramStats;
@@ -316,6 +317,15 @@ fn check(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<(), Qua
     let grid = problem.spec().grid();
     if let Some((index, code)) = solution.codes.indexed_iter().find(|(_, c)| !grid.contains(**c)) {
         return reject(format!("code {code} at {index:?} is not on the grid"));
+    }
+    for (first, second) in problem.pairs() {
+        for ((g, m), code) in solution.codes.index_axis(Axis(1), first).indexed_iter() {
+            let other = solution.codes[[g, second, m]];
+            if !PairRule::allows(*code, other) {
+                let places = format!("inputs {first} and {second} of group {g}, output {m}");
+                return reject(format!("codes {code} and {other} of {places} saturate side by side"));
+            }
+        }
     }
     for ((g, b, m), zero_point) in solution.zero_points.indexed_iter() {
         let scale = affine_at(solution, g, b * block_size, m)?.scale();

@@ -31,6 +31,7 @@ use crate::error::QuantError;
 use crate::grid::Affine;
 use crate::method::Method;
 use crate::nearest_point::{MOST_INPUTS, Search};
+use crate::pairs::PairRule;
 use crate::panel::{Descent, Panel, PanelScales, Rounded};
 use crate::problem::LayerProblem;
 use crate::quadratic::{Factor, Quadratic};
@@ -41,6 +42,7 @@ use crate::solution::{LayerSolution, Note, Promise};
 use crate::spec::{Granularity, ScaleRule};
 use faer::Mat;
 use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
 
 /// Neurons solved side by side: enough of them for the matrix to be read from memory at the speed of the products.
 fn panel_width(inputs: usize) -> usize {
@@ -100,6 +102,8 @@ pub(crate) struct Lattice<'a, 'p> {
     problem: &'a LayerProblem<'p>,
     forms: &'a [Quadratic],
     factors: &'a [Factor],
+    /// [`Panel::partners`] of every group.
+    partners: Vec<Vec<Option<usize>>>,
     panels: Vec<Place>,
 }
 
@@ -133,7 +137,8 @@ impl<'a, 'p> Lattice<'a, 'p> {
         let width = panel_width(problem.inputs());
         let place = |group, first| Place { group, first, end: outputs.min(first + width) };
         let panels = (0..problem.groups()).flat_map(|g| (0..outputs).step_by(width).map(move |m| place(g, m)));
-        Lattice { problem, forms, factors, panels: panels.collect() }
+        let partners = forms.iter().map(|form| partners(problem, form)).collect();
+        Lattice { problem, forms, factors, partners, panels: panels.collect() }
     }
 
     /// Scales and codes, and what they promise; `asked` is the damping that should have been enough.
@@ -199,7 +204,24 @@ impl<'a, 'p> Lattice<'a, 'p> {
                 }
             }
         }
+        self.cut_unseen(&mut solution);
         (solution, said)
+    }
+
+    /// Codes of inputs that are in no form give way to those beside them.
+    fn cut_unseen(&self, solution: &mut LayerSolution) {
+        let pairs = self.problem.pairs();
+        for (group, form) in self.forms.iter().enumerate().filter(|_| !pairs.is_empty()) {
+            let seen: HashSet<usize> = form.inputs.iter().copied().collect();
+            for &(first, second) in &pairs {
+                let (kept, cut) = if seen.contains(&second) { (second, first) } else { (first, second) };
+                for m in 0..self.problem.outputs() {
+                    let (least, greatest) = PairRule::room(solution.codes[[group, kept, m]]);
+                    let code = &mut solution.codes[[group, cut, m]];
+                    *code = (*code).clamp(least, greatest);
+                }
+            }
+        }
     }
 
     pub(crate) fn map_panels<T: Send>(&self, solve: impl Fn(Place) -> T + Sync) -> Vec<T> {
@@ -211,7 +233,8 @@ impl<'a, 'p> Lattice<'a, 'p> {
         let weights = self.problem.weights();
         let weight = |p, i| weights[[place.group, form.inputs[i], place.first + p]];
         let weights = Mat::from_fn(place.width(), form.inputs.len(), weight);
-        Panel { form, lower: factor.lower.as_ref(), added: factor.added, grid: self.problem.spec().grid(), weights }
+        let (partners, grid) = (&self.partners[place.group][..], self.problem.spec().grid());
+        Panel { form, lower: factor.lower.as_ref(), added: factor.added, grid, partners, weights }
     }
 
     pub(crate) fn scales(&self, place: Place, table: &ScaleTable) -> PanelScales {
@@ -298,6 +321,13 @@ impl<'a, 'p> Lattice<'a, 'p> {
     }
 }
 
+/// By row of the form, the row of the input whose code is bound to its code; empty where no codes are bound.
+fn partners(problem: &LayerProblem<'_>, form: &Quadratic) -> Vec<Option<usize>> {
+    let Some(rule) = problem.spec().pairs() else { return Vec::new() };
+    let rows: HashMap<usize, usize> = form.inputs.iter().enumerate().map(|(row, input)| (*input, row)).collect();
+    form.inputs.iter().map(|input| rows.get(&rule.partner(*input)?).copied()).collect()
+}
+
 /// Replaces codes by better ones where there are any.
 fn decode(panel: &Panel<'_>, best: Descent, scales: &PanelScales) -> Descent {
     let (width, inputs) = (panel.weights.nrows(), panel.weights.ncols());
@@ -305,7 +335,8 @@ fn decode(panel: &Panel<'_>, best: Descent, scales: &PanelScales) -> Descent {
     for (p, energy) in energies.into_iter().enumerate() {
         let weights: Vec<f32> = (0..inputs).map(|i| panel.weights[(p, i)]).collect();
         let affine: Vec<Affine> = (0..inputs).map(|i| scales.at(i)[p]).collect();
-        let search = Search { factor: panel.lower, weights: &weights, affine: &affine, grid: panel.grid };
+        let (grid, partners) = (panel.grid, panel.partners);
+        let search = Search { factor: panel.lower, weights: &weights, affine: &affine, grid, partners };
         for (i, code) in search.below(energy).into_iter().flatten().enumerate() {
             rounded.codes[i * width + p] = code;
             rounded.errors[(p, i)] = weights[i] - affine[i].dequantize(code);

@@ -62,6 +62,8 @@ mod msq;
 mod nearest_point;
 mod options;
 mod optq;
+#[cfg(test)]
+mod pair_rule_tests;
 mod pairs;
 mod panel;
 mod preprocess;

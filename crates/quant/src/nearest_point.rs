@@ -22,6 +22,7 @@
 //! algorithms and solving subset sum problems, Math. Programming 66 (1994).
 
 use crate::grid::{Affine, Grid};
+use crate::pairs::PairRule;
 use faer::MatRef;
 
 /// Inputs up to which a search is worth trying.
@@ -36,6 +37,8 @@ pub(crate) struct Search<'a> {
     pub(crate) weights: &'a [f32],
     pub(crate) affine: &'a [Affine],
     pub(crate) grid: &'a Grid,
+    /// As those of a [`crate::panel::Panel`].
+    pub(crate) partners: &'a [Option<usize>],
 }
 
 struct State {
@@ -56,6 +59,12 @@ impl Search<'_> {
         state.best
     }
 
+    /// The codes that input `i` may have beside one that was chosen before.
+    fn room(&self, i: usize, codes: &[i16]) -> (i16, i16) {
+        let chosen = self.partners.get(i).copied().flatten().filter(|partner| *partner > i);
+        chosen.map_or((self.grid.min_code(), self.grid.max_code()), |partner| PairRule::room(codes[partner]))
+    }
+
     /// Tries the codes of input `level - 1`, those above being chosen at `cost`.
     fn descend(&self, level: usize, cost: f64, state: &mut State) {
         let Some(i) = level.checked_sub(1) else {
@@ -68,7 +77,9 @@ impl Search<'_> {
         let target = f64::from(self.weights[i]) + carried / pivot;
         let affine = self.affine[i];
         let distance = |code: i16| pivot * (f64::from(affine.dequantize(code)) - target).abs();
-        let nearest = affine.quantize(target as f32, self.grid);
+        let (least, greatest) = self.room(i, &state.codes);
+        let nearest = affine.quantize(target as f32, self.grid).clamp(least, greatest);
+        let allowed = |code: i16| self.grid.contains(code) && (least..=greatest).contains(&code);
         let step = self.grid.step();
         let (mut below, mut above) = (nearest - step, nearest + step);
         let mut code = nearest;
@@ -82,7 +93,7 @@ impl Search<'_> {
             state.codes[i] = code;
             state.errors[i] = f64::from(self.weights[i]) - f64::from(affine.dequantize(code));
             self.descend(i, total, state);
-            code = match (self.grid.contains(below), self.grid.contains(above)) {
+            code = match (allowed(below), allowed(above)) {
                 (false, false) => return,
                 (true, false) => below,
                 (false, true) => above,

@@ -34,6 +34,8 @@ use serde::Serialize;
 
 /// 32767 / 255: the largest sum of two codes of one sign.
 const LARGEST_SUM: i16 = 128;
+/// Of 8 bits with a sign and no zero point.
+const LARGEST_CODE: f32 = 127.0;
 
 /// The pairs of a layer's inputs whose codes are bound to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -63,16 +65,59 @@ impl PairRule {
         (channel < self.channels && position < self.positions).then_some(channel * self.positions + position)
     }
 
-    /// The least and the greatest code beside the code `partner`, both counted from the code that means 0.
+    /// All pairs of `inputs` inputs.
+    pub fn pairs(&self, inputs: usize) -> Vec<(usize, usize)> {
+        (0..inputs).filter_map(|k| self.partner(k).filter(|other| k < *other).map(|other| (k, other))).collect()
+    }
+
+    /// The least and the greatest code beside the code `partner`.
     pub fn room(partner: i16) -> (i16, i16) {
         (-LARGEST_SUM - partner.min(0), LARGEST_SUM - partner.max(0))
     }
 
-    /// Whether two codes, counted from the code that means 0, may stand side by side.
+    /// Whether two codes may stand side by side.
     pub fn allows(first: i16, second: i16) -> bool {
         let (least, greatest) = PairRule::room(first);
         (least..=greatest).contains(&second)
     }
+}
+
+/// How far two weights, in steps of their scale, are beyond what codes side by side may be; at most 0 where they are not.
+pub(crate) fn excess(weights: [f32; 2]) -> f32 {
+    let [first, second] = weights;
+    if (first < 0.0) == (second < 0.0) { first.abs() + second.abs() - f32::from(LARGEST_SUM) } else { 0.0 }
+}
+
+/// What the first of two weights, in steps, gives up of their excess, where an error of either costs `cost` times its
+/// square.
+pub(crate) fn given_up(weights: [f32; 2], cost: [f64; 2]) -> f32 {
+    let excess = excess(weights);
+    if excess <= 0.0 {
+        return 0.0;
+    }
+    let whole = cost[0] + cost[1];
+    let share = if whole > 0.0 { cost[1] / whole } else { 0.5 };
+    (share as f32 * excess).min(weights[0].abs()).copysign(weights[0])
+}
+
+/// The codes from -127 to 127 nearest to two weights, in steps of their scale, that may stand side by side.
+pub(crate) fn nearest(weights: [f32; 2], cost: [f64; 2]) -> [i16; 2] {
+    let code = |w: f32| w.round_ties_even().clamp(-LARGEST_CODE, LARGEST_CODE) as i16;
+    let plain = weights.map(code);
+    if PairRule::allows(plain[0], plain[1]) {
+        return plain;
+    }
+    // Beside the largest code there is room for 1.
+    let wanted = (weights[0] - given_up(weights, cost)).abs().max(1.0).copysign(weights[0]);
+    let beside = |first: i16| {
+        let (least, greatest) = PairRule::room(first);
+        [first, plain[1].clamp(least, greatest)]
+    };
+    let paid = |codes: &[i16; 2]| -> f64 {
+        (0..2).map(|i| cost[i].max(f64::MIN_POSITIVE) * f64::from(weights[i] - f32::from(codes[i])).powi(2)).sum()
+    };
+    let (below, above) = (beside(code(wanted.floor())), beside(code(wanted.ceil())));
+    if paid(&above) < paid(&below) { above } else { below }
 }
 
 #[cfg(test)]
@@ -107,5 +152,24 @@ mod tests {
         // Filled up to four channels: the third stands beside zeros.
         let padded = PairRule::convolution(3, 2, 4);
         assert_eq!([0, 1, 2, 3, 4, 5].map(|k| padded.partner(k)), [Some(2), Some(3), Some(0), Some(1), None, None]);
+        assert_eq!(padded.pairs(6), [(0, 2), (1, 3)]);
+    }
+
+    #[test]
+    fn the_nearest_pair_is_that_of_all_pairs() {
+        let mut gaussian = crate::testing::Gaussian::new(5);
+        for _ in 0..200 {
+            let weights = [0, 1].map(|_| (70.0 * gaussian.sample()) as f32);
+            let cost = [0, 1].map(|_| gaussian.uniform() + 0.01);
+            let paid = |codes: [i16; 2]| -> f64 {
+                (0..2).map(|i| cost[i] * f64::from(weights[i] - f32::from(codes[i])).powi(2)).sum()
+            };
+            let codes = || -127i16..=127;
+            let all = codes().flat_map(|a| codes().map(move |b| [a, b])).filter(|[a, b]| PairRule::allows(*a, *b));
+            let least = all.map(paid).fold(f64::INFINITY, f64::min);
+            let found = nearest(weights, cost);
+            assert!(PairRule::allows(found[0], found[1]));
+            assert!(paid(found) <= least * (1.0 + 1e-9), "{weights:?} {cost:?} {found:?}");
+        }
     }
 }

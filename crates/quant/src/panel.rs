@@ -22,6 +22,10 @@
 //! `q_i + g_i / A_ii`, the minimiser with all others fixed. Changes are carried to the other blocks of [`REACH`] inputs
 //! by one product a block, and to all other inputs by one product for these.
 //!
+//! Inputs whose codes are bound to each other ([`crate::pairs`]): the first of two that is rounded gives up its share of
+//! what both weights are beyond, the second is cut to what the first has left. The descent moves codes inside that room,
+//! and then moves steps from one code of a pair to the other.
+//!
 //! # Guarantee
 //!
 //! If no `t_i` lies beyond the grid's ends, feedback leaves an error of at most
@@ -38,6 +42,7 @@
 //! each sweep of the descent.
 
 use crate::grid::{Affine, Grid};
+use crate::pairs::{self, PairRule};
 use crate::quadratic::Quadratic;
 use crate::scale::ScaleTable;
 use faer::linalg::matmul::matmul;
@@ -49,6 +54,9 @@ pub(crate) const BLOCK: usize = 64;
 /// Inputs whose changes the descent carries to all others at once.
 const REACH: usize = 4 * BLOCK;
 
+/// Steps that two weights may gain together when each moves to either level around it.
+const ROOM_TO_ROUND: f32 = 2.0;
+
 /// Neurons of one group, with what their errors cost.
 pub(crate) struct Panel<'a> {
     pub(crate) form: &'a Quadratic,
@@ -57,6 +65,8 @@ pub(crate) struct Panel<'a> {
     /// The damping on the diagonal of `A`.
     pub(crate) added: f32,
     pub(crate) grid: &'a Grid,
+    /// By row of the form, the row whose code is bound to its code; empty where none is.
+    pub(crate) partners: &'a [Option<usize>],
     /// P x K.
     pub(crate) weights: Mat<f32>,
 }
@@ -132,6 +142,21 @@ impl Panel<'_> {
         self.weights.ncols()
     }
 
+    /// The row whose code is bound to that of row `i`.
+    pub(crate) fn partner(&self, i: usize) -> Option<usize> {
+        self.partners.get(i).copied().flatten()
+    }
+
+    /// The codes of row `i`, and what those of row `beside` leave them.
+    fn split<'r>(&self, i: usize, beside: Option<usize>, codes: &'r mut [i16]) -> (&'r mut [i16], Rooms<'r>) {
+        let width = self.width();
+        let Some(j) = beside else { return (&mut codes[i * width..][..width], Rooms(&[])) };
+        let (before, after) = codes.split_at_mut(width * i.max(j));
+        let (upper, lower) = (&mut after[..width], &mut before[i.min(j) * width..][..width]);
+        let (own, beside) = if i > j { (upper, lower) } else { (lower, upper) };
+        (own, Rooms(beside))
+    }
+
     fn empty(&self) -> Rounded {
         let (p, k) = (self.width(), self.inputs());
         Rounded { codes: vec![0; p * k], errors: Mat::zeros(p, k) }
@@ -142,9 +167,29 @@ impl Panel<'_> {
         let mut rounded = self.empty();
         for i in 0..self.inputs() {
             let column = self.weights.col_as_slice(i);
-            rounded.set(i, column, column, self.grid, scales);
+            rounded.set(i, column, column, self, scales, None);
+            if let Some(j) = self.partner(i).filter(|j| *j < i) {
+                self.round_pair(i, j, &mut rounded, scales);
+            }
         }
         rounded
+    }
+
+    /// The nearest codes of two rows that may stand side by side.
+    fn round_pair(&self, i: usize, j: usize, rounded: &mut Rounded, scales: &PanelScales) {
+        let width = self.width();
+        let cost = [i, j].map(|row| f64::from(self.form.matrix[(row, row)] + self.added));
+        for (p, affine) in scales.at(i).iter().enumerate() {
+            if PairRule::allows(rounded.codes[i * width + p], rounded.codes[j * width + p]) {
+                continue;
+            }
+            let weights = [i, j].map(|row| self.weights[(p, row)]);
+            let codes = pairs::nearest(weights.map(|w| w / affine.scale()), cost);
+            for ((row, code), w) in [i, j].into_iter().zip(codes).zip(weights) {
+                rounded.codes[row * width + p] = code;
+                rounded.errors[(p, row)] = w - affine.dequantize(code);
+            }
+        }
     }
 
     /// Error feedback; and the error `e^T A e` of every neuron.
@@ -156,6 +201,7 @@ impl Panel<'_> {
     pub(crate) fn feed_back_from(&self, starts: &Mat<f32>, scales: &PanelScales) -> (Rounded, Vec<f64>) {
         let (p, k) = (self.width(), self.inputs());
         let factor = self.lower;
+        let starts_of = |i: usize| starts.col_as_slice(i);
         let mut rounded = self.empty();
         let mut energies = vec![0.0; p];
         let mut target = vec![0.0f32; p];
@@ -173,11 +219,16 @@ impl Panel<'_> {
             for i in (start..end).rev() {
                 let pivot = factor[(i, i)];
                 let weights = self.weights.col_as_slice(i);
-                let starts = starts.col_as_slice(i);
-                for ((target, w), carried) in target.iter_mut().zip(starts).zip(carried.col_as_slice(i - start)) {
+                for ((target, w), carried) in target.iter_mut().zip(starts_of(i)).zip(carried.col_as_slice(i - start)) {
                     *target = w + carried / pivot;
                 }
-                rounded.set(i, &target, weights, self.grid, scales);
+                match self.partner(i) {
+                    Some(j) if j < i => {
+                        let aimed = self.aimed(i, j, &target, starts_of(j), scales.at(i));
+                        rounded.set(i, &aimed, weights, self, scales, None);
+                    }
+                    beside => rounded.set(i, &target, weights, self, scales, beside),
+                }
                 let errors = rounded.errors.col_as_slice(i);
                 for (((energy, target), w), e) in energies.iter_mut().zip(&target).zip(weights).zip(errors) {
                     // The level is w - e.
@@ -190,6 +241,16 @@ impl Panel<'_> {
             end = start;
         }
         (rounded, energies)
+    }
+
+    /// The targets of row `i` less what they give up for those of row `j`, which is bound to it and comes later.
+    fn aimed(&self, i: usize, j: usize, targets: &[f32], later: &[f32], scales: &[Affine]) -> Vec<f32> {
+        let cost = [i, j].map(|row| f64::from(self.lower[(row, row)]).powi(2));
+        let less = |((target, later), affine): ((&f32, &f32), &Affine)| {
+            let scale = affine.scale();
+            target - scale * pairs::given_up([target / scale, later / scale], cost)
+        };
+        targets.iter().zip(later).zip(scales).map(less).collect()
     }
 
     /// What error feedback can leave of every neuron where no code is clipped: `sum_i (step_i / 2)^2 L_ii^2`.
@@ -209,13 +270,23 @@ impl Panel<'_> {
         let half_step = f64::from(self.grid.step()) / 2.0;
         let mut cells = vec![0.0f64; self.width()];
         for i in 0..self.inputs() {
-            for ((cell, affine), w) in cells.iter_mut().zip(scales.at(i)).zip(self.weights.col_as_slice(i)) {
+            for (p, ((cell, affine), w)) in
+                cells.iter_mut().zip(scales.at(i)).zip(self.weights.col_as_slice(i)).enumerate()
+            {
                 let (least, greatest) = affine.ends(self.grid);
-                let inside = (least..=greatest).contains(w);
+                let beside = self.partner(i).map_or(0.0, |j| self.weights[(p, j)]);
+                let free = pairs::excess([*w, beside].map(|w| w / affine.scale())) <= -ROOM_TO_ROUND;
+                let inside = (least..=greatest).contains(w) && (free || self.partners.is_empty());
                 *cell = cell.max(if inside { (half_step * f64::from(affine.scale())).powi(2) } else { f64::INFINITY });
             }
         }
         cells
+    }
+
+    /// Rows bound to each other, the later one first.
+    fn bound(&self) -> impl Iterator<Item = (usize, usize)> {
+        let partners = self.partners.iter().enumerate();
+        partners.filter_map(|(i, partner)| partner.filter(|j| *j < i).map(|j| (i, j)))
     }
 
     /// Coordinate descent: at most `sweeps` passes over all codes, or until none changes.
@@ -231,10 +302,49 @@ impl Panel<'_> {
                     self.carry(near.clone(), [0..start, near.end..k], start, &change, &mut descent.gradient);
                 }
             }
+            for (i, j) in self.bound() {
+                changed |= self.exchange(i, j, descent, scales);
+            }
             if !changed {
                 return;
             }
         }
+    }
+
+    /// Moves steps from the code of row `i` to that of row `j` or back, as many as cost least, where the codes leave no
+    /// room to move one alone. False if there were none.
+    fn exchange(&self, i: usize, j: usize, descent: &mut Descent, scales: &PanelScales) -> bool {
+        let (width, matrix) = (self.width(), &self.form.matrix);
+        let Descent { rounded, gradient } = descent;
+        let curvature = matrix[(i, i)] + matrix[(j, j)] + 2.0 * self.added - 2.0 * matrix[(i, j)];
+        let mut moves = vec![0.0f32; width];
+        let mut any = false;
+        for (p, (moved, affine)) in moves.iter_mut().zip(scales.at(i)).enumerate() {
+            let (first, second) = (rounded.codes[i * width + p], rounded.codes[j * width + p]);
+            let sign = first.signum();
+            if PairRule::allows(first + sign, second) || !PairRule::allows(first, second) {
+                continue;
+            }
+            let slope = gradient[(p, i)] - gradient[(p, j)];
+            let wanted = (slope / curvature / affine.scale()).round_ties_even().clamp(-127.0, 127.0) as i16;
+            // Neither code changes its sign, so their sum stays.
+            let furthest = sign * 127;
+            let steps = (first + wanted).clamp(sign.min(furthest), sign.max(furthest)) - first;
+            let change = affine.scale() * f32::from(steps);
+            if steps != 0 && change * (change * curvature - 2.0 * slope) < 0.0 {
+                for (row, steps) in [(i, steps), (j, -steps)] {
+                    rounded.codes[row * width + p] += steps;
+                    rounded.errors[(p, row)] =
+                        self.weights[(p, row)] - affine.dequantize(rounded.codes[row * width + p]);
+                }
+                (*moved, any) = (change, true);
+            }
+        }
+        for other in (0..self.inputs()).filter(|_| any) {
+            let entry = |row| matrix[(row, other)] + if row == other { self.added } else { 0.0 };
+            add_scaled(gradient.col_as_slice_mut(other), entry(j) - entry(i), &moves);
+        }
+        any
     }
 
     /// One pass over the inputs `near`, whose changes go into `change` and into the gradient of these inputs alone.
@@ -300,13 +410,13 @@ impl Panel<'_> {
         moves: &mut [f32],
     ) -> bool {
         let weights = self.weights.col_as_slice(i);
-        let codes = rounded.codes[i * weights.len()..].iter_mut();
+        let (own_codes, rooms) = self.split(i, self.partner(i), &mut rounded.codes);
         let errors = rounded.errors.col_as_slice_mut(i);
         let mut any = false;
-        let rows = codes.zip(errors).zip(weights.iter().zip(gradient)).zip(moves).zip(scales.at(i));
-        for ((((code, error), (w, g)), step), affine) in rows {
+        let rows = own_codes.iter_mut().zip(errors).zip(weights.iter().zip(gradient)).zip(moves).zip(scales.at(i));
+        for (p, ((((code, error), (w, g)), step), affine)) in rows.enumerate() {
             *step = 0.0;
-            let best = affine.quantize(w - *error + g / own, self.grid);
+            let best = rooms.cut(p, affine.quantize(w - *error + g / own, self.grid));
             if best == *code {
                 continue;
             }
@@ -348,6 +458,18 @@ impl Panel<'_> {
     }
 }
 
+/// What is left to codes by those beside them, by neuron; empty where nothing binds them.
+struct Rooms<'r>(&'r [i16]);
+
+impl Rooms<'_> {
+    #[inline]
+    fn cut(&self, p: usize, code: i16) -> i16 {
+        let Some(beside) = self.0.get(p) else { return code };
+        let (least, greatest) = PairRule::room(*beside);
+        code.clamp(least, greatest)
+    }
+}
+
 impl Descent {
     /// `e^T A e` of every neuron.
     pub(crate) fn energies(&self) -> Vec<f64> {
@@ -373,14 +495,21 @@ impl Descent {
 
 impl Rounded {
     /// Rounds `target` for input `i` and notes what that does to `weights`.
-    fn set(&mut self, i: usize, target: &[f32], weights: &[f32], grid: &Grid, scales: &PanelScales) {
-        let width = weights.len();
-        let codes = self.codes[i * width..].iter_mut();
+    /// Codes stay beside those of row `beside`.
+    fn set(
+        &mut self,
+        i: usize,
+        target: &[f32],
+        weights: &[f32],
+        panel: &Panel<'_>,
+        scales: &PanelScales,
+        beside: Option<usize>,
+    ) {
+        let (codes, rooms) = panel.split(i, beside, &mut self.codes);
         let errors = self.errors.col_as_slice_mut(i);
-        for (((code, error), (target, w)), affine) in
-            codes.zip(errors).zip(target.iter().zip(weights)).zip(scales.at(i))
-        {
-            *code = affine.quantize(*target, grid);
+        let rows = codes.iter_mut().zip(errors).zip(target.iter().zip(weights)).zip(scales.at(i));
+        for (p, (((code, error), (target, w)), affine)) in rows.enumerate() {
+            *code = rooms.cut(p, affine.quantize(*target, panel.grid));
             *error = w - affine.dequantize(*code);
         }
     }

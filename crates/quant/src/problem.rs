@@ -143,6 +143,11 @@ impl<'a> LayerProblem<'a> {
         self.weights.dim().2
     }
 
+    /// Inputs whose codes are bound to each other, two by two.
+    pub(crate) fn pairs(&self) -> Vec<(usize, usize)> {
+        self.spec.pairs().map_or(Vec::new(), |rule| rule.pairs(self.inputs()))
+    }
+
     /// The weights of one neuron.
     pub(crate) fn neuron(&self, group: usize, output: usize) -> Vec<f32> {
         let group = self.weights.index_axis(Axis(0), group);

@@ -16,6 +16,9 @@
 //! that minimises `sum_k h_k (w_k - q_k)^2`, `h_k` the mean square of input k, or
 //! 1 without statistics; of equals the largest. Two zero points that are possible are both tried.
 //!
+//! Where codes are bound to each other two by two ([`crate::pairs`]) `Max` also contains every pair of weights, and
+//! `LeastSquares` starts from there and counts what pairs beyond lose.
+//!
 //! # Numerics
 //!
 //! The scale is rounded to the type in which it is stored (up, so that the largest
@@ -30,15 +33,20 @@
 //! the scale would be below that: the least scale.
 
 use crate::grid::{Affine, Grid, Symmetry};
+use crate::pairs;
 use crate::panel::PanelScales;
 use crate::problem::LayerProblem;
 use crate::scale_type::Rounding;
 use crate::spec::{Granularity, QuantSpec, ScaleRule};
 use ndarray::Array3;
 
-const SHRINK_STEPS: u32 = 14;
+const SHRINK_STEPS: i32 = 14;
 const SHRINK_BY: f64 = 0.05;
 const LANES: usize = 8;
+/// Two codes of one sign add up to this at most; where weights, in steps, do not exceed the lesser number, neither do the
+/// codes nearest to them.
+const LARGEST_SUM: f32 = 128.0;
+const FREE_SUM: f32 = LARGEST_SUM - 1.0;
 
 /// Scale and zero point of every block.
 #[derive(Clone, Debug)]
@@ -51,14 +59,18 @@ impl ScaleTable {
     /// Chooses the scales of a layer by `rule`.
     pub(crate) fn fit(problem: &LayerProblem<'_>, rule: ScaleRule) -> ScaleTable {
         let block_size = problem.spec().block_size(problem.inputs());
-        let neurons = problem.map_neurons(|g, m| Neuron::new(problem, g, m));
+        let pairs = problem.pairs();
+        let neurons = problem.map_neurons(|g, m| Neuron::new(problem, &pairs, g, m));
         let spec = problem.spec();
         let columns: Vec<Vec<Affine>> = match problem.spec().granularity() {
             Granularity::Tensor => {
                 let affine = fit_together(&neurons, spec, rule);
                 neurons.iter().map(|_| vec![affine]).collect()
             }
-            _ => problem.map_neurons(|g, m| {
+            Granularity::Channel => {
+                problem.map_neurons(|g, m| vec![fit_together(&neurons[g * problem.outputs() + m..][..1], spec, rule)])
+            }
+            Granularity::Block(_) => problem.map_neurons(|g, m| {
                 let neuron = &neurons[g * problem.outputs() + m];
                 neuron.blocks(block_size).map(|block| fit_together(&[block], spec, rule)).collect()
             }),
@@ -119,21 +131,33 @@ impl ScaleTable {
 struct Neuron {
     weights: Vec<f32>,
     importance: Vec<f64>,
+    /// Pairs of weights of one sign whose codes are bound to each other, with what errors of either cost; those that are
+    /// largest together come first.
+    bound: Vec<([f32; 2], [f64; 2])>,
 }
 
 impl Neuron {
-    fn new(problem: &LayerProblem<'_>, group: usize, output: usize) -> Neuron {
+    /// `pairs` are the inputs whose codes are bound to each other.
+    fn new(problem: &LayerProblem<'_>, pairs: &[(usize, usize)], group: usize, output: usize) -> Neuron {
         let weights = problem.neuron(group, output);
         let importance = match problem.stats() {
             Some(stats) => stats[group].mean_square().to_vec(),
             None => vec![1.0; weights.len()],
         };
-        Neuron { weights, importance }
+        let pair = |(a, b): &(usize, usize)| ([weights[*a], weights[*b]], [importance[*a], importance[*b]]);
+        let of_one_sign = |([a, b], _): &([f32; 2], _)| a * b > 0.0;
+        let mut bound: Vec<_> = pairs.iter().map(pair).filter(of_one_sign).collect();
+        bound.sort_by(|(a, _), (b, _)| sum(b).total_cmp(&sum(a)));
+        Neuron { weights, importance, bound }
     }
 
     fn blocks(&self, size: usize) -> impl Iterator<Item = Neuron> {
         let blocks = self.weights.chunks(size).zip(self.importance.chunks(size));
-        blocks.map(|(weights, importance)| Neuron { weights: weights.to_vec(), importance: importance.to_vec() })
+        blocks.map(|(weights, importance)| Neuron {
+            weights: weights.to_vec(),
+            importance: importance.to_vec(),
+            bound: Vec::new(),
+        })
     }
 
     fn error(&self, affine: Affine, grid: &Grid) -> f64 {
@@ -151,8 +175,24 @@ impl Neuron {
             }
         }
         let rest = last_weights.iter().zip(last_importance).map(|(w, h)| term(*w, *h));
-        sums.iter().sum::<f64>() + rest.sum::<f64>()
+        sums.iter().sum::<f64>() + rest.sum::<f64>() + self.error_of_pairs(affine, term)
     }
+
+    /// What the error is more because codes are bound to each other; `term` is the error of a weight whose code is not.
+    fn error_of_pairs(&self, affine: Affine, term: impl Fn(f32, f64) -> f64) -> f64 {
+        let beyond = |(weights, _): &&([f32; 2], _)| sum(weights) > affine.scale() * FREE_SUM;
+        let more = |(weights, cost): &([f32; 2], [f64; 2])| {
+            let codes = pairs::nearest(weights.map(|w| w / affine.scale()), *cost);
+            let paid = |i: usize| cost[i] * (f64::from(weights[i]) - f64::from(affine.dequantize(codes[i]))).powi(2);
+            paid(0) + paid(1) - term(weights[0], cost[0]) - term(weights[1], cost[1])
+        };
+        self.bound.iter().take_while(beyond).map(more).sum()
+    }
+}
+
+/// Of two weights of one sign.
+fn sum([a, b]: &[f32; 2]) -> f32 {
+    a.abs() + b.abs()
 }
 
 fn fit_together(neurons: &[Neuron], spec: &QuantSpec, rule: ScaleRule) -> Affine {
@@ -160,12 +200,17 @@ fn fit_together(neurons: &[Neuron], spec: &QuantSpec, rule: ScaleRule) -> Affine
     let least = all().fold(0.0f32, |least, w| least.min(*w));
     let greatest = all().fold(0.0f32, |greatest, w| greatest.max(*w));
     let (least, greatest) = (f64::from(least), f64::from(greatest));
+    // Pairs that are beyond at the scale of the largest weight need a range that is so much wider.
+    let pair = neurons.iter().filter_map(|neuron| neuron.bound.first()).fold(0.0f32, |most, (w, _)| most.max(sum(w)));
+    let reach = f64::from(pair / LARGEST_SUM) * f64::from(spec.grid().max_code());
+    let wider = if pair > 0.0 { (reach / greatest.max(-least)).max(1.0) } else { 1.0 };
     if rule == ScaleRule::Max {
-        return enclosing(least, greatest, spec);
+        return enclosing(wider * least, wider * greatest, spec);
     }
     let (first, mirrored) = zero_points(least, greatest, spec.grid());
     let mut best = None;
-    for step in 0..SHRINK_STEPS {
+    let widened = ((wider - 1.0) / SHRINK_BY).ceil() as i32;
+    for step in -widened..SHRINK_STEPS {
         let factor = 1.0 - SHRINK_BY * f64::from(step);
         for zero_point in std::iter::once(first).chain(mirrored) {
             let affine = enclosing_at(zero_point, factor * least, factor * greatest, spec);

@@ -3,6 +3,7 @@
 use crate::grid::Affine;
 use crate::judge::Outcome;
 use crate::method::Method;
+use crate::pairs::{self, PairRule};
 use crate::problem::LayerProblem;
 use crate::scale::ScaleTable;
 use ndarray::{Array3, Zip};
@@ -55,9 +56,20 @@ impl LayerSolution {
         values: impl Fn(usize, usize, usize) -> f32,
     ) -> LayerSolution {
         let grid = problem.spec().grid();
-        let codes = Array3::from_shape_fn(problem.weights().raw_dim(), |(g, k, m)| {
+        let mut codes = Array3::from_shape_fn(problem.weights().raw_dim(), |(g, k, m)| {
             table.at(g, k, m).quantize(values(g, k, m), grid)
         });
+        for (first, second) in problem.pairs() {
+            for (g, m) in (0..problem.groups()).flat_map(|g| (0..problem.outputs()).map(move |m| (g, m))) {
+                if PairRule::allows(codes[[g, first, m]], codes[[g, second, m]]) {
+                    continue;
+                }
+                let steps = |k| values(g, k, m) / table.at(g, k, m).scale();
+                let cost = |k: usize| problem.stats().map_or(1.0, |stats| stats[g].mean_square()[k]);
+                let nearest = pairs::nearest([steps(first), steps(second)], [cost(first), cost(second)]);
+                [codes[[g, first, m]], codes[[g, second, m]]] = nearest;
+            }
+        }
         LayerSolution {
             codes,
             scales: table.affine().mapv(|affine| affine.scale()),

@@ -45,7 +45,11 @@ pub(crate) fn solve_in(
     };
     match method {
         Method::Msq => Ok(msq::solve(problem)),
-        Method::MalySaab { saturation } => maly_saab::solve(problem, saturation, kernels),
+        // Its weights end at the ends of the grid, side by side too.
+        Method::MalySaab { saturation } => {
+            let free = problem.with_spec(problem.spec().with_free_pairs());
+            maly_saab::solve(&free, saturation, kernels)
+        }
         Method::CellWalk => cell_walk::solve(problem, kernels),
         Method::Gpfq => gpfq::solve(problem, forms()?.as_ref()),
         Method::Optq => optq::solve(problem, forms()?.as_ref()),

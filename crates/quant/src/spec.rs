@@ -1,11 +1,15 @@
 //! What the user asked for: grid, granularity, rule for the scale.
 
 use crate::error::QuantError;
-use crate::grid::{Affine, Grid};
+use crate::grid::{Affine, Grid, Symmetry};
+use crate::pairs::PairRule;
 use crate::scale_type::{Rounding, ScaleType};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
+
+/// The widest grid on which any two codes may stand side by side.
+const FREE_PAIRS: Grid = Grid::new(-64, 64, 1, Symmetry::Symmetric);
 
 /// Which weights share a scale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +69,7 @@ pub struct QuantSpec {
     granularity: Granularity,
     scale_rule: ScaleRule,
     scale_type: ScaleType,
+    pairs: Option<PairRule>,
 }
 
 impl QuantSpec {
@@ -73,7 +78,7 @@ impl QuantSpec {
         if granularity == Granularity::Block(0) {
             return Err(QuantError::Setting { what: "block size", found: "0".into(), expected: "at least 1" });
         }
-        Ok(QuantSpec { grid, granularity, scale_rule, scale_type: ScaleType::F32 })
+        Ok(QuantSpec { grid, granularity, scale_rule, scale_type: ScaleType::F32, pairs: None })
     }
 
     /// The codes that may be used.
@@ -104,6 +109,35 @@ impl QuantSpec {
     /// The same with scales stored in another type.
     pub fn with_scale_type(self, scale_type: ScaleType) -> QuantSpec {
         QuantSpec { scale_type, ..self }
+    }
+
+    /// The pairs of inputs whose codes are bound to each other; none unless stated otherwise.
+    pub fn pairs(&self) -> Option<&PairRule> {
+        self.pairs.as_ref()
+    }
+
+    /// The same with codes that keep `rule`. Codes of up to 7 bits keep every such rule.
+    ///
+    /// # Errors
+    /// Blocks, and codes with zero points.
+    pub fn with_pairs(self, rule: PairRule) -> Result<QuantSpec, QuantError> {
+        let signed = self.grid.symmetry() == Symmetry::Symmetric && !self.grid.is_mirrored();
+        if !signed || matches!(self.granularity, Granularity::Block(_)) {
+            let found = format!("{:?} {}", self.grid.symmetry(), self.granularity);
+            let expected = "codes without zero points, one scale a channel or tensor";
+            return Err(QuantError::Setting { what: "grid of a pair rule", found, expected });
+        }
+        let (least, greatest) = (self.grid.min_code(), self.grid.max_code());
+        let free = PairRule::allows(least, least) && PairRule::allows(greatest, greatest);
+        Ok(QuantSpec { pairs: (!free).then_some(rule), ..self })
+    }
+
+    /// The same on a grid on which all pairs are free.
+    pub(crate) fn with_free_pairs(self) -> QuantSpec {
+        match self.pairs {
+            Some(_) => QuantSpec { grid: FREE_PAIRS, pairs: None, ..self },
+            None => self,
+        }
     }
 
     /// The only way from a real scale to one that can be stored.

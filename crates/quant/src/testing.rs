@@ -82,6 +82,7 @@ pub(crate) fn panel<'a>(problem: &'a LayerProblem<'_>, forms: &'a Forms) -> Pane
         lower: factor.lower.as_ref(),
         added: factor.added,
         grid: problem.spec().grid(),
+        partners: &[],
         weights: Mat::from_fn(weights.dim().2, form.inputs.len(), |p, i| weights[[0, form.inputs[i], p]]),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, Model, NodeId, ValueId};
+use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::integer::costs::{Alternative, Costs};
 use onnxquant_passes::integer::kernels::{Kernel, Unit, find_units};
 use onnxquant_passes::integer::regions::{Regions, choose_regions};
@@ -39,6 +40,7 @@ struct Known {
     units: Vec<Unit>,
     costs: Costs,
     target: Target,
+    cpu: Cpu,
 }
 
 /// Which layers run on integers. Copies share what they have in common.
@@ -82,8 +84,13 @@ impl IntegerPlan {
         if config.power_of_two {
             units.retain(|unit| !matches!(unit.kernel, Kernel::Rescale(factor) if factor.log2().fract() != 0.0));
         }
+        if config.signed_activations && config.cpu.saturates() {
+            // Products of two activations: no rule binds their codes.
+            units.retain(|unit| unit.kernel != Kernel::Product);
+        }
         let costs = Costs::new(graph, &sites, sizes, alternative);
-        let mut found = Self { known: Arc::new(Known { units, costs, target: config.target }), ..Self::default() };
+        let mut found =
+            Self { known: Arc::new(Known { units, costs, target: config.target, cpu: config.cpu }), ..Self::default() };
         found.float = match config.activations {
             Activations::Static => HashSet::new(),
             Activations::Auto => found.not_behind_convolutions(graph),
@@ -114,6 +121,11 @@ impl IntegerPlan {
     /// Whether channels may be added for the sake of the runtime's kernels.
     pub(crate) fn aligns_channels(&self) -> bool {
         self.known.target == Target::OrtCpu && !self.regions.units.is_empty()
+    }
+
+    /// Where integer products must be exact.
+    pub(crate) fn cpu(&self) -> Cpu {
+        self.known.cpu
     }
 
     /// How many layers run on integers.
