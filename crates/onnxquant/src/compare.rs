@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use onnxquant_calib::{Original, OutputComparison, SATURATE_PAIRS, Session, compare as compare_sessions};
-use onnxquant_ir::Model;
-use onnxquant_passes::cpu::Cpu;
+use onnxquant_ir::{Model, NodeId};
+use onnxquant_passes::cpu::{Cpu, pair_rule};
 use onnxquant_passes::decode_weights::decode_weights;
-use onnxquant_passes::saturate_pairs::{pairs_as_written, saturate_pairs};
+use onnxquant_passes::saturate_pairs::saturate_pairs;
 use onnxquant_quant::{MatrixView, PairRule};
 
 use crate::calibration::Calibration;
@@ -34,7 +34,7 @@ pub fn compare(
         return Err(Error::Usage(format!("the second model has no output `{missing}`")));
     }
     if cpu.is_some_and(Cpu::saturates) {
-        saturate(&mut second, &pairs_as_written)?;
+        saturate(&mut second, &|_, view| pair_rule(view, false))?;
     }
     let samples = (0..calibration.data.len()).collect::<Vec<_>>();
     Reference::new(first, &calibration, &samples)?.compare(second, &calibration, &samples, progress)
@@ -79,7 +79,7 @@ fn has_output(model: &Model, name: &str) -> bool {
 }
 
 /// Lets sums of products on codes saturate as on processors without VNNI; `rule` names the pairs of a layer.
-pub(crate) fn saturate(model: &mut Model, rule: &dyn Fn(&MatrixView) -> Option<PairRule>) -> Result<(), Error> {
+pub(crate) fn saturate(model: &mut Model, rule: &dyn Fn(NodeId, &MatrixView) -> Option<PairRule>) -> Result<(), Error> {
     saturate_pairs(model.graph_mut(), SATURATE_PAIRS, rule)?;
     check(model, "letting sums of products saturate")
 }

@@ -4,12 +4,13 @@ use ndarray::{Array3, Axis};
 use onnxquant_ir::onnx::AttributeProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, Use, int_attribute, tensor};
-use onnxquant_quant::{ActivationGrid, ActivationParams, Granularity, LayerSolution, MatrixView, PairRule};
+use onnxquant_quant::{ActivationGrid, ActivationParams, Granularity, LayerSolution, PairRule};
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use crate::align_channels::align_channels;
+use crate::cpu::{Cpu, pair_rule};
 use crate::fake_quantize::quantize_dequantize;
-use crate::saturate_pairs::{pairs_as_written, saturate_pairs};
+use crate::saturate_pairs::saturate_pairs;
 use crate::sites::Site;
 use crate::testing::{assert_valid, find_node, floats, model, node, only_site};
 use crate::weight_form::Codes;
@@ -17,8 +18,6 @@ use crate::write_codes::PackedWeight;
 use crate::write_dynamic::write_dynamic;
 use crate::write_static::write_static;
 
-/// Channels that the fast kernel for a Conv reads at a time.
-const ALIGNED: usize = 4;
 const INPUT_SCALE: f32 = 0.25;
 
 /// A layer, and whether channels are added to it when it is written.
@@ -68,17 +67,6 @@ impl Form {
             vec![node(self.op_type, inputs, &["p"], (self.attributes)()), node("Identity", &["p"], &["y"], vec![])];
         model("x", constants, nodes, "y")
     }
-
-    fn rule(&self, view: &MatrixView) -> PairRule {
-        match view {
-            MatrixView::Dense { inputs, .. } => PairRule::dense(*inputs),
-            MatrixView::Conv(conv) => {
-                let channels = conv.in_channels / conv.groups;
-                let written = if self.is_aligned { channels.next_multiple_of(ALIGNED) } else { channels };
-                PairRule::convolution(channels, conv.kernel.iter().product(), written)
-            }
-        }
-    }
 }
 
 /// Codes up to `largest` that look random; where a rule is given they keep it.
@@ -127,13 +115,16 @@ fn behind(model: &Model) -> (onnxquant_ir::ValueId, Vec<(onnxquant_ir::NodeId, u
 fn written_static(form: &Form, seed: u64, stored: Codes, largest: i16, bias: f32, keeps: bool) -> usize {
     let mut model = form.model(bias);
     let site = only_site(&model);
-    let solution = solution(&site, seed, largest, keeps.then(|| form.rule(&site.view)).as_ref());
+    let solution =
+        solution(&site, seed, largest, keeps.then(|| pair_rule(&site.view, form.is_aligned)).flatten().as_ref());
     let params = ActivationParams::new(INPUT_SCALE, 100, ActivationGrid::Unsigned).unwrap();
     let (result, readers) = behind(&model);
     quantize_dequantize(model.graph_mut(), site.input, params, &[(site.node, 0)]);
     quantize_dequantize(model.graph_mut(), result, params, &readers);
     write_static(model.graph_mut(), &site, &packed(&site, &solution), stored, INPUT_SCALE).unwrap();
-    let aligned = align_channels(model.graph_mut()).unwrap();
+    // Where products saturate, codes that break the rule keep channels from being added.
+    let cpu = if keeps { Cpu::Portable } else { Cpu::Vnni };
+    let aligned = align_channels(model.graph_mut(), cpu).unwrap();
     assert_eq!(aligned, usize::from(form.is_aligned), "{} {:?}", form.op_type, form.weight);
     assert_valid(&model);
     saturating(&mut model)
@@ -143,7 +134,8 @@ fn written_static(form: &Form, seed: u64, stored: Codes, largest: i16, bias: f32
 fn written_dynamic(form: &Form, seed: u64, stored: Codes, largest: i16, keeps: bool) -> usize {
     let mut model = form.model(0.5);
     let site = only_site(&model);
-    let solution = solution(&site, seed, largest, keeps.then(|| form.rule(&site.view)).as_ref());
+    let solution =
+        solution(&site, seed, largest, keeps.then(|| pair_rule(&site.view, form.is_aligned)).flatten().as_ref());
     write_dynamic(model.graph_mut(), vec![(site.clone(), packed(&site, &solution), stored)]).unwrap();
     assert!(find_node(model.graph(), "MatMulInteger").is_some());
     assert_valid(&model);
@@ -151,7 +143,7 @@ fn written_dynamic(form: &Form, seed: u64, stored: Codes, largest: i16, keeps: b
 }
 
 fn saturating(model: &mut Model) -> usize {
-    saturate_pairs(model.graph_mut(), "test.Saturate", &pairs_as_written).unwrap()
+    saturate_pairs(model.graph_mut(), "test.Saturate", &|_, view| pair_rule(view, false)).unwrap()
 }
 
 const INT8: Codes = Codes::Native(DataType::Int8);

@@ -42,30 +42,19 @@ use crate::sites::view;
 /// The most steps between the codes of 8 bits.
 const STEPS: f32 = 255.0;
 
-/// The pairs of a layer as it stands in a written model; `None` where its kernel does not saturate.
-pub fn pairs_as_written(view: &MatrixView) -> Option<PairRule> {
-    match view {
-        MatrixView::Dense { inputs, .. } => Some(PairRule::dense(*inputs)),
-        MatrixView::Conv(conv) => {
-            let channels = conv.in_channels / conv.groups.max(1);
-            let is_depthwise = channels == 1 && view.outputs() == 1;
-            (!is_depthwise).then(|| PairRule::convolution(channels, conv.kernel.iter().product(), channels))
-        }
-    }
-}
-
 /// Puts `operator`, whose inputs and attributes are those of the engine's `SATURATE_PAIRS`, behind every layer that can
-/// saturate; returns how many. `rule` names the pairs of a layer: [`pairs_as_written`], or those that writing makes of it.
+/// saturate; returns how many. `rule` names the pairs of a layer ([`crate::cpu::pair_rule`]), those of
+/// a model that is to be written as they will be.
 pub fn saturate_pairs(
     graph: &mut Graph,
     operator: &'static str,
-    rule: &dyn Fn(&MatrixView) -> Option<PairRule>,
+    rule: &dyn Fn(NodeId, &MatrixView) -> Option<PairRule>,
 ) -> Result<usize, TensorError> {
     fold_planes(graph);
     let mut changed = 0;
     for node in graph.order().to_vec() {
         let Some(layer) = Layer::find(graph, node)? else { continue };
-        let Some(rule) = rule(&layer.view) else { continue };
+        let Some(rule) = rule(layer.node, &layer.view) else { continue };
         let pairs = layer.pairs(&rule);
         if !pairs.is_empty() {
             layer.insert(graph, operator, &pairs);

@@ -3,6 +3,7 @@ use onnxquant_ir::{Model, int_attribute};
 use onnxquant_quant::{ActivationGrid, ActivationParams};
 
 use super::*;
+use crate::cpu::pair_rule;
 use crate::fake_quantize::{fake_quantize, fake_quantize_dynamically};
 use crate::testing::{assert_valid, constant_named, find_node, floats, input_names, model, node, op_types};
 
@@ -15,7 +16,7 @@ fn codes(dims: &[usize]) -> TensorProto {
 }
 
 fn saturate(model: &mut Model) -> usize {
-    let changed = saturate_pairs(model.graph_mut(), OPERATOR, &pairs_as_written).unwrap();
+    let changed = saturate_pairs(model.graph_mut(), OPERATOR, &|_, view| pair_rule(view, false)).unwrap();
     assert_valid(model);
     changed
 }
