@@ -125,7 +125,8 @@ fn written_static(form: &Form, seed: u64, stored: Codes, largest: i16, bias: f32
     // Where products saturate, codes that break the rule keep channels from being added.
     let cpu = if keeps { Cpu::Portable } else { Cpu::Vnni };
     let aligned = align_channels(model.graph_mut(), cpu).unwrap();
-    assert_eq!(aligned, usize::from(form.is_aligned), "{} {:?}", form.op_type, form.weight);
+    let is_aligned = form.is_aligned && stored == INT8;
+    assert_eq!(aligned, usize::from(is_aligned), "{} {:?}", form.op_type, form.weight);
     assert_valid(&model);
     saturating(&mut model)
 }

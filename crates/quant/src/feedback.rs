@@ -59,6 +59,8 @@ use crate::spec::ScaleRule;
 const FEW_LEVELS: [f64; 8] = [1.0, 0.85, 0.7, 1.15, 0.6, 0.5, 1.35, 0.4];
 const SOME_LEVELS: [f64; 6] = [1.0, 0.9, 0.8, 1.1, 0.7, 1.25];
 const MANY_LEVELS: [f64; 1] = [1.0];
+/// The same where codes are bound to each other two by two.
+const BOUND_LEVELS: [f64; 2] = [1.0, 1.08];
 
 pub(crate) fn solve(problem: &LayerProblem<'_>, forms: &Forms) -> Result<LayerSolution, QuantError> {
     let mut target = retarget(problem, forms)?;
@@ -78,6 +80,7 @@ pub(crate) fn solve_from(
     let (multiples, refits, sweeps) = match problem.spec().grid().levels() {
         0..=8 => (&FEW_LEVELS[..], 3, 4),
         9..=16 => (&SOME_LEVELS[..], 2, 3),
+        _ if problem.spec().pairs().is_some() => (&BOUND_LEVELS[..], 1, 3),
         _ => (&MANY_LEVELS[..], 1, 2),
     };
     let aimed = problem.with_weights(target.weights.view())?;
