@@ -17,6 +17,7 @@ mod mixed;
 mod opset;
 mod partly_run;
 mod runtime;
+mod saturation;
 mod support;
 mod tied;
 mod traps;

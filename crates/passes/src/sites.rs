@@ -228,13 +228,18 @@ fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
     if shape.contains(&0) {
         return Err(SkipReason::Empty);
     }
-    let view = match node.op_type() {
-        "Gemm" => gemm_view(node, &shape)?,
-        "MatMul" => matmul_view(&shape)?,
-        _ => conv_view(node, &shape)?,
-    };
+    let view = view(node, &shape)?;
     sharing(graph, source)?;
     Ok(Site { node: id, weight, input, view, dtype })
+}
+
+/// How weight and input of a layer are read whose weight has this shape.
+pub(crate) fn view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
+    match node.op_type() {
+        "Gemm" => gemm_view(node, shape),
+        "MatMul" | "MatMulInteger" => matmul_view(shape),
+        _ => conv_view(node, shape),
+    }
 }
 
 fn not_constant(graph: &Graph, input: ValueId, weight: ValueId) -> SkipReason {
