@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accuracy;
 mod allot;
 mod attempt;
 mod calibration;
@@ -32,7 +33,9 @@ mod progress;
 mod reach;
 mod report;
 mod rescale;
+mod selected;
 mod sketch;
+mod slicing;
 mod solve;
 mod state;
 mod streams;
@@ -40,6 +43,7 @@ mod tied;
 mod verify_ort;
 mod write;
 
+pub use accuracy::Accuracy;
 pub use compare::compare;
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice,
@@ -61,6 +65,7 @@ pub use plan_file::PlanFile;
 pub use progress::{Phase, Progress, silent};
 pub use reach::{NotRun, NotRunNode};
 pub use report::{
-    CacheReport, HeldOut, IntegerReport, LayerReport, OutputReport, Report, Sensitivity, TensorReport, Trade, Weights,
+    CacheReport, HeldOut, IntegerReport, LayerReport, OutputFigures, OutputReport, PartReport, Report, Sensitivity,
+    TensorReport, Trade, Weights,
 };
 pub use verify_ort::{Mispredicted, VerifiedOrt};

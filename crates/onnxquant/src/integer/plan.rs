@@ -12,6 +12,7 @@ use onnxquant_passes::sites::Site;
 use onnxquant_passes::write_dynamic::is_supported;
 use onnxquant_quant::ActivationParams;
 
+use super::exposed::exposed;
 use super::retreat::Retreat;
 use super::scales::{Histograms, Scales};
 use crate::config::{Activations, Config, Target};
@@ -39,6 +40,8 @@ struct Known {
     units: Vec<Unit>,
     costs: Costs,
     target: Target,
+    /// Values that make outputs without a layer in between.
+    exposed: HashSet<ValueId>,
 }
 
 /// Which layers run on integers. Copies share what they have in common.
@@ -83,7 +86,8 @@ impl IntegerPlan {
             units.retain(|unit| !matches!(unit.kernel, Kernel::Rescale(factor) if factor.log2().fract() != 0.0));
         }
         let costs = Costs::new(graph, &sites, sizes, alternative);
-        let mut found = Self { known: Arc::new(Known { units, costs, target: config.target }), ..Self::default() };
+        let known = Known { units, costs, target: config.target, exposed: exposed(graph) };
+        let mut found = Self { known: Arc::new(known), ..Self::default() };
         found.float = match config.activations {
             Activations::Static => HashSet::new(),
             Activations::Auto => found.not_behind_convolutions(graph),
@@ -149,6 +153,19 @@ impl IntegerPlan {
     /// Whether the codes of `value` have 16 bits where those of others have 8.
     pub(super) fn is_wide(&self, value: ValueId) -> bool {
         self.wide.contains(&value)
+    }
+
+    /// Whether `value` makes an output without a layer in between.
+    pub(super) fn is_exposed(&self, value: ValueId) -> bool {
+        self.known.exposed.contains(&value)
+    }
+
+    /// Keeps these nodes in float and chooses anew; scales need not be known yet.
+    pub(super) fn leave_in_float(&mut self, graph: &Graph, nodes: &HashSet<NodeId>) {
+        if !nodes.is_empty() {
+            self.float.extend(nodes);
+            self.choose(graph);
+        }
     }
 
     /// The upper end of the Clip that vanishes into the range of `value`.
