@@ -11,11 +11,13 @@ mod external;
 #[cfg(unix)]
 mod hostile;
 mod integers;
+mod judged;
 mod lossless;
 mod mixed;
 mod opset;
 mod partly_run;
 mod runtime;
+mod selected;
 mod support;
 mod tied;
 mod traps;
