@@ -11,6 +11,7 @@ mod external;
 #[cfg(unix)]
 mod hostile;
 mod integers;
+mod judged;
 mod lossless;
 mod matrix;
 mod mixed;
@@ -18,6 +19,7 @@ mod opset;
 mod partly_run;
 mod runtime;
 mod saturation;
+mod selected;
 mod support;
 mod tied;
 mod traps;

@@ -19,8 +19,8 @@ A job names a `model` and what is wanted:
 | `captures` | pairs of .npz: sample, captured values | `capture_error`: largest relative difference |
 
 `sqnr_db` is measured without the optimizations that change numbers, `default_sqnr_db` as users
-run the model, `agreement_db` compares these two runs of the model with each other; null where
-nothing differs. `differences` lists what a ratio cannot express: other types, other shapes, other
+run the model, `agreement_db` compares these two runs of the model with each other; each is that of
+the output where it is least, null where nothing differs. `differences` lists what a ratio cannot express: other types, other shapes, other
 integers, NaN on one side only.
 """
 
@@ -132,10 +132,10 @@ def leaves(name, value):
 
 
 class Comparison:
-    """Sums over samples and outputs."""
+    """Sums over samples, by output."""
 
     def __init__(self):
-        self.signal = self.error = 0.0
+        self.signal, self.error = Counter(), Counter()
         self.differences = []
 
     def add(self, reference, found):
@@ -162,14 +162,13 @@ class Comparison:
         if not numpy.array_equal(a[~finite], b[~finite], equal_nan=True) or not numpy.isfinite(b[finite]).all():
             self.differences.append(f"{name}: other infinities or NaN")
             return
-        self.signal += float((a[finite] ** 2).sum())
-        self.error += float(((a[finite] - b[finite]) ** 2).sum())
+        self.signal[name] += float((a[finite] ** 2).sum())
+        self.error[name] += float(((a[finite] - b[finite]) ** 2).sum())
 
     def sqnr_db(self):
-        """None where nothing differs."""
-        if self.error == 0.0:
-            return None
-        return 10.0 * math.log10(max(self.signal, SMALLEST_INTERESTING) / self.error)
+        """That of the output where it is least; None where nothing differs."""
+        ratios = [max(self.signal[name], SMALLEST_INTERESTING) / error for name, error in self.error.items() if error]
+        return 10.0 * math.log10(min(ratios)) if ratios else None
 
 
 def compare(job, result):

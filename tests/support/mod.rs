@@ -10,7 +10,10 @@ mod tool;
 pub use chain::{Chain, noise_samples};
 pub use failures::Failures;
 pub use fixture::Fixture;
-pub use models::{MatMulModel, TiedModel, chain_around, external_tensor, node, noise, shadowing_loop, write};
+pub use models::{
+    MatMulModel, TiedModel, chain_around, external_tensor, float_tensor, float_value, integers, model_of, node, noise,
+    shadowing_loop, with_int, with_ints, write,
+};
 pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python};
 pub use tool::{Run, files_in, inspect, onnxquant, refused, report, try_report};
 

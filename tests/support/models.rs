@@ -138,9 +138,10 @@ pub fn noise(seed: usize, count: usize, size: f32) -> impl Iterator<Item = f32> 
     })
 }
 
-/// A value of f32 numbers.
-pub(super) fn float_value(name: &str, dims: &[i64]) -> ValueInfoProto {
-    let dim = |&size: &i64| Dimension { value: Some(dimension::Value::DimValue(size)), ..Dimension::default() };
+/// A float input or output; a negative length is any.
+pub fn float_value(name: &str, dims: &[i64]) -> ValueInfoProto {
+    let length = |size: i64| (size >= 0).then_some(dimension::Value::DimValue(size));
+    let dim = |&size: &i64| Dimension { value: length(size), ..Dimension::default() };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
     let tensor = Tensor { elem_type: Some(DataType::Float as i32), shape: Some(shape) };
     let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
@@ -148,7 +149,7 @@ pub(super) fn float_value(name: &str, dims: &[i64]) -> ValueInfoProto {
 }
 
 /// A float tensor with these numbers.
-pub(super) fn float_tensor(name: &str, dims: &[i64], numbers: impl Iterator<Item = f32>) -> TensorProto {
+pub fn float_tensor(name: &str, dims: &[i64], numbers: impl Iterator<Item = f32>) -> TensorProto {
     TensorProto {
         name: Some(name.to_owned()),
         dims: dims.to_vec(),
@@ -186,6 +187,46 @@ pub fn chain_around(middle: Vec<NodeProto>, constants: Vec<TensorProto>) -> Mode
 pub fn node(op_type: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     let own = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
     NodeProto { op_type: Some(op_type.to_owned()), input: own(inputs), output: own(outputs), ..NodeProto::default() }
+}
+
+/// The node with a list of integers as an attribute.
+pub fn with_ints(node: NodeProto, name: &str, numbers: &[i64]) -> NodeProto {
+    let attribute = AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Ints as i32),
+        ints: numbers.to_vec(),
+        ..AttributeProto::default()
+    };
+    NodeProto { attribute: node.attribute.iter().cloned().chain([attribute]).collect(), ..node }
+}
+
+/// The node with an integer as an attribute.
+pub fn with_int(node: NodeProto, name: &str, number: i64) -> NodeProto {
+    let attribute = AttributeProto {
+        name: Some(name.to_owned()),
+        r#type: Some(AttributeType::Int as i32),
+        i: Some(number),
+        ..AttributeProto::default()
+    };
+    NodeProto { attribute: node.attribute.iter().cloned().chain([attribute]).collect(), ..node }
+}
+
+/// 64-bit integers as a tensor of one dimension.
+pub fn integers(name: &str, numbers: &[i64]) -> TensorProto {
+    TensorProto { name: Some(name.to_owned()), ..onnxquant_ir::tensor::from_i64(&[numbers.len()], numbers) }
+}
+
+/// A model of opset 17.
+pub fn model_of(
+    node: Vec<NodeProto>,
+    initializer: Vec<TensorProto>,
+    input: Vec<ValueInfoProto>,
+    output: Vec<ValueInfoProto>,
+) -> ModelProto {
+    let name = Some("graph".to_owned());
+    let graph = GraphProto { name, node, initializer, input, output, ..GraphProto::default() };
+    let opset = OperatorSetIdProto { domain: Some(String::new()), version: Some(17) };
+    ModelProto { ir_version: Some(8), opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() }
 }
 
 /// A Loop that doubles the positive part of `h` three times; its body names the factor as the outer graph names a weight.

@@ -20,6 +20,16 @@ pub fn observe_sizes(engine: &dyn Engine, data: &CalibSet, sample: usize) -> Res
     Ok(values.iter().map(|value| matches!(value, Tensor::F32(_)).then(|| value.len())).collect())
 }
 
+/// The shape of every observed value for one sample, and whether it holds floats of whatever width.
+pub fn observe_shapes(
+    engine: &dyn Engine,
+    data: &CalibSet,
+    sample: usize,
+) -> Result<Vec<(Vec<usize>, bool)>, CalibError> {
+    let values = engine.run(&data.load(sample)?)?;
+    Ok(values.iter().map(|value| (value.shape().to_vec(), value.element_type().is_float())).collect())
+}
+
 /// The distribution of every observed value over the samples `indices`.
 pub fn collect_histograms(
     engine: &dyn Engine,

@@ -8,7 +8,9 @@ use ndarray::ArrayD;
 use crate::data::{CalibSet, Sample};
 use crate::engine::Engine;
 use crate::error::CalibError;
+use crate::measurement::{Measurement, NotMeasured};
 use crate::run::{Progress, SampleRun, bytes_of, describe_failure, in_batches, run_order};
+use crate::slices::{Slice, SliceError, Slicing, Sums};
 #[cfg(feature = "tract")]
 use crate::stream::{Network, advance, catch_up};
 use crate::tensor::Tensor;
@@ -25,6 +27,16 @@ pub struct OutputComparison {
     pub samples: usize,
     /// Samples left out because the two outputs have different shapes or types.
     pub incomparable: usize,
+    /// Whether the values are floats. Others, such as numbers of classes or lengths, have no scale that those of floats
+    /// could be compared with.
+    pub is_float: bool,
+    /// How it differs. Where more samples are left out than compared that is not known.
+    pub found: Measurement<OutputError>,
+}
+
+/// The difference between two outputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputError {
     /// Sum of the squares of the first model's values.
     pub signal_power: f64,
     /// Sum of the squared differences.
@@ -36,43 +48,66 @@ pub struct OutputComparison {
     pub mean_cosine: f64,
     /// Share of elements that are exactly equal.
     pub equal_fraction: f64,
-    /// Whether the values are floats. Others, such as numbers of classes or lengths, have no scale that those of floats
-    /// could be added to.
-    pub is_float: bool,
-    elements: usize,
-    equal: usize,
-    cosine_sum: f64,
+    /// Parts of other scales, and pieces that were put together.
+    pub slices: Vec<SliceError>,
 }
 
-impl OutputComparison {
+impl OutputError {
     /// Signal-to-quantization-noise ratio in dB: infinite if nothing differs.
     pub fn sqnr_db(&self) -> f64 {
         sqnr_db(self.signal_power, self.error_power)
     }
 
-    fn new(name: &str) -> Self {
+    /// The SQNR of the part where it is least, and which that is, unless all of the output is no better.
+    pub fn least_sqnr_db(&self) -> (f64, Option<&Slice>) {
+        let parts = self.slices.iter().map(|part| (part.sqnr_db(), Some(&part.slice)));
+        parts.fold(
+            (self.sqnr_db(), None),
+            |least, part| if least.0 <= part.0 || least.0.is_nan() { least } else { part },
+        )
+    }
+
+    /// One minus the mean cosine, or one minus the cosine of the part where that is more.
+    pub fn loss(&self) -> f64 {
+        self.slices.iter().map(|part| 1.0 - part.cosine).fold(1.0 - self.mean_cosine, larger)
+    }
+}
+
+/// What is gathered of one output.
+struct Comparing {
+    name: String,
+    samples: usize,
+    incomparable: usize,
+    is_float: bool,
+    signal_power: f64,
+    error_power: f64,
+    max_abs_error: f64,
+    elements: usize,
+    equal: usize,
+    cosine_sum: f64,
+    parts: Sums,
+}
+
+impl Comparing {
+    fn new(name: &str, slicing: Slicing) -> Self {
         Self {
             name: name.into(),
             samples: 0,
             incomparable: 0,
+            is_float: false,
             signal_power: 0.0,
             error_power: 0.0,
             max_abs_error: 0.0,
-            mean_cosine: 0.0,
-            equal_fraction: 0.0,
-            is_float: false,
             elements: 0,
             equal: 0,
             cosine_sum: 0.0,
+            parts: Sums::new(slicing),
         }
     }
 
     fn take_in(&mut self, a: &Tensor, b: &Tensor) {
         self.is_float |= matches!(a, Tensor::F32(_) | Tensor::F64(_) | Tensor::F16(_));
-        let (Some(a), Some(b)) = (wide(a), wide(b)) else {
-            self.incomparable += 1;
-            return;
-        };
+        let (a, b) = (wide(a), wide(b));
         if a.shape() != b.shape() {
             self.incomparable += 1;
             return;
@@ -99,11 +134,29 @@ impl OutputComparison {
             ab / (aa * bb).sqrt()
         };
         self.samples += 1;
+        self.parts.take_in(&a, &b);
     }
 
-    fn close(&mut self) {
-        self.mean_cosine = self.cosine_sum / self.samples.max(1) as f64;
-        self.equal_fraction = self.equal as f64 / self.elements.max(1) as f64;
+    fn finish(self) -> OutputComparison {
+        let Self { name, samples, incomparable, is_float, .. } = self;
+        let all = samples + incomparable;
+        let found = if all == 0 {
+            Measurement::NotMeasured(NotMeasured::NoSamples)
+        } else if incomparable > samples {
+            Measurement::NotMeasured(NotMeasured::Incomparable { incomparable, samples: all })
+        } else if self.elements == 0 {
+            Measurement::NotMeasured(NotMeasured::NoElements { samples: all })
+        } else {
+            Measurement::Measured(OutputError {
+                signal_power: self.signal_power,
+                error_power: self.error_power,
+                max_abs_error: self.max_abs_error,
+                mean_cosine: self.cosine_sum / samples as f64,
+                equal_fraction: self.equal as f64 / self.elements as f64,
+                slices: self.parts.finish(samples),
+            })
+        };
+        OutputComparison { name, samples, incomparable, is_float, found }
     }
 }
 
@@ -113,18 +166,12 @@ pub fn judged_outputs(outputs: &[OutputComparison]) -> impl Iterator<Item = &Out
     outputs.iter().filter(move |output| output.is_float || !any_float)
 }
 
-/// SQNR in dB over the [judged outputs](judged_outputs) together.
-pub fn total_sqnr_db(outputs: &[OutputComparison]) -> f64 {
-    let signal = judged_outputs(outputs).map(|o| o.signal_power).sum();
-    sqnr_db(signal, judged_outputs(outputs).map(|o| o.error_power).sum())
-}
-
 /// The larger number; NaN if either is, where `f64::max` would hide it.
 fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
-fn sqnr_db(signal: f64, error: f64) -> f64 {
+pub(crate) fn sqnr_db(signal: f64, error: f64) -> f64 {
     if error == 0.0 { f64::INFINITY } else { 10.0 * (signal / error).log10() }
 }
 
@@ -132,6 +179,7 @@ fn sqnr_db(signal: f64, error: f64) -> f64 {
 /// 64 MiB reach; it is the same again and again.
 pub struct Original<E> {
     engine: E,
+    slicings: Vec<Slicing>,
     kept: Mutex<Kept>,
 }
 
@@ -148,9 +196,15 @@ struct Known {
 }
 
 impl<E: Engine> Original<E> {
-    /// The session should observe the graph's outputs.
+    /// The session should observe the graph's outputs, parts of which are told apart by their magnitudes.
     pub fn new(engine: E) -> Self {
-        Self { engine, kept: Mutex::default() }
+        let slicings = vec![Slicing::default(); engine.values().len()];
+        Self::with_slicings(engine, slicings)
+    }
+
+    /// The same with the parts, by output, that are judged apart.
+    pub fn with_slicings(engine: E, slicings: Vec<Slicing>) -> Self {
+        Self { engine, slicings, kept: Mutex::default() }
     }
 
     fn known(&self, data: &CalibSet, sample: usize) -> Result<Arc<Known>, CalibError> {
@@ -185,7 +239,7 @@ pub fn compare<E: Engine>(
     indices: &[usize],
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<OutputComparison>, CalibError> {
-    let mut outputs: Vec<OutputComparison> = a.engine.values().iter().map(|name| OutputComparison::new(name)).collect();
+    let mut outputs = comparing(a.engine.values(), &a.slicings);
     let run = |sample: usize| {
         let known = a.known(data, sample)?;
         let values = b.run(&known.sample).map_err(|error| describe_failure(error, data, sample))?;
@@ -196,20 +250,21 @@ pub fn compare<E: Engine>(
         runs.iter().for_each(|(known, values)| take_in(&mut outputs, &known.values, values));
         Ok(())
     })?;
-    outputs.iter_mut().for_each(OutputComparison::close);
-    Ok(outputs)
+    Ok(outputs.into_iter().map(Comparing::finish).collect())
 }
 
-/// Takes each network to its values `names` and compares these, pair by pair, on all samples of the streams.
+/// Takes each network to its values `names` and compares these, pair by pair, on all samples of the streams; `slicings`
+/// says by pair which parts are judged apart.
 #[cfg(feature = "tract")]
 pub fn compare_streams(
     a: Network<'_>,
     b: Network<'_>,
     data: &CalibSet,
     names: [&[String]; 2],
+    slicings: &[Slicing],
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<OutputComparison>, CalibError> {
-    let mut outputs: Vec<OutputComparison> = names[0].iter().map(|name| OutputComparison::new(name)).collect();
+    let mut outputs = comparing(names[0], slicings);
     let mut visit = |runs: &[SampleRun]| {
         for run in runs {
             let [a, b] = run.values.as_slice() else { continue };
@@ -220,17 +275,21 @@ pub fn compare_streams(
     let mut networks = [a, b];
     advance(&mut networks, &names, data, progress, &mut visit)?;
     catch_up(&mut networks, &names, data, progress, &mut visit)?;
-    outputs.iter_mut().for_each(OutputComparison::close);
-    Ok(outputs)
+    Ok(outputs.into_iter().map(Comparing::finish).collect())
 }
 
-fn take_in(outputs: &mut [OutputComparison], a: &[Tensor], b: &[Tensor]) {
+fn comparing(names: &[String], slicings: &[Slicing]) -> Vec<Comparing> {
+    let slicings = slicings.iter().cloned().chain(std::iter::repeat(Slicing::default()));
+    names.iter().zip(slicings).map(|(name, slicing)| Comparing::new(name, slicing)).collect()
+}
+
+fn take_in(outputs: &mut [Comparing], a: &[Tensor], b: &[Tensor]) {
     outputs.iter_mut().zip(a.iter().zip(b)).for_each(|(output, (x, y))| output.take_in(x, y));
 }
 
 /// Any tensor as 64-bit floats; 64-bit integers beyond 2^53 are rounded.
-fn wide(tensor: &Tensor) -> Option<ArrayD<f64>> {
-    Some(match tensor {
+fn wide(tensor: &Tensor) -> ArrayD<f64> {
+    match tensor {
         Tensor::F32(a) => a.mapv(f64::from),
         Tensor::F64(a) => a.clone(),
         Tensor::F16(a) => a.mapv(f64::from),
@@ -243,7 +302,7 @@ fn wide(tensor: &Tensor) -> Option<ArrayD<f64>> {
         Tensor::I8(a) => a.mapv(f64::from),
         Tensor::U8(a) => a.mapv(f64::from),
         Tensor::Bool(a) => a.mapv(|x| if x { 1.0 } else { 0.0 }),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -253,19 +312,26 @@ mod tests {
     use super::*;
 
     fn compared(pairs: &[(Tensor, Tensor)]) -> OutputComparison {
-        let mut output = OutputComparison::new("y");
+        let mut output = Comparing::new("y", Slicing::default());
         pairs.iter().for_each(|(a, b)| output.take_in(a, b));
-        output.close();
-        output
+        output.finish()
+    }
+
+    fn error(pairs: &[(Tensor, Tensor)]) -> OutputError {
+        compared(pairs).found.measured().unwrap().clone()
     }
 
     fn floats(values: [f32; 2]) -> Tensor {
         Tensor::F32(array![values[0], values[1]].into_dyn())
     }
 
+    fn one() -> Tensor {
+        Tensor::F32(array![1.0].into_dyn())
+    }
+
     #[test]
     fn powers_and_cosine_are_those_of_the_definition() {
-        let output = compared(&[(floats([3.0, 4.0]), floats([3.0, 3.0])), (floats([1.0, 0.0]), floats([0.0, 1.0]))]);
+        let output = error(&[(floats([3.0, 4.0]), floats([3.0, 3.0])), (floats([1.0, 0.0]), floats([0.0, 1.0]))]);
         assert_eq!((output.signal_power, output.error_power, output.max_abs_error), (26.0, 3.0, 1.0));
         let cosine = (9.0 + 12.0) / (25.0_f64 * 18.0).sqrt();
         assert!((output.mean_cosine - cosine / 2.0).abs() < 1e-12);
@@ -275,24 +341,47 @@ mod tests {
 
     #[test]
     fn equal_outputs_have_infinite_sqnr() {
-        let output = compared(&[(floats([0.0, 0.0]), floats([0.0, 0.0]))]);
+        let output = error(&[(floats([0.0, 0.0]), floats([0.0, 0.0]))]);
         assert_eq!((output.sqnr_db(), output.mean_cosine), (f64::INFINITY, 1.0));
+        assert_eq!((output.least_sqnr_db(), output.loss()), ((f64::INFINITY, None), 0.0));
     }
 
     #[test]
-    fn integers_do_not_drown_what_floats_lose() {
+    fn an_output_is_as_exact_as_its_least_exact_part() {
+        let output = error(&[(floats([1000.0, 1.0]), floats([1001.0, 0.0]))]);
+        assert!(output.sqnr_db() > 50.0);
+        let (sqnr_db, slice) = output.least_sqnr_db();
+        assert_eq!((sqnr_db, slice.unwrap().to_string().as_str(), output.loss()), (0.0, "[1:2]", 1.0));
+    }
+
+    #[test]
+    fn integers_are_judged_only_where_there_are_no_floats() {
         let lengths = || Tensor::I64(array![1_000_000].into_dyn());
         let float = compared(&[(floats([3.0, 4.0]), floats([3.0, 3.0]))]);
         let integer = compared(&[(lengths(), lengths())]);
-        assert_eq!(total_sqnr_db(&[integer.clone(), float.clone()]), float.sqnr_db());
-        assert_eq!(total_sqnr_db(&[integer]), f64::INFINITY);
+        assert_eq!(judged_outputs(&[integer.clone(), float.clone()]).collect::<Vec<_>>(), [&float]);
+        assert_eq!(judged_outputs(std::slice::from_ref(&integer)).collect::<Vec<_>>(), [&integer]);
     }
 
     #[test]
-    fn nan_and_other_shapes_do_not_look_like_agreement() {
-        let output = compared(&[(floats([1.0, 1.0]), floats([1.0, f32::NAN]))]);
-        assert!(output.max_abs_error.is_nan() && output.error_power.is_nan());
-        let output = compared(&[(floats([1.0, 1.0]), Tensor::F32(array![1.0].into_dyn()))]);
-        assert_eq!((output.samples, output.incomparable), (0, 1));
+    fn nan_does_not_look_like_agreement() {
+        let output = error(&[(floats([1.0, 1.0]), floats([1.0, f32::NAN]))]);
+        assert!(output.max_abs_error.is_nan() && output.error_power.is_nan() && output.least_sqnr_db().0.is_nan());
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_not_measured() {
+        let (same, other) = ((one(), one()), (floats([1.0, 1.0]), one()));
+        let empty = || Tensor::F32(ndarray::ArrayD::zeros(vec![0, 4]));
+        let not = |pairs: &[(Tensor, Tensor)]| compared(pairs).found.why_not().cloned();
+        assert_eq!(not(&[]), Some(NotMeasured::NoSamples));
+        assert_eq!(not(&[other.clone()]), Some(NotMeasured::Incomparable { incomparable: 1, samples: 1 }));
+        assert_eq!(
+            not(&[other.clone(), other.clone(), same.clone()]),
+            Some(NotMeasured::Incomparable { incomparable: 2, samples: 3 })
+        );
+        assert_eq!(not(&[(empty(), empty())]), Some(NotMeasured::NoElements { samples: 1 }));
+        let partly = compared(&[other, same]);
+        assert_eq!((partly.found.why_not(), partly.samples, partly.incomparable), (None, 1, 1));
     }
 }

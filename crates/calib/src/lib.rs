@@ -31,7 +31,9 @@ mod dump;
 mod engine;
 mod error;
 mod inline;
+mod measurement;
 mod run;
+mod slices;
 mod statistics;
 #[cfg(feature = "tract")]
 mod stream;
@@ -39,10 +41,10 @@ mod tensor;
 #[cfg(test)]
 mod testing;
 
-pub use activations::{collect_channels, collect_histograms, observe_sizes};
+pub use activations::{collect_channels, collect_histograms, observe_shapes, observe_sizes};
 #[cfg(feature = "tract")]
 pub use compare::compare_streams;
-pub use compare::{Original, OutputComparison, compare, judged_outputs, total_sqnr_db};
+pub use compare::{Original, OutputComparison, OutputError, compare, judged_outputs};
 pub use data::{
     CalibSet, ChannelOrder, DataOptions, Dim, FormatError, ImageFit, ImageLayout, ImageOptions, InputSpec,
     NamedTensors, Sample, Split, read_npy, read_npz,
@@ -53,7 +55,9 @@ pub use engine::Engine;
 pub use engine::{BlockedNode, SATURATE_PAIRS, Session, failing_nodes, graph_outputs, unknown_operators};
 pub use error::CalibError;
 pub use inline::inline_functions;
+pub use measurement::{Measurement, NotMeasured};
 pub use run::{Progress, SampleRun, for_each_batch};
+pub use slices::{Slice, SliceError, Slicing};
 #[cfg(feature = "tract")]
 pub use statistics::collect_pairs;
 pub use statistics::{LayerMoments, PairRequest, StatKind, StatRequest, collect, gram_bytes};

@@ -7,6 +7,9 @@
 //! Convolutions have far more rows than their statistics need, neighbours nearly equal: beyond [`ROWS_PER_INPUT`] rows an
 //! input (and [`LEAST_ROWS`]) only some are taken, evenly spread over positions and samples. Samples that wait at the
 //! inputs of two networks are run only when the others have fewer rows than that.
+//!
+//! Where data select the rows, a sample may have none, or others in one network than in the other: those that cannot be
+//! paired are counted ([`GramStats::n_unpaired`]). Of an input without any rows there are no statistics.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -94,7 +97,7 @@ fn request_bytes(request: &StatRequest) -> u64 {
 }
 
 /// Gathers the statistics that `requests` ask for over the samples `indices`: for each request
-/// one [`GramStats`] per group.
+/// one [`GramStats`] per group, or nothing where its input has no rows in any sample.
 ///
 /// The values must be among those that `engine` observes. Requests are taken as they are:
 /// several layers that read one value alike should share a request.
@@ -104,7 +107,7 @@ pub fn collect(
     indices: &[usize],
     requests: &[StatRequest],
     progress: &dyn Fn(Progress),
-) -> Result<Vec<Vec<GramStats>>, CalibError> {
+) -> Result<LayerMoments, CalibError> {
     let names = engine.values();
     let positions: HashMap<&str, usize> = names.iter().enumerate().map(|(i, v)| (v.as_str(), i)).collect();
     let missing = |r: &StatRequest| CalibError::NoSuchValue {
@@ -112,7 +115,7 @@ pub fn collect(
         reason: "the session does not observe it".into(),
     };
     let find = |r: &StatRequest| positions.get(r.value.as_str()).copied().ok_or_else(|| missing(r));
-    let sources = requests.iter().map(|r| Ok(Source { seen: find(r)?, reference: None }));
+    let sources = requests.iter().map(|r| Ok(Source { seen: find(r)?, reference: None, is_selected: false }));
     let sources = sources.collect::<Result<Vec<_>, CalibError>>()?;
     let mut tasks = tasks(requests, &sources, indices)?;
     for_each_batch(&[engine], data, indices, progress, &mut |runs| {
@@ -121,7 +124,7 @@ pub fn collect(
     finish(tasks, requests)
 }
 
-/// Statistics by request, by group.
+/// Statistics by request, by group; no groups where the input has no rows in any sample.
 pub type LayerMoments = Vec<Vec<GramStats>>;
 
 /// Statistics of one value as the quantized network has it, beside what it is in the float network.
@@ -131,6 +134,8 @@ pub struct PairRequest {
     pub seen: StatRequest,
     /// ONNX name of the value in the float network.
     pub reference: String,
+    /// Data select its rows, so that the networks may have others in the same place.
+    pub is_selected: bool,
 }
 
 /// Takes both networks to the values of `requests` and gathers their statistics, once for every set of samples in
@@ -151,7 +156,7 @@ pub fn collect_pairs(
     let position = |names: &[String], name: &String| names.iter().position(|n| n == name);
     let source = |r: &PairRequest| {
         let at = position(&reference, &r.reference).map(|at| seen.len() + at);
-        Some(Source { seen: position(&seen, &r.seen.value)?, reference: at })
+        Some(Source { seen: position(&seen, &r.seen.value)?, reference: at, is_selected: r.is_selected })
     };
     let sources: Vec<Source> = requests.iter().filter_map(source).collect();
     let requests: Vec<StatRequest> = requests.iter().map(|r| r.seen.clone()).collect();
@@ -233,6 +238,7 @@ fn distinct<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
 struct Source {
     seen: usize,
     reference: Option<usize>,
+    is_selected: bool,
 }
 
 /// Activations of some samples.
@@ -271,8 +277,9 @@ struct Task {
     source: Source,
     sums: Sums,
     samples: HashSet<usize>,
-    /// How many of them have been taken in.
+    /// How many of them have been taken in, and how many had rows.
     taken: usize,
+    with_rows: usize,
 }
 
 enum Sums {
@@ -293,7 +300,7 @@ fn tasks(requests: &[StatRequest], sources: &[Source], samples: &[usize]) -> Res
             };
             let sums = sums.map_err(|error| unusable(request, "every sample", &error))?;
             let samples = samples.iter().copied().collect();
-            tasks.push(Task { request: index, group, source, sums, samples, taken: 0 });
+            tasks.push(Task { request: index, group, source, sums, samples, taken: 0, with_rows: 0 });
         }
     }
     Ok(tasks)
@@ -313,6 +320,7 @@ impl Task {
             self.push(&request.view, request.kind, seen, reference.map(AsRef::as_ref))
                 .map_err(|error| unusable(request, name, &error))?;
             self.taken += 1;
+            self.with_rows += usize::from(!seen.is_empty());
         }
         Ok(())
     }
@@ -326,17 +334,23 @@ impl Task {
     ) -> Result<(), QuantError> {
         let chunks = chunks(view, kind, seen.shape(), self.samples.len(), self.taken)?;
         let mut beside: Vec<Array2<f32>> = Vec::new();
-        if let Some(reference) = reference {
+        // Of another shape, it has other rows.
+        if let Some(reference) = reference.filter(|reference| reference.shape() == seen.shape()) {
             view.for_each_rows(reference.view(), self.group, chunks, &mut |rows| beside.push(rows.to_owned()))?;
         }
         let mut beside = beside.iter();
+        let is_selected = self.source.is_selected;
         let (mut failure, sums) = (Ok(()), &mut self.sums);
         view.for_each_rows(seen.view(), self.group, chunks, &mut |rows| {
             if failure.is_ok() {
                 failure = match sums {
                     Sums::Diagonal(sums) => sums.push(rows),
                     Sums::Gram(sums) => sums.push(rows),
-                    Sums::Paired(sums) => beside.next().map_or(Ok(()), |reference| sums.push(rows, reference.view())),
+                    Sums::Paired(sums) => match beside.next() {
+                        Some(reference) if is_selected => sums.push_selected(rows, reference.view()),
+                        Some(reference) => sums.push(rows, reference.view()),
+                        None => sums.push_unpaired(rows),
+                    },
                 };
             }
         })?;
@@ -362,19 +376,20 @@ fn chunks(
     Ok(Chunks::all(kind.sampled_chunk_rows()).one_of(every, taken.wrapping_mul(step)))
 }
 
-fn finish(tasks: Vec<Task>, requests: &[StatRequest]) -> Result<Vec<Vec<GramStats>>, CalibError> {
-    let finished: Vec<(usize, Result<GramStats, QuantError>)> = tasks
-        .into_par_iter()
+fn finish(tasks: Vec<Task>, requests: &[StatRequest]) -> Result<LayerMoments, CalibError> {
+    // All groups of an input have as many rows.
+    let with_rows = tasks.into_par_iter().filter(|task| task.with_rows > 0);
+    let finished: Vec<(usize, Result<GramStats, QuantError>)> = with_rows
         .map(|task| {
             let stats = match task.sums {
                 Sums::Diagonal(sums) => sums.finish(),
                 Sums::Gram(sums) => sums.finish(),
                 Sums::Paired(sums) => sums.finish(),
             };
-            (task.request, stats.map(|stats| stats.with_samples(task.taken)))
+            (task.request, stats.map(|stats| stats.with_samples(task.with_rows)))
         })
         .collect();
-    let mut results: Vec<Vec<GramStats>> = requests.iter().map(|_| Vec::new()).collect();
+    let mut results: LayerMoments = requests.iter().map(|_| Vec::new()).collect();
     for (request, stats) in finished {
         let stats = stats.map_err(|error| unusable(&requests[request], "the samples together", &error))?;
         results[request].push(stats);

@@ -1,6 +1,6 @@
 //! `onnxquant compare`: error, SQNR and cosine of every output.
 
-use onnxquant::OutputReport;
+use onnxquant::{OutputReport, PartReport};
 use serde_json::json;
 
 use crate::args::CompareArgs;
@@ -18,11 +18,27 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let head = ["output", "SQNR", "mean cosine", "largest error", "samples"].map(str::to_owned).to_vec();
-    let rows = reports.iter().zip(&outputs).map(|(report, output)| {
-        let cosine = format!("{:.6}", report.mean_cosine);
-        let error = short(report.max_abs_error);
-        vec![report.name.clone(), decibels(report.sqnr_db), cosine, error, output.samples.to_string()]
-    });
+    let rows = reports.iter().zip(&outputs).flat_map(|(report, output)| rows(report, output.samples));
     print!("{}", table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()));
+    for (report, why) in reports.iter().filter_map(|report| Some((report, report.found.why_not()?))) {
+        println!("`{}` was not measured: {why}", report.name);
+    }
     Ok(())
+}
+
+/// An output, and the parts of it that are judged apart.
+fn rows(report: &OutputReport, samples: usize) -> Vec<Vec<String>> {
+    let Some(found) = report.found.measured() else {
+        let none = || "-".to_owned();
+        return vec![vec![report.name.clone(), none(), none(), none(), samples.to_string()]];
+    };
+    let cosine = |cosine: f64| format!("{cosine:.6}");
+    let error = short(found.max_abs_error);
+    let whole =
+        vec![report.name.clone(), decibels(found.sqnr_db), cosine(found.mean_cosine), error, samples.to_string()];
+    let part = |part: &PartReport| {
+        let name = format!("{}{}", report.name, part.part);
+        vec![name, decibels(part.sqnr_db), cosine(part.cosine), "-".to_owned(), samples.to_string()]
+    };
+    std::iter::once(whole).chain(found.parts.iter().map(part)).collect()
 }

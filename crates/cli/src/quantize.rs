@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use onnxquant::calib::{Measurement, NotMeasured};
 use onnxquant::quant::Granularity;
 use onnxquant::{
     DataConfig, IntegerReport, LayerReport, NotRun, NotRunNode, PlanFile, Report, TableReport, Trade, VerifiedOrt,
@@ -19,6 +20,8 @@ use crate::table::{bytes, decibels, short, table};
 const WORST_SHOWN: usize = 5;
 /// Characters of a name in a table.
 const NAME_SHOWN: usize = 60;
+/// Where outputs are not computed.
+const BEFORE: &str = " of the values before what is not run";
 /// Nodes, layers or outputs listed on a line.
 const NAMES_SHOWN: usize = 5;
 
@@ -78,6 +81,7 @@ fn summary(report: &Report) -> String {
         report.skipped.len(),
     );
     text += &worst_layers(&report.layers);
+    text += &without_rows(report);
     text += &report.integers.as_ref().map_or(String::new(), |found| integers(found, &report.layers));
     text += &embeddings(&report.embeddings);
     text += &runs_as(&report.layers);
@@ -87,11 +91,40 @@ fn summary(report: &Report) -> String {
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
     let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
     text += &format!("size    {before} -> {after} ({:.1} %), opset {}\n", 100.0 * ratio, report.opset);
-    if let Some(held_out) = &report.held_out {
-        let among = if held_out.shared { "also used for calibration" } else { "held out" };
-        let samples = held_out.held_out_samples;
-        let of = report.not_run.as_ref().map_or("", compared);
-        text += &format!("output  SQNR {}{of} on {samples} samples {among}\n", decibels(held_out.sqnr_db));
+    text + &outputs(report)
+}
+
+/// How exact the outputs are, or why that is not known.
+fn outputs(report: &Report) -> String {
+    let Some(held_out) = &report.held_out else {
+        let is_quantized = !report.layers.is_empty() || !report.embeddings.is_empty();
+        let none = format!("output  not measured: {}\n", NotMeasured::NoSamples);
+        return if is_quantized { none } else { String::new() };
+    };
+    let among = if held_out.shared { "also used for calibration" } else { "held out" };
+    let of_samples = format!("on {} samples {among}", held_out.held_out_samples);
+    let mut not_measured: Vec<String> =
+        held_out.not_measured().map(|(name, why)| format!("not measured: `{name}`: {why}\n")).collect();
+    let mut text = String::new();
+    match &held_out.accuracy {
+        Measurement::NotMeasured(why) if not_measured.is_empty() => text += &format!("output  not measured: {why}\n"),
+        Measurement::NotMeasured(_) => text += &format!("output  {}", not_measured.remove(0)),
+        Measurement::Measured(found) => {
+            let sqnr = decibels(found.sqnr_db);
+            let least = found.least_exact.as_ref().map_or(String::new(), |name| format!("; least exact: {name}"));
+            match report.not_run.as_ref().map_or("", compared) {
+                BEFORE if !not_measured.is_empty() => {
+                    text += &format!("output  {}", not_measured.remove(0));
+                    text += &format!("before  {sqnr}{BEFORE} {of_samples}{least}\n");
+                }
+                of => text += &format!("output  SQNR {sqnr}{of} {of_samples}{least}\n"),
+            }
+        }
+    }
+    text += &not_measured.iter().map(|line| format!("        {line}")).collect::<String>();
+    for output in held_out.outputs.iter().filter(|output| output.incomparable > 0 && output.found.why_not().is_none()) {
+        let (name, left_out) = (&output.name, output.incomparable);
+        text += &format!("        `{name}` has other shapes in {left_out} of these samples, which are left out\n");
     }
     text
 }
@@ -125,6 +158,19 @@ fn worst_layers(layers: &[LayerReport]) -> String {
     };
     let rows = std::iter::once(head).chain(ranked.iter().take(WORST_SHOWN).map(row)).collect::<Vec<_>>();
     table(&rows)
+}
+
+/// Layers that no row of the samples reaches.
+fn without_rows(report: &Report) -> String {
+    let not_run = report.not_run.as_ref().map_or(&[][..], |found| &found.layers);
+    let is_without = |layer: &&LayerReport| layer.calibration_rows.is_none() && !not_run.contains(&layer.label);
+    let layers: Vec<&LayerReport> =
+        report.layers.iter().filter(is_without).filter(|_| report.held_out.is_some()).collect();
+    if layers.is_empty() {
+        return String::new();
+    }
+    let names = listed(layers.iter().map(|layer| format!("`{}`", layer.label)));
+    format!("no rows {} layers, which are rounded without data: {names}\n", layers.len())
 }
 
 /// A name with its middle left out where it would make a table too wide.
@@ -176,15 +222,17 @@ fn trade(rounds: &[Trade]) -> String {
     }
     let head =
         ["accuracy", "weights", "to float", "to 16 bits", "integer layers", "SQNR", "loss"].map(str::to_owned).to_vec();
+    let none = || "not measured".to_owned();
     let row = |(at, round): (usize, &Trade)| {
+        let accuracy = round.accuracy.measured();
         vec![
             format!("round {}", at + 1),
             if round.weights == Weights::Float { "float" } else { "codes" }.to_owned(),
             round.to_float.len().to_string(),
             round.to_16_bits.len().to_string(),
             round.integer_layers.to_string(),
-            decibels(round.sqnr_db),
-            short(round.loss),
+            accuracy.map_or(none(), |found| decibels(found.sqnr_db)),
+            accuracy.map_or(none(), |found| short(found.loss)),
         ]
     };
     let rows = std::iter::once(head).chain(rounds.iter().enumerate().map(row)).collect::<Vec<_>>();
@@ -252,7 +300,7 @@ fn compared(found: &NotRun) -> &'static str {
     match (found.compared.is_empty(), found.outputs.is_empty()) {
         (true, true) => "",
         (true, false) => " of the other outputs",
-        (false, _) => " of the values before what is not run",
+        (false, _) => BEFORE,
     }
 }
 

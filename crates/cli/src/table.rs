@@ -38,8 +38,8 @@ pub(crate) fn short(x: f64) -> String {
 }
 
 /// Decibels; infinite where nothing differs.
-pub(crate) fn decibels(sqnr_db: Option<f64>) -> String {
-    sqnr_db.map_or("inf (equal)".to_owned(), |sqnr_db| format!("{sqnr_db:.1} dB"))
+pub(crate) fn decibels(sqnr_db: f64) -> String {
+    if sqnr_db == f64::INFINITY { "inf (equal)".to_owned() } else { format!("{sqnr_db:.1} dB") }
 }
 
 /// A shape as 64x3x7x7.

@@ -45,7 +45,7 @@ fn solve(job: Job<'_>, plan: Plan, tables: &[(CodedTable, TableReport)]) -> Resu
     let first = solve_once(job, plan.clone(), tables)?;
     let excess = |solution: &Solution| {
         let goal = Goal::of(job.config)?;
-        Some(goal.excess(&solution.fitted.held_out.as_ref()?.judged()))
+        Some(goal.excess(&solution.fitted.held_out.as_ref()?.accuracy))
     };
     if job.integers.is_empty() || excess(&first).is_none_or(|excess| excess <= 1.0) {
         return Ok(first);
@@ -72,7 +72,9 @@ fn reach(job: Job<'_>, plan: &Plan, tables: &[(CodedTable, TableReport)], wanted
         let mut plan = plan.clone();
         plan.set_bits(job.config, bits)?;
         let solution = solve(job, plan, tables)?;
-        let reached = solution.fitted.held_out.as_ref().map_or(f64::INFINITY, |found| found.judged().sqnr_db);
+        // What was not measured has reached nothing.
+        let found = solution.fitted.held_out.as_ref().and_then(|held_out| held_out.accuracy.measured());
+        let reached = found.map_or(f64::NEG_INFINITY, |found| found.sqnr_db);
         Ok((solution, reached))
     })
 }

@@ -47,11 +47,13 @@ pub(crate) fn solve_within_reach(
 ) -> Result<Solved, Error> {
     if let Some(calibration) = calibration {
         calibration.reach = Reach::find(model, plan, calibration)?;
+        calibration.divide_outputs(model)?;
     }
     loop {
         match (solve(model.clone(), plan.clone(), calibration.as_ref(), parts), &mut *calibration) {
             (Err(error), Some(calibration)) if error.is_of_engine() => {
                 calibration.reach = calibration.reach.after(error, model, plan, calibration)?;
+                calibration.divide_outputs(model)?;
             }
             (result, _) => return result,
         }

@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::plan::PlannedLayer;
 use crate::progress::{Phase, Progress};
 use crate::reach::Reach;
+use crate::slicing::slicings;
 
 /// The samples, divided into those to calibrate with and those held out.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ pub(crate) struct Calibration {
     pub(crate) reach: Reach,
 }
 
-/// Statistics of one stage: by request, by group.
+/// Statistics of one stage: by request, by group; no groups for an input that has no rows.
 pub(crate) struct StageStats {
     /// The request of each layer; none for one whose input the engine cannot compute.
     pub(crate) of_layer: Vec<Option<usize>>,
@@ -34,7 +35,10 @@ pub(crate) struct StageStats {
 /// Calibration and, where wanted, held-out statistics of one layer, by group.
 pub(crate) struct LayerStats<'a> {
     pub(crate) calibration: &'a [GramStats],
+    /// Those of the calibration samples where no held-out sample has rows.
     pub(crate) held_out: Option<&'a [GramStats]>,
+    /// Held-out samples were to have statistics of their own and have no rows.
+    pub(crate) lacks_held_out: bool,
 }
 
 impl Calibration {
@@ -43,6 +47,13 @@ impl Calibration {
         let data = CalibSet::open(&config.path, &inputs, &config.options)?;
         let split = data.split();
         Ok(Self { data, split, reach: Reach::all(model) })
+    }
+
+    /// Finds out which parts of the outputs are judged apart.
+    pub(crate) fn divide_outputs(&mut self, model: &Model) -> Result<(), Error> {
+        let slicings = slicings(model, self, &self.reach.names())?;
+        self.reach.divide(slicings);
+        Ok(())
     }
 
     /// All samples: `first` of those to calibrate with, evenly spaced, and those held out where they are `judged` on; the
@@ -91,8 +102,11 @@ impl StageStats {
     /// Of the layer at this place of the stage, where there are any.
     pub(crate) fn of(&self, layer: usize) -> Option<LayerStats<'_>> {
         let index = self.of_layer[layer]?;
+        let calibration = self.calibration[index].as_slice();
         let held_out = self.held_out.as_ref().map(|stats| stats[index].as_slice());
-        Some(LayerStats { calibration: &self.calibration[index], held_out })
+        let lacks_held_out = held_out.is_some_and(<[_]>::is_empty);
+        let held_out = if lacks_held_out { Some(calibration) } else { held_out };
+        (!calibration.is_empty()).then_some(LayerStats { calibration, held_out, lacks_held_out })
     }
 }
 

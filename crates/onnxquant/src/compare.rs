@@ -29,7 +29,8 @@ pub fn compare(
     let (mut first, mut second) = (read(first)?, read(second)?);
     prepare(&mut first)?;
     prepare(&mut second)?;
-    let calibration = Calibration::open(&first, data)?;
+    let mut calibration = Calibration::open(&first, data)?;
+    calibration.divide_outputs(&first)?;
     if let Some(missing) = output_names(&first).into_iter().find(|name| !has_output(&second, name)) {
         return Err(Error::Usage(format!("the second model has no output `{missing}`")));
     }
@@ -50,7 +51,8 @@ impl Reference {
     pub(crate) fn new(mut model: Model, calibration: &Calibration, samples: &[usize]) -> Result<Self, Error> {
         decode(&mut model)?;
         let outputs = calibration.reach.names();
-        Ok(Self { original: Original::new(calibration.session(&model, &outputs, samples)?) })
+        let session = calibration.session(&model, &outputs, samples)?;
+        Ok(Self { original: Original::with_slicings(session, calibration.reach.slicings()) })
     }
 
     /// Compares another model with this one on some of the samples.

@@ -1,17 +1,18 @@
 //! Measures the model on held-out samples, takes layers back to float activations where that is needed, and writes it.
 
-use onnxquant_calib::OutputComparison;
+use onnxquant_calib::{Measurement, NotMeasured, OutputComparison};
 use onnxquant_ir::Model;
 use onnxquant_passes::sites::LayerId;
 
+use crate::accuracy::accuracy;
 use crate::calibration::Calibration;
 use crate::config::{Activations, Config};
 use crate::error::Error;
-use crate::integer::{Accuracy, Goal, IntegerPlan, retreat};
-use crate::judge::{Judge, accuracy};
+use crate::integer::{Goal, IntegerPlan, retreat};
+use crate::judge::Judge;
 use crate::plan::Plan;
 use crate::progress::Progress;
-use crate::report::{HeldOut, OutputReport, Weights, unless_equal};
+use crate::report::{HeldOut, OutputReport, Weights};
 use crate::write::{Arithmetic, Codes, Written, written};
 
 /// A model that was written in memory and measured.
@@ -51,13 +52,14 @@ impl Fitting<'_> {
         if let Some(of_streams) = self.of_streams.as_ref().filter(|outputs| is_enough(self.config, outputs)) {
             // Whole networks would take memory and time to prepare.
             integers.note_reached(self.model.graph(), &accuracy(of_streams));
-            return Ok(held_out(calibration, of_streams));
+            return Ok(held_out(self.model, calibration, of_streams));
         }
         let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
         let measure = |plan: &IntegerPlan| judge.accuracy(self.codes, plan, self.progress);
         retreat(integers, &judge, self.config, Weights::Codes, &measure)?;
         let samples = &calibration.split.held_out;
-        Ok(held_out(calibration, &judge.outputs(self.codes, integers, judge.arithmetic, samples, self.progress)?))
+        let outputs = judge.outputs(self.codes, integers, judge.arithmetic, samples, self.progress)?;
+        Ok(held_out(self.model, calibration, &outputs))
     }
 }
 
@@ -67,15 +69,21 @@ fn is_enough(config: &Config, outputs: &[OutputComparison]) -> bool {
     goal.is_none_or(|goal| goal.excess(&accuracy(outputs)) <= 1.0)
 }
 
-fn held_out(calibration: &Calibration, outputs: &[OutputComparison]) -> HeldOut {
+fn held_out(model: &Model, calibration: &Calibration, outputs: &[OutputComparison]) -> HeldOut {
     let split = &calibration.split;
-    let Accuracy { sqnr_db, loss } = accuracy(outputs);
+    let not_compared = calibration.reach.not_compared(model.graph());
+    let accuracy = match (accuracy(outputs), not_compared.first()) {
+        (Measurement::NotMeasured(NotMeasured::NoOutputs), Some((_, why))) => Measurement::NotMeasured(why.clone()),
+        (found, _) => found,
+    };
+    let any_float = outputs.iter().any(|output| output.is_float);
+    let compared = outputs.iter().map(|output| OutputReport::new(output, output.is_float || !any_float));
+    let others = not_compared.iter().map(|(port, why)| OutputReport::not_compared(port, why));
     HeldOut {
         calibration_samples: split.calibration.len(),
         held_out_samples: split.held_out.len(),
         shared: split.shared,
-        sqnr_db: unless_equal(sqnr_db),
-        loss,
-        outputs: outputs.iter().map(OutputReport::from).collect(),
+        accuracy,
+        outputs: compared.chain(others).collect(),
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use onnxquant_calib::{OutputComparison, judged_outputs, total_sqnr_db};
+use onnxquant_calib::{Measurement, OutputComparison};
 use onnxquant_ir::Model;
 
+use crate::accuracy::{Accuracy, accuracy, power};
 use crate::calibration::Calibration;
 use crate::compare::Reference;
 use crate::error::Error;
-use crate::integer::{Accuracy, IntegerPlan};
+use crate::integer::IntegerPlan;
 use crate::progress::Progress;
 use crate::write::{Arithmetic, Codes, evaluated};
 
@@ -42,7 +43,7 @@ impl<'a> Judge<'a> {
         codes: Codes<'_>,
         integers: &IntegerPlan,
         progress: Progress<'_>,
-    ) -> Result<Accuracy, Error> {
+    ) -> Result<Measurement<Accuracy>, Error> {
         let samples = &self.calibration.split.held_out;
         Ok(accuracy(&self.outputs(codes, integers, self.arithmetic, samples, progress)?))
     }
@@ -58,18 +59,19 @@ impl<'a> Judge<'a> {
         integers: &IntegerPlan,
         samples: &[usize],
         progress: Progress<'_>,
-    ) -> Result<Accuracy, Error> {
+    ) -> Result<Measurement<Accuracy>, Error> {
         Ok(accuracy(&self.outputs(Codes::default(), integers, Arithmetic::File, samples, progress)?))
     }
 
-    /// The power of the error of the outputs over that of the outputs, with float weights.
+    /// The power of the error of the outputs over that of the outputs, with float weights; infinite where it was not
+    /// measured.
     pub(crate) fn error(
         &self,
         integers: &IntegerPlan,
         samples: &[usize],
         progress: Progress<'_>,
     ) -> Result<f64, Error> {
-        Ok(self.with_float_weights(integers, samples, progress)?.power())
+        Ok(power(&self.with_float_weights(integers, samples, progress)?))
     }
 
     /// The first held-out samples, at most so many.
@@ -90,11 +92,4 @@ impl<'a> Judge<'a> {
         let evaluated = evaluated(self.model, codes, integers, arithmetic)?;
         self.float.compare(evaluated, self.calibration, samples, progress)
     }
-}
-
-/// How exact `outputs` are, all together.
-pub(crate) fn accuracy(outputs: &[OutputComparison]) -> Accuracy {
-    let worse = |a: f64, b: f64| if a >= b || a.is_nan() { a } else { b };
-    let losses = judged_outputs(outputs).filter(|output| output.samples > 0).map(|output| 1.0 - output.mean_cosine);
-    Accuracy { sqnr_db: total_sqnr_db(outputs), loss: losses.fold(0.0, worse) }
 }

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accuracy;
 mod allot;
 mod attempt;
 mod calibration;
@@ -33,7 +34,9 @@ mod raise;
 mod reach;
 mod report;
 mod rescale;
+mod selected;
 mod sketch;
+mod slicing;
 mod solve;
 mod state;
 mod streams;
@@ -41,6 +44,7 @@ mod tied;
 mod verify_ort;
 mod write;
 
+pub use accuracy::Accuracy;
 pub use compare::compare;
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice,
@@ -63,6 +67,7 @@ pub use plan_file::PlanFile;
 pub use progress::{Phase, Progress, silent};
 pub use reach::{NotRun, NotRunNode};
 pub use report::{
-    CacheReport, HeldOut, IntegerReport, LayerReport, OutputReport, Report, Sensitivity, TensorReport, Trade, Weights,
+    CacheReport, HeldOut, IntegerReport, LayerReport, OutputFigures, OutputReport, PartReport, Report, Sensitivity,
+    TensorReport, Trade, Weights,
 };
 pub use verify_ort::{Mispredicted, VerifiedOrt};

@@ -35,13 +35,14 @@ use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{Choice, cheapest, least_error};
 use rayon::prelude::*;
 
+use crate::accuracy::{accuracy, power};
 use crate::calibration::LayerStats;
 use crate::config::Budget;
 use crate::embeddings::TableReport;
 use crate::error::Error;
 use crate::fingerprint::encoded_bytes;
 use crate::integer::IntegerPlan;
-use crate::judge::{Judge, accuracy};
+use crate::judge::Judge;
 use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Phase, silent};
 use crate::sketch::{Sketch, sketch_codes, sketch_layer};
@@ -189,7 +190,7 @@ impl<'a> Sweep<'a> {
         let measure = |layer: usize| {
             let codes = Codes { layers: &self.codes[PROBE][layer..=layer], ..Codes::default() };
             let outputs = judge.outputs(codes, &IntegerPlan::default(), Arithmetic::File, samples, &silent)?;
-            Ok(accuracy(&outputs).power() / self.errors[layer][PROBE].max(f64::MIN_POSITIVE))
+            Ok(power(&accuracy(&outputs)) / self.errors[layer][PROBE].max(f64::MIN_POSITIVE))
         };
         let behind = judge.calibration.reach.behind(judge.model().graph());
         let is_seen = |layer: &usize| !behind.contains_key(&self.plan.layers[*layer].site.input);
@@ -300,7 +301,8 @@ impl<'a> Sweep<'a> {
         let Some(judge) = &self.judge else { return Ok(0.0) };
         let layers = self.quick_codes(widths);
         let codes = Codes { layers: &layers, tables: self.tables, planned_tables: &self.plan.tables };
-        Ok(judge.accuracy(codes, &IntegerPlan::default(), &silent)?.sqnr_db)
+        let found = judge.accuracy(codes, &IntegerPlan::default(), &silent)?;
+        Ok(found.measured().map_or(f64::NEG_INFINITY, |found| found.sqnr_db))
     }
 
     /// The smallest plan whose outputs have this SQNR with the quick codes; the most exact one where none has.

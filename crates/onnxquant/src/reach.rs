@@ -23,9 +23,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use onnxquant_calib::{BlockedNode, CalibError, failing_nodes, inline_functions, observe_sizes, unknown_operators};
+use onnxquant_calib::{
+    BlockedNode, CalibError, NotMeasured, Slicing, failing_nodes, inline_functions, observe_shapes, unknown_operators,
+};
 use onnxquant_ir::onnx::ModelProto;
-use onnxquant_ir::{Graph, Model, Node, NodeId, ValueId};
+use onnxquant_ir::{Graph, Model, Node, NodeId, Port, ValueId};
 use serde::Serialize;
 
 use crate::calibration::Calibration;
@@ -48,6 +50,14 @@ struct Compared {
     /// Its name in the float model.
     name: String,
     place: Place,
+    /// Which parts of it are judged apart.
+    slicing: Slicing,
+}
+
+impl Compared {
+    fn new(name: String, place: Place) -> Self {
+        Self { name, place, slicing: Slicing::default() }
+    }
 }
 
 /// Where a value is looked up in a model that was made of the float one.
@@ -91,7 +101,7 @@ pub struct NotRunNode {
 impl Reach {
     /// The whole of `model`.
     pub(crate) fn all(model: &Model) -> Self {
-        let output = |name| Compared { name, place: Place::Output };
+        let output = |name| Compared::new(name, Place::Output);
         Self { blocked: Vec::new(), compared: output_names(model).into_iter().map(output).collect() }
     }
 
@@ -197,6 +207,24 @@ impl Reach {
         self.compared.iter().map(|value| name(value).unwrap_or_else(|| value.name.clone())).collect()
     }
 
+    /// By compared value: which parts of it are judged apart.
+    pub(crate) fn slicings(&self) -> Vec<Slicing> {
+        self.compared.iter().map(|value| value.slicing.clone()).collect()
+    }
+
+    /// Takes over how the compared values are divided; those that are no outputs stay as they are.
+    pub(crate) fn divide(&mut self, slicings: Vec<Slicing>) {
+        let outputs = self.compared.iter_mut().zip(slicings).filter(|(value, _)| value.place == Place::Output);
+        outputs.for_each(|(value, slicing)| value.slicing = slicing);
+    }
+
+    /// The outputs of `graph` that cannot be compared, and why.
+    pub(crate) fn not_compared<'a>(&self, graph: &'a Graph) -> Vec<(&'a Port, NotMeasured)> {
+        let behind = self.behind(graph);
+        let not_run = |at: usize| NotMeasured::NotRun { node: self.blocked[at].to_string() };
+        graph.outputs().iter().filter_map(|port| Some((port, not_run(*behind.get(&port.value)?)))).collect()
+    }
+
     fn names_before(&self) -> Vec<String> {
         let before = self.compared.iter().filter(|value| value.place != Place::Output);
         before.map(|value| value.name.clone()).collect()
@@ -244,16 +272,16 @@ impl Reach {
             before.retain(|(value, _)| touched.contains(value) && !behind.contains_key(value) && known.insert(*value));
             let names: Vec<String> = outputs.iter().chain(&before).map(|(value, _)| name(*value)).collect();
             let session = calibration.session(&float_model, &names, &[sample])?;
-            let sizes = observe_sizes(&session, &calibration.data, sample)?;
+            let shapes = observe_shapes(&session, &calibration.data, sample)?;
             readers = before.iter().filter_map(|(value, _)| graph.producer(*value)).map(|(id, _)| id).collect();
-            let mut is_float = sizes.iter().skip(outputs.len()).map(Option::is_some);
+            let mut is_float = shapes.iter().skip(outputs.len()).map(|(_, is_float)| *is_float);
             before.retain(|_| is_float.next().unwrap_or(false));
             if !before.is_empty() || !outputs.is_empty() || readers.is_empty() {
                 break before;
             }
         };
         let compared = outputs.into_iter().chain(before);
-        self.compared = compared.map(|(value, place)| Compared { name: name(value), place }).collect();
+        self.compared = compared.map(|(value, place)| Compared::new(name(value), place)).collect();
         Ok(())
     }
 }

@@ -84,7 +84,7 @@ fn compared_values_are_looked_up_where_they_are_read() {
     let mut model = model();
     let (odd, d) = (model.graph().order()[1], model.graph().find("d"));
     let mut reach = without_odd(&model);
-    let compared = |name: &str, place| Compared { name: name.to_owned(), place };
+    let compared = |name: &str, place| Compared::new(name.to_owned(), place);
     reach.compared =
         vec![compared("d", Place::Output), compared("a", Place::Input(odd, 0)), compared("a", Place::Capture)];
     assert_eq!(reach.names_in(&model), ["d", "a", "a"]);

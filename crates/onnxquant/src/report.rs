@@ -1,17 +1,20 @@
 //! What a run did, layer by layer.
 
-use onnxquant_calib::OutputComparison;
-use onnxquant_ir::{Graph, NodeId};
+use onnxquant_calib::{Measurement, NotMeasured, OutputComparison, OutputError, SliceError};
+use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::onnx::type_proto::Value;
+use onnxquant_ir::{Graph, NodeId, Port};
 use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::runs_as::{RunsAs, runs_as};
 use onnxquant_quant::{ActivationParams, Certificate, Granularity, Method, RangeMethod, Verdict};
 use serde::Serialize;
 
+use crate::accuracy::Accuracy;
 use crate::allot::Solution;
 use crate::config::{Budget, Config};
 use crate::embeddings::TableReport;
-use crate::integer::{Accuracy, Origin};
+use crate::integer::Origin;
 use crate::load::Prepared;
 use crate::plan::SkippedLayer;
 use crate::reach::NotRun;
@@ -68,7 +71,7 @@ pub struct LayerReport {
     pub weight_shape: Vec<usize>,
     /// Number of weights.
     pub parameters: usize,
-    /// Rows of calibration data that the layer saw (in each group).
+    /// Rows of calibration data that the layer saw (in each group); absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration_rows: Option<usize>,
     /// Bits a weight.
@@ -180,10 +183,9 @@ pub struct Trade {
     pub to_16_bits: Vec<String>,
     /// Layers left on integers.
     pub integer_layers: usize,
-    /// SQNR of the outputs on held-out samples, in dB; absent where nothing differs.
-    pub sqnr_db: Option<f64>,
-    /// One minus the mean cosine of the output where it is largest.
-    pub loss: f64,
+    /// How exact the outputs of held-out samples are.
+    #[serde(flatten)]
+    pub accuracy: Measurement<Accuracy>,
     /// Estimated time of the regions' graph over that in float.
     pub relative_time: f64,
     /// What the weights were then.
@@ -208,8 +210,9 @@ pub struct Sensitivity {
     pub(crate) node: NodeId,
     /// Its name, or its first output's.
     pub label: String,
-    /// SQNR of the outputs on held-out samples, in dB; `null` in JSON where they are the same.
-    pub sqnr_db: f64,
+    /// How exact the outputs of held-out samples are then.
+    #[serde(flatten)]
+    pub accuracy: Measurement<Accuracy>,
     /// Time that integers save there, estimated, in nanoseconds a sample.
     pub saved_ns: f64,
 }
@@ -224,11 +227,10 @@ pub struct HeldOut {
     pub held_out_samples: usize,
     /// There was only one sample, used for both.
     pub shared: bool,
-    /// Signal-to-quantization-noise ratio over all float outputs, in dB; absent where nothing differs.
-    pub sqnr_db: Option<f64>,
-    /// One minus the mean cosine over the samples, of the output where it is largest.
-    pub loss: f64,
-    /// By output.
+    /// How exact the outputs are, or the values that are compared instead of those that the engine cannot compute.
+    #[serde(flatten)]
+    pub accuracy: Measurement<Accuracy>,
+    /// By output, and by value that is compared instead.
     pub outputs: Vec<OutputReport>,
 }
 
@@ -237,37 +239,97 @@ pub struct HeldOut {
 pub struct OutputReport {
     /// The output's name.
     pub name: String,
-    /// Signal-to-quantization-noise ratio in dB; absent where nothing differs.
-    pub sqnr_db: Option<f64>,
+    /// How it differs.
+    #[serde(flatten)]
+    pub found: Measurement<OutputFigures>,
+    /// Samples that were left out because shapes or types differ between the models.
+    pub incomparable: usize,
+    /// Whether goals are about it: not where it holds no floats and others do.
+    #[serde(skip)]
+    pub(crate) is_judged: bool,
+}
+
+/// How an output differs.
+#[derive(Clone, Debug, Serialize)]
+pub struct OutputFigures {
+    /// Signal-to-quantization-noise ratio in dB, over all of it; `null` in JSON where nothing differs.
+    pub sqnr_db: f64,
     /// Mean cosine over the samples.
     pub mean_cosine: f64,
     /// Largest absolute difference.
     pub max_abs_error: f64,
-    /// Samples whose shapes or types differ between the models.
-    pub incomparable: usize,
+    /// Parts that are judged apart, because they differ in scale or were put together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartReport>,
+}
+
+/// A part of an output.
+#[derive(Clone, Debug, Serialize)]
+pub struct PartReport {
+    /// Which indices, as NumPy has it.
+    pub part: String,
+    /// Signal-to-quantization-noise ratio in dB; `null` in JSON where nothing differs.
+    pub sqnr_db: f64,
+    /// Cosine over all samples together.
+    pub cosine: f64,
+}
+
+impl OutputReport {
+    /// Of an output that was compared.
+    pub(crate) fn new(found: &OutputComparison, is_judged: bool) -> Self {
+        let OutputComparison { name, incomparable, found, .. } = found;
+        Self {
+            name: name.clone(),
+            found: found.clone().map(OutputFigures::from),
+            incomparable: *incomparable,
+            is_judged,
+        }
+    }
+
+    /// Of an output that could not be compared.
+    pub(crate) fn not_compared(port: &Port, why: &NotMeasured) -> Self {
+        let found = Measurement::NotMeasured(why.clone());
+        Self { name: port.info.name().to_owned(), found, incomparable: 0, is_judged: may_be_float(port) }
+    }
 }
 
 impl From<&OutputComparison> for OutputReport {
     fn from(found: &OutputComparison) -> Self {
+        Self::new(found, true)
+    }
+}
+
+impl From<OutputError> for OutputFigures {
+    fn from(found: OutputError) -> Self {
         Self {
-            name: found.name.clone(),
-            sqnr_db: unless_equal(found.sqnr_db()),
+            sqnr_db: found.sqnr_db(),
             mean_cosine: found.mean_cosine,
             max_abs_error: found.max_abs_error,
-            incomparable: found.incomparable,
+            parts: found.slices.iter().map(PartReport::from).collect(),
         }
     }
 }
 
-/// An SQNR, absent where nothing differs: JSON has no infinity. What is not a number is `null` there.
-pub(crate) fn unless_equal(sqnr_db: f64) -> Option<f64> {
-    (sqnr_db != f64::INFINITY).then_some(sqnr_db)
+impl From<&SliceError> for PartReport {
+    fn from(found: &SliceError) -> Self {
+        Self { part: found.slice.to_string(), sqnr_db: found.sqnr_db(), cosine: found.cosine }
+    }
+}
+
+/// Whether an output holds floats, or does not say.
+fn may_be_float(port: &Port) -> bool {
+    let Some(Value::TensorType(tensor)) = port.info.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
+        return true;
+    };
+    let floats = [DataType::Undefined, DataType::Float, DataType::Double, DataType::Float16, DataType::Bfloat16];
+    floats.iter().any(|float| *float as i32 == tensor.elem_type())
 }
 
 impl HeldOut {
-    /// By what accuracy is judged.
-    pub(crate) fn judged(&self) -> Accuracy {
-        Accuracy { sqnr_db: self.sqnr_db.unwrap_or(f64::INFINITY), loss: self.loss }
+    /// Outputs of which nothing is known, and why.
+    pub fn not_measured(&self) -> impl Iterator<Item = (&str, &NotMeasured)> {
+        let judged = self.outputs.iter().filter(|output| output.is_judged);
+        judged.filter_map(|output| Some((output.name.as_str(), output.found.why_not()?)))
     }
 }
 
@@ -336,14 +398,37 @@ impl Report {
     }
 
     fn missed_accuracy(&self) -> Option<String> {
-        let Accuracy { sqnr_db, loss: lost } = self.held_out.as_ref()?.judged();
+        let (wanted, most) = (self.settings.min_sqnr_db, self.settings.max_loss);
+        let is_quantized = !self.layers.is_empty() || !self.embeddings.is_empty();
+        if !is_quantized || (wanted.is_none() && most.is_none()) {
+            return None;
+        }
+        let mut parts = Vec::new();
         // What is not a number reaches nothing.
-        let sqnr = self.settings.min_sqnr_db.filter(|wanted| sqnr_db.is_nan() || sqnr_db < *wanted);
-        let sqnr = sqnr.map(|wanted| format!("SQNR {sqnr_db:.2} dB, {wanted:.2} dB wanted"));
-        let loss = self.settings.max_loss.filter(|most| lost.is_nan() || lost > *most);
-        let loss = loss.map(|most| format!("loss {lost:.2e}, at most {most:.2e} wanted"));
-        let parts: Vec<String> = sqnr.into_iter().chain(loss).collect();
-        (!parts.is_empty()).then(|| format!("held-out {}", parts.join("; ")))
+        if let Some(Accuracy { sqnr_db, loss, .. }) = self.held_out.as_ref().and_then(|found| found.accuracy.measured())
+        {
+            let sqnr = wanted.filter(|wanted| sqnr_db.is_nan() || sqnr_db < wanted);
+            parts.extend(sqnr.map(|wanted| format!("SQNR {sqnr_db:.2} dB, {wanted:.2} dB wanted")));
+            let loss = most.filter(|most| loss.is_nan() || loss > most).map(|most| (loss, most));
+            parts.extend(loss.map(|(loss, most)| format!("loss {loss:.2e}, at most {most:.2e} wanted")));
+        }
+        let missed = (!parts.is_empty()).then(|| format!("held-out {}", parts.join("; ")));
+        let parts: Vec<String> = missed.into_iter().chain(self.not_measured()).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// That the accuracy of outputs was not measured: of which, and why. A goal that was not measured is missed.
+    fn not_measured(&self) -> Option<String> {
+        let Some(held_out) = &self.held_out else {
+            return Some(format!("the accuracy that is wanted was not measured: {}", NotMeasured::NoSamples));
+        };
+        let of_outputs: Vec<String> =
+            held_out.not_measured().map(|(name, why)| format!("`{name}` was not measured: {why}")).collect();
+        match (of_outputs.is_empty(), held_out.accuracy.why_not()) {
+            (false, _) => Some(of_outputs.join("; ")),
+            (true, Some(why)) => Some(format!("the accuracy that is wanted was not measured: {why}")),
+            (true, None) => None,
+        }
     }
 
     /// The short form that goes into the model's metadata: method, bits, error and bound of every layer.

@@ -373,20 +373,41 @@ fn describe(
         }
     };
     let correction: Vec<f32> = correction.iter().map(|&c| c as f32).collect();
-    let unseen = job.calibration.filter(|_| stats.is_none());
-    let unseen = unseen.and_then(|calibration| calibration.reach.why_unseen(job.model.graph(), layer));
     let tied = (readers > 1).then(|| format!("the codes are those for all {readers} layers that read the weight"));
+    let of_rows = match stats {
+        Some(stats) => about_rows(stats),
+        None => job.calibration.map(|calibration| why_no_rows(calibration, job.model, layer)).into_iter().collect(),
+    };
     let findings = Findings {
         saturating_pairs: saturating_pairs(job, layer, &solution.codes),
         calibration_rows: stats.and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
         method,
         error: certificate.achieved,
         held_out_error,
-        notes: solution.notes.iter().map(ToString::to_string).chain(tied).chain(unseen).collect(),
+        notes: solution.notes.iter().map(ToString::to_string).chain(tied).chain(of_rows).collect(),
         certificate,
         verdict,
     };
     Ok(Solved { solution, correction, findings })
+}
+
+/// What a reader should know of the rows behind a layer's codes.
+fn about_rows(stats: &LayerStats<'_>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if stats.lacks_held_out {
+        notes.push("judged on the calibration rows: no row of the held-out samples comes here".to_owned());
+    }
+    let (unpaired, rows) = stats.calibration.first().map_or((0, 0), |stats| (stats.n_unpaired(), stats.n_rows()));
+    if unpaired > 0 {
+        notes.push(format!("{unpaired} of {rows} calibration rows have no counterpart in the float network"));
+    }
+    notes
+}
+
+/// Why a layer has no rows.
+fn why_no_rows(calibration: &Calibration, model: &Model, layer: &PlannedLayer) -> String {
+    let no_row = || "rounded without data: no row of the calibration samples comes here".to_owned();
+    calibration.reach.why_unseen(model.graph(), layer).unwrap_or_else(no_row)
 }
 
 /// What is to be solved for a layer.

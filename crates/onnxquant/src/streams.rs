@@ -36,6 +36,7 @@ use crate::error::Error;
 use crate::integer::IntegerPlan;
 use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
+use crate::selected::selected;
 use crate::write::{Arithmetic, round_inside, with_rounded_activations};
 
 /// Part of the memory limit that one stream may fill, at each of its two ends.
@@ -65,6 +66,8 @@ pub(crate) struct Streams<'a> {
     settled: Vec<Settled>,
     /// Values that the engine cannot compute.
     behind: HashSet<ValueId>,
+    /// Values whose rows data select.
+    selected: HashSet<ValueId>,
 }
 
 /// A weight that was put into the quantized network.
@@ -115,6 +118,7 @@ impl<'a> Streams<'a> {
             judged,
             settled: Vec::new(),
             behind: calibration.reach.behind(model.graph()).into_keys().collect(),
+            selected: selected(model.graph()),
         })
     }
 
@@ -137,6 +141,7 @@ impl<'a> Streams<'a> {
             Network { stream: &mut self.quantized, model: &quantized_proto, whole: &whole, later: &[] },
             &self.calibration.data,
             [&float, &seen],
+            &self.calibration.reach.slicings(),
             &report,
         )?)
     }
@@ -250,7 +255,7 @@ impl<'a> Streams<'a> {
             seen.kind = StatKind::RoughGram;
         }
         seen.value = self.inputs.get(&layer.site.id()).unwrap_or(&reference).clone();
-        Some(PairRequest { seen, reference })
+        Some(PairRequest { seen, reference, is_selected: self.selected.contains(&layer.site.input) })
     }
 }
 

@@ -49,6 +49,8 @@ pub(crate) struct Tied {
 struct Sum {
     calibration: Vec<GramStats>,
     held_out: Option<Vec<GramStats>>,
+    /// Held-out samples were to have statistics of their own, and no reader has rows in them.
+    lacks_held_out: bool,
 }
 
 impl Tied {
@@ -141,18 +143,27 @@ impl Tied {
 
 impl Sum {
     fn with(sum: Option<Self>, stats: &LayerStats<'_>) -> Result<Self, QuantError> {
-        let Some(Self { calibration, held_out }) = sum else {
-            return Ok(Self { calibration: stats.calibration.to_vec(), held_out: stats.held_out.map(<[_]>::to_vec) });
+        let others = stats.held_out.filter(|_| !stats.lacks_held_out);
+        let Some(Self { calibration, held_out, lacks_held_out }) = sum else {
+            let (calibration, held_out) = (stats.calibration.to_vec(), others.map(<[_]>::to_vec));
+            return Ok(Self { calibration, held_out, lacks_held_out: stats.lacks_held_out });
         };
         let add = |sums: Vec<GramStats>, others: &[GramStats]| {
             sums.into_iter().zip(others).map(|(sum, other)| sum.with(other)).collect::<Result<Vec<_>, _>>()
         };
-        let held_out = held_out.zip(stats.held_out).map(|(sums, others)| add(sums, others)).transpose()?;
-        Ok(Self { calibration: add(calibration, stats.calibration)?, held_out })
+        // Some readers may have no held-out rows.
+        let held_out = match (held_out, others) {
+            (Some(sums), Some(others)) => Some(add(sums, others)?),
+            (sums, others) => sums.or_else(|| others.map(<[_]>::to_vec)),
+        };
+        let lacks_held_out = lacks_held_out && stats.lacks_held_out;
+        Ok(Self { calibration: add(calibration, stats.calibration)?, held_out, lacks_held_out })
     }
 
     fn stats(&self) -> LayerStats<'_> {
-        LayerStats { calibration: &self.calibration, held_out: self.held_out.as_deref() }
+        let instead = Some(self.calibration.as_slice()).filter(|_| self.lacks_held_out);
+        let held_out = self.held_out.as_deref().or(instead);
+        LayerStats { calibration: &self.calibration, held_out, lacks_held_out: self.lacks_held_out }
     }
 }
 

@@ -44,7 +44,7 @@ fn stages(quantized: &ModelProto, float: &ModelProto, data: &CalibSet, limit_byt
     let names = ["x", "a", "q"].map(str::to_owned);
     let stage = |stage: usize| {
         let later = &names[stage + 1..];
-        let wanted = PairRequest { seen: request(&names[stage]), reference: names[stage].clone() };
+        let wanted = PairRequest { seen: request(&names[stage]), reference: names[stage].clone(), is_selected: false };
         let sets = [&all[..]];
         let quantized = Network { stream: &mut seen, model: quantized, whole: &|| Ok(quantized.clone()), later };
         let float = Network { stream: &mut reference, model: float, whole: &|| Ok(float.clone()), later };
@@ -111,14 +111,15 @@ fn a_stream_needs_no_weights_of_what_it_has_computed_and_all_of_them_where_a_pie
             let [seen, reference] = streams;
             let quantized = Network { stream: seen, model: &model, whole: &whole, later: &later };
             let float = Network { stream: reference, model: &network, whole: &|| Ok(network.clone()), later: &later };
-            found = Some(compare_streams(float, quantized, &data, [&[wanted.to_owned()]; 2], &|_| ()));
+            found = Some(compare_streams(float, quantized, &data, [&[wanted.to_owned()]; 2], &[], &|_| ()));
         }
         found.unwrap()
     };
     // `w1` has done its work; without `w2` the piece from `a` on cannot be run.
     for (lost, gives_whole) in [("w1", false), ("w2", true)] {
         let found = outputs(lost, gives_whole).unwrap().remove(0);
-        assert!(found.samples == all.len() && found.sqnr_db() > 100.0, "{lost}: {found:?}");
+        let sqnr_db = found.found.measured().unwrap().sqnr_db();
+        assert!(found.samples == all.len() && sqnr_db > 100.0, "{lost}: {found:?}");
     }
     assert!(outputs("w2", false).is_err());
 }
@@ -159,7 +160,7 @@ fn with_waiting(data: &CalibSet, first: &[usize], waiting: &[usize]) -> (Vec<Gra
         let later = &names[stage + 1..];
         let mut seen_request = request(name);
         seen_request.kind = StatKind::RoughGram;
-        let wanted = PairRequest { seen: seen_request, reference: name.clone() };
+        let wanted = PairRequest { seen: seen_request, reference: name.clone(), is_selected: false };
         let quantized = Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later };
         let float = Network { stream: &mut reference, model: &float, whole: &|| Ok(float.clone()), later };
         let found = collect_pairs(quantized, float, data, &[&all], &[wanted], &|_| ()).unwrap();
@@ -167,7 +168,7 @@ fn with_waiting(data: &CalibSet, first: &[usize], waiting: &[usize]) -> (Vec<Gra
     }
     let quantized = Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later: &[] };
     let float = Network { stream: &mut reference, model: &float, whole: &|| Ok(float.clone()), later: &[] };
-    let outputs = compare_streams(float, quantized, data, [&names[3..]; 2], &|_| ()).unwrap();
+    let outputs = compare_streams(float, quantized, data, [&names[3..]; 2], &[], &|_| ()).unwrap();
     (stats, outputs[0].samples)
 }
 
@@ -202,4 +203,64 @@ fn samples_wait_while_the_others_have_rows_enough_and_reach_the_outputs_all_the_
     assert_eq!(compared, 6);
     let (stats, _) = with_waiting(&data, &[0, 2], &[1, 3, 4, 5]);
     assert!(stats.iter().all(|stats| stats.n_samples() == 6), "1,800 rows are too few");
+}
+
+/// Rows of `x` whose first number exceeds a threshold, behind a layer; `picked` is what the second layer reads.
+fn selecting(first_weight: &[f32]) -> ModelProto {
+    let nodes = vec![
+        node("MatMul", &["x", "w1"], &["y"]),
+        node("Slice", &["y", "zero", "one", "one"], &["scores"]),
+        node("Squeeze", &["scores", "one"], &["flat"]),
+        node("Greater", &["flat", "threshold"], &["chosen"]),
+        node("NonZero", &["chosen"], &["places"]),
+        node("Squeeze", &["places", "zero"], &["rows"]),
+        node("Gather", &["y", "rows"], &["picked"]),
+        node("MatMul", &["picked", "w2"], &["o"]),
+    ];
+    let number = |name: &str, value: i64| onnxquant_proto::onnx::TensorProto {
+        data_type: Some(7),
+        raw_data: Some(value.to_le_bytes().to_vec().into()),
+        ..tensor(name, &[1], &[])
+    };
+    let weights = vec![
+        tensor("w1", &[16, 16], first_weight),
+        tensor("w2", &[16, 16], &noise(8, K * K)),
+        tensor("threshold", &[], &[0.3]),
+        number("zero", 0),
+        number("one", 1),
+    ];
+    model(vec![input("x", &[-1, 16])], nodes, weights)
+}
+
+#[test]
+fn selected_rows_are_paired_where_both_networks_select_them_and_counted_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let exact = noise(7, K * K);
+    let (float, quantized) =
+        (selecting(&exact), selecting(&exact.iter().map(|w| (w * 8.0).round() / 8.0).collect::<Vec<_>>()));
+    // The last samples select nothing.
+    let sample = |i: usize| vec![("x", models::array(i as u64, &[12, K]).mapv(|x| if i < 20 { x } else { 0.01 * x }))];
+    let data = data(folder.path(), &float, &(0..24).map(sample).collect::<Vec<_>>());
+    let gather = |samples: &[usize], is_selected: bool| {
+        let all: Vec<usize> = (0..data.len()).collect();
+        let (mut seen, mut reference) = (Stream::new(&all, usize::MAX), Stream::new(&all, usize::MAX));
+        let later = ["o".to_owned()];
+        let wanted = PairRequest { seen: request("picked"), reference: "picked".to_owned(), is_selected };
+        let quantized =
+            Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later: &later };
+        let float = Network { stream: &mut reference, model: &float, whole: &|| Ok(float.clone()), later: &later };
+        collect_pairs(quantized, float, &data, &[samples], &[wanted], &|_| ()).unwrap().remove(0).remove(0)
+    };
+    let with_rows: Vec<usize> = (0..20).collect();
+    let found = &gather(&with_rows, true)[0];
+    assert!(
+        found.n_unpaired() > 0 && found.n_unpaired() < found.n_rows() / 2,
+        "{} {}",
+        found.n_unpaired(),
+        found.n_rows()
+    );
+    assert!(found.drift().is_some());
+    let counts_alone = &gather(&with_rows, false)[0];
+    assert!(counts_alone.n_unpaired() > 0 && counts_alone.n_unpaired() <= found.n_unpaired());
+    assert!(gather(&[20, 21, 22, 23], true).is_empty(), "there is not a single row");
 }

@@ -14,7 +14,9 @@
 //!    every other candidate alone, as far as its scale is another one. A tensor takes the best where it is worthwhile
 //!    in the same sense. What no range can do better than is codes of 16 bits: tensors for which even those are not
 //!    worthwhile, first all together and then each alone, are passed over.
-//! 3. Both assignments are compared on all held-out samples; the better one stays.
+//! 3. Tensors that make outputs without a layer in between keep all their values ([`super::exposed`]), whatever serves
+//!    the others.
+//! 4. Both assignments are compared on all held-out samples; the better one stays.
 //!
 //! # Guarantee
 //!
@@ -80,7 +82,7 @@ pub(super) fn choose_ranges(
     let tried = CANDIDATES.par_iter().map(uniform).collect::<Result<Vec<(f64, IntegerPlan)>, Error>>()?;
     let Some((_, best)) = tried.into_iter().reduce(worthwhile) else { return Ok(()) };
     let error = judge.error(&best, few, &silent)?;
-    let is_worthwhile = |with: f64| with <= (1.0 - WORTHWHILE) * error;
+    let is_worthwhile = |with: f64| removes_much(with, error);
     let matter = |values: &[ValueId]| -> Result<bool, Error> {
         let own: Vec<(ValueId, RangeMethod)> = values.iter().map(|&value| (value, RangeMethod::MinMax)).collect();
         let plan = of(best.scales().with(graph, &integers.with_wide(values), histograms, &own, config)?)?;
@@ -126,7 +128,12 @@ fn of_scales(integers: &IntegerPlan, scales: Scales, judge: &Judge<'_>) -> Resul
 
 /// The second where it has clearly less error.
 fn worthwhile(first: (f64, IntegerPlan), second: (f64, IntegerPlan)) -> (f64, IntegerPlan) {
-    if second.0 <= (1.0 - WORTHWHILE) * first.0 { second } else { first }
+    if removes_much(second.0, first.0) { second } else { first }
+}
+
+/// Whether an error is clearly less than another; one that was not measured is infinite, and never less.
+fn removes_much(with: f64, without: f64) -> bool {
+    with < without && with <= (1.0 - WORTHWHILE) * without
 }
 
 /// The tensors with the largest expected error over their power, worst first.

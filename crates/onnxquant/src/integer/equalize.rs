@@ -29,12 +29,13 @@ use onnxquant_passes::sites::Site;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{ChannelAxis, Equalization, MatrixView, Method, RangeMethod, equalization_factors};
 
-use super::IntegerPlan;
-use super::scales::{Histograms, Origin, Scales};
+use super::scales::{Origin, Scales};
+use super::{IntegerPlan, observed};
+use crate::accuracy::{accuracy, power};
 use crate::compare::Reference;
 use crate::config::{Config, MethodChoice};
 use crate::error::Error;
-use crate::judge::{Judge, accuracy};
+use crate::judge::Judge;
 use crate::load::check;
 use crate::observe::Observer;
 use crate::plan::{Plan, PlannedLayer};
@@ -155,7 +156,8 @@ fn apply(model: &mut Model, plan: &mut Plan, candidates: &[Candidate], config: &
     Ok(moved)
 }
 
-/// The power of the error of the held-out outputs with rounded weights and activations on scales of least error.
+/// The power of the error of the held-out outputs with rounded weights and activations on scales of least error;
+/// infinite where it was not measured.
 fn error(
     judge: &Judge<'_>,
     plan: &Plan,
@@ -166,25 +168,19 @@ fn error(
     let model = judge.model();
     // Weights are rounded beside the runs of the samples.
     let mut rounded = Ok(Vec::new());
+    let mut integers = integers.clone();
     let histograms = rayon::in_place_scope(|scope| {
         scope.spawn(|_| rounded = round(model, plan, config));
-        Histograms::observe(model, integers, observer, RANGE_SAMPLES)
+        observed(&mut integers, model, config, observer, RANGE_SAMPLES)
     })?;
     let codes = rounded?;
     let range = config.range.unwrap_or(RangeMethod::MeanSquaredError);
-    let scales = Scales::uniform(model.graph(), integers, &histograms, range, Origin::Settings, config)?;
-    let mut integers = integers.clone();
+    let scales = Scales::uniform(model.graph(), &integers, &histograms, range, Origin::Settings, config)?;
     integers.set_scales(model.graph(), scales)?;
     let held_out = &observer.calibration().split.held_out;
     let samples = &held_out[..held_out.len().min(HELD_OUT_SAMPLES)];
-    Ok(accuracy(&judge.outputs(
-        Codes { layers: &codes, ..Codes::default() },
-        &integers,
-        Arithmetic::File,
-        samples,
-        &silent,
-    )?)
-    .power())
+    let codes = Codes { layers: &codes, ..Codes::default() };
+    Ok(power(&accuracy(&judge.outputs(codes, &integers, Arithmetic::File, samples, &silent)?)))
 }
 
 /// The layers of `plan` with rounded weights.

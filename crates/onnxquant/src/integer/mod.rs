@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `plan` | which operators run on codes, and what each layer becomes |
 //! | `scales` | scales and zero points of tensors, from the distributions of their values |
+//! | `exposed` | tensors that make outputs without a layer in between, and what their codes must not spoil |
 //! | `choose_range` | how ranges are found, by the error of the outputs on held-out samples |
 //! | `equalize` | even channels where what makes a tensor can take the factors |
 //! | `retreat` | takes layers back to float until the outputs are as exact as asked |
@@ -19,6 +20,7 @@
 
 mod choose_range;
 mod equalize;
+mod exposed;
 mod plan;
 mod report;
 mod retreat;
@@ -40,8 +42,9 @@ use crate::write::Arithmetic;
 
 use choose_range::choose_ranges;
 use equalize::equalize;
+use exposed::mixing_scales;
 pub(crate) use plan::{Form, IntegerPlan};
-pub(crate) use retreat::{Accuracy, Goal, retreat};
+pub(crate) use retreat::{Goal, retreat};
 pub use scales::Origin;
 use scales::{Histograms, Scales};
 
@@ -93,7 +96,7 @@ fn find_scales(
     observer: &Observer<'_>,
     float: Arc<Reference>,
 ) -> Result<(), Error> {
-    let histograms = Histograms::observe(model, integers, observer, usize::MAX)?;
+    let histograms = observed(integers, model, config, observer, usize::MAX)?;
     match config.range {
         Some(range) => {
             let scales = Scales::uniform(model.graph(), integers, &histograms, range, Origin::Settings, config)?;
@@ -106,4 +109,19 @@ fn find_scales(
     }
     integers.keep_distributions(histograms);
     Ok(())
+}
+
+/// The distributions of all tensors in the regions, over at most so many samples; what cannot stand on one scale leaves
+/// the regions.
+fn observed(
+    integers: &mut IntegerPlan,
+    model: &Model,
+    config: &Config,
+    observer: &Observer<'_>,
+    most_samples: usize,
+) -> Result<Histograms, Error> {
+    let histograms = Histograms::observe(model, integers, observer, most_samples)?;
+    let mixing = mixing_scales(model.graph(), integers, &histograms, config)?;
+    integers.leave_in_float(model.graph(), &mixing);
+    Ok(histograms)
 }

@@ -13,6 +13,7 @@ use onnxquant_passes::sites::{LayerId, Site};
 use onnxquant_passes::write_dynamic::is_supported;
 use onnxquant_quant::ActivationParams;
 
+use super::exposed::exposed;
 use super::retreat::Retreat;
 use super::scales::{Histograms, Scales};
 use crate::config::{Activations, Config, Target};
@@ -41,6 +42,8 @@ struct Known {
     costs: Costs,
     target: Target,
     cpu: Cpu,
+    /// Values that make outputs without a layer in between.
+    exposed: HashSet<ValueId>,
 }
 
 /// Which layers run on integers. Copies share what they have in common.
@@ -89,8 +92,8 @@ impl IntegerPlan {
             units.retain(|unit| unit.kernel != Kernel::Product);
         }
         let costs = Costs::new(graph, &sites, sizes, alternative);
-        let mut found =
-            Self { known: Arc::new(Known { units, costs, target: config.target, cpu: config.cpu }), ..Self::default() };
+        let known = Known { units, costs, target: config.target, cpu: config.cpu, exposed: exposed(graph) };
+        let mut found = Self { known: Arc::new(known), ..Self::default() };
         found.float = match config.activations {
             Activations::Static => HashSet::new(),
             Activations::Auto => found.not_behind_convolutions(graph),
@@ -166,6 +169,19 @@ impl IntegerPlan {
     /// Whether the codes of `value` have 16 bits where those of others have 8.
     pub(super) fn is_wide(&self, value: ValueId) -> bool {
         self.wide.contains(&value)
+    }
+
+    /// Whether `value` makes an output without a layer in between.
+    pub(super) fn is_exposed(&self, value: ValueId) -> bool {
+        self.known.exposed.contains(&value)
+    }
+
+    /// Keeps these nodes in float and chooses anew; scales need not be known yet.
+    pub(super) fn leave_in_float(&mut self, graph: &Graph, nodes: &HashSet<NodeId>) {
+        if !nodes.is_empty() {
+            self.float.extend(nodes);
+            self.choose(graph);
+        }
     }
 
     /// The upper end of the Clip that vanishes into the range of `value`.

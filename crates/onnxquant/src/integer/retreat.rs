@@ -7,15 +7,17 @@
 //! That is done twice: with float weights, before layers are fitted behind activations that have to go again, and with
 //! all codes in the end.
 
+use onnxquant_calib::Measurement;
 use onnxquant_ir::{Graph, NodeId};
 use rayon::prelude::*;
 
 use super::IntegerPlan;
+use crate::accuracy::{Accuracy, error_power};
 use crate::config::{ActivationBits, Activations, Config};
 use crate::error::Error;
 use crate::judge::Judge;
 use crate::progress::silent;
-use crate::report::{Sensitivity, Trade, Weights, unless_equal};
+use crate::report::{Sensitivity, Trade, Weights};
 
 /// Held-out samples on which the sensitivity of single layers is measured: each layer needs an engine of its own, which
 /// takes longer than a run.
@@ -28,30 +30,11 @@ const MOST_HALVINGS: usize = 3;
 /// What weights that are fitted to rounded activations may win back, in dB.
 const SLACK_DB: f64 = 3.0;
 
-/// How exact the outputs are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Accuracy {
-    /// SQNR over all outputs in dB.
-    pub(crate) sqnr_db: f64,
-    /// One minus the mean cosine, of the output where it is largest.
-    pub(crate) loss: f64,
-}
-
-impl Accuracy {
-    /// The power of the error over that of the outputs.
-    pub(crate) fn power(&self) -> f64 {
-        error_power(self.sqnr_db)
-    }
-}
-
-/// The power of an error over that of the signal.
-fn error_power(sqnr_db: f64) -> f64 {
-    10f64.powf(-sqnr_db / 10.0)
-}
-
 impl Sensitivity {
+    /// The power of the error that the layer makes alone, over that of the outputs; where it was not measured, as large as
+    /// they are.
     fn power(&self) -> f64 {
-        error_power(self.sqnr_db)
+        self.accuracy.measured().map_or(1.0, Accuracy::power)
     }
 }
 
@@ -84,8 +67,10 @@ impl Goal {
         Self { sqnr_db, loss: self.loss.map(|most| most * error_power(by_db)) }
     }
 
-    /// By which factor the power of the error is too large; at most 1 where the goal is reached.
-    pub(crate) fn excess(&self, found: &Accuracy) -> f64 {
+    /// By which factor the power of the error is too large; at most 1 where the goal is reached. What was not measured
+    /// has reached nothing.
+    pub(crate) fn excess(&self, found: &Measurement<Accuracy>) -> f64 {
+        let Measurement::Measured(found) = found else { return f64::INFINITY };
         let sqnr = self.sqnr_db.map_or(0.0, |wanted| 10f64.powf((wanted - found.sqnr_db) / 10.0));
         // For small errors one minus the cosine grows with their power.
         let loss = self.loss.map_or(0.0, |most| if found.loss <= most { 1.0 } else { found.loss / most });
@@ -103,7 +88,7 @@ pub(crate) fn retreat(
     judge: &Judge<'_>,
     config: &Config,
     weights: Weights,
-    measure: &dyn Fn(&IntegerPlan) -> Result<Accuracy, Error>,
+    measure: &dyn Fn(&IntegerPlan) -> Result<Measurement<Accuracy>, Error>,
 ) -> Result<(), Error> {
     let graph = judge.model().graph();
     let Some(goal) = Goal::of(config).filter(|_| config.activations != Activations::Float) else { return Ok(()) };
@@ -120,7 +105,7 @@ pub(crate) fn retreat(
         let excess = aim.excess(&accuracy);
         if excess <= 1.0 || (round == 1 && goal.excess(&accuracy) <= 1.0) {
             if let Some((before, worst)) = last.filter(|_| aim.raised(CLOSE_DB).excess(&accuracy) <= 1.0) {
-                let reaches = |accuracy: &Accuracy| aim.excess(accuracy) <= 1.0;
+                let reaches = |accuracy: &Measurement<Accuracy>| aim.excess(accuracy) <= 1.0;
                 take_back(integers, (before, &worst), (graph, config, weights), measure, &reaches)?;
             }
             break;
@@ -165,7 +150,7 @@ impl IntegerPlan {
     }
 
     /// Adds that the outputs were exact enough at once.
-    pub(crate) fn note_reached(&mut self, graph: &Graph, accuracy: &Accuracy) {
+    pub(crate) fn note_reached(&mut self, graph: &Graph, accuracy: &Measurement<Accuracy>) {
         if !self.is_empty() {
             let row = trade(self, graph, [&[], &[]], Weights::Codes, accuracy);
             self.retreat.trade.push(row);
@@ -178,8 +163,8 @@ fn take_back(
     integers: &mut IntegerPlan,
     (before, worst): (IntegerPlan, &[NodeId]),
     (graph, config, weights): (&Graph, &Config, Weights),
-    measure: &dyn Fn(&IntegerPlan) -> Result<Accuracy, Error>,
-    reaches: &dyn Fn(&Accuracy) -> bool,
+    measure: &dyn Fn(&IntegerPlan) -> Result<Measurement<Accuracy>, Error>,
+    reaches: &dyn Fn(&Measurement<Accuracy>) -> bool,
 ) -> Result<(), Error> {
     let (mut too_few, mut enough) = (0, worst.len());
     for _ in 0..MOST_HALVINGS {
@@ -223,15 +208,14 @@ fn trade(
     graph: &Graph,
     [to_float, to_16_bits]: [&[NodeId]; 2],
     weights: Weights,
-    accuracy: &Accuracy,
+    accuracy: &Measurement<Accuracy>,
 ) -> Trade {
     let labels = |nodes: &[NodeId]| nodes.iter().map(|node| graph.label(*node).to_owned()).collect();
     Trade {
         to_float: labels(to_float),
         to_16_bits: labels(to_16_bits),
         integer_layers: integers.layers(),
-        sqnr_db: unless_equal(accuracy.sqnr_db),
-        loss: accuracy.loss,
+        accuracy: accuracy.clone(),
         relative_time: integers.regions.relative_time,
         weights,
     }
@@ -242,8 +226,13 @@ fn sensitivity(integers: &IntegerPlan, judge: &Judge<'_>) -> Result<Vec<Sensitiv
     let (graph, samples) = (judge.model().graph(), judge.first_samples(SENSITIVITY_SAMPLES));
     let measured = |node: NodeId| {
         let alone = integers.only(graph, node)?;
-        let sqnr_db = judge.with_float_weights(&alone, samples, &silent)?.sqnr_db;
-        Ok(Sensitivity { node, label: graph.label(node).to_owned(), sqnr_db, saved_ns: integers.saved_ns(graph, node) })
+        let accuracy = judge.with_float_weights(&alone, samples, &silent)?;
+        Ok(Sensitivity {
+            node,
+            label: graph.label(node).to_owned(),
+            accuracy,
+            saved_ns: integers.saved_ns(graph, node),
+        })
     };
     let mut found = integers.leaders().into_par_iter().map(measured).collect::<Result<Vec<Sensitivity>, Error>>()?;
     // Conversions at new ends of regions take time as well: as much as a layer saves on the average, say.
@@ -269,10 +258,12 @@ fn first(left: &[&Sensitivity], power: f64, at_least: usize) -> Option<Vec<NodeI
 
 #[cfg(test)]
 mod tests {
+    use onnxquant_calib::NotMeasured;
+
     use super::*;
 
-    fn accuracy(sqnr_db: f64, loss: f64) -> Accuracy {
-        Accuracy { sqnr_db, loss }
+    fn accuracy(sqnr_db: f64, loss: f64) -> Measurement<Accuracy> {
+        Measurement::Measured(Accuracy { sqnr_db, loss, least_exact: None })
     }
 
     #[test]
@@ -303,6 +294,7 @@ mod tests {
             let excess = goal.excess(&found);
             assert!(excess == expected || (excess - expected).abs() < 1e-9, "{found:?}: {excess}");
         }
+        assert_eq!(goal.excess(&Measurement::NotMeasured(NotMeasured::NoOutputs)), f64::INFINITY);
         let exact = Config { max_loss: Some(0.0), ..Config::default() };
         let exact = Goal::of(&exact).unwrap();
         assert!(exact.excess(&accuracy(90.0, 1e-9)) > 1.0);

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::IntegerPlan;
+use super::exposed::unclipped;
 use super::plan::values_of;
 use crate::config::Config;
 use crate::error::Error;
@@ -26,6 +27,8 @@ pub enum Origin {
     BestForAll,
     /// This tensor does better with a method of its own, on held-out samples.
     BestForTensor,
+    /// The tensor makes an output without a layer in between: its largest values are kept.
+    MakesOutput,
 }
 
 /// What the codes of a tensor mean, and how that was found.
@@ -55,8 +58,7 @@ impl Scales {
         let scale = |value: ValueId| {
             let constant = graph.value(value).constant().is_some();
             let (range, origin) = if constant { (RangeMethod::MinMax, Origin::Constant) } else { (range, origin) };
-            let params = histograms.params(graph, integers, value, range, config)?;
-            Ok((value, Scale { params, range, origin }))
+            Ok((value, histograms.scale(graph, integers, value, (range, origin), config)?))
         };
         // Of several failures the first value's is reported.
         let scales: Vec<Result<(ValueId, Scale), Error>> = touched(integers).into_par_iter().map(scale).collect();
@@ -74,8 +76,8 @@ impl Scales {
     ) -> Result<Self, Error> {
         let mut scales = self.clone();
         for &(value, range) in own {
-            let params = histograms.params(graph, integers, value, range, config)?;
-            scales.by_value.insert(value, Scale { params, range, origin: Origin::BestForTensor });
+            let scale = histograms.scale(graph, integers, value, (range, Origin::BestForTensor), config)?;
+            scales.by_value.insert(value, scale);
         }
         Ok(scales)
     }
@@ -141,6 +143,20 @@ impl Histograms {
         let histograms = observer.histograms(model, &names, most_samples)?;
         found.by_value.extend(values.into_iter().zip(histograms));
         Ok(found)
+    }
+
+    /// The scale that a method finds for `value`, or another one that clips nothing where nothing may be clipped.
+    fn scale(
+        &self,
+        graph: &Graph,
+        integers: &IntegerPlan,
+        value: ValueId,
+        (range, origin): (RangeMethod, Origin),
+        config: &Config,
+    ) -> Result<Scale, Error> {
+        let allowed = if integers.is_exposed(value) && config.range.is_none() { unclipped(range) } else { range };
+        let origin = if allowed == range { origin } else { Origin::MakesOutput };
+        Ok(Scale { params: self.params(graph, integers, value, allowed, config)?, range: allowed, origin })
     }
 
     /// Scale and zero point that `range` finds for `value`.

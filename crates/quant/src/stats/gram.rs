@@ -72,6 +72,7 @@ pub struct GramStats {
     moment: Moment,
     rows: Option<Array2<f32>>,
     drift: Option<Drift>,
+    n_unpaired: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -141,6 +142,11 @@ impl GramStats {
         self.drift.as_ref()
     }
 
+    /// Rows that have no counterpart in the float network, as far as it was asked: they count as if they had not moved.
+    pub fn n_unpaired(&self) -> usize {
+        self.n_unpaired
+    }
+
     /// Statistics of these rows and those of `other`, another reader of the same weight on the same samples. What drift
     /// was gathered is left out.
     pub fn with(self, other: &GramStats) -> Result<GramStats, QuantError> {
@@ -163,11 +169,16 @@ impl GramStats {
                 Moment::Diagonal(diagonal * (1.0 - share) + &other.mean_square() * share)
             }
         };
-        Ok(GramStats { n_rows, n_samples, mean, moment, rows, drift: None })
+        let n_unpaired = self.n_unpaired + other.n_unpaired;
+        Ok(GramStats { n_rows, n_samples, mean, moment, rows, drift: None, n_unpaired })
     }
 
     pub(crate) fn with_drift(self, drift: Drift) -> GramStats {
         GramStats { drift: Some(drift), ..self }
+    }
+
+    pub(crate) fn with_unpaired(self, n_unpaired: usize) -> GramStats {
+        GramStats { n_unpaired, ..self }
     }
 }
 
@@ -252,7 +263,7 @@ impl GramAccumulator {
         check_moments(gram.indexed_iter().map(|(index, value)| (index, *value)))?;
         let mean = self.column_sums / self.n_rows as f64;
         let (n_rows, n_samples, moment) = (self.n_rows, self.n_rows, Moment::Full(gram));
-        Ok(GramStats { n_rows, n_samples, mean, moment, rows, drift: None })
+        Ok(GramStats { n_rows, n_samples, mean, moment, rows, drift: None, n_unpaired: 0 })
     }
 
     /// Rows of the chunk that is being filled.
@@ -357,7 +368,7 @@ impl DiagonalAccumulator {
         check_moments(diagonal.iter().enumerate().map(|(i, value)| ((i, i), *value)))?;
         let (mean, moment) = (self.sums / n, Moment::Diagonal(diagonal));
         let (n_rows, n_samples) = (self.n_rows, self.n_rows);
-        Ok(GramStats { n_rows, n_samples, mean, moment, rows: None, drift: None })
+        Ok(GramStats { n_rows, n_samples, mean, moment, rows: None, drift: None, n_unpaired: 0 })
     }
 }
 

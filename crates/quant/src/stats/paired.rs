@@ -18,6 +18,12 @@
 //!
 //! # Method
 //!
+//! Where data select the rows, the two networks may select others. Rows without a counterpart
+//! ([`PairedAccumulator::push_unpaired`]) count in `H` and as if they had not moved (`D = 0`): there is nothing better to
+//! fit them to than what the layer's own weights make of them. Of rows that were selected one by one
+//! ([`PairedAccumulator::push_selected`]) those are taken for pairs whose difference has at most [`MOST_MOVED`] of their
+//! power.
+//!
 //! [`GramAccumulator`] gathers `H`. `D` is formed row by row: a difference of Gram matrices would lose what it is about.
 //! Pairs with `D = 0` add nothing to `B` and `S` and are passed over; the others fill a buffer of at most 1024 rows
 //! (128 up to K = 32), whose products faer forms in `f32` and which are added to `f64` sums.
@@ -42,13 +48,18 @@ use crate::stats::column_sums::add_columns;
 use crate::stats::drift::Drift;
 use crate::stats::gram::{self, GramAccumulator, GramStats, check_moments, check_rows, divide_and_mirror, later_rows};
 use faer::{MatMut, MatRef};
-use ndarray::{Array1, Array2, ArrayView2, Axis, ShapeBuilder, Slice};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, Slice};
+
+/// The part of a row's power that its difference from the float network's row has at most, where rows were selected: more
+/// than layers of few bits do to a row, and less than two rows differ that have nothing to do with each other.
+const MOST_MOVED: f64 = 0.25;
 
 /// Gathers the moments of pairs of rows.
 #[derive(Debug)]
 pub struct PairedAccumulator {
     seen: GramAccumulator,
     pairs: Pairs,
+    n_unpaired: usize,
 }
 
 /// `n B`, the upper triangle of `n S`, and the sum of `D`.
@@ -75,7 +86,7 @@ impl PairedAccumulator {
     pub fn new(k: usize) -> Result<PairedAccumulator, QuantError> {
         let empty = Array2::zeros((0, k));
         let pairs = Pairs { seen: empty.clone(), change: empty, filled: 0, sums: None };
-        Ok(PairedAccumulator { seen: GramAccumulator::new(k)?, pairs })
+        Ok(PairedAccumulator { seen: GramAccumulator::new(k)?, pairs, n_unpaired: 0 })
     }
 
     /// Bytes that gathering the moments of `k` inputs takes at most.
@@ -89,20 +100,49 @@ impl PairedAccumulator {
     /// Adds rows `[n, K]` of the partly quantized network and the same rows of the float network.
     /// After an error the accumulator is as before the call.
     pub fn push(&mut self, seen: ArrayView2<'_, f32>, reference: ArrayView2<'_, f32>) -> Result<(), QuantError> {
+        self.push_seen(seen, reference)?;
+        self.pairs.push(seen, reference);
+        Ok(())
+    }
+
+    /// The same for rows that data selected in each network: those that can hardly be the same ones are no pairs.
+    pub fn push_selected(
+        &mut self,
+        seen: ArrayView2<'_, f32>,
+        reference: ArrayView2<'_, f32>,
+    ) -> Result<(), QuantError> {
+        self.push_seen(seen, reference)?;
+        for (at, (one, other)) in seen.outer_iter().zip(reference.outer_iter()).enumerate() {
+            if is_pair(one, other) {
+                let row = Slice::from(at..=at);
+                self.pairs.push(seen.slice_axis(Axis(0), row), reference.slice_axis(Axis(0), row));
+            } else {
+                self.n_unpaired += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds rows `[n, K]` of the partly quantized network that have no counterpart in the float network.
+    pub fn push_unpaired(&mut self, seen: ArrayView2<'_, f32>) -> Result<(), QuantError> {
+        self.seen.push(seen)?;
+        self.n_unpaired += seen.nrows();
+        Ok(())
+    }
+
+    fn push_seen(&mut self, seen: ArrayView2<'_, f32>, reference: ArrayView2<'_, f32>) -> Result<(), QuantError> {
         if seen.dim() != reference.dim() {
             return Err(shape_error("reference rows", reference.shape(), format!("{:?}", seen.shape())));
         }
         check_rows(&reference, self.seen.k(), self.seen.n_rows())?;
-        self.seen.push(seen)?;
-        self.pairs.push(seen, reference);
-        Ok(())
+        self.seen.push(seen)
     }
 
     /// Closes the sums.
     pub fn finish(mut self) -> Result<GramStats, QuantError> {
         self.pairs.flush();
         let n_rows = self.seen.n_rows();
-        let stats = self.seen.finish()?;
+        let stats = self.seen.finish()?.with_unpaired(self.n_unpaired);
         let Some(Sums { cross, mut own, mean }) = self.pairs.sums else {
             return Ok(stats);
         };
@@ -184,6 +224,13 @@ impl Pairs {
         linalg::add_product(square(&mut sums.cross), change, seen);
         self.filled = 0;
     }
+}
+
+/// Whether these may be one row in both networks.
+fn is_pair(seen: ArrayView1<'_, f32>, reference: ArrayView1<'_, f32>) -> bool {
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let moved: f64 = seen.iter().zip(reference).map(|(a, b)| square(a - b)).sum();
+    moved <= MOST_MOVED * reference.iter().map(|x| square(*x)).sum::<f64>()
 }
 
 /// Which rows differ; a zero is no other for its sign.
@@ -285,6 +332,40 @@ mod tests {
         let single = GramStats::from_rows(rows.view()).unwrap();
         assert!(paired.drift().is_none());
         assert_eq!((paired.gram(), paired.mean(), paired.n_rows()), (single.gram(), single.mean(), 700));
+    }
+
+    #[test]
+    fn rows_without_a_counterpart_count_as_if_they_had_not_moved() {
+        let (seen, reference) = pair(40, 5);
+        let more = gaussian_rows(10, 5, 9);
+        let mut partly = PairedAccumulator::new(5).unwrap();
+        partly.push(seen.view(), reference.view()).unwrap();
+        partly.push_unpaired(more.view()).unwrap();
+        let mut unmoved = PairedAccumulator::new(5).unwrap();
+        unmoved.push(seen.view(), reference.view()).unwrap();
+        unmoved.push(more.view(), more.view()).unwrap();
+        let (partly, unmoved) = (partly.finish().unwrap(), unmoved.finish().unwrap());
+        assert_eq!((partly.gram(), partly.n_rows()), (unmoved.gram(), 50));
+        assert_eq!(partly.drift().unwrap().cross(), unmoved.drift().unwrap().cross());
+        assert_eq!((partly.n_unpaired(), unmoved.n_unpaired()), (10, 0));
+        assert_eq!(partly.clone().with(&partly).unwrap().n_unpaired(), 20);
+    }
+
+    #[test]
+    fn of_selected_rows_those_are_paired_that_can_be_the_same() {
+        let (seen, reference) = pair(40, 5);
+        // The float network selects another tenth row, and what follows moves up.
+        let shifted = reference.select(Axis(0), &(0..40).filter(|row| *row != 10).collect::<Vec<_>>());
+        let kept = seen.slice_axis(Axis(0), Slice::from(..39));
+        let mut selected = PairedAccumulator::new(5).unwrap();
+        selected.push_selected(kept, shifted.view()).unwrap();
+        let stats = selected.finish().unwrap();
+        assert_eq!(stats.n_rows(), 39);
+        assert!((20..=29).contains(&stats.n_unpaired()), "{}", stats.n_unpaired());
+        let mut same = PairedAccumulator::new(5).unwrap();
+        same.push_selected(seen.view(), reference.view()).unwrap();
+        let (same, plain) = (same.finish().unwrap(), pushed(&seen, &reference, 40));
+        assert_eq!((same.drift().unwrap().cross(), same.n_unpaired()), (plain.drift().unwrap().cross(), 0));
     }
 
     #[test]

@@ -1,0 +1,103 @@
+//! A figure that was measured, or why it was not.
+//!
+//! What nobody has looked at is neither good nor bad. A type that has a place for the reason keeps it from passing for
+//! a perfect figure.
+
+use std::fmt;
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// A figure, or why there is none.
+///
+/// In a report the figure stands as it is; where there is none, `not_measured` says why.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measurement<T> {
+    /// What was found.
+    Measured(T),
+    /// Why nothing could be found.
+    NotMeasured(NotMeasured),
+}
+
+/// Why something was not measured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotMeasured {
+    /// There are no samples to run.
+    NoSamples,
+    /// It depends on a node that the engine cannot run.
+    NotRun {
+        /// The node.
+        node: String,
+    },
+    /// The two networks give other shapes or types.
+    Incomparable {
+        /// Samples of which that holds.
+        incomparable: usize,
+        /// Samples in all.
+        samples: usize,
+    },
+    /// It has no elements in any of the samples.
+    NoElements {
+        /// How many there are.
+        samples: usize,
+    },
+    /// There is nothing that could be compared.
+    NoOutputs,
+}
+
+impl<T> Measurement<T> {
+    /// The figure, where there is one.
+    pub fn measured(&self) -> Option<&T> {
+        match self {
+            Self::Measured(found) => Some(found),
+            Self::NotMeasured(_) => None,
+        }
+    }
+
+    /// Why there is none, where that is so.
+    pub fn why_not(&self) -> Option<&NotMeasured> {
+        match self {
+            Self::Measured(_) => None,
+            Self::NotMeasured(why) => Some(why),
+        }
+    }
+
+    /// What `of` makes of the figure.
+    pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Measurement<U> {
+        match self {
+            Self::Measured(found) => Measurement::Measured(of(found)),
+            Self::NotMeasured(why) => Measurement::NotMeasured(why),
+        }
+    }
+}
+
+impl fmt::Display for NotMeasured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSamples => f.write_str("no samples were given"),
+            Self::NotRun { node } => write!(f, "it depends on {node}, which the calibration engine cannot run"),
+            Self::Incomparable { incomparable, samples } => {
+                write!(
+                    f,
+                    "its shape follows from values, and differs from the float one in {incomparable} of {samples} samples"
+                )
+            }
+            Self::NoElements { samples } => write!(f, "it has no elements in any of the {samples} samples"),
+            Self::NoOutputs => {
+                f.write_str("the calibration engine can compute nothing that depends on a quantized layer")
+            }
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for Measurement<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Measured(found) => found.serialize(serializer),
+            Self::NotMeasured(why) => {
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry("not_measured", &why.to_string())?;
+                map.end()
+            }
+        }
+    }
+}
