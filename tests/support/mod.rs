@@ -3,12 +3,16 @@
 mod failures;
 mod fixture;
 mod models;
+mod net;
 mod python;
 mod tool;
 
 pub use failures::Failures;
 pub use fixture::Fixture;
-pub use models::{MatMulModel, TiedModel, chain_around, external_tensor, node, noise, shadowing_loop, write};
+pub use models::{
+    MatMulModel, TiedModel, chain_around, external_tensor, forget_lengths, node, noise, shadowing_loop, write,
+};
+pub use net::Net;
 pub use python::{Job, Measured, measure, node_models, python};
 pub use tool::{Run, files_in, inspect, onnxquant, refused, report};
 

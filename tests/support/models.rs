@@ -138,12 +138,20 @@ pub fn noise(seed: usize, count: usize, size: f32) -> impl Iterator<Item = f32> 
     })
 }
 
-fn float_value(name: &str, dims: &[i64]) -> ValueInfoProto {
+/// A float value of this shape.
+pub fn float_value(name: &str, dims: &[i64]) -> ValueInfoProto {
     let dim = |&size: &i64| Dimension { value: Some(dimension::Value::DimValue(size)), ..Dimension::default() };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
     let tensor = Tensor { elem_type: Some(DataType::Float as i32), shape: Some(shape) };
     let kind = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() };
     ValueInfoProto { name: Some(name.to_owned()), r#type: Some(kind), ..ValueInfoProto::default() }
+}
+
+/// Takes the lengths of the axes out of a declaration.
+pub fn forget_lengths(info: &mut ValueInfoProto) {
+    if let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_mut().and_then(|kind| kind.value.as_mut()) {
+        tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).for_each(|dim| *dim = Dimension::default());
+    }
 }
 
 /// A float tensor with these numbers.

@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::integer::{Form, IntegerPlan};
 use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
+use crate::reach::Reach;
 use crate::report::LayerReport;
 use crate::state::State;
 use crate::streams::{self, Streams};
@@ -70,7 +71,10 @@ pub(crate) struct Job<'a> {
     /// How many layers the model has.
     pub(crate) layers: usize,
     pub(crate) integers: &'a IntegerPlan,
+    /// The samples, where the engine sees a layer on them.
     pub(crate) calibration: Option<&'a Calibration>,
+    /// What the engine sees, where there are samples.
+    pub(crate) reach: Option<&'a Reach>,
     pub(crate) state: Option<&'a State>,
     pub(crate) progress: Progress<'a>,
 }
@@ -370,8 +374,7 @@ fn describe(
         }
     };
     let correction: Vec<f32> = correction.iter().map(|&c| c as f32).collect();
-    let unseen = job.calibration.filter(|_| stats.is_none());
-    let unseen = unseen.and_then(|calibration| calibration.reach.why_unseen(job.model.graph(), layer));
+    let unseen = job.reach.filter(|_| stats.is_none()).and_then(|reach| reach.why_unseen(job.model.graph(), layer));
     let tied = (readers > 1).then(|| format!("the codes are those for all {readers} layers that read the weight"));
     let findings = Findings {
         calibration_rows: stats.and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
