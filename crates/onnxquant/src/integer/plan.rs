@@ -159,7 +159,34 @@ impl IntegerPlan {
     /// Takes the scales of the tensors from `scales`.
     pub(crate) fn set_scales(&mut self, graph: &Graph, scales: Scales) -> Result<(), Error> {
         self.scales = Arc::new(scales);
-        self.settle(graph)
+        self.settle_within_kernels(graph)
+    }
+
+    /// Looks up what the regions' tensors mean now, and chooses again without nodes whose kernels do not take that.
+    fn settle_within_kernels(&mut self, graph: &Graph) -> Result<(), Error> {
+        loop {
+            self.settle(graph)?;
+            let refused = self.nodes_of_refused_scales(graph);
+            if refused.is_empty() {
+                return Ok(());
+            }
+            self.float.extend(refused);
+            self.choose(graph);
+        }
+    }
+
+    /// Nodes in regions whose kernels do not take the scales of what they read and make.
+    fn nodes_of_refused_scales(&self, graph: &Graph) -> Vec<NodeId> {
+        let tensors = self.regions.tensors.iter();
+        let scales: HashMap<ValueId, f32> =
+            tensors.map(|tensor| (tensor.value, tensor.params(&self.params).scale())).collect();
+        let scale = |value: Option<&ValueId>| value.and_then(|value| scales.get(value)).copied();
+        let is_refused = |unit: &&Unit| {
+            let input = unit.inputs.first().map(|(_, value)| value);
+            let pair = scale(input).zip(scale(unit.outputs.first()));
+            pair.is_some_and(|(input, output)| !unit.takes_scales(graph, input, output))
+        };
+        self.regions.units.iter().filter(is_refused).map(|unit| unit.node).collect()
     }
 
     /// Looks up what the regions' tensors mean now.
@@ -229,7 +256,7 @@ impl IntegerPlan {
         let units = self.known.units.iter().map(|unit| unit.node);
         self.float.extend(units.filter(|node| leaders.contains(&leader_of[node])));
         self.choose(graph);
-        self.settle(graph)
+        self.settle_within_kernels(graph)
     }
 
     /// The same plan with nothing but `leader` and what follows it on integers.
