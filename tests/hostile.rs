@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
+use onnxquant::calib::{Tensor, write_captures};
 use onnxquant_ir::onnx::attribute_proto::AttributeType;
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::onnx::{GraphProto, NodeProto, TensorProto};
+use onnxquant_ir::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use onnxquant_ir::{int_attribute, ints_attribute};
 
 use crate::support::{
     Failures, Fixture, MatMulModel, Run, external_tensor, files_in, folder, onnxquant, refused, write,
@@ -244,6 +246,52 @@ fn names_that_clash_and_cycles_are_refused() {
         model.graph.as_mut().expect("it has a graph").node = nodes;
         write(&model, &path);
         check(name, &path, &[text], &mut failures);
+    }
+    failures.finish();
+}
+
+/// The engine must not see these: it would take all memory, or end the process.
+#[test]
+fn attributes_beyond_what_their_operators_allow_are_refused() {
+    let vector = || tensor(&[2], DataType::Float, &[0; 8]);
+    let node = |op_type: &str, inputs: &[&str], attributes: Vec<AttributeProto>| NodeProto {
+        name: Some("wrong".to_owned()),
+        op_type: Some(op_type.to_owned()),
+        input: inputs.iter().map(|&name| name.to_owned()).collect(),
+        output: vec!["z".to_owned()],
+        attribute: attributes,
+        ..NodeProto::default()
+    };
+    let giant = i64::from(i32::MAX);
+    let cases = [
+        (
+            "a window of billions",
+            node("MaxPool", &["x"], vec![ints_attribute("kernel_shape", &[2, giant])]),
+            "kernel_shape",
+        ),
+        ("an axis of billions", node("LayerNormalization", &["y", "w"], vec![int_attribute("axis", giant)]), "axis"),
+        ("a vector without channels", node("BatchNormalization", &["w"; 5], vec![]), "input 1"),
+        ("steps of nothing", node("MaxPool", &["x"], vec![ints_attribute("strides", &[0, 0])]), "strides"),
+    ];
+    let folder = folder();
+    let (path, calib) = (folder.path().join("wrong.onnx"), folder.path().join("calib"));
+    std::fs::create_dir(&calib).expect("a folder can be made");
+    let array = ndarray::ArrayD::from_elem(ndarray::IxDyn(&[1, 2]), 0.5);
+    write_captures(&calib.join("0.npz"), &["x".to_owned()], &[Tensor::F32(array)]).expect("a sample can be written");
+    let mut failures = Failures::default();
+    for (name, node, text) in cases {
+        let mut model = MatMulModel::new(2, 2).proto();
+        let graph = model.graph.as_mut().expect("it has a graph");
+        graph.initializer.push(TensorProto { name: Some("w2".to_owned()), ..graph.initializer[0].clone() });
+        graph.initializer[0] = vector();
+        graph.node[0].input[1] = "w2".to_owned();
+        graph.node.push(node);
+        graph.output[0].name = Some("z".to_owned());
+        write(&model, &path);
+        check(name, &path, &["`wrong`", text], &mut failures);
+        let mut command = onnxquant(&[&path, &folder.path().join("out.onnx")]);
+        let fault = refused(&bounded(command.arg("--calib").arg(&calib)), &["`wrong`", text]);
+        failures.check(fault.is_none(), || format!("{name}, with data: {}", fault.unwrap_or_default()));
     }
     failures.finish();
 }

@@ -8,6 +8,7 @@ mod capture;
 mod command;
 mod determinism;
 mod external;
+mod forms;
 #[cfg(unix)]
 mod hostile;
 mod integers;

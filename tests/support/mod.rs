@@ -4,6 +4,7 @@ mod chain;
 mod failures;
 mod fixture;
 mod models;
+mod net;
 mod python;
 mod tool;
 
@@ -11,9 +12,10 @@ pub use chain::{Chain, noise_samples};
 pub use failures::Failures;
 pub use fixture::Fixture;
 pub use models::{
-    MatMulModel, TiedModel, chain_around, external_tensor, float_tensor, float_value, integers, model_of, node, noise,
-    shadowing_loop, with_int, with_ints, write,
+    MatMulModel, TiedModel, chain_around, external_tensor, float_tensor, float_value, forget_lengths, integers,
+    model_of, node, noise, shadowing_loop, with_int, with_ints, write,
 };
+pub use net::Net;
 pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python};
 pub use tool::{Run, files_in, inspect, onnxquant, refused, report, try_report};
 

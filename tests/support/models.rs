@@ -148,6 +148,13 @@ pub fn float_value(name: &str, dims: &[i64]) -> ValueInfoProto {
     ValueInfoProto { name: Some(name.to_owned()), r#type: Some(kind), ..ValueInfoProto::default() }
 }
 
+/// Takes the lengths of the axes out of a declaration.
+pub fn forget_lengths(info: &mut ValueInfoProto) {
+    if let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_mut().and_then(|kind| kind.value.as_mut()) {
+        tensor.shape.iter_mut().flat_map(|shape| &mut shape.dim).for_each(|dim| *dim = Dimension::default());
+    }
+}
+
 /// A float tensor with these numbers.
 pub fn float_tensor(name: &str, dims: &[i64], numbers: impl Iterator<Item = f32>) -> TensorProto {
     TensorProto {

@@ -52,7 +52,7 @@ pub use data::{
 pub use dump::write_captures;
 pub use engine::Engine;
 #[cfg(feature = "tract")]
-pub use engine::{BlockedNode, SATURATE_PAIRS, Session, failing_nodes, graph_outputs, unknown_operators};
+pub use engine::{BlockedNode, Fault, SATURATE_PAIRS, Session, failing_nodes, graph_outputs, unknown_operators};
 pub use error::CalibError;
 pub use inline::inline_functions;
 pub use measurement::{Measurement, NotMeasured};

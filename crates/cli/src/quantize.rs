@@ -22,6 +22,8 @@ const WORST_SHOWN: usize = 5;
 const NAME_SHOWN: usize = 60;
 /// Where outputs are not computed.
 const BEFORE: &str = " of the values before what is not run";
+/// Characters of a reason that are shown.
+const REASON_SHOWN: usize = 200;
 /// Nodes, layers or outputs listed on a line.
 const NAMES_SHOWN: usize = 5;
 
@@ -82,12 +84,13 @@ fn summary(report: &Report) -> String {
     );
     text += &worst_layers(&report.layers);
     text += &without_rows(report);
-    text += &report.integers.as_ref().map_or(String::new(), |found| integers(found, &report.layers));
+    let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
+    text += &on_codes.map_or(String::new(), |found| integers(found, &report.layers));
     text += &embeddings(&report.embeddings);
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);
-    text += &report.not_run.as_ref().map_or(String::new(), not_run);
+    text += &report.not_run.as_ref().map_or(String::new(), |found| not_run(report, found));
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
     let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
     text += &format!("size    {before} -> {after} ({:.1} %), opset {}\n", 100.0 * ratio, report.opset);
@@ -278,21 +281,44 @@ fn verified(found: &VerifiedOrt) -> String {
 }
 
 /// What the calibration engine could not run, and what that means.
-fn not_run(found: &NotRun) -> String {
+fn not_run(report: &Report, found: &NotRun) -> String {
     let node = |node: &NotRunNode| match node.domain.as_str() {
         "" => format!("`{}` ({})", node.label, node.op_type),
         domain => format!("`{}` ({} of domain `{domain}`)", node.label, node.op_type),
     };
     let quoted = |names: &[String]| listed(names.iter().map(|name| format!("`{name}`")));
     let mut text = format!("not run {}: the calibration engine cannot\n", listed(found.nodes.iter().map(node)));
+    let mut reasons: Vec<&str> = found.nodes.iter().map(|node| node.reason.as_str()).collect();
+    reasons.dedup();
+    let reasons = listed(reasons.into_iter().map(one_line));
+    text += &format!("        it says: {reasons}\n");
     if !found.layers.is_empty() {
         let (count, layers) = (found.layers.len(), quoted(&found.layers));
         text += &format!("        {count} layers that depend on that are rounded without data: {layers}\n");
+    }
+    if sees_nothing(report) {
+        text += "        that is all layers: no sample was looked at, activations stay floats, nothing was measured\n";
     }
     if !found.outputs.is_empty() {
         text += &format!("        outputs that depend on that are not compared: {}\n", quoted(&found.outputs));
     }
     text
+}
+
+/// Whether the calibration engine could not compute the input of a single layer.
+fn sees_nothing(report: &Report) -> bool {
+    let layers = report.layers.len();
+    layers > 0 && report.not_run.as_ref().is_some_and(|found| found.layers.len() == layers)
+}
+
+/// A message of the engine, which may have many lines.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(REASON_SHOWN) {
+        Some((end, _)) => format!("{} ...", &line[..end]),
+        None => line,
+    }
 }
 
 /// Of what the SQNR is, where it is not that of the outputs.

@@ -7,7 +7,7 @@ use onnxquant_passes::embeddings::CodedTable;
 
 use crate::allot::{Solution, solve_within_budget};
 use crate::calibration::Calibration;
-use crate::config::Config;
+use crate::config::{Budget, Config};
 use crate::embeddings::{TableReport, quantize_tables};
 use crate::error::Error;
 use crate::integer::{IntegerPlan, plan_integers};
@@ -68,6 +68,14 @@ fn solve(
     parts: Parts<'_>,
 ) -> Result<Solved, Error> {
     let Parts { config, cache, state, progress } = parts;
+    let reach = calibration.map(|calibration| &calibration.reach);
+    // Without a layer that the engine sees it is as if there were no data.
+    let calibration = calibration.filter(|calibration| calibration.reach.sees_layers(model.graph(), &plan));
+    if let (Some(reach), None, Some(Budget::MinSqnrDb(_))) = (reach, calibration, config.budget)
+        && let Some(error) = reach.unmeasurable()
+    {
+        return Err(error);
+    }
     let (mut integers, mut used) = (IntegerPlan::default(), None);
     if let Some(calibration) = calibration {
         let observer = Observer::open(calibration, &model, cache, progress)?;
@@ -76,7 +84,7 @@ fn solve(
     }
     let tables = quantize_tables(&model, &plan.tables)?;
     let layers = plan.layers.len();
-    let job = Job { model: &model, config, layers, integers: &integers, calibration, state, progress };
+    let job = Job { model: &model, config, layers, integers: &integers, calibration, reach, state, progress };
     let solution = solve_within_budget(job, plan, &tables)?;
     Ok(Solved { model, solution, tables, cache: used })
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use onnxquant_calib::CalibError;
 use onnxquant_ir::{GraphError, ReadModelError, TensorError, Violation, WriteModelError};
+use onnxquant_passes::check_attributes::IllegalAttribute;
 use onnxquant_passes::decode_weights::DecodeError;
 use onnxquant_passes::raise_opset::RaiseError;
 use onnxquant_quant::QuantError;
@@ -22,6 +23,14 @@ pub enum Error {
         /// Why.
         #[source]
         source: ReadModelError,
+    },
+    /// Attributes of nodes that their operators do not allow.
+    #[error("cannot use `{}`: {}", path.display(), list(illegal))]
+    Attributes {
+        /// The model.
+        path: PathBuf,
+        /// All of them.
+        illegal: Vec<IllegalAttribute>,
     },
     /// The calibration data or the model on it failed.
     #[error(transparent)]
@@ -104,9 +113,12 @@ impl Error {
 
     /// A pass that left a model broken.
     pub(crate) fn broken(pass: &str, violations: &[Violation]) -> Self {
-        let list = violations.iter().map(Violation::to_string).collect::<Vec<_>>().join("; ");
-        Self::Internal(format!("{pass} left an invalid model: {list}"))
+        Self::Internal(format!("{pass} left an invalid model: {}", list(violations)))
     }
+}
+
+fn list(problems: &[impl ToString]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl From<GraphError> for Error {

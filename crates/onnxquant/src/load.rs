@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use onnxquant_ir::{Model, verify};
+use onnxquant_passes::check_attributes::check_attributes;
 use onnxquant_passes::fold_affine::fold_affine;
 use onnxquant_passes::fold_batchnorm::fold_batchnorm;
 use onnxquant_passes::fold_integers::fold_integers;
@@ -28,9 +29,13 @@ pub struct Prepared {
     pub hard_sigmoids_fused: usize,
 }
 
-/// Reads the model and verifies it.
+/// Reads the model and verifies it, the attributes of its nodes included.
 pub fn read(path: &Path) -> Result<Model, Error> {
-    Model::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+    let model = Model::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    match check_attributes(&model.to_proto()) {
+        illegal if illegal.is_empty() => Ok(model),
+        illegal => Err(Error::Attributes { path: path.to_owned(), illegal }),
+    }
 }
 
 /// Runs the passes that leave the function as it is, each verified.

@@ -19,12 +19,13 @@
 //!
 //! # Cost
 //!
-//! One run of one sample, only where there are such nodes.
+//! One run of one sample, only where there are such nodes; of some more where the engine fails on a later one.
 
 use std::collections::{HashMap, HashSet};
 
 use onnxquant_calib::{
-    BlockedNode, CalibError, NotMeasured, Slicing, failing_nodes, inline_functions, observe_shapes, unknown_operators,
+    BlockedNode, CalibError, Fault, NotMeasured, Slicing, failing_nodes, inline_functions, observe_shapes,
+    unknown_operators,
 };
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::{Graph, Model, Node, NodeId, Port, ValueId};
@@ -34,6 +35,9 @@ use crate::calibration::Calibration;
 use crate::compare::{decode, output_names};
 use crate::error::Error;
 use crate::plan::{Plan, PlannedLayer};
+
+/// Samples that are tried for the node that the engine fails on.
+const MOST_TRIED: usize = 16;
 
 /// What the engine can compute of a model and of those made of it.
 #[derive(Debug)]
@@ -121,15 +125,20 @@ impl Reach {
         plan: &Plan,
         calibration: &Calibration,
     ) -> Result<Self, Error> {
-        let Some(&sample) = calibration.split.calibration.first() else { return Err(failure) };
         let proto = inline_functions(&decoded(model)?.to_proto())?;
-        match failing_nodes(&proto, &self.blocked, &calibration.data, sample) {
-            Ok(failing) if !failing.is_empty() => {
-                let blocked = [&self.blocked[..], &failing].concat();
-                Self::without(blocked, &proto, model, plan, calibration)
+        let is_defect = |node: &BlockedNode| node.fault != Fault::Error;
+        for (at, &sample) in calibration.split.calibration.iter().take(MOST_TRIED).enumerate() {
+            match failing_nodes(&proto, &self.blocked, &calibration.data, sample) {
+                Ok(failing) if failing.is_empty() => {}
+                // What the engine refuses of single samples, their user has to know of.
+                Ok(failing) if at == 0 || failing.iter().all(is_defect) => {
+                    let blocked = [&self.blocked[..], &failing].concat();
+                    return Self::without(blocked, &proto, model, plan, calibration);
+                }
+                _ => break,
             }
-            _ => Err(failure),
         }
+        Err(failure)
     }
 
     fn without(
@@ -144,7 +153,9 @@ impl Reach {
             return Ok(Self::all(model));
         };
         let mut reach = Self { compared: Vec::new(), blocked };
-        reach.check_layers(model.graph(), plan)?;
+        if !reach.sees_layers(model.graph(), plan) {
+            return reach.refusal(model.graph(), plan).map_or(Ok(reach), Err);
+        }
         match reach.compare_before(model, plan, calibration, sample) {
             Ok(()) => Ok(reach),
             Err(Error::Calibration(failure)) => {
@@ -158,15 +169,26 @@ impl Reach {
         }
     }
 
-    /// An error where not a single layer can be calibrated.
-    fn check_layers(&self, graph: &Graph, plan: &Plan) -> Result<(), Error> {
+    /// Whether any layer of `plan` can be calibrated, or there is none.
+    pub(crate) fn sees_layers(&self, graph: &Graph, plan: &Plan) -> bool {
         let behind = self.behind(graph);
-        let before = plan.layers.iter().map(|layer| behind.get(&layer.site.input).copied());
-        let before: Option<Vec<usize>> = before.collect();
-        match before.and_then(|before| before.first().copied()) {
-            Some(first) => Err(CalibError::from(&self.blocked[first]).into()),
-            None => Ok(()),
-        }
+        plan.layers.is_empty() || plan.layers.iter().any(|layer| !behind.contains_key(&layer.site.input))
+    }
+
+    /// An error where the engine, without a defect of its own, refuses a layer.
+    fn refusal(&self, graph: &Graph, plan: &Plan) -> Option<Error> {
+        let makes = |node: &BlockedNode, layer: &PlannedLayer| {
+            let output = graph.node(layer.site.node).output(0);
+            output.is_some_and(|output| node.outputs.iter().any(|name| name == graph.value(output).name()))
+        };
+        let is_layer = |node: &&BlockedNode| plan.layers.iter().any(|layer| makes(node, layer));
+        let refused = self.blocked.iter().filter(|node| node.fault == Fault::Error).find(is_layer)?;
+        Some(CalibError::from(refused).into())
+    }
+
+    /// The error of a run that has to measure something where no layer can be calibrated.
+    pub(crate) fn unmeasurable(&self) -> Option<Error> {
+        self.blocked.first().map(|node| CalibError::from(node).into())
     }
 
     /// Everything in `graph` that the engine cannot compute, with the place of a blocked node before it.

@@ -92,3 +92,27 @@ fn compared_values_are_looked_up_where_they_are_read() {
     assert_eq!(reach.names_in(&model), ["d", "d", "a"]);
     assert_eq!(reach.names(), ["d", "a", "a"]);
 }
+
+#[test]
+fn layers_refused_without_a_defect_of_the_engine_are_errors() {
+    let model = model();
+    let (graph, plan) = (model.graph(), Plan::new(&model, &Config::default()).unwrap());
+    let refusing = |op: usize, fault| {
+        let first = &graph.node(graph.order()[op]).output(0).map(|value| graph.value(value).name().to_owned());
+        let blocked =
+            BlockedNode { outputs: first.iter().cloned().collect(), fault, ..without_odd(&model).blocked.remove(0) };
+        Reach { blocked: vec![blocked], compared: Vec::new() }
+    };
+    let table =
+        [(0, Fault::Error, true), (0, Fault::Panic, false), (0, Fault::Unknown, false), (1, Fault::Error, false)];
+    for (op, fault, is_error) in table {
+        assert_eq!(refusing(op, fault).refusal(graph, &plan).is_some(), is_error, "{op} {fault:?}");
+    }
+    let all = |names: [&str; 1]| BlockedNode {
+        outputs: names.map(str::to_owned).into(),
+        ..without_odd(&model).blocked.remove(0)
+    };
+    let sees = |blocked: Vec<BlockedNode>| Reach { blocked, compared: Vec::new() }.sees_layers(graph, &plan);
+    assert!(sees(vec![]) && sees(vec![all(["b"])]));
+    assert!(!sees(vec![all(["x"])]));
+}

@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::integer::{Form, IntegerPlan};
 use crate::plan::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
+use crate::reach::Reach;
 use crate::report::LayerReport;
 use crate::state::State;
 use crate::streams::{self, Streams};
@@ -71,7 +72,10 @@ pub(crate) struct Job<'a> {
     /// How many layers the model has.
     pub(crate) layers: usize,
     pub(crate) integers: &'a IntegerPlan,
+    /// The samples, where the engine sees a layer on them.
     pub(crate) calibration: Option<&'a Calibration>,
+    /// What the engine sees, where there are samples.
+    pub(crate) reach: Option<&'a Reach>,
     pub(crate) state: Option<&'a State>,
     pub(crate) progress: Progress<'a>,
 }
@@ -376,7 +380,7 @@ fn describe(
     let tied = (readers > 1).then(|| format!("the codes are those for all {readers} layers that read the weight"));
     let of_rows = match stats {
         Some(stats) => about_rows(stats),
-        None => job.calibration.map(|calibration| why_no_rows(calibration, job.model, layer)).into_iter().collect(),
+        None => job.reach.map(|reach| why_no_rows(reach, job.model, layer)).into_iter().collect(),
     };
     let findings = Findings {
         saturating_pairs: saturating_pairs(job, layer, &solution.codes),
@@ -405,9 +409,9 @@ fn about_rows(stats: &LayerStats<'_>) -> Vec<String> {
 }
 
 /// Why a layer has no rows.
-fn why_no_rows(calibration: &Calibration, model: &Model, layer: &PlannedLayer) -> String {
+fn why_no_rows(reach: &Reach, model: &Model, layer: &PlannedLayer) -> String {
     let no_row = || "rounded without data: no row of the calibration samples comes here".to_owned();
-    calibration.reach.why_unseen(model.graph(), layer).unwrap_or_else(no_row)
+    reach.why_unseen(model.graph(), layer).unwrap_or_else(no_row)
 }
 
 /// What is to be solved for a layer.

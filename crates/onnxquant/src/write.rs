@@ -10,6 +10,7 @@ use onnxquant_passes::constant_chain::source;
 use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::fake_quantize::{FAKE_QUANTIZE_OPSET, fake_quantize_dynamically, fake_quantize_in_blocks};
 use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
+use onnxquant_passes::integer::keep_float::keep_float;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::share_constants::{share_constants, stored_bytes};
 use onnxquant_passes::sites::{LayerId, Site};
@@ -140,7 +141,7 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &I
         // Of several imports of one domain runtimes take this one or that: make them agree.
         written.set_opset("", plan.opset);
     }
-    write_regions(written.graph_mut(), &integers.regions, &integers.params, Conversion::Codes);
+    let decoded = write_regions(written.graph_mut(), &integers.regions, &integers.params, Conversion::Codes);
     check(&written, "converting activations")?;
     let mut uses_microsoft = false;
     let (mut dynamic, mut layers) = (Vec::new(), Vec::new());
@@ -167,6 +168,8 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &I
     for (place, stored) in places.into_iter().zip(write_dynamic(written.graph_mut(), dynamic)?) {
         layers[place].1 = stored;
     }
+    let coded = integers.regions.units.iter().map(|unit| unit.node).collect();
+    keep_float(written.graph_mut(), &coded, &decoded);
     let table_bytes = write_tables(written.graph_mut(), codes.tables, codes.planned_tables)?;
     if uses_microsoft && written.opset(MICROSOFT).is_none() {
         written.set_opset(MICROSOFT, 1);

@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`add_to_bias`] | adds a vector to a layer's bias |
+//! | [`check_attributes`] | checks that attributes lie where their operators allow it |
 //! | [`lift_constants`] | `Constant` nodes become initializers |
 //! | [`align_channels`] | channels of zeros bring a Conv on codes to the fast kernel |
 //! | [`fold_affine`] | multiplications and additions of constants go into the layer beside them |
@@ -35,6 +36,7 @@
 pub mod add_to_bias;
 pub mod align_channels;
 pub mod byte_planes;
+pub mod check_attributes;
 pub mod constant_chain;
 pub mod cpu;
 mod decode_nbits;

@@ -21,7 +21,7 @@ mod broadcasting;
 mod context;
 mod error;
 mod facts;
-mod known;
+pub(crate) mod known;
 mod normalization;
 mod resize;
 mod softmax;

@@ -5,11 +5,13 @@
 //! | nodes of one name, or named as a tensor | numbered: names must be unique among both |
 //! | Resize of opset 10, Upsample | `nearest_mode` is floor (the engine assumes later opsets' default); Upsample's scales become an input |
 //! | TopK before opset 10 | `k` becomes an input |
+//! | optional inputs and outputs left out at the end, as empty names | no such names: the engine counts them |
 //! | bfloat16 tensors | float32, and casts to bfloat16 casts to float32: the same values, more exact in between |
 //! | float tensors in typed fields | raw data |
 //!
-//! Refused, because the engine looks at an operator's name only: operators of domains that it
-//! does not know. Refused as well: tensors in external files, which the caller has to load.
+//! Refused, because the engine looks at an operator's name only: operators of domains that it does not know, and those
+//! that have their name in common with another one of its. Refused as well: tensors in external files, which the caller
+//! has to load.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,7 +21,7 @@ use onnxquant_proto::onnx::{
     tensor_proto::DataLocation,
 };
 
-use super::blocked::BlockedNode;
+use super::blocked::{BlockedNode, Fault};
 use super::graph::subgraphs_mut;
 use crate::error::CalibError;
 
@@ -27,6 +29,8 @@ const FLOAT: i32 = 1;
 const BFLOAT16: i32 = 16;
 /// Domains whose operators the engine has under their own names.
 const KNOWN_DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
+/// Operators of these domains whose name means another operator to the engine.
+const NAMESAKES: [(&str, &str); 1] = [("com.microsoft", "Attention")];
 
 /// Rewrites all graphs of a model.
 pub(crate) fn adapt(model: &mut ModelProto) -> Result<(), CalibError> {
@@ -38,6 +42,7 @@ fn adapt_graph(graph: &mut GraphProto, opset: i64) -> Result<(), CalibError> {
     graph.initializer.iter_mut().try_for_each(adapt_tensor)?;
     for node in &mut graph.node {
         check_domain(node)?;
+        drop_trailing_empty(node);
         adapt_node(node, opset, &mut graph.initializer);
         for attribute in &mut node.attribute {
             attribute.t.iter_mut().map(AsMut::as_mut).chain(&mut attribute.tensors).try_for_each(adapt_tensor)?;
@@ -49,12 +54,27 @@ fn adapt_graph(graph: &mut GraphProto, opset: i64) -> Result<(), CalibError> {
 }
 
 fn check_domain(node: &NodeProto) -> Result<(), CalibError> {
-    unknown_domain(node).map_or(Ok(()), |reason| Err(CalibError::from(&BlockedNode::new(node, reason))))
+    foreign(node).map_or(Ok(()), |reason| Err(CalibError::from(&BlockedNode::new(node, reason, Fault::Unknown))))
 }
 
-/// Why no operator of the node's domain can be run, where that is so.
-pub(super) fn unknown_domain(node: &NodeProto) -> Option<&'static str> {
-    (!KNOWN_DOMAINS.contains(&node.domain())).then_some("it knows no operators of this domain")
+/// Why the engine would run the node, if at all, as an operator of another domain.
+pub(super) fn foreign(node: &NodeProto) -> Option<&'static str> {
+    match (node.domain(), node.op_type()) {
+        (domain, _) if !KNOWN_DOMAINS.contains(&domain) => Some("it knows no operators of this domain"),
+        names if NAMESAKES.contains(&names) => Some("it knows only another operator of this name"),
+        _ => None,
+    }
+}
+
+/// Drops the names of optional inputs and outputs that are left out at the end. The outputs of a Split are its parts,
+/// none of which is optional.
+fn drop_trailing_empty(node: &mut NodeProto) {
+    let has_parts = node.op_type() == "Split";
+    let outputs = Some(&mut node.output).filter(|_| !has_parts);
+    for names in std::iter::once(&mut node.input).chain(outputs) {
+        let kept = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+        names.truncate(kept);
+    }
 }
 
 /// The name of a node, or of its first output if it has none.
@@ -203,9 +223,30 @@ mod tests {
         foreign.domain = Some("org.example".into());
         let error = adapted(GraphProto { node: vec![foreign], ..GraphProto::default() }).unwrap_err();
         assert!(error.to_string().contains("`m` (MatMul of domain `org.example`)"), "{error}");
+        let namesake = NodeProto { domain: Some("com.microsoft".into()), ..node("Attention", "a", "y") };
+        let error = adapted(GraphProto { node: vec![namesake], ..GraphProto::default() }).unwrap_err();
+        assert!(error.to_string().contains("another operator of this name"), "{error}");
         let external = TensorProto { name: Some("w".into()), data_location: Some(1), ..TensorProto::default() };
         let error = adapted(GraphProto { initializer: vec![external], ..GraphProto::default() }).unwrap_err();
         assert!(error.to_string().contains("tensor `w`"), "{error}");
+    }
+
+    #[test]
+    fn what_is_left_out_at_the_end_is_dropped_and_what_is_left_out_before_is_not() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let cases: [[&[&str]; 2]; 5] = [
+            [&["x", "w", ""], &["x", "w"]],
+            [&["x", "", ""], &["x"]],
+            [&["x", "", "max"], &["x", "", "max"]],
+            [&["x", "", "sizes", ""], &["x", "", "sizes"]],
+            [&["", ""], &[]],
+        ];
+        for [given, kept] in cases {
+            let mut wanted = node("Any", "n", "y");
+            (wanted.input, wanted.output) = (names(given), names(&["y", "", ""]));
+            let graph = adapted(GraphProto { node: vec![wanted], ..GraphProto::default() }).unwrap();
+            assert_eq!((&graph.node[0].input, &graph.node[0].output), (&names(kept), &names(&["y"])));
+        }
     }
 
     #[test]

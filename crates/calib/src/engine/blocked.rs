@@ -28,9 +28,9 @@ use std::fmt;
 use onnxquant_proto::bodies;
 use onnxquant_proto::onnx::{GraphProto, ModelProto, NodeProto};
 
-use super::adapt::{label, unknown_domain};
+use super::adapt::{foreign, label};
 use super::graph::{all_nodes, reads};
-use super::plan::operators;
+use super::plan::{PANICKED, operators};
 use super::{Engine, Session};
 use crate::data::CalibSet;
 use crate::error::CalibError;
@@ -51,16 +51,30 @@ pub struct BlockedNode {
     pub outputs: Vec<String>,
     /// Why it cannot be run.
     pub reason: String,
+    /// In which way.
+    pub fault: Fault,
+}
+
+/// In which way the engine fails on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It does not have the operator.
+    Unknown,
+    /// It panics: a defect of its own.
+    Panic,
+    /// It refuses the node, for what it lacks or for what is wrong with the node or the sample.
+    Error,
 }
 
 impl BlockedNode {
-    pub(crate) fn new(node: &NodeProto, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(node: &NodeProto, reason: impl Into<String>, fault: Fault) -> Self {
         Self {
             label: label(node).to_owned(),
             op_type: node.op_type().to_owned(),
             domain: if node.domain() == "ai.onnx" { String::new() } else { node.domain().to_owned() },
             outputs: node.output.iter().filter(|output| !output.is_empty()).cloned().collect(),
             reason: reason.into(),
+            fault,
         }
     }
 }
@@ -89,10 +103,10 @@ impl From<&BlockedNode> for CalibError {
 pub fn unknown_operators(model: &ModelProto) -> Vec<BlockedNode> {
     let Some(graph) = &model.graph else { return Vec::new() };
     let known = operators();
-    let unknown = |node: &NodeProto| unknown_domain(node).or_else(|| known.unknown(node));
+    let unknown = |node: &NodeProto| foreign(node).or_else(|| known.unknown(node));
     let unknown_inside = |node: &NodeProto| {
         let (inner, why) = bodies(node).flat_map(all_nodes).find_map(|inner| Some((inner, unknown(inner)?)))?;
-        Some(format!("inside it, {}: {why}", BlockedNode::new(inner, why)))
+        Some(format!("inside it, {}: {why}", BlockedNode::new(inner, why, Fault::Unknown)))
     };
     let reason = |node: &NodeProto| unknown(node).map(str::to_owned).or_else(|| unknown_inside(node));
     let (mut found, mut behind) = (Vec::new(), HashSet::new());
@@ -101,7 +115,7 @@ pub fn unknown_operators(model: &ModelProto) -> Vec<BlockedNode> {
             && let Some(reason) = reason(node)
         {
             behind.extend(node.output.iter().map(String::as_str));
-            found.push(BlockedNode::new(node, reason));
+            found.push(BlockedNode::new(node, reason, Fault::Unknown));
         }
     }
     found
@@ -143,7 +157,8 @@ pub fn failing_nodes(
             CalibError::Load { detail, .. } | CalibError::Run { detail, .. } => detail,
             other => other.to_string(),
         };
-        found.push(BlockedNode::new(left[fails - 1], reason));
+        let fault = if reason.starts_with(PANICKED) { Fault::Panic } else { Fault::Error };
+        found.push(BlockedNode::new(left[fails - 1], reason, fault));
         runs = fails - 1;
     }
 }
@@ -218,7 +233,7 @@ mod tests {
             node("Relu", &["b"], "d"),
         ];
         let graph = GraphProto { node: nodes, ..GraphProto::default() };
-        let odd = BlockedNode::new(&graph.node[0], "");
+        let odd = BlockedNode::new(&graph.node[0], "", Fault::Unknown);
         let left = left(&graph, [&odd].into_iter());
         assert_eq!(left.iter().map(|node| label(node)).collect::<Vec<_>>(), ["b", "d"]);
         assert_eq!(results(&left), ["d"]);

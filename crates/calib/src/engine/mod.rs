@@ -9,6 +9,8 @@ mod convert;
 #[cfg(feature = "tract")]
 pub(crate) mod graph;
 #[cfg(feature = "tract")]
+mod least_rank;
+#[cfg(feature = "tract")]
 mod plan;
 #[cfg(feature = "tract")]
 mod round_to_grid;
@@ -20,7 +22,7 @@ mod session;
 mod shapes;
 
 #[cfg(feature = "tract")]
-pub use blocked::{BlockedNode, failing_nodes, unknown_operators};
+pub use blocked::{BlockedNode, Fault, failing_nodes, unknown_operators};
 #[cfg(feature = "tract")]
 pub use graph::graph_outputs;
 #[cfg(feature = "tract")]

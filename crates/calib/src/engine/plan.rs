@@ -18,8 +18,9 @@ use tract_onnx::tract_core::internal::{TDim, bail};
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::infer::InferenceOp;
 
-use super::blocked::BlockedNode;
+use super::blocked::{BlockedNode, Fault};
 use super::graph::{EngineModel, all_nodes};
+use super::least_rank::check_ranks;
 use super::shapes::Shapes;
 use super::{round_to_grid, saturate_pairs};
 use crate::error::CalibError;
@@ -42,7 +43,7 @@ impl ModelDataResolver for Table {
 pub(crate) fn parse(model: &EngineModel) -> Result<InferenceModel, CalibError> {
     let operators = operators();
     let nodes = model.proto.graph.as_ref().map(all_nodes).unwrap_or_default();
-    let unknown = |node: &NodeProto| Some(BlockedNode::new(node, operators.unknown(node)?));
+    let unknown = |node: &NodeProto| Some(BlockedNode::new(node, operators.unknown(node)?, Fault::Unknown));
     if let Some(blocked) = nodes.into_iter().find_map(unknown) {
         return Err(CalibError::from(&blocked));
     }
@@ -74,6 +75,7 @@ impl Operators {
 pub(super) fn operators() -> Operators {
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
     onnx.op_register.insert("Upsample", upsample);
+    check_ranks(&mut onnx);
     round_to_grid::register(&mut onnx);
     saturate_pairs::register(&mut onnx);
     Operators(onnx)
@@ -142,6 +144,9 @@ fn in_single_precision(mut model: TypedModel) -> TractResult<TypedModel> {
     Ok(model)
 }
 
+/// How the message of a panic begins.
+pub(super) const PANICKED: &str = "it panicked: ";
+
 /// Runs engine code; its errors and panics become messages.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
@@ -150,7 +155,7 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, Str
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(shorten(&format!("it panicked: {text}")))
+            Err(shorten(&format!("{PANICKED}{text}")))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayD, Ix2, array};
 use onnxquant_calib::{
-    BlockedNode, CalibError, CalibSet, Engine, Session, failing_nodes, inline_functions, unknown_operators,
+    BlockedNode, CalibError, CalibSet, Engine, Fault, Session, failing_nodes, inline_functions, unknown_operators,
 };
 use onnxquant_proto::onnx::attribute_proto::AttributeType;
 use onnxquant_proto::onnx::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
@@ -226,4 +226,56 @@ fn nodes_on_which_the_engine_fails_are_found_by_trying() {
     assert_eq!(label(&found), ["node_b", "node_f"]);
     assert!(found.iter().all(|node| node.op_type == "Pad" && !node.reason.is_empty()), "{found:?}");
     assert_eq!(failing_nodes(&model, &[known, found].concat(), &data, 0).unwrap(), []);
+}
+
+#[test]
+fn trailing_empty_inputs_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let square = |name: &str| tensor(name, &[4, 4], &noise(3, 16));
+    let cases: Vec<(NodeProto, Vec<onnxquant_proto::onnx::TensorProto>)> = vec![
+        (node("Gemm", &["x", "w", ""], &["y"]), vec![square("w")]),
+        (node("LayerNormalization", &["x", "v", ""], &["y", "", ""]), vec![tensor("v", &[4], &noise(4, 4))]),
+        (node("ReduceSum", &["x", ""], &["y"]), vec![]),
+        (node("Clip", &["x", "", ""], &["y"]), vec![]),
+        (node("Squeeze", &["x", ""], &["y"]), vec![]),
+        (node("Dropout", &["x", "", ""], &["y", ""]), vec![]),
+    ];
+    for (given, constants) in cases {
+        let mut short = given.clone();
+        short.input.retain(|name| !name.is_empty());
+        short.output.retain(|name| !name.is_empty());
+        let model_of = |node: NodeProto| {
+            let mut model = model(vec![input("x", &[-1, 4])], vec![node], constants.clone());
+            model.opset_import[0].version = Some(17);
+            model
+        };
+        let data = data(folder.path(), &model_of(short.clone()), &[vec![("x", models::array(1, &[3, 4]))]]);
+        let values = |node: &NodeProto| run(&model_of(node.clone()), &data, &["y"]).unwrap();
+        assert_eq!(values(&given), values(&short), "{}", given.op_type());
+    }
+}
+
+#[test]
+fn panics_and_refusals_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let ints = |name: &str, numbers: &[i64]| AttributeProto {
+        name: Some(name.into()),
+        ints: numbers.to_vec(),
+        r#type: Some(AttributeType::Ints.into()),
+        ..AttributeProto::default()
+    };
+    let with = |attribute: AttributeProto, node: NodeProto| NodeProto { attribute: vec![attribute], ..node };
+    let panics = with(ints("perm", &[7, 9]), node("Transpose", &["x"], &["y"]));
+    let short = tensor("v", &[3], &noise(4, 3));
+    let refuses = node("MatMul", &["x", "w"], &["y"]);
+    let few_axes = node("BatchNormalization", &["v", "v", "v", "v", "v"], &["y"]);
+    let wide = tensor("w", &[5, 4], &noise(3, 20));
+    for (node, constants, fault) in
+        [(panics, vec![], Fault::Panic), (refuses, vec![wide], Fault::Error), (few_axes, vec![short], Fault::Error)]
+    {
+        let model = model(vec![input("x", &[-1, 4])], vec![node], constants);
+        let data = data(folder.path(), &model, &[vec![("x", models::array(1, &[3, 4]))]]);
+        let found = failing_nodes(&model, &[], &data, 0).unwrap();
+        assert_eq!(found.iter().map(|node| node.fault).collect::<Vec<_>>(), [fault], "{found:?}");
+    }
 }

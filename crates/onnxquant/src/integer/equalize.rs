@@ -187,8 +187,16 @@ fn error(
 fn round(model: &Model, plan: &Plan, config: &Config) -> Result<Vec<(PlannedLayer, PackedWeight)>, Error> {
     let rounding = Config { method: MethodChoice::Fixed(Method::Msq), ..config.clone() };
     let none = IntegerPlan::default();
-    let job =
-        Job { model, config: &rounding, layers: 1, integers: &none, calibration: None, state: None, progress: &silent };
+    let job = Job {
+        model,
+        config: &rounding,
+        layers: 1,
+        integers: &none,
+        calibration: None,
+        reach: None,
+        state: None,
+        progress: &silent,
+    };
     let (solved, _) = solve_layers(job, plan, &[])?;
     Ok(solved.into_iter().map(SolvedLayer::into_parts).map(|(_, codes)| codes).collect())
 }

@@ -192,7 +192,34 @@ impl IntegerPlan {
     /// Takes the scales of the tensors from `scales`.
     pub(crate) fn set_scales(&mut self, graph: &Graph, scales: Scales) -> Result<(), Error> {
         self.scales = Arc::new(scales);
-        self.settle(graph)
+        self.settle_within_kernels(graph)
+    }
+
+    /// Looks up what the regions' tensors mean now, and chooses again without nodes whose kernels do not take that.
+    fn settle_within_kernels(&mut self, graph: &Graph) -> Result<(), Error> {
+        loop {
+            self.settle(graph)?;
+            let refused = self.nodes_of_refused_scales(graph);
+            if refused.is_empty() {
+                return Ok(());
+            }
+            self.float.extend(refused);
+            self.choose(graph);
+        }
+    }
+
+    /// Nodes in regions whose kernels do not take the scales of what they read and make.
+    fn nodes_of_refused_scales(&self, graph: &Graph) -> Vec<NodeId> {
+        let tensors = self.regions.tensors.iter();
+        let scales: HashMap<ValueId, f32> =
+            tensors.map(|tensor| (tensor.value, tensor.params(&self.params).scale())).collect();
+        let scale = |value: Option<&ValueId>| value.and_then(|value| scales.get(value)).copied();
+        let is_refused = |unit: &&Unit| {
+            let input = unit.inputs.first().map(|(_, value)| value);
+            let pair = scale(input).zip(scale(unit.outputs.first()));
+            pair.is_some_and(|(input, output)| !unit.takes_scales(graph, input, output))
+        };
+        self.regions.units.iter().filter(is_refused).map(|unit| unit.node).collect()
     }
 
     /// Looks up what the regions' tensors mean now.
@@ -262,7 +289,7 @@ impl IntegerPlan {
         let units = self.known.units.iter().map(|unit| unit.node);
         self.float.extend(units.filter(|node| leaders.contains(&leader_of[node])));
         self.choose(graph);
-        self.settle(graph)
+        self.settle_within_kernels(graph)
     }
 
     /// The same plan with nothing but `leader` and what follows it on integers.
@@ -340,7 +367,12 @@ fn sizes(
 ) -> Result<HashMap<ValueId, usize>, Error> {
     let graph = model.graph();
     let candidates = find_units(graph, sites, |_| true);
-    let touched = candidates.iter().flat_map(values_of).filter(|value| graph.value(*value).constant().is_none());
+    // The result of a layer tells its size, also where an activation behind it vanishes into the codes.
+    let inner = |unit: &Unit| graph.node(unit.node).output(0);
+    let touched = candidates
+        .iter()
+        .flat_map(|unit| values_of(unit).chain(inner(unit)))
+        .filter(|value| graph.value(*value).constant().is_none());
     let values: BTreeSet<ValueId> = touched.filter(|value| !unseen(*value)).collect();
     let names: Vec<String> = values.iter().map(|value| graph.value(*value).name().to_owned()).collect();
     let sizes = observer.sizes(model, &names)?;

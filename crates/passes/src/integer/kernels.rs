@@ -1,7 +1,8 @@
 //! Which operators ONNX Runtime computes on 8-bit codes, and in which shape it must find them.
 //!
 //! The runtime fuses a node with the `DequantizeLinear` before each of its inputs and the `QuantizeLinear` after its
-//! output. What it has a kernel for, and what else must hold, was found by running each form in ONNX Runtime 1.32:
+//! output. What it has a kernel for, and what else must hold, stands in its selectors and kernels, and was found by running
+//! each form in ONNX Runtime 1.32:
 //!
 //! | kind | operators | the runtime's node |
 //! |---|---|---|
@@ -13,6 +14,17 @@
 //! | [`Kernel::Rescale`] | Mul or Div by a positive number | nothing: the same codes on another scale |
 //!
 //! Everything else is computed in float: LayerNormalization, Softmax, Gelu, Erf, Sub, Div, ...
+//!
+//! | operator | what its kernel on codes asks for | where that stands in ONNX Runtime |
+//! |---|---|---|
+//! | AveragePool | no dilations: it takes no such attribute; not both `ceil_mode` and `count_include_pad`: it divides by all of the window, ONNX by what lies in the padded input; 1 to 3 spatial axes | `qlinear_pool.cc` |
+//! | GlobalAveragePool | a ratio of scales within bounds, or it throws ([`Unit::takes_scales`]) | `qlgavgpool.cpp` |
+//! | MaxPool | no indices | `qdq_selector_action_transformer.cc`, `pool.cc` |
+//! | Resize | `nearest`: other modes cut the fractions of codes | `upsample.cc` |
+//! | Conv, Gemm, MatMul | a weight on codes; a bias of one number an output | `qdq_selectors.cc`, `qlinearconv.cc`, `quant_gemm.cc` |
+//! | Movement | nothing but one scale on both sides | `qdq_selectors.cc` |
+//!
+//! The runtime does the same to nodes that are meant to stay in float: see [`crate::integer::keep_float`].
 //!
 //! A Relu, or a Clip from zero up, that is the only reader of a node vanishes into the codes' range: it belongs to
 //! the node before it ([`Unit::tail`]).
@@ -64,6 +76,17 @@ impl Unit {
         let dense = matches!(self.kernel, Kernel::Product)
             || self.kernel == Kernel::Linear && !graph.node(self.node).is("Conv");
         dense && self.tail.is_none()
+    }
+
+    /// Whether the kernel takes codes on the scale `input` to codes on the scale `output`.
+    ///
+    /// That of GlobalAveragePool takes `input / (output * size)` from 2^-32 to 256, for pictures of `size` from 1 to
+    /// 2^24 elements.
+    pub fn takes_scales(&self, graph: &Graph, input: f32, output: f32) -> bool {
+        const LEAST_RATIO: f32 = 1.0 / 256.0;
+        const MOST_RATIO: f32 = 256.0;
+        let ratio = input / output;
+        !graph.node(self.node).is("GlobalAveragePool") || (LEAST_RATIO..MOST_RATIO).contains(&ratio)
     }
 }
 
@@ -122,13 +145,22 @@ fn kernel(graph: &Graph, id: NodeId, node: &Node, sites: &HashMap<NodeId, Site>)
         "MatMul" => (!constant(0) && !constant(1)).then_some(Kernel::Product),
         "Mul" | "Div" if factor(graph, node).is_some() => factor(graph, node).map(Kernel::Rescale),
         "Add" | "Mul" | "Concat" => Some(Kernel::Elementwise),
-        "Sigmoid" | "LeakyRelu" | "AveragePool" | "GlobalAveragePool" => Some(Kernel::Unary),
+        "Sigmoid" | "LeakyRelu" | "GlobalAveragePool" => Some(Kernel::Unary),
+        "AveragePool" => averages_on_codes(node).then_some(Kernel::Unary),
         "MaxPool" => (node.outputs().len() == 1).then_some(Kernel::Movement),
         "Resize" => (node.text("mode", "nearest") == "nearest").then_some(Kernel::Movement),
         "Transpose" | "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Slice" | "Gather" | "Expand"
         | "DepthToSpace" | "Tile" | "Split" | "Identity" => Some(Kernel::Movement),
         _ => None,
     }
+}
+
+/// Whether the kernel on codes computes this AveragePool as ONNX says.
+fn averages_on_codes(node: &Node) -> bool {
+    let is_dilated = node.ints("dilations").is_some_and(|dilations| dilations.iter().any(|&by| by != 1));
+    let counts_pads = node.int("ceil_mode", 0) != 0 && node.int("count_include_pad", 0) != 0;
+    let spatial = node.ints("kernel_shape").map_or(0, <[i64]>::len);
+    !is_dilated && !counts_pads && spatial <= 3
 }
 
 /// Whether the model itself has codes behind the value.

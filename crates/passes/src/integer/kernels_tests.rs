@@ -1,5 +1,5 @@
 use onnxquant_ir::onnx::{NodeProto, OperatorSetIdProto, TensorProto};
-use onnxquant_ir::{Model, float_attribute, int_attribute, text_attribute};
+use onnxquant_ir::{Model, float_attribute, int_attribute, ints_attribute, text_attribute};
 
 use super::*;
 use crate::testing::{body, floats, graph_attribute, message, model, node, site_map};
@@ -104,6 +104,34 @@ fn operators_without_a_kernel_are_no_units() {
     other.opset_import.push(OperatorSetIdProto { domain: Some("com.example".to_owned()), version: Some(1) });
     other.graph.as_mut().unwrap().node[0].domain = Some("com.example".to_owned());
     assert!(found(&Model::from_proto(other).unwrap()).is_empty());
+}
+
+#[test]
+fn forms_of_average_pools_without_a_kernel_are_no_units() {
+    let square = || ints_attribute("kernel_shape", &[2, 2]);
+    let int = int_attribute;
+    let table = [
+        (vec![square()], true),
+        (vec![square(), ints_attribute("dilations", &[1, 1])], true),
+        (vec![square(), ints_attribute("dilations", &[1, 2])], false),
+        (vec![square(), int("ceil_mode", 1)], true),
+        (vec![square(), int("count_include_pad", 1)], true),
+        (vec![square(), int("ceil_mode", 1), int("count_include_pad", 1)], false),
+        (vec![ints_attribute("kernel_shape", &[2, 2, 2, 2])], false),
+    ];
+    for (attributes, is_unit) in table {
+        assert_eq!(!found_of("AveragePool", &["x"], attributes.clone()).is_empty(), is_unit, "{attributes:?}");
+    }
+}
+
+#[test]
+fn only_global_average_pools_ask_for_scales_in_bounds() {
+    let model = of(vec![plain("GlobalAveragePool", &["x"], "g"), plain("Sigmoid", &["g"], "y")], "y");
+    let units = units(&model);
+    let takes = |at: usize, input, output| units[at].takes_scales(model.graph(), input, output);
+    assert!(takes(0, 0.1, 0.1) && takes(0, 25.0, 0.1) && takes(0, 0.001, 0.25));
+    assert!(!takes(0, 26.0, 0.1) && !takes(0, 0.001, 0.26) && !takes(0, 1.0, 1e-30));
+    assert!(takes(1, 1.0, 1e-30));
 }
 
 #[test]

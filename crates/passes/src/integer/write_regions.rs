@@ -5,7 +5,7 @@
 //!
 //! The weights and biases of the layers inside are written by [`crate::write_static`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use onnxquant_ir::{Graph, NewNode, NodeId, ValueId, tensor};
 use onnxquant_quant::ActivationParams;
@@ -22,8 +22,13 @@ pub enum Conversion {
     Floats,
 }
 
-/// Writes the conversions of all tensors; `params` by class.
-pub fn write_regions(graph: &mut Graph, regions: &Regions, params: &[ActivationParams], conversion: Conversion) {
+/// Writes the conversions of all tensors; `params` by class. Returns what was decoded.
+pub fn write_regions(
+    graph: &mut Graph,
+    regions: &Regions,
+    params: &[ActivationParams],
+    conversion: Conversion,
+) -> HashSet<ValueId> {
     let mut decoded: HashMap<ValueId, ValueId> = HashMap::new();
     let mut replaced = Vec::new();
     for tensor in &regions.tensors {
@@ -43,6 +48,7 @@ pub fn write_regions(graph: &mut Graph, regions: &Regions, params: &[ActivationP
         graph.remove_if_unused(value);
         graph.remove_if_unused(from);
     }
+    decoded.into_values().collect()
 }
 
 /// Converts a tensor for its readers; returns what they read.

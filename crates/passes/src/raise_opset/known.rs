@@ -19,14 +19,14 @@ const SMALL_CONSTANT: usize = 64;
 const MAX_RANK: usize = 64;
 
 /// Lengths of the axes; `None` is a length not known.
-pub(super) type Dims = Vec<Option<i64>>;
+pub(crate) type Dims = Vec<Option<i64>>;
 
 /// What is known of a value before it is computed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Known {
-    pub(super) element: Option<DataType>,
-    pub(super) dims: Option<Dims>,
-    pub(super) constant: Option<TensorProto>,
+pub(crate) struct Known {
+    pub(crate) element: Option<DataType>,
+    pub(crate) dims: Option<Dims>,
+    pub(crate) constant: Option<TensorProto>,
 }
 
 impl Known {
@@ -69,14 +69,14 @@ impl Known {
 
 /// What is known of the values of a graph, and of those around it.
 #[derive(Default)]
-pub(super) struct Scope<'a> {
+pub(crate) struct Scope<'a> {
     values: HashMap<String, Known>,
     outer: Option<&'a Scope<'a>>,
 }
 
 impl<'a> Scope<'a> {
     /// `overridable`: whether an initializer that is listed as an input may be replaced by callers.
-    pub(super) fn of_graph(graph: &GraphProto, outer: &'a Scope<'a>, overridable: bool) -> Self {
+    pub(crate) fn of_graph(graph: &GraphProto, outer: &'a Scope<'a>, overridable: bool) -> Self {
         let mut scope = Self { values: HashMap::new(), outer: Some(outer) };
         for info in graph.input.iter().chain(&graph.output).chain(&graph.value_info) {
             scope.values.insert(info.name().to_owned(), Known::of_info(info));
@@ -92,13 +92,13 @@ impl<'a> Scope<'a> {
         scope
     }
 
-    pub(super) fn of_nodes(nodes: &[NodeProto], outer: &'a Scope<'a>) -> Self {
+    pub(crate) fn of_nodes(nodes: &[NodeProto], outer: &'a Scope<'a>) -> Self {
         let mut scope = Self { values: HashMap::new(), outer: Some(outer) };
         scope.follow(nodes);
         scope
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<&Known> {
+    pub(crate) fn find(&self, name: &str) -> Option<&Known> {
         self.values.get(name).or_else(|| self.outer?.find(name))
     }
 
