@@ -9,11 +9,16 @@ mod command;
 mod determinism;
 mod external;
 #[cfg(unix)]
+mod files;
+#[cfg(unix)]
 mod hostile;
 mod integers;
 mod lossless;
+#[cfg(unix)]
+mod memory;
 mod mixed;
 mod opset;
+mod order;
 mod partly_run;
 mod runtime;
 mod support;

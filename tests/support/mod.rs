@@ -9,7 +9,7 @@ mod tool;
 pub use failures::Failures;
 pub use fixture::Fixture;
 pub use models::{MatMulModel, TiedModel, chain_around, external_tensor, node, noise, shadowing_loop, write};
-pub use python::{Job, Measured, measure, node_models, python};
+pub use python::{Job, Measured, measure, node_models, python, python_code};
 pub use tool::{Run, files_in, inspect, onnxquant, refused, report};
 
 use std::path::PathBuf;

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::args::CompareArgs;
 use crate::bars::Bars;
+use crate::sink;
 use crate::table::{decibels, short, table};
 
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
@@ -14,8 +15,7 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let outputs = onnxquant::compare(&args.first, &args.second, &data, &progress)?;
     let reports = outputs.iter().map(OutputReport::from).collect::<Vec<_>>();
     if args.json {
-        println!("{:#}", json!({ "outputs": reports }));
-        return Ok(());
+        return sink::print(&format!("{:#}\n", json!({ "outputs": reports })));
     }
     let head = ["output", "SQNR", "mean cosine", "largest error", "samples"].map(str::to_owned).to_vec();
     let rows = reports.iter().zip(&outputs).map(|(report, output)| {
@@ -23,6 +23,5 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
         let error = short(report.max_abs_error);
         vec![report.name.clone(), decibels(report.sqnr_db), cosine, error, output.samples.to_string()]
     });
-    print!("{}", table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()));
-    Ok(())
+    sink::print(&table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()))
 }

@@ -70,10 +70,8 @@ pub(crate) struct Factor {
 impl Quadratic {
     /// From a full Gram matrix, or `None` if only the diagonal was gathered.
     pub(crate) fn new(stats: &GramStats, centred: bool) -> Option<Quadratic> {
-        let gram = stats.gram()?;
-        let mean = stats.mean();
-        let entry = |i: usize, j: usize| gram[[i, j]] - if centred { mean[i] * mean[j] } else { 0.0 };
-        let inputs = live_inputs(stats.k(), entry, |k| gram[[k, k]]);
+        let entry = entries(stats, centred)?;
+        let inputs = live_inputs(stats, centred)?;
         let n = inputs.len();
         let matrix = Mat::from_fn(n, n, |i, j| entry(inputs[i], inputs[j]) as f32);
         let mean_diagonal = inputs.iter().map(|i| entry(*i, *i)).sum::<f64>() / n.max(1) as f64;
@@ -99,16 +97,32 @@ impl Quadratic {
     }
 }
 
+/// The elements of `H`, less those of the means where the form is `centred`.
+fn entries(stats: &GramStats, centred: bool) -> Option<impl Fn(usize, usize) -> f64> {
+    let (gram, mean) = (stats.gram()?, stats.mean());
+    Some(move |i: usize, j: usize| gram[[i, j]] - if centred { mean[i] * mean[j] } else { 0.0 })
+}
+
 /// Inputs with variance, by rising diagonal.
-fn live_inputs(k: usize, entry: impl Fn(usize, usize) -> f64, square: impl Fn(usize) -> f64) -> Vec<usize> {
-    let largest = (0..k).fold(0.0f64, |largest, k| largest.max(entry(k, k)));
+fn live_inputs(stats: &GramStats, centred: bool) -> Option<Vec<usize>> {
+    let (entry, square) = (entries(stats, centred)?, entries(stats, false)?);
+    let largest = (0..stats.k()).fold(0.0f64, |largest, k| largest.max(entry(k, k)));
     let live = |k: &usize| {
         let own = entry(*k, *k);
-        own > DEAD * largest && own > CONSTANT * square(*k)
+        own > DEAD * largest && own > CONSTANT * square(*k, *k)
     };
-    let mut inputs: Vec<usize> = (0..k).filter(live).collect();
+    let mut inputs: Vec<usize> = (0..stats.k()).filter(live).collect();
     inputs.sort_by(|a, b| entry(*a, *a).total_cmp(&entry(*b, *b)).then(b.cmp(a)));
-    inputs
+    Some(inputs)
+}
+
+/// The inputs that a form leaves out, each with what is left of its size there.
+pub(crate) fn dead_inputs(stats: &GramStats, centred: bool) -> Vec<(usize, f64)> {
+    let Some((entry, live)) = entries(stats, centred).zip(live_inputs(stats, centred)) else { return Vec::new() };
+    let mut is_live = vec![false; stats.k()];
+    live.into_iter().for_each(|input| is_live[input] = true);
+    let dead = (0..stats.k()).filter(|&input| !is_live[input]);
+    dead.map(|input| (input, entry(input, input).max(0.0).sqrt())).filter(|(_, size)| *size > 0.0).collect()
 }
 
 #[cfg(test)]
