@@ -8,6 +8,8 @@ mod capture;
 mod command;
 mod determinism;
 mod external;
+#[cfg(unix)]
+mod files;
 mod forms;
 #[cfg(unix)]
 mod hostile;
@@ -15,8 +17,11 @@ mod integers;
 mod judged;
 mod lossless;
 mod matrix;
+#[cfg(unix)]
+mod memory;
 mod mixed;
 mod opset;
+mod order;
 mod partly_run;
 mod runtime;
 mod saturation;

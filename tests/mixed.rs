@@ -52,6 +52,25 @@ fn the_average_of_bits_is_kept_and_outputs_are_more_exact_than_with_one_width() 
 }
 
 #[test]
+fn what_fixes_bits_is_refused_beside_what_chooses_them() {
+    let folder = folder();
+    let (output, plan) = (folder.path().join("out.onnx"), folder.path().join("plan.toml"));
+    quantize(&output, &["--bits", "4", "--method", "msq", "--save-plan", plan.to_str().expect("the path is text")]);
+    std::fs::remove_file(&output).expect("it was written");
+    let mut failures = Failures::default();
+    for (option, value) in [("--average-bits", "4"), ("--target-size", "1"), ("--plan", "plan.toml")] {
+        for (fixed, word) in [("--scheme", "w4"), ("--scheme", "w8"), ("--scheme", "w4a8"), ("--bits", "3")] {
+            let mut command = onnxquant(&[MODEL.model(), output.clone()]);
+            command.args([option, value, fixed, word]).arg("--calib").arg(MODEL.calib());
+            let fault = refused(&Run::of(command.current_dir(folder.path())), &[option, fixed]);
+            failures.check(fault.is_none(), || format!("{option} {fixed} {word}: {}", fault.unwrap_or_default()));
+        }
+    }
+    failures.check(files_in(folder.path()) == ["out.report.json", "plan.toml"], || "something was written".to_owned());
+    failures.finish();
+}
+
+#[test]
 fn a_file_is_as_small_as_asked_for_or_the_run_says_what_is_possible() {
     let folder = folder();
     let output = folder.path().join("out.onnx");

@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use onnxquant_ir::onnx::{NodeProto, TensorProto};
 use serde_json::Value;
 
-use crate::support::{Failures, Job, TiedModel, folder, measure, noise_samples, report, write};
+use crate::support::{
+    Failures, Job, Run, TiedModel, folder, inspect, measure, node, noise_samples, onnxquant, report, write,
+};
 
 const SAMPLES: usize = 30;
 /// Those that are held out: the middle of each third.
@@ -79,6 +82,35 @@ fn weight_that_layers_share_is_stored_once_and_runs_as_reported() {
         failures.check(found.is_some_and(|db| db >= LEAST_DB), || format!("{name}: {found:?} dB as users run it"));
     }
     failures.finish();
+}
+
+/// Three layers at 4 bits that read one weight, and one as large at 8.
+#[test]
+fn weight_that_layers_share_counts_once_for_the_average_of_bits() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    let mut model = TiedModel::products(3, 64).proto();
+    let graph = model.graph.as_mut().expect("it has a graph");
+    let weight = graph.initializer.first().cloned().expect("it has a weight");
+    graph.initializer.push(TensorProto { name: Some("v".to_owned()), ..weight });
+    let result = std::mem::replace(&mut graph.output[0].name, Some("z".to_owned())).expect("it has a name");
+    let last = node("MatMul", &[&result, "v"], &["z"]);
+    graph.node.push(NodeProto { name: Some("last".to_owned()), ..last });
+    write(&model, &at("in.onnx"));
+    let layer = |name: &str, bits: u32| format!("[[layer]]\nname = \"{name}\"\nbits = {bits}\n");
+    let labels = |report: &Value| -> Vec<String> {
+        let layers = report["layers"].as_array().expect("there are layers").iter();
+        layers.map(|layer| layer["label"].as_str().expect("it has a name").to_owned()).collect()
+    };
+    let names = labels(&inspect(&at("in.onnx"), &[]));
+    let plan: String = names.iter().map(|name| layer(name, if name == "last" { 8 } else { 4 })).collect();
+    let settings = "[settings]\ngranularity = \"channel\"\nsymmetry = \"symmetric\"\n";
+    std::fs::write(at("plan.toml"), settings.to_owned() + &plan).expect("it can be written");
+    let mut command = onnxquant(&[at("in.onnx"), at("out.onnx")]);
+    let run = Run::of(command.arg("--weights-only").arg("--plan").arg(at("plan.toml"))).succeeded();
+    let text =
+        "4 layers quantized to 6.00 bits on the average (3 x 4, 1 x 8) per channel, 0 left in float; 8192 weights";
+    assert!(run.stdout.contains(text), "{}", run.stdout);
 }
 
 /// The first layer holds the codes, all layers have the same, and the file is as large as that.

@@ -16,7 +16,7 @@ pub use models::{
     model_of, node, noise, shadowing_loop, with_int, with_ints, write,
 };
 pub use net::Net;
-pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python};
+pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python, python_code};
 pub use tool::{Run, files_in, inspect, onnxquant, refused, report, try_report};
 
 use std::path::PathBuf;

@@ -104,6 +104,13 @@ pub fn python(script: &str) -> Command {
     command
 }
 
+/// A few lines of Python.
+pub fn python_code(code: &str) -> Command {
+    let mut command = Command::new(variable("ONNXQUANT_PYTHON"));
+    command.arg("-c").arg(code);
+    command
+}
+
 /// The folder with the models of the ONNX backend tests.
 pub fn node_models() -> PathBuf {
     variable("ONNXQUANT_NODE_MODELS").into()

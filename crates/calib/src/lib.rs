@@ -47,12 +47,12 @@ pub use compare::compare_streams;
 pub use compare::{Original, OutputComparison, OutputError, compare, judged_outputs};
 pub use data::{
     CalibSet, ChannelOrder, DataOptions, Dim, FormatError, ImageFit, ImageLayout, ImageOptions, InputSpec,
-    NamedTensors, Sample, Split, read_npy, read_npz,
+    NamedTensors, Sample, Split, read_npy, read_npz, sample_files,
 };
 pub use dump::write_captures;
-pub use engine::Engine;
 #[cfg(feature = "tract")]
 pub use engine::{BlockedNode, Fault, SATURATE_PAIRS, Session, failing_nodes, graph_outputs, unknown_operators};
+pub use engine::{ENGINE, Engine};
 pub use error::CalibError;
 pub use inline::inline_functions;
 pub use measurement::{Measurement, NotMeasured};

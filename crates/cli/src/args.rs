@@ -77,7 +77,8 @@ pub(crate) struct QuantizeArgs {
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
 
-    /// Choose bits layer by layer, out of 2, 3, 4 and 8: at most so many a weight on the average, for example 3.5.
+    /// Choose bits layer by layer, out of 2, 3, 4 and 8: at most so many a weight on the average, for example 3.5. A
+    /// weight that several layers read counts once.
     #[arg(long, value_name = "BITS", conflicts_with_all = ["bits", "plan", "target_size"])]
     average_bits: Option<f64>,
 
@@ -85,7 +86,7 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "MB", conflicts_with_all = ["bits", "plan"])]
     target_size: Option<f64>,
 
-    /// Write the bits of every layer into a file, for --plan.
+    /// Write the bits of every layer into a file, for --plan; `-` is the standard output.
     #[arg(long, value_name = "FILE")]
     pub(crate) save_plan: Option<PathBuf>,
 
@@ -97,7 +98,7 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration_cache: Option<PathBuf>,
 
-    /// Write the full report as JSON.
+    /// Write the full report as JSON; `-` is the standard output, and the summary then goes to the standard error.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
 
@@ -179,9 +180,9 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
 
-    /// What becomes of weights and activations.
-    #[arg(long, value_enum, default_value_t = Scheme::W8)]
-    scheme: Scheme,
+    /// What becomes of weights and activations; by default `w8`.
+    #[arg(long, value_enum)]
+    scheme: Option<Scheme>,
 
     /// What integer activations are for: ONNX Runtime on a CPU, where they must pay, or compilers for accelerators,
     /// which want every operator on codes that can be.
@@ -439,6 +440,10 @@ enum OrderName {
 impl QuantizeArgs {
     pub(crate) fn config(&self) -> Result<Config, Error> {
         let config = self.settings.config()?;
+        let of_budget = [("--average-bits", self.average_bits), ("--target-size", self.target_size)];
+        for (option, _) in of_budget.into_iter().filter(|(_, given)| given.is_some()) {
+            self.settings.check_open(option)?;
+        }
         let budget = match (self.average_bits, self.target_size) {
             (Some(bits), _) => Some(Budget::AverageBits(bits)),
             (None, Some(megabytes)) => Some(Budget::TargetBytes((megabytes * 1e6).max(0.0) as u64)),
@@ -451,12 +456,34 @@ impl QuantizeArgs {
 impl SettingsArgs {
     /// Accuracy is bought with bits where activations stay floats and nothing says how many bits there are.
     fn budget(&self) -> Option<Budget> {
-        let is_open = matches!(self.scheme, Scheme::W8) && self.bits.is_none() && self.plan.is_none();
+        let is_open = matches!(self.scheme(), Scheme::W8) && self.bits.is_none() && self.plan.is_none();
         self.min_sqnr.filter(|_| is_open).map(Budget::MinSqnrDb)
+    }
+
+    fn scheme(&self) -> Scheme {
+        self.scheme.unwrap_or(Scheme::W8)
+    }
+
+    /// Refuses a scheme whose bits `option` would set aside.
+    fn check_open(&self, option: &str) -> Result<(), Error> {
+        let fixes = |scheme: &Scheme| !matches!(scheme, Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto);
+        let Some(name) = self.scheme.filter(fixes).and_then(|scheme| scheme.to_possible_value()) else { return Ok(()) };
+        let name = name.get_name();
+        let problem =
+            format!("{option} gives every layer bits of its own, but `--scheme {name}` fixes them: leave one out");
+        Err(Error::Usage(problem))
+    }
+
+    /// The Python that has ONNX Runtime, where one is named.
+    fn python(&self) -> Option<PathBuf> {
+        self.python.clone().or_else(|| std::env::var_os("ONNXQUANT_PYTHON").map(PathBuf::from))
     }
 
     pub(crate) fn config(&self) -> Result<Config, Error> {
         self.check_words()?;
+        if self.plan.is_some() {
+            self.check_open("--plan")?;
+        }
         let plan = self.plan.as_deref().map(PlanFile::read).transpose()?;
         let config = self.config_without_plan();
         Ok(match plan {
@@ -469,7 +496,7 @@ impl SettingsArgs {
 
     /// Words that would have no effect beside the others.
     fn check_words(&self) -> Result<(), Error> {
-        let floats = matches!(self.scheme, Scheme::W8 | Scheme::W4 | Scheme::W3 | Scheme::W2 | Scheme::W1);
+        let floats = matches!(self.scheme(), Scheme::W8 | Scheme::W4 | Scheme::W3 | Scheme::W2 | Scheme::W1);
         if self.cpu.is_some() && floats {
             let problem = "--cpu is about integer activations, and this scheme has none: use `--scheme auto`, `w8a8`, \
                            `w4a8` or `w8a8-dynamic`";
@@ -499,7 +526,7 @@ impl SettingsArgs {
             beam: self.beam,
             shrink: self.shrink,
             damping: self.damping,
-            bits: self.bits.unwrap_or(match self.scheme {
+            bits: self.bits.unwrap_or(match self.scheme() {
                 Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto if self.reduce_range => 7,
                 Scheme::W8 | Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto => 8,
                 Scheme::W4 | Scheme::W4a8 => 4,
@@ -510,7 +537,7 @@ impl SettingsArgs {
             budget: None,
             plan: None,
             state: None,
-            activations: match self.scheme {
+            activations: match self.scheme() {
                 Scheme::W8a8 | Scheme::W4a8 => Activations::Static,
                 Scheme::W8a8Dynamic => Activations::Dynamic,
                 Scheme::Auto => Activations::Auto,
@@ -551,7 +578,7 @@ impl SettingsArgs {
                 EmbeddingBits::Four => Some(4),
                 EmbeddingBits::Off => None,
             },
-            verify: self.verify.map(|VerifyName::Ort| Verify { python: self.python.clone() }),
+            verify: self.verify.map(|VerifyName::Ort| Verify { python: self.python() }),
             external_data: self.external_data,
             memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),
         }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::args::CompareArgs;
 use crate::bars::Bars;
+use crate::sink;
 use crate::table::{decibels, short, table};
 
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
@@ -14,16 +15,15 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let outputs = onnxquant::compare(&args.first, &args.second, &data, args.cpu, &progress)?;
     let reports = outputs.iter().map(OutputReport::from).collect::<Vec<_>>();
     if args.json {
-        println!("{:#}", json!({ "outputs": reports }));
-        return Ok(());
+        return sink::print(&format!("{:#}\n", json!({ "outputs": reports })));
     }
     let head = ["output", "SQNR", "mean cosine", "largest error", "samples"].map(str::to_owned).to_vec();
     let rows = reports.iter().zip(&outputs).flat_map(|(report, output)| rows(report, output.samples));
-    print!("{}", table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()));
+    let mut text = table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
     for (report, why) in reports.iter().filter_map(|report| Some((report, report.found.why_not()?))) {
-        println!("`{}` was not measured: {why}", report.name);
+        text += &format!("`{}` was not measured: {why}\n", report.name);
     }
-    Ok(())
+    sink::print(&text)
 }
 
 /// An output, and the parts of it that are judged apart.

@@ -5,6 +5,7 @@ use onnxquant::{Plan, PlannedLayer, PlannedTable, SkippedLayer};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
+use crate::sink;
 use crate::table::{shape, table};
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
@@ -13,12 +14,8 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let config = args.settings.config()?;
     config.check()?;
     let plan = Plan::new(&model, &config)?;
-    if args.json {
-        println!("{:#}", as_json(&plan));
-    } else {
-        print!("{}", as_table(&plan));
-    }
-    Ok(())
+    let text = if args.json { format!("{:#}\n", as_json(&plan)) } else { as_table(&plan) };
+    sink::print(&text)
 }
 
 fn as_table(plan: &Plan) -> String {

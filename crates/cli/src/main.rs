@@ -7,6 +7,7 @@ mod bars;
 mod compare;
 mod inspect;
 mod quantize;
+mod sink;
 mod table;
 
 use std::panic::AssertUnwindSafe;
@@ -57,7 +58,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(Command::Inspect(args)) => inspect::run(&args)?,
         Some(Command::Compare(args)) => compare::run(&args)?,
         Some(Command::Completions { shell }) => {
-            clap_complete::generate(shell, &mut Cli::command(), "onnxquant", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "onnxquant", &mut script);
+            sink::print(&String::from_utf8_lossy(&script))?;
         }
         None => {
             let report = quantize::run(&cli.quantize)?;

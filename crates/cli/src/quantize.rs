@@ -1,19 +1,18 @@
 //! The main command: quantize, print the summary, write the report.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use onnxquant::calib::{Measurement, NotMeasured};
 use onnxquant::quant::Granularity;
 use onnxquant::{
-    DataConfig, IntegerReport, LayerReport, NotRun, NotRunNode, PlanFile, Report, TableReport, Trade, VerifiedOrt,
-    Weights,
+    DataConfig, Files, IntegerReport, LayerReport, NotRun, NotRunNode, PlanFile, Report, TableReport, Trade,
+    VerifiedOrt, Weights, is_standard_output,
 };
 
 use crate::args::QuantizeArgs;
 use crate::bars::Bars;
+use crate::sink;
 use crate::table::{bytes, decibels, short, table};
 
 /// Layers listed in the summary.
@@ -31,48 +30,35 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     let (Some(input), Some(output)) = (&args.input, &args.output) else {
         bail!("IN and OUT are needed");
     };
-    for path in args.report.iter().chain(&args.save_plan) {
-        check_report_path(path)?;
-    }
     let cache = args.calibration_cache.clone();
     let data = args.calib.clone().map(|path| DataConfig { cache, ..args.data.config(path) });
+    let config = args.config()?;
+    let files = Files::of_run(input, output, data.as_ref(), &config);
+    let files = args.report.iter().fold(files, |files, path| files.reports("the report", path));
+    let files = args.save_plan.iter().fold(files, |files, path| files.reports("the saved plan", path));
+    files.check()?;
     let bars = Bars::new(args.quiet);
     let progress = |phase, done, total| bars.report(phase, done, total);
-    let report = onnxquant::quantize(input, output, data.as_ref(), &args.config()?, &progress)?;
+    let report = onnxquant::quantize(input, output, data.as_ref(), &config, &progress)?;
     if let Some(path) = &args.report {
-        write_report(path, &report)?;
+        sink::write(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
     }
     if let Some(path) = &args.save_plan {
-        PlanFile::of(&report).write(path)?;
+        sink::write(path, &PlanFile::of(&report).text()?)?;
     }
-    if !args.quiet {
-        print!("{}", summary(&report));
+    // The standard output is for one thing.
+    let is_taken = args.report.iter().chain(&args.save_plan).any(|path| is_standard_output(path));
+    match (args.quiet, is_taken) {
+        (true, _) => {}
+        (false, true) => eprint!("{}", summary(&report)),
+        (false, false) => sink::print(&summary(&report))?,
     }
     Ok(report)
 }
 
-fn check_report_path(path: &Path) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path.is_dir() || !folder.is_dir() {
-        bail!("cannot write `{}`: it is a folder, or its folder does not exist", path.display());
-    }
-    Ok(())
-}
-
-fn write_report(path: &Path, report: &Report) -> anyhow::Result<()> {
-    let write = || -> anyhow::Result<()> {
-        let mut file = onnxquant::PendingFile::create(path)?;
-        serde_json::to_writer_pretty(file.file(), report)?;
-        file.file().write_all(b"\n")?;
-        Ok(file.commit()?)
-    };
-    write().with_context(|| format!("cannot write `{}`", path.display()))
-}
-
 fn summary(report: &Report) -> String {
-    let parameters = report.layers.iter().map(|layer| layer.parameters).sum::<usize>();
     let mut text = format!(
-        "{} layers quantized to {} {}, {} left in float; {parameters} weights\n",
+        "{} layers quantized to {} {}, {} left in float; {} weights\n",
         report.layers.len(),
         widths(report),
         match report.settings.granularity {
@@ -81,7 +67,9 @@ fn summary(report: &Report) -> String {
             Granularity::Block(size) => format!("in blocks of {size}"),
         },
         report.skipped.len(),
+        report.weights(),
     );
+    text += &sorted(report.prepared.nodes_sorted);
     text += &worst_layers(&report.layers);
     text += &without_rows(report);
     let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
@@ -132,6 +120,14 @@ fn outputs(report: &Report) -> String {
     text
 }
 
+/// That the file listed nodes out of order.
+fn sorted(moved: usize) -> String {
+    match moved {
+        0 => String::new(),
+        _ => format!("sorted  {moved} nodes stood behind others that read them; they come before these now\n"),
+    }
+}
+
 /// One width, or how many layers have which.
 fn widths(report: &Report) -> String {
     let mut counts = BTreeMap::new();
@@ -145,19 +141,23 @@ fn widths(report: &Report) -> String {
     }
 }
 
-/// The layers with the largest error, worst first.
+/// The layers with the largest error on held-out samples, worst first. A bound is one for the error beside it, that on the
+/// calibration samples.
 fn worst_layers(layers: &[LayerReport]) -> String {
-    let error = |layer: &LayerReport| layer.held_out_error.or(layer.error);
-    let mut ranked = layers.iter().filter_map(|layer| Some((error(layer)?, layer))).collect::<Vec<_>>();
+    let worst = |layer: &LayerReport| layer.held_out_error.or(layer.error);
+    let mut ranked = layers.iter().filter_map(|layer| Some((worst(layer)?, layer))).collect::<Vec<_>>();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     if ranked.is_empty() {
         return String::new();
     }
-    let head = ["worst layers", "operator", "weights", "method", "error", "bound"].map(str::to_owned).to_vec();
-    let row = |(error, layer): &(f64, &LayerReport)| {
-        let bound = layer.certificate.bound.map_or("-".to_owned(), short);
-        let method = layer.method.to_string();
-        vec![shortened(&layer.label), layer.op_type.clone(), layer.parameters.to_string(), method, short(*error), bound]
+    let head = ["worst layers", "operator", "weights", "method", "held-out error", "calibration error", "bound"];
+    let head = head.map(str::to_owned).to_vec();
+    let row = |(_, layer): &(f64, &LayerReport)| {
+        let number = |number: Option<f64>| number.map_or("-".to_owned(), short);
+        let numbers = [layer.held_out_error, layer.certificate.achieved, layer.certificate.bound].map(number);
+        let words =
+            [shortened(&layer.label), layer.op_type.clone(), layer.parameters.to_string(), layer.method.to_string()];
+        words.into_iter().chain(numbers).collect()
     };
     let rows = std::iter::once(head).chain(ranked.iter().take(WORST_SHOWN).map(row)).collect::<Vec<_>>();
     table(&rows)

@@ -23,8 +23,9 @@ enum Temporary {
 }
 
 impl PendingFile {
-    /// Starts a file that will be called `target`; its folder must exist.
+    /// Starts a file that will be called `target`; its folder must exist, and `target` be no folder, device or pipe.
     pub fn create(target: &Path) -> io::Result<Self> {
+        not_special(target)?;
         Ok(Self { temporary: temporary_in(folder_of(target))?, target: target.to_owned() })
     }
 
@@ -49,6 +50,17 @@ impl PendingFile {
         }
         sync_folder(&self.target);
         Ok(())
+    }
+}
+
+/// Refuses what is no regular file: a rename would put one in its place.
+pub(crate) fn not_special(target: &Path) -> io::Result<()> {
+    match std::fs::metadata(target) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(found) if !found.is_file() => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a device, a pipe or a socket, expected a file"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Turns a decoded message into a [`Model`], and lists everything that is wrong with its structure.
 //!
-//! Names become ids; tensors and attributes are moved, not copied. The import itself accepts only graphs
+//! Nodes are put in order first ([`crate::sort`]). Names become ids; tensors and attributes are moved, not copied. The import itself accepts only graphs
 //! whose names resolve (each name written once, each read name written by somebody); everything else is the
 //! verifier's business and is checked right after.
 //!
@@ -15,6 +15,7 @@ use onnxquant_proto::{captured_names, given_names};
 use crate::graph::{Graph, Node, Origin, Port, Use};
 use crate::ids::{NodeId, ValueId};
 use crate::model::{IR_WITH_PLAIN_INITIALIZERS, Model};
+use crate::sort::sort;
 use crate::subgraph;
 use crate::verify::{Violation, verify};
 
@@ -24,16 +25,19 @@ impl Model {
     /// # Errors
     /// All violations found.
     pub fn from_proto(mut proto: ModelProto) -> Result<Self, Vec<Violation>> {
+        let sorted = sort(&mut proto);
         let Some(graph) = proto.graph.take() else {
             return Err(vec![Violation::NoGraph]);
         };
         let lists_constants = proto.ir_version() < IR_WITH_PLAIN_INITIALIZERS;
-        let mut import = Import { graph: Graph::default(), violations: Vec::new(), lists_constants };
+        let violations = sorted.as_ref().err().cloned().into_iter().collect();
+        let mut import = Import { graph: Graph::default(), violations, lists_constants };
         import.run(graph);
         if !import.violations.is_empty() {
             return Err(import.violations);
         }
-        let model = Self { graph: import.graph, rest: proto, external_files: Vec::new() };
+        let nodes_sorted = sorted.unwrap_or(0);
+        let model = Self { graph: import.graph, rest: proto, external_files: Vec::new(), nodes_sorted };
         let violations = verify(&model);
         if violations.is_empty() { Ok(model) } else { Err(violations) }
     }
@@ -43,7 +47,9 @@ impl Model {
     /// # Errors
     /// All violations found; names that were not shadowed in this model must not be so in `proto`.
     pub fn with_message(&self, proto: ModelProto) -> Result<Self, Vec<Violation>> {
-        let mut model = Self { external_files: self.external_files.clone(), ..Self::from_proto(proto)? };
+        let mut model = Self::from_proto(proto)?;
+        model.external_files.clone_from(&self.external_files);
+        model.nodes_sorted = self.nodes_sorted;
         model.graph.shadowed.clone_from(&self.graph.shadowed);
         let violations = verify(&model);
         if violations.is_empty() { Ok(model) } else { Err(violations) }

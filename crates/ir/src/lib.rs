@@ -19,6 +19,7 @@ mod graph;
 mod ids;
 mod import;
 mod model;
+mod sort;
 mod subgraph;
 pub mod tensor;
 #[cfg(test)]
@@ -36,4 +37,4 @@ pub use ids::{NodeId, ValueId};
 pub use model::{IR_WITH_PLAIN_INITIALIZERS, Model};
 pub use onnxquant_proto::onnx;
 pub use verify::{Violation, verify};
-pub use write::{ExternalData, external_path, write_model};
+pub use write::{ExternalData, external_files_of, external_path, write_model};

@@ -17,6 +17,8 @@ pub struct Model {
     pub(crate) rest: ModelProto,
     /// Files beside the model that hold some of its tensors.
     pub(crate) external_files: Vec<std::path::PathBuf>,
+    /// Nodes that stood behind one that reads them.
+    pub(crate) nodes_sorted: usize,
 }
 
 impl Model {
@@ -99,6 +101,11 @@ impl Model {
     /// Files beside the model that hold some of its tensors, as it was read.
     pub fn external_files(&self) -> &[std::path::PathBuf] {
         &self.external_files
+    }
+
+    /// How many nodes of the message, its bodies and functions stood behind one that reads them and were put before it.
+    pub fn nodes_sorted(&self) -> usize {
+        self.nodes_sorted
     }
 
     /// The message. Bytes of tensors are shared, not copied.

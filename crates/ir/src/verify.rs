@@ -23,6 +23,9 @@ use crate::ids::NodeId;
 use crate::model::{Model, plain_domain};
 use crate::{subgraph, tensor};
 
+/// Nodes of a circle that a message names.
+const CIRCLE_SHOWN: usize = 8;
+
 /// One broken rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are what the message names")]
@@ -43,7 +46,9 @@ pub enum Violation {
     UnknownValue { node: String, name: String },
     /// The graph lists an output that nothing defines.
     UnknownOutput { name: String },
-    /// A node reads a value that is made later (or by itself).
+    /// Nodes of a file read each other's results, the last those of the first.
+    Cycle { nodes: Vec<String> },
+    /// A node reads a value that is made later (or by itself): a defect of an edit.
     NotTopological { node: String, name: String },
     /// Uses and inputs disagree: a defect of an edit.
     BrokenEdge { value: String, detail: String },
@@ -71,8 +76,9 @@ impl fmt::Display for Violation {
             Self::Recursion { function } => write!(f, "the local function `{function}` calls itself"),
             Self::UnknownValue { node, name } => write!(f, "node {node} reads `{name}`, which nothing defines"),
             Self::UnknownOutput { name } => write!(f, "graph output `{name}` is defined by nothing"),
+            Self::Cycle { nodes } => write!(f, "nodes read each other in a circle: {}", circle(nodes)),
             Self::NotTopological { node, name } => {
-                write!(f, "node {node} reads `{name}` before it is made: the nodes are cyclic or not in order")
+                write!(f, "node {node} reads `{name}` before it is made")
             }
             Self::BrokenEdge { value, detail } => write!(f, "value `{value}`: {detail}"),
             Self::Shadowed { node, name } => write!(f, "a subgraph of {node} defines `{name}` again"),
@@ -83,6 +89,14 @@ impl fmt::Display for Violation {
             Self::Quantization { node, problem } => write!(f, "node {node}: {problem}"),
         }
     }
+}
+
+/// The nodes of a circle, of a long one the first, and the first again.
+fn circle(nodes: &[String]) -> String {
+    let more = nodes.len().saturating_sub(CIRCLE_SHOWN);
+    let shown = nodes.iter().take(CIRCLE_SHOWN).cloned();
+    let rest = (more > 0).then(|| format!("{more} more"));
+    shown.chain(rest).chain(nodes.first().cloned()).collect::<Vec<_>>().join(" reads ")
 }
 
 /// All violations of `model`, in a fixed order.

@@ -75,17 +75,13 @@ fn every_broken_rule_of_a_file_is_named() {
             Violation::UnknownValue { node: name("`z` (If)"), name: name("missing") },
         ),
         (|p| inner(p).output.push(info("missing")), Violation::UnknownOutput { name: name("missing") }),
+        (|p| inner(p).node.push(node("Add", &["z", "x"], &["z"])), Violation::Cycle { nodes: vec![name("`z` (Add)")] }),
         (
-            |p| inner(p).node.insert(0, node("Relu", &["y"], &["z"])),
-            Violation::NotTopological { node: name("`z` (Relu)"), name: name("y") },
-        ),
-        (
-            |p| inner(p).node.push(node("Add", &["z", "x"], &["z"])),
-            Violation::NotTopological { node: name("`z` (Add)"), name: name("z") },
-        ),
-        (
-            |p| inner(p).node.insert(0, branching("x", "z", vec![], "y")),
-            Violation::NotTopological { node: name("`z` (If)"), name: name("y") },
+            |p| {
+                inner(p).node.push(node("Relu", &["v"], &["z"]));
+                inner(p).node.push(branching("x", "v", vec![], "z"));
+            },
+            Violation::Cycle { nodes: vec![name("`z` (Relu)"), name("`v` (If)")] },
         ),
         (
             |p| inner(p).node.push(branching("x", "z", vec![node("Relu", &["x"], &["w"])], "w")),
@@ -117,6 +113,22 @@ fn every_broken_rule_of_a_file_is_named() {
         change(&mut proto);
         assert_eq!(violations(proto), std::slice::from_ref(&expected), "{expected}");
     }
+}
+
+#[test]
+fn nodes_that_an_edit_left_out_of_order_are_named() {
+    let nodes = vec![node("Relu", &["x"], &["h"]), node("Relu", &["h"], &["z"]), branching("x", "v", vec![], "h")];
+    let mut broken = model(graph("x", "", nodes, "z v"));
+    broken.graph.order.rotate_left(1);
+    let early = |node: &str| Violation::NotTopological { node: node.to_owned(), name: "h".to_owned() };
+    assert_eq!(verify(&broken), [early("`z` (Relu)"), early("`v` (If)")]);
+}
+
+#[test]
+fn a_long_circle_is_cut_short_in_the_message() {
+    let nodes = (0..20).map(|index| format!("n{index}")).collect();
+    let text = Violation::Cycle { nodes }.to_string();
+    assert!(text.ends_with("n6 reads n7 reads 12 more reads n0"), "{text}");
 }
 
 fn tensor_attribute(tensor: TensorProto) -> onnxquant_proto::onnx::AttributeProto {

@@ -9,7 +9,7 @@ use onnxquant_proto::Message as _;
 use onnxquant_proto::onnx::tensor_proto::{DataLocation, DataType};
 use onnxquant_proto::onnx::{ModelProto, StringStringEntryProto, TensorProto};
 
-use crate::atomic::{PendingFile, folder_of};
+use crate::atomic::{PendingFile, folder_of, not_special};
 use crate::error::{ReadModelError, WriteModelError};
 use crate::external;
 use crate::model::Model;
@@ -47,6 +47,11 @@ impl Model {
     }
 }
 
+/// The files beside the model at `path` that hold some of its tensors; the model is not verified.
+pub fn external_files_of(path: &Path) -> Result<Vec<PathBuf>, ReadModelError> {
+    external::attach(&mut onnxquant_proto::read_model(path)?, folder_of(path))
+}
+
 /// The file for the weights of a model that is written to `path`.
 pub fn external_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -71,7 +76,7 @@ pub fn write_model(model: &Model, path: &Path, external: ExternalData) -> Result
         || !model.external_files.is_empty()
         || proto.encoded_len() > LARGEST_MODEL_BYTES;
     let data_path = external_path(path);
-    not_a_folder(path).map_err(io_error(path))?;
+    not_special(path).map_err(io_error(path))?;
     let data = if split { move_out(&mut proto, &data_path).map_err(io_error(&data_path))? } else { None };
 
     let mut pending = PendingFile::create(path).map_err(io_error(path))?;
@@ -87,11 +92,6 @@ pub fn write_model(model: &Model, path: &Path, external: ExternalData) -> Result
     }
     pending.commit().map_err(io_error(path))?;
     Ok(written)
-}
-
-/// Found out before anything is written, not when the model is to get its name and its data already have theirs.
-fn not_a_folder(path: &Path) -> io::Result<()> {
-    if path.is_dir() { Err(io::ErrorKind::IsADirectory.into()) } else { Ok(()) }
 }
 
 fn length(file: &File) -> io::Result<u64> {

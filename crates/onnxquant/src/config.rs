@@ -83,7 +83,7 @@ pub enum Format {
 /// Checks of the written file.
 #[derive(Clone, Debug, Default)]
 pub struct Verify {
-    /// The Python that has ONNX Runtime; else that of `ONNXQUANT_PYTHON`, else `python3`.
+    /// The Python that has ONNX Runtime; else `python3`.
     pub python: Option<PathBuf>,
 }
 

@@ -1,7 +1,9 @@
 //! Recognizes models and samples that were seen before.
 //!
-//! 128-bit FNV-1a over the bytes, each part behind its length. It tells things apart that differ by accident, which is
-//! what a cache needs; it is no protection against a forger.
+//! The step of 128-bit FNV-1a, on words of eight bytes instead of single ones: each part is hashed behind its length, word by
+//! word, its last bytes that fill no word one by one; after every step the upper half goes into the lower one, to which a
+//! product carries nothing. It tells things apart that differ by accident, which is what a cache needs; it is no
+//! protection against a forger.
 
 use onnxquant_calib::{CalibSet, Tensor};
 use onnxquant_ir::Model;

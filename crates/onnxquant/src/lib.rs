@@ -17,6 +17,7 @@ mod compare;
 mod config;
 mod embeddings;
 mod error;
+mod files;
 mod fingerprint;
 mod fit;
 mod form;
@@ -25,7 +26,7 @@ mod judge;
 mod load;
 mod mixed;
 mod observe;
-mod paths;
+
 mod pipeline;
 mod plan;
 mod plan_file;
@@ -52,6 +53,7 @@ pub use config::{
 };
 pub use embeddings::{PlannedTable, TableReport};
 pub use error::Error;
+pub use files::{Files, is_standard_output};
 pub use integer::Origin;
 pub use load::{Prepared, prepare, read};
 pub use onnxquant_calib as calib;

@@ -17,6 +17,9 @@ use crate::error::Error;
 /// What the passes before quantization did.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Prepared {
+    /// Nodes that stood behind one that reads them and were put before it.
+    #[serde(skip_serializing_if = "is_none")]
+    pub nodes_sorted: usize,
     /// `Constant` nodes that became initializers.
     pub constants_lifted: usize,
     /// BatchNormalization nodes folded into the layer before them.
@@ -52,7 +55,14 @@ pub fn prepare(model: &mut Model) -> Result<Prepared, Error> {
     check(model, "fusing hard sigmoids")?;
     let affine_folded = fold_affine(model)?;
     check(model, "folding multiplications and additions")?;
-    Ok(Prepared { constants_lifted, batchnorms_folded, pads_folded, affine_folded, hard_sigmoids_fused })
+    let nodes_sorted = model.nodes_sorted();
+    Ok(Prepared { nodes_sorted, constants_lifted, batchnorms_folded, pads_folded, affine_folded, hard_sigmoids_fused })
+}
+
+/// Most models are in order.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// An invalid graph after a pass is a defect of the pass.

@@ -230,8 +230,7 @@ impl<'a> Sweep<'a> {
 
     /// Weights of a layer; those that several layers read count for the first.
     fn stored_parameters(&self, layer: usize) -> u64 {
-        let is_stored = self.tied.with(layer).is_none_or(|group| group[0] == layer);
-        if is_stored { self.plan.layers[layer].site.parameters() as u64 } else { 0 }
+        if self.tied.is_first(layer) { self.plan.layers[layer].site.parameters() as u64 } else { 0 }
     }
 
     fn at_size(&self, bytes: u64) -> Result<Option<Widths>, Error> {

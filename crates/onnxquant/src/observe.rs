@@ -1,9 +1,9 @@
 //! Statistics of activations over the calibration samples, from a run or from the file of an earlier one.
 //!
-//! The file (`--calibration-cache`) is JSON: a version of its format, fingerprints of the prepared model and of the
-//! samples' values, and statistics by state of the model (its channels may be rescaled in between), kind and value.
+//! The file (`--calibration-cache`) is JSON: a version of its format, the engine, fingerprints of the prepared model and of
+//! the samples' values, and statistics by state of the model (its channels may be rescaled in between), kind and value.
 //! Numbers are read back as they were written, bit by bit, so that a run with the file writes the same bytes as one
-//! without. What was made of another model, of other samples or by another format is not used and said so; a file that
+//! without. What was made by another engine, of another model, of other samples or by another format is not used and said so; a file that
 //! is no such JSON is an error.
 
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use onnxquant_calib::{Session, collect_channels, collect_histograms, observe_sizes};
+use onnxquant_calib::{ENGINE, Session, collect_channels, collect_histograms, observe_sizes};
 use onnxquant_ir::{Model, PendingFile};
 use onnxquant_quant::{ChannelAxis, ChannelRanges, Histogram};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use crate::progress::{Phase, Progress};
 use crate::report::CacheReport;
 
 /// Of the file, and of what the numbers in it mean.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What is known of one state of the model.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -41,6 +41,7 @@ struct Section {
 #[serde(deny_unknown_fields)]
 struct Cache {
     format: u32,
+    engine: String,
     model: String,
     samples: String,
     /// By fingerprint of the model as it was then.
@@ -183,6 +184,7 @@ impl Store {
     fn open(path: &Path, model: &Model, calibration: &Calibration) -> Result<Self, Error> {
         let fresh = Cache {
             format: FORMAT,
+            engine: ENGINE.to_owned(),
             model: of_model(model)?,
             samples: of_samples(&calibration.data, &calibration.split.calibration)?,
             sections: BTreeMap::new(),
@@ -191,6 +193,9 @@ impl Store {
             None => (fresh, None),
             Some(Found::OtherFormat(format)) => {
                 (fresh, Some(format!("the file has format {format}, this program writes {FORMAT}")))
+            }
+            Some(Found::Cache(old)) if old.engine != fresh.engine => {
+                (fresh, Some(format!("it was made with {}, this is {ENGINE}", old.engine)))
             }
             Some(Found::Cache(old)) if old.model != fresh.model => (fresh, Some("the model is another one".to_owned())),
             Some(Found::Cache(old)) if old.samples != fresh.samples => {

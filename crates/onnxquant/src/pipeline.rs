@@ -6,8 +6,8 @@ use crate::attempt::{Parts, Solved, solve_within_reach};
 use crate::calibration::Calibration;
 use crate::config::{Config, DataConfig};
 use crate::error::Error;
+use crate::files::{Files, model_bytes};
 use crate::load::{prepare, read};
-use crate::paths::{check_paths, model_bytes};
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::raise::raise_for_codes;
@@ -18,7 +18,8 @@ use crate::write::write;
 
 /// Quantizes `input` into `output`.
 ///
-/// Without `data` only plain rounding (`msq`) is possible. The output appears whole or not at all.
+/// Without `data` only plain rounding (`msq`) is possible. The output appears whole or not at all; the files of the run
+/// are [checked](Files) before.
 pub fn quantize(
     input: &Path,
     output: &Path,
@@ -30,7 +31,7 @@ pub fn quantize(
     if data.is_none() {
         config.check_without_data()?;
     }
-    check_paths(input, output)?;
+    Files::of_run(input, output, data, config).check()?;
     let mut report = Report::new(config);
 
     let mut model = read(input)?;

@@ -89,13 +89,23 @@ impl PlanFile {
     /// Writes the file, whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         let failed = |problem: String| Error::Output { path: path.to_owned(), problem };
-        let text = toml::to_string(self).map_err(|error| failed(error.to_string()))?;
+        let text = self.text()?;
         let write = || {
             let mut file = PendingFile::create(path)?;
             file.file().write_all(text.as_bytes())?;
             file.commit()
         };
         write().map_err(|error: std::io::Error| failed(error.to_string()))
+    }
+
+    /// What stands in the file.
+    pub fn text(&self) -> Result<String, Error> {
+        toml::to_string(self).map_err(|error| Error::Internal(error.to_string()))
+    }
+
+    /// The file that was read; empty for a plan that was not.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Which weights share a scale.

@@ -71,6 +71,9 @@ pub struct LayerReport {
     pub weight_shape: Vec<usize>,
     /// Number of weights.
     pub parameters: usize,
+    /// Of layers that read one weight this is the first, for which the weight counts.
+    #[serde(skip)]
+    pub(crate) is_first_reader: bool,
     /// Rows of calibration data that the layer saw (in each group); absent where there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration_rows: Option<usize>,
@@ -378,11 +381,19 @@ impl Report {
         self.held_out = fitted.held_out.take();
     }
 
-    /// Bits a weight, on the average over the weights of the quantized layers.
+    /// Weights of the quantized layers; those that several layers read count once.
+    pub fn weights(&self) -> usize {
+        self.first_readers().map(|layer| layer.parameters).sum()
+    }
+
+    /// Bits a weight, on the average over [these](Report::weights).
     pub fn average_bits(&self) -> f64 {
-        let weights = self.layers.iter().map(|layer| layer.parameters as f64);
-        let bits = self.layers.iter().map(|layer| layer.parameters as f64 * f64::from(layer.bits));
-        bits.sum::<f64>() / weights.sum::<f64>().max(1.0)
+        let bits = self.first_readers().map(|layer| layer.parameters as f64 * f64::from(layer.bits));
+        bits.sum::<f64>() / (self.weights() as f64).max(1.0)
+    }
+
+    fn first_readers(&self) -> impl Iterator<Item = &LayerReport> {
+        self.layers.iter().filter(|layer| layer.is_first_reader)
     }
 
     /// What was asked for and was not reached, in words.

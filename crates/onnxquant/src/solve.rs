@@ -117,7 +117,8 @@ pub(crate) fn solve_layers(
             if let Some(state) = state.as_ref().filter(|_| !is_kept) {
                 state.keep(index, layer, &solved)?;
             }
-            let solved = solved.into_layer(layer).map_err(|error| failed(model, layer, error))?;
+            let mut solved = solved.into_layer(layer).map_err(|error| failed(model, layer, error))?;
+            solved.report.is_first_reader = tied.tied.is_first(index);
             if let Source::Streams(streams) = &mut source {
                 streams.settle(layer, &solved.weight)?;
             }
@@ -288,6 +289,7 @@ impl Solved {
             op_type: layer.op_type.clone(),
             weight_shape: site.view.weight_shape(),
             parameters: site.parameters(),
+            is_first_reader: true,
             calibration_rows: findings.calibration_rows,
             bits: layer.bits,
             granularity: layer.granularity,

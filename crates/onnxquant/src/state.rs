@@ -2,19 +2,20 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `run.toml` | fingerprints of model, samples and settings: another run is refused |
+//! | `run.toml` | what codes depend on: formats, algorithms, engine, model, samples, settings; another run is refused |
 //! | `plan.toml` | the bits of every layer, once they are chosen |
 //! | `FINGERPRINT/0007.layer` | layer 7 in a run with these bits: codes, scales, zero points, correction, report |
 //!
-//! A layer file is the text `onnxquant layer 1`, a header in TOML, little-endian numbers and a fingerprint of all that;
+//! A layer file is the text `onnxquant layer`, a header in TOML, little-endian numbers and a fingerprint of all that;
 //! it appears whole or not at all. Numbers are read back as they were written, bit by bit, so that a run that went on
-//! writes the same bytes as one that was not interrupted. The memory limit and the number of threads are no part of the
-//! key.
+//! writes the same bytes as one that was not interrupted. The memory limit and the number of threads change no code and
+//! are no part of the key; where the folder lies, what is verified and how weights are stored neither.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array3;
+use onnxquant_calib::ENGINE;
 use onnxquant_ir::{Model, PendingFile};
 use onnxquant_quant::LayerSolution;
 use serde::{Deserialize, Serialize};
@@ -27,8 +28,15 @@ use crate::plan::{Plan, PlannedLayer};
 use crate::plan_file::PlanFile;
 use crate::solve::{Findings, Solved};
 
+/// Files in the folder.
+pub(crate) const RUN_NAME: &str = "run.toml";
+pub(crate) const PLAN_NAME: &str = "plan.toml";
 /// First bytes of a layer file.
-const MAGIC: &[u8] = b"onnxquant layer 1\n";
+const MAGIC: &[u8] = b"onnxquant layer\n";
+/// Of the files, and of what a report takes from them. Raised when these change.
+const FORMAT: u32 = 2;
+/// Raised when this program makes other codes of the same model, samples and settings: golden files change then.
+const ALGORITHMS: u32 = 2;
 /// Bytes of a fingerprint.
 const CHECK_BYTES: usize = 32;
 
@@ -39,10 +47,13 @@ pub(crate) struct State {
 }
 
 /// What a run depends on.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 struct Key {
+    format: u32,
     version: String,
+    algorithms: u32,
+    engine: String,
     model: String,
     samples: String,
     settings: String,
@@ -59,12 +70,15 @@ impl State {
         let all = |calibration: &Calibration| (0..calibration.data.len()).collect::<Vec<_>>();
         let samples = calibration.map(|calibration| of_samples(&calibration.data, &all(calibration))).transpose()?;
         let key = Key {
+            format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            algorithms: ALGORITHMS,
+            engine: ENGINE.to_owned(),
             model: of_model(model)?,
             samples: samples.unwrap_or_default(),
             settings: serde_json::to_string(config).map_err(|error| Error::Internal(error.to_string()))?,
         };
-        let path = folder.join("run.toml");
+        let path = folder.join(RUN_NAME);
         std::fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
         match read(&path)? {
             Some(found) => key.check(folder, &path, &found)?,
@@ -78,7 +92,7 @@ impl State {
 
     /// The bits of every layer, where they were chosen.
     pub(crate) fn bits(&self, plan: &Plan) -> Result<Option<Vec<u32>>, Error> {
-        let path = self.folder.join("plan.toml");
+        let path = self.folder.join(PLAN_NAME);
         if !path.exists() {
             return Ok(None);
         }
@@ -88,7 +102,7 @@ impl State {
 
     /// Keeps the bits of every layer.
     pub(crate) fn keep_bits(&self, plan: &Plan, config: &Config) -> Result<(), Error> {
-        PlanFile::planned(plan, config.granularity, config.symmetry).write(&self.folder.join("plan.toml"))
+        PlanFile::planned(plan, config.granularity, config.symmetry).write(&self.folder.join(PLAN_NAME))
     }
 
     /// The layers of a run with the bits of `plan`.
@@ -105,7 +119,9 @@ impl Key {
         let text = String::from_utf8_lossy(found);
         let found: Self = toml::from_str(&text).map_err(|error| failed(path, &error))?;
         let parts = [
-            ("version of this program", self.version == found.version),
+            ("version of this program", (&self.version, self.format) == (&found.version, found.format)),
+            ("version of the algorithms", self.algorithms == found.algorithms),
+            ("engine", self.engine == found.engine),
             ("model", self.model == found.model),
             ("samples", self.samples == found.samples),
             ("settings", self.settings == found.settings),

@@ -51,6 +51,49 @@ fn a_layer_is_read_back_bit_by_bit() {
 }
 
 #[test]
+fn a_key_of_another_run_is_refused_by_what_differs() {
+    let key = || Key {
+        format: FORMAT,
+        version: "1".to_owned(),
+        algorithms: ALGORITHMS,
+        engine: ENGINE.to_owned(),
+        model: "m".to_owned(),
+        samples: "s".to_owned(),
+        settings: "{}".to_owned(),
+    };
+    let folder = Path::new("state");
+    let check = |found: &str| {
+        let checked = key().check(folder, &folder.join(RUN_NAME), found.as_bytes());
+        checked.map_or_else(|error| error.to_string(), |()| String::new())
+    };
+    let text = |key: &Key| toml::to_string(key).unwrap();
+    assert_eq!(check(&text(&key())), "");
+    let others: [(&str, fn(&mut Key)); 7] = [
+        ("version of this program", |key| key.format -= 1),
+        ("version of this program", |key| key.version.push('0')),
+        ("version of the algorithms", |key| key.algorithms += 1),
+        ("engine", |key| key.engine.push('0')),
+        ("model", |key| key.model.clear()),
+        ("samples", |key| key.samples.push('0')),
+        ("settings", |key| key.settings.push(' ')),
+    ];
+    for (name, change) in others {
+        let mut other = key();
+        change(&mut other);
+        let problem = check(&text(&other));
+        assert!(problem.contains(&format!("made with another {name}; remove it")), "{name}: {problem}");
+    }
+    // Of a program that kept less, or more.
+    let old = check("version = \"1\"\nmodel = \"m\"\nsamples = \"s\"\nsettings = \"{}\"\n");
+    assert!(
+        old.contains("another version of this program, another version of the algorithms, another engine"),
+        "{old}"
+    );
+    assert_eq!(check(&(text(&key()) + "more = 1\n")), "");
+    assert!(check("no toml").contains("run.toml"));
+}
+
+#[test]
 fn damaged_bytes_are_noticed() {
     let mut bytes = encode("a", &solved()).unwrap();
     bytes.extend(of_bytes(&bytes).into_bytes());

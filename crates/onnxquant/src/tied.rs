@@ -27,7 +27,7 @@ use std::mem::discriminant;
 use ndarray::Array3;
 use onnxquant_ir::Graph;
 use onnxquant_passes::add_to_bias::has_bias;
-use onnxquant_passes::constant_chain::{resolve, source};
+use onnxquant_passes::constant_chain::{same_numbers, source};
 use onnxquant_passes::sites::Site;
 use onnxquant_quant::{GramStats, MatrixView, QuantError};
 
@@ -85,6 +85,11 @@ impl Tied {
     /// The layers that share codes with `layer`, itself among them.
     pub(crate) fn with(&self, layer: usize) -> Option<&[usize]> {
         self.group.get(&layer).map(|&group| self.groups[group].as_slice())
+    }
+
+    /// Whether the weight of a layer counts: of tied layers that of the first.
+    pub(crate) fn is_first(&self, layer: usize) -> bool {
+        self.with(layer).is_none_or(|group| group.first() == Some(&layer))
     }
 
     /// Tied layers together, the others of `layers` alone, in the order of the first of each.
@@ -187,6 +192,5 @@ fn same_matrix(graph: &Graph, a: &Site, b: &Site) -> bool {
         (MatrixView::Conv(a), MatrixView::Conv(b)) => a.groups == b.groups,
         (a, b) => a == b,
     };
-    let number = |site: &Site| resolve(graph, site.weight).map(|found| (found.tensor.dims, found.tensor.raw_data));
-    same_view && a.view.weight_shape() == b.view.weight_shape() && (a.weight == b.weight || number(a) == number(b))
+    same_view && a.view.weight_shape() == b.view.weight_shape() && same_numbers(graph, a.weight, b.weight)
 }

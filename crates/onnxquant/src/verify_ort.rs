@@ -4,7 +4,7 @@
 //! only changes layouts, and names with them. Every layer is looked up in it by what the runtime leaves of its names: the
 //! node's, its result's, or those of its codes and scales. The prediction is the one for the version that is found.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use onnxquant_ir::Graph;
@@ -116,8 +116,8 @@ fn verify_file<'a>(
 ) -> Result<VerifiedOrt, Error> {
     let failed = |problem: String| Error::Verify(problem);
     let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
-    let python = python.map_or_else(default_python, Path::to_owned);
-    let mut command = Command::new(&python);
+    let python = python.unwrap_or(Path::new("python3"));
+    let mut command = Command::new(python);
     let output = command.arg("-c").arg(SCRIPT).arg(path).arg(folder.path()).output();
     let output = output.map_err(|error| failed(format!("cannot start `{}`: {error}", python.display())))?;
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -145,9 +145,4 @@ fn verify_file<'a>(
         }
     }
     Ok(found)
-}
-
-/// The Python that the environment names, or the one of the path.
-fn default_python() -> PathBuf {
-    std::env::var_os("ONNXQUANT_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
 }

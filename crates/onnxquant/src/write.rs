@@ -26,7 +26,6 @@ use crate::embeddings::{PlannedTable, TableReport, decode_tables, write_tables};
 use crate::error::Error;
 use crate::integer::{Form, IntegerPlan};
 use crate::load::check;
-use crate::paths::check_external;
 use crate::plan::{Plan, PlannedLayer};
 use crate::report::Report;
 
@@ -220,7 +219,6 @@ fn block_inside(layer: &PlannedLayer) -> Option<usize> {
 
 /// Writes the model with its metadata; returns the bytes written.
 pub(crate) fn write(model: &mut Model, path: &Path, report: &Report) -> Result<u64, Error> {
-    check_external(path, model.external_files())?;
     if !report.layers.is_empty() || !report.embeddings.is_empty() {
         let json = |value: serde_json::Result<String>| value.map_err(|error| Error::Internal(error.to_string()));
         model.set_metadata(VERSION_KEY, report.version);

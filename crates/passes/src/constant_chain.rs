@@ -1,13 +1,18 @@
 //! Finds the constant behind a value, through the nodes that exporters put in between.
 //!
 //! Followed are `Identity`, `Cast` between float types, `Transpose`, and the pure changes of shape
-//! `Reshape`, `Flatten`, `Squeeze` and `Unsqueeze` with constant arguments. The result is computed when it
-//! is asked for; the graph is not changed.
+//! `Reshape`, `Flatten`, `Squeeze` and `Unsqueeze` with constant arguments. A chain is followed without computing
+//! anything; its numbers are computed when they are asked for, element by element from the initializer to the result, so
+//! that nothing lies in memory beside these two. The graph is not changed.
+
+mod elements;
 
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, Node, Origin, ValueId, tensor};
 use onnxquant_proto::data_type_bits;
+
+use elements::{Step, computed};
 
 /// Longest chain followed.
 const MAX_LINKS: usize = 16;
@@ -19,6 +24,25 @@ pub struct Resolved {
     pub tensor: TensorProto,
     /// The initializer at the start of the chain.
     pub source: ValueId,
+}
+
+/// What is known of a constant without its numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// The type of its elements.
+    pub dtype: DataType,
+    /// Its shape.
+    pub shape: Vec<usize>,
+}
+
+/// A chain from an initializer to a value.
+#[derive(Clone, Debug, PartialEq)]
+struct Chain {
+    source: ValueId,
+    dtype: DataType,
+    dims: Vec<i64>,
+    /// What is done to the elements, from the initializer on.
+    steps: Vec<Step>,
 }
 
 /// The initializer at the start of the chain that ends in `value`, without computing anything.
@@ -36,7 +60,22 @@ pub fn source(graph: &Graph, value: ValueId) -> Option<ValueId> {
 
 /// The constant behind `value`; `None` when it is no constant or the chain holds another operator.
 pub fn resolve(graph: &Graph, value: ValueId) -> Option<Resolved> {
-    resolve_within(graph, value, MAX_LINKS)
+    let chain = follow(graph, value, MAX_LINKS)?;
+    let tensor = chain.tensor(graph)?;
+    Some(Resolved { tensor, source: chain.source })
+}
+
+/// Type and shape of the constant behind `value`, without computing it.
+pub fn declared(graph: &Graph, value: ValueId) -> Option<Declared> {
+    let Chain { dtype, dims, .. } = follow(graph, value, MAX_LINKS)?;
+    Some(Declared { dtype, shape: sizes(&dims)? })
+}
+
+/// Whether the constants behind two values are the same numbers.
+pub fn same_numbers(graph: &Graph, a: ValueId, b: ValueId) -> bool {
+    let chains = follow(graph, a, MAX_LINKS).zip(follow(graph, b, MAX_LINKS));
+    let numbers = |chain: &Chain| Some((chain.dtype, chain.tensor(graph)?.raw_data?));
+    chains.is_some_and(|(a, b)| a == b || (a.dims == b.dims && numbers(&a).is_some_and(|a| Some(a) == numbers(&b))))
 }
 
 fn is_link(node: &Node) -> bool {
@@ -44,43 +83,71 @@ fn is_link(node: &Node) -> bool {
     LINKS.iter().any(|op_type| node.is(op_type))
 }
 
-fn resolve_within(graph: &Graph, value: ValueId, links: usize) -> Option<Resolved> {
+fn follow(graph: &Graph, value: ValueId, links: usize) -> Option<Chain> {
     if let Some(tensor) = graph.value(value).constant() {
-        return Some(Resolved { tensor: tensor.clone(), source: value });
+        let dtype = tensor::data_type(tensor).ok()?;
+        return Some(Chain { source: value, dtype, dims: tensor.dims.clone(), steps: Vec::new() });
     }
     let (_, node) = graph.producer(value).filter(|(_, node)| is_link(node))?;
-    let Resolved { tensor, source } = resolve_within(graph, node.input(0)?, links.checked_sub(1)?)?;
-    let rank = tensor.dims.len();
+    let chain = follow(graph, node.input(0)?, links.checked_sub(1)?)?;
     let argument = |slot| graph.value(node.input(slot)?).constant().and_then(|tensor| tensor::to_i64(tensor).ok());
     let axes = || node.ints("axes").map(<[i64]>::to_vec).or_else(|| argument(1));
     let has_axes = node.attribute("axes").is_some() || node.input(1).is_some();
-    let tensor = match node.op_type() {
-        "Identity" => tensor,
-        "Cast" => cast(&tensor, DataType::try_from(i32::try_from(node.int("to", 0)).ok()?).ok()?)?,
-        "Transpose" => transpose(&tensor, &permutation(node.ints("perm"), rank)?)?,
-        "Reshape" => with_dims(reshaped(&tensor.dims, &argument(1)?, node.int("allowzero", 0) != 0)?, tensor)?,
-        "Flatten" => with_dims(flattened(&tensor.dims, node.int("axis", 1))?, tensor)?,
-        "Squeeze" if has_axes => with_dims(squeezed(&tensor.dims, Some(&axes()?))?, tensor)?,
-        "Squeeze" => with_dims(squeezed(&tensor.dims, None)?, tensor)?,
-        "Unsqueeze" => with_dims(unsqueezed(&tensor.dims, &axes()?)?, tensor)?,
-        _ => return None,
-    };
-    Some(Resolved { tensor, source })
-}
-
-fn cast(from: &TensorProto, to: DataType) -> Option<TensorProto> {
-    if from.data_type() == to as i32 {
-        return Some(from.clone());
+    match node.op_type() {
+        "Identity" => Some(chain),
+        "Cast" => chain.cast(DataType::try_from(i32::try_from(node.int("to", 0)).ok()?).ok()?),
+        "Transpose" => chain.transposed(node.ints("perm")),
+        "Reshape" => chain.shaped(|dims| reshaped(dims, &argument(1)?, node.int("allowzero", 0) != 0)),
+        "Flatten" => chain.shaped(|dims| flattened(dims, node.int("axis", 1))),
+        "Squeeze" if has_axes => chain.shaped(|dims| squeezed(dims, Some(&axes()?))),
+        "Squeeze" => chain.shaped(|dims| squeezed(dims, None)),
+        "Unsqueeze" => chain.shaped(|dims| unsqueezed(dims, &axes()?)),
+        _ => None,
     }
-    let is_float = matches!(to, DataType::Float | DataType::Float16 | DataType::Bfloat16 | DataType::Double);
-    let numbers = tensor::to_f32(from).ok().filter(|_| is_float)?;
-    Some(tensor::from_f32_as(to, &tensor::shape(from).ok()?, &numbers))
 }
 
-fn with_dims(dims: Vec<i64>, mut tensor: TensorProto) -> Option<TensorProto> {
-    let count = tensor::element_count(&tensor).ok()?;
-    tensor.dims = dims;
-    (tensor::element_count(&tensor).ok()? == count).then_some(tensor)
+impl Chain {
+    fn cast(mut self, to: DataType) -> Option<Self> {
+        if self.dtype != to {
+            let is_float =
+                |dtype| matches!(dtype, DataType::Float | DataType::Float16 | DataType::Bfloat16 | DataType::Double);
+            (is_float(self.dtype) && is_float(to)).then_some(())?;
+            self.steps.push(Step::Cast(to));
+            self.dtype = to;
+        }
+        Some(self)
+    }
+
+    fn transposed(mut self, perm: Option<&[i64]>) -> Option<Self> {
+        data_type_bits(self.dtype).filter(|bits| bits % 8 == 0)?;
+        let (shape, perm) = (sizes(&self.dims)?, permutation(perm, self.dims.len())?);
+        self.dims = perm.iter().map(|&axis| self.dims.get(axis).copied()).collect::<Option<_>>()?;
+        self.steps.push(Step::Transpose { shape, perm });
+        Some(self)
+    }
+
+    /// With other dimensions of as many elements.
+    fn shaped(mut self, dims: impl FnOnce(&[i64]) -> Option<Vec<i64>>) -> Option<Self> {
+        let count = |dims: &[i64]| sizes(dims)?.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim));
+        let dims = dims(&self.dims)?;
+        (count(&dims)? == count(&self.dims)?).then_some(())?;
+        self.dims = dims;
+        Some(self)
+    }
+
+    fn tensor(&self, graph: &Graph) -> Option<TensorProto> {
+        let source = graph.value(self.source).constant()?;
+        let computed = match self.steps.as_slice() {
+            [] => source.clone(),
+            steps => computed(source, steps)?,
+        };
+        Some(TensorProto { dims: self.dims.clone(), ..computed })
+    }
+}
+
+/// Dimensions, none of which is negative.
+fn sizes(dims: &[i64]) -> Option<Vec<usize>> {
+    dims.iter().map(|&dim| usize::try_from(dim).ok()).collect()
 }
 
 /// The shape that `Reshape` makes of `dims`; whether the counts agree is for the caller to check.
@@ -141,20 +208,6 @@ pub(crate) fn permutation(perm: Option<&[i64]>, rank: usize) -> Option<Vec<usize
     let mut sorted = perm.clone();
     sorted.sort_unstable();
     (sorted == (0..rank).collect::<Vec<_>>()).then_some(perm)
-}
-
-/// Transposes any tensor whose elements are whole bytes.
-fn transpose(from: &TensorProto, perm: &[usize]) -> Option<TensorProto> {
-    let dtype = tensor::data_type(from).ok()?;
-    let width = usize::try_from(data_type_bits(dtype).filter(|bits| bits % 8 == 0)? / 8).ok()?;
-    let (shape, raw) = (tensor::shape(from).ok()?, tensor::to_raw(from).ok()?);
-    let dims = perm.iter().map(|&axis| shape.get(axis).copied()).collect::<Option<Vec<_>>>()?;
-    let starts = (0..raw.len()).step_by(width).collect::<Vec<_>>();
-    let index = ndarray::ArrayD::from_shape_vec(ndarray::IxDyn(&shape), starts).ok()?;
-    let index = index.permuted_axes(ndarray::IxDyn(perm));
-    let element = |&start: &usize| raw.get(start..start + width).unwrap_or_default();
-    let bytes = index.iter().flat_map(element).copied().collect::<Vec<u8>>();
-    Some(tensor::from_raw(dtype, &dims, bytes))
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ fn joint_pads(graph: &Graph, pad: &Node, conv: &Node) -> Option<Vec<i64>> {
 fn spatial_dimensions(graph: &Graph, conv: &Node) -> Option<usize> {
     match conv.ints("kernel_shape").filter(|kernel| !kernel.is_empty()) {
         Some(kernel) => Some(kernel.len()),
-        None => constant_chain::resolve(graph, conv.input(1)?)?.tensor.dims.len().checked_sub(2),
+        None => constant_chain::declared(graph, conv.input(1)?)?.shape.len().checked_sub(2),
     }
 }
 

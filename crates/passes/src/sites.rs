@@ -9,11 +9,11 @@ use std::fmt;
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, NodeProto, TensorProto};
-use onnxquant_ir::{Graph, Model, Node, NodeId, Origin, TensorError, Use, ValueId, tensor};
+use onnxquant_ir::{Graph, Model, Node, NodeId, Origin, TensorError, Use, ValueId};
 use onnxquant_quant::{ConvGeometry, MatrixView, Padding};
 use serde::Serialize;
 
-use crate::constant_chain;
+use crate::constant_chain::{self, Declared};
 use crate::decode_nbits::is_nbits;
 use crate::decode_weights::decodes_constant;
 
@@ -201,9 +201,8 @@ fn inner_layers(attributes: &[AttributeProto]) -> Vec<&NodeProto> {
 
 /// The shape of the weight slot's constant, or of the left operand's.
 fn weight_shape(graph: &Graph, node: &Node) -> Option<Vec<usize>> {
-    let constant = |slot| constant_chain::resolve(graph, node.input(slot)?);
-    let resolved = constant(1).or_else(|| constant(0))?;
-    tensor::shape(&resolved.tensor).ok()
+    let constant = |slot| constant_chain::declared(graph, node.input(slot)?);
+    Some(constant(1).or_else(|| constant(0))?.shape)
 }
 
 fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
@@ -219,12 +218,10 @@ fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
     if graph.value(source).origin() == Origin::Overridable {
         return Err(SkipReason::Overridable);
     }
-    let tensor = constant_chain::resolve(graph, weight).ok_or(SkipReason::NoConstantWeight)?.tensor;
-    let dtype = tensor::data_type(&tensor).unwrap_or_default();
+    let Declared { dtype, shape } = constant_chain::declared(graph, weight).ok_or(SkipReason::NoConstantWeight)?;
     if !matches!(dtype, DataType::Float | DataType::Float16 | DataType::Bfloat16) {
         return Err(SkipReason::UnsupportedType { dtype: dtype.as_str_name() });
     }
-    let shape = tensor::shape(&tensor).map_err(|error| SkipReason::Geometry { problem: error.problem })?;
     if shape.contains(&0) {
         return Err(SkipReason::Empty);
     }

@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use onnxquant_ir::onnx::{FunctionProto, ModelProto, OperatorSetIdProto};
-use onnxquant_ir::{float_attribute, int_attribute, ints_attribute, text_attribute};
+use onnxquant_ir::{float_attribute, int_attribute, ints_attribute, tensor, text_attribute};
 
 use super::*;
 use crate::testing::{body, floats, graph_attribute, message, model, node, sites};

@@ -72,6 +72,11 @@ pub(crate) fn discover(path: &Path) -> Result<(Kind, Vec<Vec<PathBuf>>), CalibEr
     }
 }
 
+/// The files below `path` that hold samples.
+pub fn sample_files(path: &Path) -> Result<Vec<PathBuf>, CalibError> {
+    Ok(discover(path)?.1.concat())
+}
+
 fn no_samples(path: &Path, found: &str) -> CalibError {
     CalibError::NoSamples { path: path.into(), found: found.into() }
 }

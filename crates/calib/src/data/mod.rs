@@ -21,6 +21,7 @@ mod tensor_proto;
 
 use std::path::Path;
 
+pub use discover::sample_files;
 pub use input_spec::{Dim, InputSpec};
 pub use npy::{FormatError, read_npy};
 pub use npz::{NamedTensors, read_npz};

@@ -34,6 +34,9 @@ use crate::data::Sample;
 use crate::error::CalibError;
 use crate::tensor::Tensor;
 
+/// Name and version of the engine, on which every number depends that is observed.
+pub const ENGINE: &str = if cfg!(feature = "tract") { "tract 0.23.9" } else { "none" };
+
 /// Something that runs a model on samples and returns the values it was made to observe.
 ///
 /// The results do not depend on which thread runs a sample or how many do.

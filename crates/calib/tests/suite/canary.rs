@@ -1,9 +1,16 @@
 //! What this crate relies on in tract, so that a new version that changes it is noticed.
 
-use onnxquant_calib::{Engine, Session};
+use onnxquant_calib::{ENGINE, Engine, Session};
 use onnxquant_proto::onnx::TensorProto;
 
 use crate::models::{self, data, input, model, node, tensor};
+
+#[test]
+fn the_engine_s_version_is_the_one_that_is_built() {
+    let locked = include_str!("../../../../Cargo.lock");
+    let version = ENGINE.strip_prefix("tract ").unwrap();
+    assert!(locked.contains(&format!("name = \"tract-core\"\nversion = \"{version}\"\n")), "{ENGINE}");
+}
 
 /// tract's optimised form of a Softmax between DequantizeLinear and QuantizeLinear is wrong.
 #[test]

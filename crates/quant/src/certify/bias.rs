@@ -100,6 +100,17 @@ impl Lost {
         &self.means * if is_ruined { 0.0 } else { trusted(power, chance) }
     }
 
+    /// `|X W - X~ Q|_F^2 / n` about the mean.
+    fn spread(&self) -> f64 {
+        let neurons = self.squares.iter().flatten().zip(&self.means);
+        neurons.map(|(square, mean)| (square - mean * mean).max(0.0)).sum()
+    }
+
+    /// `|mean(X W - X~ Q) - c|^2`, what a correction leaves of the mean.
+    fn kept(&self, correction: ArrayView2<'_, f64>) -> f64 {
+        correction.iter().zip(&self.means).map(|(c, mean)| (mean - c).powi(2)).sum()
+    }
+
     /// `|X W - X~ Q - 1 c^T|_F^2 / n`.
     fn after(&self, correction: ArrayView2<'_, f64>) -> Result<f64, QuantError> {
         if correction.dim() != self.means.dim() {
@@ -128,6 +139,17 @@ pub fn corrected_error(
     Ok(ratio(Lost::new(&yardstick, &errors).after(correction)?, yardstick.output()))
 }
 
+/// What remains of one solution's error, see [`Remaining`].
+pub(crate) struct Measured {
+    /// The error relative to the output.
+    pub(crate) error: f64,
+    /// What is added to the bias, `[groups, M]`.
+    pub(crate) correction: Array2<f64>,
+    /// The part of `|X W - X~ Q - 1 c^T|_F^2 / n` that is a mean, where the layer has a bias to correct: what the correction
+    /// leaves of it, for it may be chance.
+    pub(crate) kept: f64,
+}
+
 /// What remains of the errors of a problem's solutions on some rows once the bias is corrected, if it can be.
 pub(crate) struct Remaining<'a> {
     problem: LayerProblem<'a>,
@@ -153,11 +175,17 @@ impl<'a> Remaining<'a> {
 
     /// The error relative to the output.
     pub(crate) fn error(&self, dequantized: ArrayView3<'_, f32>) -> Result<f64, QuantError> {
-        Ok(self.measure(dequantized)?.0)
+        Ok(self.measure(dequantized)?.error)
     }
 
-    /// The same with the correction of the bias, `[groups, M]`.
-    pub(crate) fn measure(&self, dequantized: ArrayView3<'_, f32>) -> Result<(f64, Array2<f64>), QuantError> {
+    /// `|X W - X~ Q|_F^2 / n`, about the mean where the layer has a bias to correct: the error that solvers see.
+    pub(crate) fn spread(&self, dequantized: ArrayView3<'_, f32>) -> Result<f64, QuantError> {
+        let lost = Lost::new(&self.yardstick, &errors(self.problem.weights(), dequantized, self.rows)?);
+        Ok(if self.problem.corrects_bias() { lost.spread() } else { lost.squares.iter().flatten().sum() })
+    }
+
+    /// The error with what it is made of.
+    pub(crate) fn measure(&self, dequantized: ArrayView3<'_, f32>) -> Result<Measured, QuantError> {
         let errors = errors(self.problem.weights(), dequantized, self.rows)?;
         let lost = Lost::new(&self.yardstick, &errors);
         let correction = match (self.problem.stats().filter(|_| self.problem.corrects_bias()), &self.calibration) {
@@ -165,7 +193,9 @@ impl<'a> Remaining<'a> {
             (Some(stats), None) => lost.correction(stats, self.is_ruined),
             (Some(stats), Some(calibration)) => Lost::new(calibration, &errors).correction(stats, self.is_ruined),
         };
-        Ok((ratio(lost.after(correction.view())?, self.output), correction))
+        let error = ratio(lost.after(correction.view())?, self.output);
+        let kept = if self.problem.corrects_bias() { lost.kept(correction.view()) } else { 0.0 };
+        Ok(Measured { error, correction, kept })
     }
 }
 

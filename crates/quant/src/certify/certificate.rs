@@ -21,17 +21,24 @@
 //! b_j   = |D w| + |X~ (w - w^)| + sigma_max(X~_I) * |half steps on I|
 //! ```
 //!
-//! Error feedback promises ([`Promise`](crate::Promise)) the error of its target W* and the bound of the nearest plane
-//! for the scales from which it started; later steps only lower the error:
+//! Error feedback promises ([`Promise`](crate::Promise)) that rounding its target W* adds no more than the bound of the
+//! nearest plane, for the scales from which it started; later steps only lower what it adds:
 //!
 //! ```text
-//! bound = |X W - X~ W* - 1 c^T|_F / |X W|_F + sqrt(sum_j sum_i (step_ij / 2)^2 L_ii^2) / |X W|_F
+//! bound^2 = ((t + r + u)^2 + n |m - c|^2) / |X W|_F^2
+//! t       = |P (X W - X~ W*)|_F
+//! r       = sqrt(n sum_j sum_i (step_ij / 2)^2 L_ii^2)
+//! u       = sqrt(n sum_j (sum_k |P x~_k| |w*_kj - q_kj|)^2)      over inputs k that are in no form
 //! ```
 //!
-//! For the same scales there are codes with at most
+//! Where the layer has a bias to correct, P takes the mean off, for the solver does so: of the mean m of `X W - X~ Q` it
+//! promises nothing. The bias takes off c, as much as is no chance ([`crate::bias`]), and what stays is counted as it is.
+//! Where the bias is fixed, P changes nothing and the term in `m - c` is not there.
+//!
+//! For the same scales there are codes that leave at most this once the bias takes off the whole mean:
 //!
 //! ```text
-//! attainable = |X W - X~ W* - 1 c^T|_F / |X W|_F + sqrt(sum_j (max_i step_ij / 2)^2 (max_i H_ii + l) d(l)) / |X W|_F
+//! attainable = (t + a + u) / |X W|_F,      a = sqrt(n sum_j (max_i step_ij / 2)^2 (max_i H_ii + l) d(l))
 //! ```
 //!
 //! where `d(l)` is the effective dimension of the data with damping l (Harshaw et al., arXiv 1911.03071).
@@ -62,15 +69,16 @@
 //! A solution of the wrong shape, with a code off the grid or with an unusable
 //! scale is rejected with an error. Without a Gram matrix `achieved` is `None`.
 
-use crate::certify::bias::{Remaining, bias_correction};
+use crate::certify::bias::{Measured, Remaining, bias_correction};
 use crate::error::QuantError;
 use crate::layer::grid::Affine;
 use crate::layer::pairs::PairRule;
 use crate::layer::problem::LayerProblem;
-use crate::layer::solution::LayerSolution;
+use crate::layer::solution::{LayerSolution, Promise};
 use crate::linalg;
 use crate::stats::gram::GramStats;
 use crate::stats::layer_error::{drift_energies, energies, ratio};
+use crate::stats::live::dead_inputs;
 use faer::Mat;
 use ndarray::{Array2, Array3, Axis};
 use serde::{Deserialize, Serialize};
@@ -119,10 +127,11 @@ pub struct Hypothesis {
 pub struct Certificate {
     /// Relative error of the layer's output on the calibration data.
     pub achieved: Option<f64>,
-    /// What the method guarantees for it.
+    /// What it cannot exceed by what the method promises; no promise is about other rows than these.
     pub bound: Option<f64>,
     /// Relative error that some codes are known not to exceed, on the scales that were fitted first, where no weight lies
-    /// beyond its grid: rows as many as they may, it is the effective dimension of the data that counts.
+    /// beyond its grid and the bias takes off the whole mean: rows as many as they may, it is the effective dimension of the
+    /// data that counts.
     pub attainable: Option<f64>,
     /// How many dimensions the data have, in the sense of `attainable`, over all groups.
     pub effective_dimension: Option<f64>,
@@ -167,17 +176,18 @@ pub fn certify(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<C
     };
     let remaining = Remaining::new(problem, stats);
     let whole = remaining.output;
-    let (achieved, correction) = remaining.measure(decoded.view())?;
-    certificate.achieved = Some(achieved);
+    let Measured { error, correction, kept } = remaining.measure(decoded.view())?;
+    certificate.achieved = Some(error);
     if let Some(promise) = &solution.promise {
         let holds = promise.broken == 0;
         let (kind, value) = (HypothesisKind::NearestPlane, promise.broken as f64);
         certificate.hypotheses.push(Hypothesis { kind, value, limit: 0.0, holds });
         certificate.effective_dimension = Some(promise.effective_dimension);
         if holds || promise.attainable.is_finite() {
-            let target = remaining.error(promise.target.view())?;
-            certificate.bound = holds.then(|| target + ratio(promise.rounding, whole));
-            certificate.attainable = promise.attainable.is_finite().then(|| target + ratio(promise.attainable, whole));
+            let target = remaining.spread(promise.target.view())?.sqrt() + unseen(problem, promise, &decoded).sqrt();
+            let within = |rounding: f64, kept: f64| ratio((target + rounding.sqrt()).powi(2) + kept, whole);
+            certificate.bound = holds.then(|| within(promise.rounding, kept));
+            certificate.attainable = promise.attainable.is_finite().then(|| within(promise.attainable, 0.0));
         }
     }
     if let Some(claim) = &solution.preprocessed {
@@ -186,6 +196,17 @@ pub fn certify(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<C
         claim.check(whole, &mut certificate)?;
     }
     Ok(Certified { certificate, correction })
+}
+
+/// What rounding the target adds through inputs that are in no form, as a mean square over all neurons; at most.
+fn unseen(problem: &LayerProblem<'_>, promise: &Promise, decoded: &Array3<f32>) -> f64 {
+    let of_group = |(group, stats): (usize, &GramStats)| {
+        let dead = dead_inputs(stats, problem.corrects_bias());
+        let change = |k: usize, m: usize| f64::from(promise.target[[group, k, m]]) - f64::from(decoded[[group, k, m]]);
+        let of_neuron = |m: usize| dead.iter().map(|&(k, size)| size * change(k, m).abs()).sum::<f64>().powi(2);
+        (0..problem.outputs()).map(of_neuron).sum::<f64>()
+    };
+    problem.stats().into_iter().flatten().enumerate().map(of_group).sum()
 }
 
 /// The claim of a solver that rounds other weights than the original ones.

@@ -35,14 +35,11 @@
 use crate::error::QuantError;
 use crate::linalg;
 use crate::stats::gram::GramStats;
+use crate::stats::live::{entries, live_inputs};
 use faer::Mat;
 
 const LAST_DAMPING: f64 = 2e4;
 const RAISE_DAMPING: f64 = 10.0;
-/// A diagonal below this fraction of the largest means a dead input.
-const DEAD: f64 = 1e-12;
-/// A variance below this fraction of the mean square is rounding noise.
-const CONSTANT: f64 = 4.0 * f32::EPSILON as f64;
 
 /// The form of one group, on its live inputs.
 #[derive(Clone, Debug)]
@@ -68,10 +65,8 @@ pub(crate) struct Factor {
 impl Quadratic {
     /// From a full Gram matrix, or `None` if only the diagonal was gathered.
     pub(crate) fn new(stats: &GramStats, centred: bool) -> Option<Quadratic> {
-        let gram = stats.gram()?;
-        let mean = stats.mean();
-        let entry = |i: usize, j: usize| gram[[i, j]] - if centred { mean[i] * mean[j] } else { 0.0 };
-        let inputs = live_inputs(stats.k(), entry, |k| gram[[k, k]]);
+        let entry = entries(stats, centred)?;
+        let inputs = live_inputs(stats, centred)?;
         let n = inputs.len();
         let matrix = Mat::from_fn(n, n, |i, j| entry(inputs[i], inputs[j]) as f32);
         let mean_diagonal = inputs.iter().map(|i| entry(*i, *i)).sum::<f64>() / n.max(1) as f64;
@@ -95,18 +90,6 @@ impl Quadratic {
             reason: format!("it is not positive definite, not even with {LAST_DAMPING} times its mean diagonal added"),
         })
     }
-}
-
-/// Inputs with variance, by rising diagonal.
-fn live_inputs(k: usize, entry: impl Fn(usize, usize) -> f64, square: impl Fn(usize) -> f64) -> Vec<usize> {
-    let largest = (0..k).fold(0.0f64, |largest, k| largest.max(entry(k, k)));
-    let live = |k: &usize| {
-        let own = entry(*k, *k);
-        own > DEAD * largest && own > CONSTANT * square(*k)
-    };
-    let mut inputs: Vec<usize> = (0..k).filter(live).collect();
-    inputs.sort_by(|a, b| entry(*a, *a).total_cmp(&entry(*b, *b)).then(b.cmp(a)));
-    inputs
 }
 
 #[cfg(test)]
