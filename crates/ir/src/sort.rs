@@ -23,10 +23,10 @@
 //!
 //! Nodes that read each other in a circle have no order: they are named.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use onnxquant_proto::captured_names;
-use onnxquant_proto::onnx::{GraphProto, ModelProto, NodeProto};
+use onnxquant_proto::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
 use crate::verify::Violation;
 
@@ -34,23 +34,27 @@ use crate::verify::Violation;
 pub(crate) fn sort(model: &mut ModelProto) -> Result<usize, Violation> {
     let mut moved = model.graph.as_mut().map_or(Ok(0), sort_graph)?;
     for function in &mut model.functions {
-        moved += sort_nodes(&mut function.node)?;
+        let given: HashSet<&str> = function.input.iter().map(String::as_str).collect();
+        moved += sort_nodes(&mut function.node, &given)?;
     }
     Ok(moved)
 }
 
 fn sort_graph(graph: &mut GraphProto) -> Result<usize, Violation> {
-    sort_nodes(&mut graph.node)
+    let inputs = graph.input.iter().map(ValueInfoProto::name);
+    let given: HashSet<&str> = inputs.chain(graph.initializer.iter().map(TensorProto::name)).collect();
+    sort_nodes(&mut graph.node, &given)
 }
 
-fn sort_nodes(nodes: &mut Vec<NodeProto>) -> Result<usize, Violation> {
+/// `given` are the values that are there before any node; a node that makes one of them makes an invalid graph.
+fn sort_nodes(nodes: &mut Vec<NodeProto>, given: &HashSet<&str>) -> Result<usize, Violation> {
     let mut moved = 0;
     for attribute in nodes.iter_mut().flat_map(|node| &mut node.attribute) {
         for body in attribute.g.as_deref_mut().into_iter().chain(&mut attribute.graphs) {
             moved += sort_graph(body)?;
         }
     }
-    let reads = reads(nodes);
+    let reads = reads(nodes, given);
     if reads.iter().enumerate().all(|(node, makers)| makers.iter().all(|&maker| maker < node)) {
         return Ok(moved);
     }
@@ -61,11 +65,11 @@ fn sort_nodes(nodes: &mut Vec<NodeProto>) -> Result<usize, Violation> {
 }
 
 /// For every node the nodes of this graph that make what it reads.
-fn reads(nodes: &[NodeProto]) -> Vec<Vec<usize>> {
+fn reads(nodes: &[NodeProto], given: &HashSet<&str>) -> Vec<Vec<usize>> {
     let mut makers = HashMap::new();
     for (index, node) in nodes.iter().enumerate() {
-        for name in node.output.iter().filter(|name| !name.is_empty()) {
-            makers.entry(name.as_str()).or_insert(index);
+        for name in node.output.iter().map(String::as_str).filter(|name| !name.is_empty() && !given.contains(name)) {
+            makers.entry(name).or_insert(index);
         }
     }
     let of_node = |node: &NodeProto| {
@@ -241,7 +245,7 @@ mod tests {
             prop_assert!(sort(&mut proto).is_ok());
             let sorted = proto.graph.unwrap_or_default().node;
             prop_assert_eq!(sorted.len(), count);
-            let reads = reads(&sorted);
+            let reads = reads(&sorted, &HashSet::new());
             prop_assert!(reads.iter().enumerate().all(|(node, makers)| makers.iter().all(|&maker| maker < node)));
         }
     }

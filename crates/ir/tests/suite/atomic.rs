@@ -68,7 +68,7 @@ fn folder_in_place_of_the_file_stays_and_nothing_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a");
     std::fs::create_dir(&path).unwrap();
-    assert!(PendingFile::create(&path).unwrap().commit().is_err());
+    assert!(PendingFile::create(&path).is_err());
     assert!(path.is_dir());
     assert_eq!(names_in(folder.path()), ["a"]);
 }
