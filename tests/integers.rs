@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::support::{Failures, Fixture, Job, Measured, Run, folder, measure, onnxquant, refused, report};
+use crate::support::{Failures, Fixture, Job, Measured, Run, agree, folder, measure, onnxquant, refused, report};
 
 /// A way to quantize, and what it must achieve.
 struct Setting {
@@ -29,8 +29,6 @@ const SETTINGS: [Setting; 9] = [
 pub const SIMULATION_MARGIN_DB: f64 = 1.0;
 /// The same for weights of 4 bits: with coarse steps a near tie weighs more.
 const COARSE_MARGIN_DB: f64 = 1.5;
-/// Near ties alone leave an error of this size, however exact the model is.
-const TIES_DB: f64 = 39.0;
 /// Optimized and plain kernels may differ by single steps.
 const AGREEMENT_DB: f64 = 25.0;
 /// Accuracy that integer activations may cost.
@@ -183,12 +181,6 @@ fn codes_and_scales_for_accelerators_are_those_asked_for() {
         failures.check(agrees, || format!("{args:?}: {:?} dB measured, {told:?} told", measured.sqnr_db));
     }
     failures.finish();
-}
-
-/// Whether two SQNRs in dB are the same but for near ties.
-pub fn agree(found: f64, told: f64, margin_db: f64) -> bool {
-    let power = |db: f64| 10f64.powf(-db / 10.0);
-    (found - told).abs() <= margin_db || (power(found) - power(told)).abs() <= power(TIES_DB)
 }
 
 #[test]

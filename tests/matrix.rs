@@ -11,7 +11,7 @@ use onnxquant_passes::raise_opset::raise_opset;
 use rayon::prelude::*;
 use serde_json::Value;
 
-use crate::support::{Failures, Fixture, Job, Measured, folder, measure, try_report};
+use crate::support::{Failures, Fixture, Job, Measured, agree, folder, measure, try_report};
 
 const FIXTURE: Fixture = Fixture::RESNET;
 /// Opsets of the float model; the fixture has the second.
@@ -57,8 +57,6 @@ const HELD_OUT: [usize; 2] = [12, 36];
 
 /// Tract and ONNX Runtime round near ties differently.
 const MARGIN_DB: f64 = 1.5;
-/// Near ties alone leave an error of this size, however exact the model is.
-const TIES_DB: f64 = 39.0;
 
 struct Case {
     opset: i64,
@@ -137,7 +135,7 @@ fn check(case: &Case, report: &Value, found: &Measured, failures: &mut Failures)
     let told = report["held_out"]["sqnr_db"].as_f64();
     // For a CPU what users get is told, for accelerators what the operators mean.
     let measured = if case.target == "ort-cpu" { found.default_sqnr_db } else { found.sqnr_db };
-    let as_told = measured.zip(told).is_some_and(|(measured, told)| agree(measured, told));
+    let as_told = measured.zip(told).is_some_and(|(measured, told)| agree(measured, told, MARGIN_DB));
     failures.check(as_told, || format!("{name}: SQNR {measured:?} dB, {told:?} dB told"));
     let opset = report["opset"].as_i64();
     let expected = case.opset.max(case.setting.opset);
@@ -145,10 +143,4 @@ fn check(case: &Case, report: &Value, found: &Measured, failures: &mut Failures)
     let on_codes = report["integers"]["static_layers"].as_u64();
     failures
         .check(!case.has_regions() || on_codes > Some(4), || format!("{name}: {on_codes:?} layers on fixed scales"));
-}
-
-/// Whether two SQNRs in dB are the same but for near ties.
-fn agree(found: f64, told: f64) -> bool {
-    let power = |db: f64| 10f64.powf(-db / 10.0);
-    (found - told).abs() <= MARGIN_DB || (power(found) - power(told)).abs() <= power(TIES_DB)
 }

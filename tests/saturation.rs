@@ -8,10 +8,10 @@ use onnxquant_passes::fold_planes::fold_planes;
 use serde_json::Value;
 
 use crate::command::compare_with;
-use crate::integers::{SIMULATION_MARGIN_DB, agree};
+use crate::integers::SIMULATION_MARGIN_DB;
 use crate::support::{
-    Chain, Failures, Fixture, Job, Measured, TiedModel, folder, measure, measure_without_vnni, noise_samples, report,
-    write,
+    Chain, Failures, Fixture, Job, Measured, TiedModel, agree, folder, measure, measure_without_vnni, noise_samples,
+    report, write,
 };
 
 const FIXTURES: [Fixture; 4] = [Fixture::MLP, Fixture::CNN, Fixture::TRANSFORMER, Fixture::CONV1D];

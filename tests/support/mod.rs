@@ -1,5 +1,6 @@
 //! What the tests share.
 
+mod agree;
 mod chain;
 mod failures;
 mod fixture;
@@ -8,6 +9,7 @@ mod net;
 mod python;
 mod tool;
 
+pub use agree::agree;
 pub use chain::{Chain, noise_samples};
 pub use failures::Failures;
 pub use fixture::Fixture;
