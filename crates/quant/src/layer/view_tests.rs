@@ -1,6 +1,6 @@
 use super::*;
-use crate::layer::geometry::Padding;
 use crate::layer::geometry::Extent;
+use crate::layer::geometry::Padding;
 use ndarray::{Array2, Array3, ArrayD};
 use proptest::prelude::*;
 
