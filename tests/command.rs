@@ -13,7 +13,13 @@ use crate::support::{
 
 /// What `compare --json` says.
 pub fn compare(first: &Path, second: &Path, data: &Path) -> Value {
-    let run = Run::of(onnxquant(&["compare", "--json"]).args([first, second]).arg("--data").arg(data)).succeeded();
+    compare_with(first, second, data, &[])
+}
+
+/// The same with more arguments.
+pub fn compare_with(first: &Path, second: &Path, data: &Path, args: &[&str]) -> Value {
+    let mut command = onnxquant(&["compare", "--json"]);
+    let run = Run::of(command.args([first, second]).arg("--data").arg(data).args(args)).succeeded();
     serde_json::from_str(&run.stdout).expect("compare --json prints JSON")
 }
 

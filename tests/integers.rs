@@ -26,7 +26,7 @@ const SETTINGS: [Setting; 9] = [
 ];
 
 /// Tract and ONNX Runtime round near ties differently.
-const SIMULATION_MARGIN_DB: f64 = 1.0;
+pub const SIMULATION_MARGIN_DB: f64 = 1.0;
 /// The same for weights of 4 bits: with coarse steps a near tie weighs more.
 const COARSE_MARGIN_DB: f64 = 1.5;
 /// Near ties alone leave an error of this size, however exact the model is.
@@ -186,7 +186,7 @@ fn codes_and_scales_for_accelerators_are_those_asked_for() {
 }
 
 /// Whether two SQNRs in dB are the same but for near ties.
-fn agree(found: f64, told: f64, margin_db: f64) -> bool {
+pub fn agree(found: f64, told: f64, margin_db: f64) -> bool {
     let power = |db: f64| 10f64.powf(-db / 10.0);
     (found - told).abs() <= margin_db || (power(found) - power(told)).abs() <= power(TIES_DB)
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use onnxquant_ir::{ExternalData, Model, write_model};
 use serde_json::Value;
 
 use crate::support::{Failures, Fixture, Run, files_in, folder, inspect, onnxquant, refused, report};
@@ -86,6 +87,24 @@ fn a_plan_that_was_saved_gives_the_same_file_again() {
     let layers = |report: &Value| report["layers"].clone();
     assert_eq!(layers(&chosen), layers(&replayed));
     assert_eq!(bits(&inspect(&MODEL.model(), &["--plan", plan_name])), bits(&chosen));
+}
+
+#[test]
+fn layers_whose_nodes_share_a_name_or_have_none_are_told_apart() {
+    let folder = folder();
+    let [model, plan, first, second] =
+        ["in.onnx", "plan.toml", "a.onnx", "b.onnx"].map(|name| folder.path().join(name));
+    let plan_name = plan.to_str().expect("the path is text");
+    for name in ["fc", ""] {
+        let mut proto = Model::read(&Fixture::MLP.model()).expect("the fixture can be read").to_proto();
+        let nodes = proto.graph.iter_mut().flat_map(|graph| &mut graph.node);
+        nodes.for_each(|node| node.name = Some(name.to_owned()));
+        let renamed = Model::from_proto(proto).expect("names of nodes may be anything");
+        write_model(&renamed, &model, ExternalData::Auto).expect("the model can be written");
+        let quantize = |output: &Path, args: &[&str]| report(&model, output, args, Some(&Fixture::MLP.calib()));
+        let chosen = quantize(&first, &["--average-bits", "4", "--save-plan", plan_name]);
+        assert_eq!(bits(&chosen), bits(&quantize(&second, &["--plan", plan_name])), "nodes called `{name}`");
+    }
 }
 
 #[test]

@@ -2,11 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use ndarray::ArrayD;
-use onnxquant::calib::{Tensor, write_captures};
 use serde_json::Value;
 
-use crate::support::{Failures, Job, TiedModel, folder, measure, noise, report, write};
+use crate::support::{Failures, Job, TiedModel, folder, measure, noise_samples, report, write};
 
 const SAMPLES: usize = 30;
 /// Those that are held out: the middle of each third.
@@ -50,16 +48,7 @@ fn cases() -> Vec<Case> {
 
 /// Writes samples of the model; returns those that are held out.
 fn samples(model: &TiedModel, folder: &Path) -> Vec<PathBuf> {
-    std::fs::create_dir(folder).expect("a folder can be made");
-    let shape: Vec<usize> = model.shape.iter().map(|&dim| dim as usize).collect();
-    let sample = |index: usize| {
-        let numbers = noise(index + 1000, shape.iter().product(), 1.0).collect();
-        let array = ArrayD::from_shape_vec(shape.clone(), numbers).expect("as many numbers as the shape has");
-        let path = folder.join(format!("{index:02}.npz"));
-        write_captures(&path, &["x".to_owned()], &[Tensor::F32(array)]).expect("a sample can be written");
-        path
-    };
-    let all: Vec<PathBuf> = (0..SAMPLES).map(sample).collect();
+    let all = noise_samples(folder, &model.shape, SAMPLES);
     HELD_OUT.map(|index| all[index].clone()).to_vec()
 }
 

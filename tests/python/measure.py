@@ -13,6 +13,7 @@ A job names a `model` and what is wanted:
 | `check` | true | the ONNX checker with shape inference: `problems` |
 | `load` | true | loading at every optimization level: `problems` |
 | `nodes` | true | `nodes`: operators of the fully optimized graph, with counts |
+| `exact_products` | true | no products that saturate, on any processor: weights become unsigned |
 | `reference`, `samples` | a model and .npz files | `sqnr_db`, `default_sqnr_db`, `agreement_db`, `differences` |
 | `labels` | .npz with inputs and labels `y` | `accuracy` of the first output |
 | `captures` | pairs of .npz: sample, captured values | `capture_error`: largest relative difference |
@@ -42,6 +43,7 @@ LEVELS = {
     "all": Level.ORT_ENABLE_ALL,
 }
 EXACT = {"session.qdq_matmulnbits_accuracy_level": "1"}
+EXACT_PRODUCTS = {"session.x64quantprecision": "1"}
 SMALLEST_INTERESTING = 1e-30
 
 
@@ -172,7 +174,8 @@ class Comparison:
 
 def compare(job, result):
     reference = exact_session(job["reference"])
-    exact, default = exact_session(job["model"]), session(job["model"])
+    config = EXACT_PRODUCTS if job.get("exact_products") else None
+    exact, default = exact_session(job["model"]), session(job["model"], config=config)
     exact_sums, default_sums, agreement = Comparison(), Comparison(), Comparison()
     for sample in job["samples"]:
         expected, found, fast = run(reference, sample), run(exact, sample), run(default, sample)

@@ -19,6 +19,8 @@ impl Fixture {
     pub const CONV1D: Self = Self { name: "digits_conv1d", n_dense: 1, n_conv: 4 };
     pub const TRANSFORMER: Self = Self { name: "digits_transformer", n_dense: 14, n_conv: 0 };
     pub const TRANSFORMER_OP14: Self = Self { name: "digits_transformer_op14", n_dense: 14, n_conv: 0 };
+    /// Wide enough that layers on codes save time; in no table of all fixtures, for it takes longer than these.
+    pub const RESNET: Self = Self { name: "digits_resnet", n_dense: 2, n_conv: 9 };
     pub const ALL: [Self; 5] = [Self::MLP, Self::CNN, Self::CONV1D, Self::TRANSFORMER, Self::TRANSFORMER_OP14];
 
     fn folder(self) -> PathBuf {

@@ -1,16 +1,18 @@
 //! What the tests share.
 
+mod chain;
 mod failures;
 mod fixture;
 mod models;
 mod python;
 mod tool;
 
+pub use chain::{Chain, noise_samples};
 pub use failures::Failures;
 pub use fixture::Fixture;
 pub use models::{MatMulModel, TiedModel, chain_around, external_tensor, node, noise, shadowing_loop, write};
-pub use python::{Job, Measured, measure, node_models, python};
-pub use tool::{Run, files_in, inspect, onnxquant, refused, report};
+pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python};
+pub use tool::{Run, files_in, inspect, onnxquant, refused, report, try_report};
 
 use std::path::PathBuf;
 

@@ -138,7 +138,8 @@ pub fn noise(seed: usize, count: usize, size: f32) -> impl Iterator<Item = f32> 
     })
 }
 
-fn float_value(name: &str, dims: &[i64]) -> ValueInfoProto {
+/// A value of f32 numbers.
+pub(super) fn float_value(name: &str, dims: &[i64]) -> ValueInfoProto {
     let dim = |&size: &i64| Dimension { value: Some(dimension::Value::DimValue(size)), ..Dimension::default() };
     let shape = TensorShapeProto { dim: dims.iter().map(dim).collect() };
     let tensor = Tensor { elem_type: Some(DataType::Float as i32), shape: Some(shape) };
@@ -147,7 +148,7 @@ fn float_value(name: &str, dims: &[i64]) -> ValueInfoProto {
 }
 
 /// A float tensor with these numbers.
-fn float_tensor(name: &str, dims: &[i64], numbers: impl Iterator<Item = f32>) -> TensorProto {
+pub(super) fn float_tensor(name: &str, dims: &[i64], numbers: impl Iterator<Item = f32>) -> TensorProto {
     TensorProto {
         name: Some(name.to_owned()),
         dims: dims.to_vec(),

@@ -1,5 +1,6 @@
 //! Python with ONNX Runtime, as `cargo xtask test` sets it up.
 
+use std::borrow::BorrowMut;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,6 +14,8 @@ pub struct Job {
     pub check: bool,
     pub load: bool,
     pub nodes: bool,
+    /// Whether sums of products must not saturate, whatever the processor.
+    pub exact_products: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<PathBuf>,
     pub samples: Vec<PathBuf>,
@@ -66,7 +69,25 @@ impl Measured {
 
 /// Runs `tests/python/measure.py`; one result a job, in order.
 pub fn measure(jobs: &[Job]) -> Vec<Measured> {
-    let mut command = python("measure.py");
+    measured_by(python("measure.py"), jobs)
+}
+
+/// The same as a processor with AVX2, but without AVX-512 and VNNI, computes it; `None` where there is no way to find out.
+///
+/// It is emulated, and slow: some tens of rows are enough.
+pub fn measure_without_vnni(jobs: &[Job]) -> Option<Vec<Measured>> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return None;
+    }
+    let script = python("measure.py");
+    let mut emulated = Command::new(variable("ONNXQUANT_QEMU"));
+    emulated.args(["-cpu", "Haswell"]).arg(script.get_program()).args(script.get_args());
+    // It warns of what Haswell has and it does not emulate, none of which computes.
+    Some(measured_by(emulated.stderr(Stdio::null()), jobs))
+}
+
+fn measured_by(mut command: impl BorrowMut<Command>, jobs: &[Job]) -> Vec<Measured> {
+    let command = command.borrow_mut();
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Python can be started");
     serde_json::to_writer(child.stdin.take().expect("it was piped"), jobs).expect("measure.py reads its input");
     let output = child.wait_with_output().expect("measure.py ends");

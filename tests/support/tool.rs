@@ -39,6 +39,11 @@ pub fn onnxquant(args: &[impl AsRef<OsStr>]) -> Command {
 
 /// Runs the command on `input` and returns its report.
 pub fn report(input: &Path, output: &Path, args: &[&str], calib: Option<&Path>) -> Value {
+    try_report(input, output, args, calib).unwrap_or_else(|said| panic!("{said}"))
+}
+
+/// The same, or what a failed run said.
+pub fn try_report(input: &Path, output: &Path, args: &[&str], calib: Option<&Path>) -> Result<Value, String> {
     let report = output.with_extension("report.json");
     let mut command = onnxquant(&[input, output]);
     command.args(args).arg("--report").arg(&report);
@@ -46,9 +51,12 @@ pub fn report(input: &Path, output: &Path, args: &[&str], calib: Option<&Path>) 
         Some(calib) => command.arg("--calib").arg(calib),
         None => command.arg("--weights-only"),
     };
-    Run::of(&mut command).succeeded();
+    let run = Run::of(&mut command);
+    if run.code != Some(0) {
+        return Err(format!("exit code {:?}: {}{}", run.code, run.stdout, run.stderr));
+    }
     let text = std::fs::read_to_string(&report).expect("the report was written");
-    serde_json::from_str(&text).expect("the report is JSON")
+    Ok(serde_json::from_str(&text).expect("the report is JSON"))
 }
 
 /// What `inspect --json` says.

@@ -7,6 +7,7 @@ mod codegen;
 mod paper;
 mod process;
 mod python;
+mod qemu;
 mod regress;
 mod test;
 

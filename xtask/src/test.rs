@@ -1,14 +1,17 @@
 //! `cargo xtask test`: everything, on a machine with Rust and Python alone.
 //!
-//! In this order: a virtual environment with ONNX Runtime and the models of the ONNX backend tests (both lie under
-//! `target/` and are made once), what is committed against the `onnx` package, `cargo test`, the regression figures.
+//! In this order: a virtual environment with ONNX Runtime, the models of the ONNX backend tests and an emulator of other
+//! processors (what is not there lies under `target/` and is made once), what is committed against the `onnx` package,
+//! `cargo test`, the regression figures.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
+use onnxquant_passes::cpu::Cpu;
 
 use crate::python::Python;
+use crate::qemu::Qemu;
 use crate::{process, regress};
 
 /// Scripts that, given `--check`, compare something committed with the `onnx` package.
@@ -24,10 +27,12 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let python = Python::set_up()?;
     let models = node_models(&python)?;
+    let qemu = Qemu::set_up(&python)?;
+    println!("{}", classes(qemu.as_ref()));
     if args.args.is_empty() {
         check_committed(&python)?;
     }
-    cargo_test(&python, &models, &args.args)?;
+    cargo_test(&python, &models, qemu.as_ref(), &args.args)?;
     if args.args.is_empty() {
         regress::compare_all(&python)?;
     }
@@ -62,10 +67,22 @@ fn check_committed(python: &Python) -> anyhow::Result<()> {
     process::run_quietly(python.command().arg(root.join("tests/python/compare_schema.py")).arg(&descriptor))
 }
 
-fn cargo_test(python: &Python, models: &Path, args: &[String]) -> anyhow::Result<()> {
+/// The classes of processors on which written files are measured.
+fn classes(qemu: Option<&Qemu>) -> String {
+    let native = Cpu::native();
+    match qemu {
+        Some(qemu) => format!("this processor: {native}; avx2: emulated by `{}`", qemu.path().display()),
+        None => format!("this processor: {native}; avx2: not tested, it is emulated on Linux on x86-64 only"),
+    }
+}
+
+fn cargo_test(python: &Python, models: &Path, qemu: Option<&Qemu>, args: &[String]) -> anyhow::Result<()> {
     let mut cargo = process::cargo();
     cargo.args(["test", "--release", "--workspace", "--locked", "--no-fail-fast"]).args(args);
     cargo.env("ONNXQUANT_PYTHON", python.path()).env("ONNXQUANT_NODE_MODELS", models);
+    if let Some(qemu) = qemu {
+        cargo.env("ONNXQUANT_QEMU", qemu.path());
+    }
     process::run(&mut cargo)
 }
 

@@ -50,7 +50,7 @@ pub use data::{
 pub use dump::write_captures;
 pub use engine::Engine;
 #[cfg(feature = "tract")]
-pub use engine::{BlockedNode, Session, failing_nodes, graph_outputs, unknown_operators};
+pub use engine::{BlockedNode, SATURATE_PAIRS, Session, failing_nodes, graph_outputs, unknown_operators};
 pub use error::CalibError;
 pub use inline::inline_functions;
 pub use run::{Progress, SampleRun, for_each_batch};

@@ -134,6 +134,11 @@ pub(crate) struct CompareArgs {
     #[command(flatten)]
     pub(crate) data: DataArgs,
 
+    /// Compute the second model as processors of this class do: on `portable`, `avx2` and `avx512` sums of products on
+    /// codes saturate, on `vnni` and `arm64` they are exact, as without this option; `native` is the class of this one.
+    #[arg(long, value_name = "CLASS")]
+    pub(crate) cpu: Option<Cpu>,
+
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,

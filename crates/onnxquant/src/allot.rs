@@ -70,7 +70,7 @@ fn solve_once(job: Job<'_>, plan: Plan, tables: &[(CodedTable, TableReport)]) ->
 fn reach(job: Job<'_>, plan: &Plan, tables: &[(CodedTable, TableReport)], wanted_db: f64) -> Result<Solution, Error> {
     Sweep::new(job, plan, tables)?.reach(wanted_db, |bits| {
         let mut plan = plan.clone();
-        plan.set_bits(job.model, job.config, bits)?;
+        plan.set_bits(job.config, bits)?;
         let solution = solve(job, plan, tables)?;
         let reached = solution.fitted.held_out.as_ref().map_or(f64::INFINITY, |found| found.judged().sqnr_db);
         Ok((solution, reached))
@@ -84,6 +84,6 @@ fn allot(job: Job<'_>, plan: &mut Plan, tables: &[(CodedTable, TableReport)], bu
         Some(bits) => bits,
         None => Sweep::new(job, plan, tables)?.within(budget)?,
     };
-    plan.set_bits(job.model, job.config, &bits)?;
+    plan.set_bits(job.config, &bits)?;
     job.state.map_or(Ok(()), |state| state.keep_bits(plan, job.config))
 }

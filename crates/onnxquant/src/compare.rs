@@ -2,9 +2,12 @@
 
 use std::path::Path;
 
-use onnxquant_calib::{Original, OutputComparison, Session, compare as compare_sessions};
-use onnxquant_ir::Model;
+use onnxquant_calib::{Original, OutputComparison, SATURATE_PAIRS, Session, compare as compare_sessions};
+use onnxquant_ir::{Model, NodeId};
+use onnxquant_passes::cpu::{Cpu, pair_rule};
 use onnxquant_passes::decode_weights::decode_weights;
+use onnxquant_passes::saturate_pairs::saturate_pairs;
+use onnxquant_quant::{MatrixView, PairRule};
 
 use crate::calibration::Calibration;
 use crate::config::DataConfig;
@@ -14,11 +17,13 @@ use crate::progress::{Phase, Progress};
 
 /// Runs both models on every sample of `data` and compares output by output, in the order of the first model.
 ///
-/// Quantized weights are decoded to float first. The models must share the names of their outputs.
+/// Quantized weights are decoded to float first. The models must share the names of their outputs. The second computes
+/// what its integer layers give on processors of a class; without one the exact products.
 pub fn compare(
     first: &Path,
     second: &Path,
     data: &DataConfig,
+    cpu: Option<Cpu>,
     progress: Progress<'_>,
 ) -> Result<Vec<OutputComparison>, Error> {
     let (mut first, mut second) = (read(first)?, read(second)?);
@@ -27,6 +32,9 @@ pub fn compare(
     let calibration = Calibration::open(&first, data)?;
     if let Some(missing) = output_names(&first).into_iter().find(|name| !has_output(&second, name)) {
         return Err(Error::Usage(format!("the second model has no output `{missing}`")));
+    }
+    if cpu.is_some_and(Cpu::saturates) {
+        saturate(&mut second, &|_, view| pair_rule(view, false))?;
     }
     let samples = (0..calibration.data.len()).collect::<Vec<_>>();
     Reference::new(first, &calibration, &samples)?.compare(second, &calibration, &samples, progress)
@@ -68,6 +76,12 @@ pub(crate) fn output_names(model: &Model) -> Vec<String> {
 
 fn has_output(model: &Model, name: &str) -> bool {
     model.graph().outputs().iter().any(|port| port.info.name() == name)
+}
+
+/// Lets sums of products on codes saturate as on processors without VNNI; `rule` names the pairs of a layer.
+pub(crate) fn saturate(model: &mut Model, rule: &dyn Fn(NodeId, &MatrixView) -> Option<PairRule>) -> Result<(), Error> {
+    saturate_pairs(model.graph_mut(), SATURATE_PAIRS, rule)?;
+    check(model, "letting sums of products saturate")
 }
 
 /// Gives the engine floats where the model has codes already.

@@ -114,6 +114,11 @@ pub enum Budget {
     MinSqnrDb(f64),
 }
 
+impl Budget {
+    /// The bits between which layers choose.
+    pub(crate) const WIDTHS: [u32; 4] = [2, 3, 4, 8];
+}
+
 /// Settings of a run. They are written into the model's metadata, so nothing here depends on the machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {

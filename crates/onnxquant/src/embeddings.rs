@@ -90,11 +90,16 @@ fn quantize_table(model: &Model, planned: &PlannedTable) -> Result<(CodedTable, 
 }
 
 /// Writes the tables into the model for the runtime; returns the bytes of each.
-pub(crate) fn write_tables(graph: &mut Graph, tables: &[(CodedTable, TableReport)]) -> Result<Vec<usize>, Error> {
+pub(crate) fn write_tables(
+    graph: &mut Graph,
+    tables: &[(CodedTable, TableReport)],
+    planned: &[PlannedTable],
+) -> Result<Vec<usize>, Error> {
     let mut bytes = Vec::with_capacity(tables.len());
-    for (coded, report) in tables {
-        let found = find_tables(graph).into_iter().find(|table| graph.value(table.value).name() == report.name);
-        let table = found.ok_or_else(|| Error::Internal(format!("table `{}` was lost", report.name)))?;
+    for ((coded, _), planned) in tables.iter().zip(planned) {
+        // Who reads it may have changed since.
+        let found = find_tables(graph).into_iter().find(|table| table.value == planned.table.value);
+        let table = found.ok_or_else(|| Error::Internal(format!("table `{}` was lost", planned.name)))?;
         bytes.push(write_table(graph, &table, coded));
     }
     Ok(bytes)

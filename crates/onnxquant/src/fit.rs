@@ -1,7 +1,8 @@
 //! Measures the model on held-out samples, takes layers back to float activations where that is needed, and writes it.
 
 use onnxquant_calib::OutputComparison;
-use onnxquant_ir::{Model, NodeId};
+use onnxquant_ir::Model;
+use onnxquant_passes::sites::LayerId;
 
 use crate::calibration::Calibration;
 use crate::config::{Activations, Config};
@@ -16,9 +17,8 @@ use crate::write::{Arithmetic, Codes, Written, written};
 /// A model that was written in memory and measured.
 pub(crate) struct Fitted {
     pub(crate) written: Model,
-    pub(crate) opset_changes: Vec<String>,
-    /// Every layer in `written`, with the bytes of its codes, scales and zero points in the file.
-    pub(crate) layers: Vec<(NodeId, usize)>,
+    /// Every layer with the bytes of its codes, scales and zero points in the file.
+    pub(crate) layers: Vec<(LayerId, usize)>,
     /// The same bytes of every table.
     pub(crate) table_bytes: Vec<usize>,
     pub(crate) held_out: Option<HeldOut>,
@@ -42,9 +42,8 @@ impl Fitting<'_> {
         let has_codes = !self.codes.layers.is_empty() || !self.codes.tables.is_empty();
         let calibration = self.calibration.filter(|_| has_codes);
         let held_out = calibration.map(|calibration| self.judge(calibration, integers)).transpose()?;
-        let Written { model: written, opset_changes, layers, table_bytes } =
-            written(self.model, self.plan, self.codes, integers)?;
-        Ok(Fitted { written, opset_changes, layers, table_bytes, held_out })
+        let Written { model: written, layers, table_bytes } = written(self.model, self.plan, self.codes, integers)?;
+        Ok(Fitted { written, layers, table_bytes, held_out })
     }
 
     /// Takes layers back to float activations where accuracy asks for that; the outputs then.

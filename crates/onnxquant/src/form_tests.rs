@@ -3,7 +3,9 @@ use onnxquant_ir::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, 
 use onnxquant_ir::tensor;
 
 use super::*;
+use crate::config::{ActivationBits, Activations, Budget, Target};
 use crate::plan::Plan;
+use crate::raise::raise_for_codes;
 
 /// `y = Conv(x)` and `z = MatMul(x)`, weights large enough for planes.
 fn model(dtype: DataType) -> Model {
@@ -70,6 +72,32 @@ fn form_depends_on_bits_runtime_and_opset() {
     for (config, conv, matmul, opset) in table {
         let found = forms(DataType::Float, &config).expect("every row can be written");
         assert_eq!(found, (conv, matmul, opset), "{config:?}");
+    }
+}
+
+#[test]
+fn opset_is_the_least_for_all_bits_that_layers_may_get() {
+    let config = |opset_max| config(8, Granularity::Channel, "1.22", Format::Auto, opset_max);
+    let within = |budget, opset_max| Config { budget: Some(budget), ..config(opset_max) };
+    let strict = Config { activations: Activations::Static, target: Target::QdqStrict, ..config(25) };
+    let table = [
+        (config(25), 13),
+        (within(Budget::AverageBits(8.0), 25), 18),
+        (within(Budget::TargetBytes(1), 25), 18),
+        (within(Budget::MinSqnrDb(1.0), 17), 13),
+        (Config { format: Format::Dq, ..within(Budget::AverageBits(4.0), 24) }, 21),
+        (strict.clone(), 13),
+        (Config { activation_bits: ActivationBits::Mixed, ..strict }, 21),
+    ];
+    for (config, opset) in table {
+        let (model, _) = raise_for_codes(model(DataType::Float), &config).expect("the model can be raised");
+        assert_eq!(model.opset(""), Some(opset), "{config:?}");
+        let mut plan = Plan::new(&model, &config).expect("the model can be quantized");
+        for bits in [2, 3, 4, 8].into_iter().filter(|_| config.budget.is_some()) {
+            plan.set_bits(&config, &[bits, bits]).expect("these bits may be chosen");
+            let needed = plan.layers.iter().map(|layer| layer.form.needed_opset(&layer.site, layer.granularity)).max();
+            assert!(needed <= Some(opset), "{bits} bits need opset {needed:?} under {config:?}");
+        }
     }
 }
 

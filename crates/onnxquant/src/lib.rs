@@ -29,6 +29,7 @@ mod pipeline;
 mod plan;
 mod plan_file;
 mod progress;
+mod raise;
 mod reach;
 mod report;
 mod rescale;

@@ -7,14 +7,11 @@ use onnxquant_passes::fold_affine::fold_affine;
 use onnxquant_passes::fold_batchnorm::fold_batchnorm;
 use onnxquant_passes::fold_integers::fold_integers;
 use onnxquant_passes::fold_pad::fold_pads;
-use onnxquant_passes::hard_sigmoid::{expand_hard_sigmoids, fuse_hard_sigmoids};
+use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::lift_constants::lift_constants;
-use onnxquant_passes::raise_opset::raise_opset;
 use serde::Serialize;
 
-use crate::config::{Activations, Config};
 use crate::error::Error;
-use crate::plan::Plan;
 
 /// What the passes before quantization did.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -34,31 +31,6 @@ pub struct Prepared {
 /// Reads the model and verifies it.
 pub fn read(path: &Path) -> Result<Model, Error> {
     Model::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
-}
-
-/// Brings a model to the least opset that codes of activations and their weights need; returns the operators rewritten.
-///
-/// Hard sigmoids are spelled out there: only so they can run on codes.
-pub(crate) fn raise_for_integers(model: &mut Model, config: &Config) -> Result<Vec<String>, Error> {
-    let present = model.opset("").unwrap_or(0);
-    if config.activations == Activations::Float {
-        return Ok(Vec::new());
-    }
-    let needed = Plan::new(model, config)?.opset.max(config.activation_opset());
-    let changes = if present < needed { raise(model, config, needed)? } else { Vec::new() };
-    expand_hard_sigmoids(model)?;
-    check(model, "spelling out hard sigmoids")?;
-    Ok(changes)
-}
-
-fn raise(model: &mut Model, config: &Config, needed: i64) -> Result<Vec<String>, Error> {
-    if config.opset_max < needed {
-        let problem = format!("integer activations need opset {needed}, but at most {} is allowed", config.opset_max);
-        return Err(Error::Usage(problem));
-    }
-    let changes = raise_opset(model, needed)?;
-    check(model, "raising the opset")?;
-    Ok(changes.iter().map(ToString::to_string).collect())
 }
 
 /// Runs the passes that leave the function as it is, each verified.

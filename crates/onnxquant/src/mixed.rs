@@ -50,7 +50,7 @@ use crate::tied::Tied;
 use crate::write::{Arithmetic, Codes, written};
 
 /// The widths between which layers choose.
-const WIDTHS: [u32; 4] = [2, 3, 4, 8];
+const WIDTHS: [u32; 4] = Budget::WIDTHS;
 /// Place of the width at which sensitivity is measured: where errors are well above noise and still small.
 const PROBE: usize = 1;
 /// Held-out samples on which sensitivity is measured.
@@ -165,7 +165,7 @@ impl<'a> Sweep<'a> {
     /// Bytes of the file, and those of every layer's codes, scales and zero points.
     fn written_bytes(&self, widths: &Widths) -> Result<(u64, Vec<u64>), Error> {
         let mut plan = self.plan.clone();
-        plan.set_bits(self.job.model, self.job.config, &self.bits(widths))?;
+        plan.set_bits(self.job.config, &self.bits(widths))?;
         let layers = self.quick_codes(widths);
         let codes = Codes { layers: &layers, tables: self.tables, planned_tables: &plan.tables };
         let found = written(self.job.model, &plan, codes, self.job.integers)?;

@@ -6,10 +6,11 @@ use crate::attempt::{Parts, Solved, solve_within_reach};
 use crate::calibration::Calibration;
 use crate::config::{Config, DataConfig};
 use crate::error::Error;
-use crate::load::{prepare, raise_for_integers, read};
+use crate::load::{prepare, read};
 use crate::paths::{check_paths, model_bytes};
 use crate::plan::Plan;
 use crate::progress::Progress;
+use crate::raise::raise_for_codes;
 use crate::report::Report;
 use crate::state::State;
 use crate::verify_ort::verify;
@@ -38,7 +39,8 @@ pub fn quantize(
     let state =
         config.state.as_ref().map(|folder| State::open(folder, &model, config, calibration.as_ref())).transpose()?;
     report.prepared = prepare(&mut model)?;
-    report.opset_changes = raise_for_integers(&mut model, config)?;
+    let (model, opset_changes) = raise_for_codes(model, config)?;
+    report.opset_changes = opset_changes;
 
     let plan = Plan::new(&model, config)?;
     let file = data.and_then(|data| data.cache.as_deref());

@@ -9,7 +9,7 @@ use onnxquant_passes::weight_form::{Codes, WeightForm};
 use onnxquant_quant::{Granularity, MatrixView};
 use serde::Serialize;
 
-use crate::config::{Activations, Config, Selection};
+use crate::config::{Activations, Budget, Config, Selection};
 use crate::embeddings::{PlannedTable, plan_tables};
 use crate::error::Error;
 use crate::form::Wanted;
@@ -17,7 +17,7 @@ use crate::form::Wanted;
 /// A layer that will be quantized.
 #[derive(Clone, Debug)]
 pub struct PlannedLayer {
-    /// The node's name, or its first output's.
+    /// What people call it; no other layer is called so.
     pub label: String,
     /// Gemm, MatMul or Conv.
     pub op_type: String,
@@ -59,7 +59,7 @@ pub struct Plan {
     pub skipped: Vec<SkippedLayer>,
     /// Tables of embeddings to quantize.
     pub tables: Vec<PlannedTable>,
-    /// Opset that the written model needs at least.
+    /// Opset of the written model: the least one for all bits that layers may get.
     pub opset: i64,
 }
 
@@ -92,29 +92,34 @@ impl Plan {
     }
 
     /// Gives every layer bits of its own, in the order of the layers.
-    pub(crate) fn set_bits(&mut self, model: &Model, config: &Config, bits: &[u32]) -> Result<(), Error> {
+    pub(crate) fn set_bits(&mut self, config: &Config, bits: &[u32]) -> Result<(), Error> {
         for (layer, &bits) in self.layers.iter_mut().zip(bits) {
             *layer = layer.with_bits(config, bits)?;
         }
-        self.opset = self.needed_opset(model, config)?;
         Ok(())
     }
 
-    /// The opset that the written model needs.
+    /// The opset of the written model, where what `model` has is not enough.
     fn needed_opset(&self, model: &Model, config: &Config) -> Result<i64, Error> {
-        let needed = self.layers.iter().map(|layer| layer.needed_opset(config.activations));
-        let of_tables = self.tables.iter().map(|planned| Table::needed_opset(planned.bits));
-        let needed = needed.chain(of_tables).max().unwrap_or(0);
+        let of_tables = self.tables.iter().map(|planned| Table::needed_opset(planned.bits)).max();
+        let of_layers = self.layers.iter().map(|layer| layer.highest_opset(config));
+        let of_layers = of_layers.collect::<Result<Vec<i64>, Error>>()?.into_iter().max();
+        let of_activations = of_layers.map_or(0, |_| config.activation_opset());
+        let of_codes = of_tables.max(of_layers).unwrap_or(0);
         let present = model.opset("").unwrap_or(0);
+        let needed = of_codes.max(of_activations);
         let opset = if needed > present { needed.max(LOWEST_TARGET) } else { present };
-        if opset > config.opset_max && opset > present {
-            let settings = "choose a coarser granularity, or allow a higher opset with --opset-max";
-            return Err(Error::Usage(format!(
-                "the codes need opset {opset}, but at most {} is allowed: {settings}",
-                config.opset_max
-            )));
+        if opset <= config.opset_max || opset <= present {
+            return Ok(opset);
         }
-        Ok(opset)
+        let most = config.opset_max;
+        Err(Error::Usage(match of_activations > of_codes {
+            true => format!("integer activations need opset {opset}, but at most {most} is allowed"),
+            false => format!(
+                "the codes need opset {opset}, but at most {most} is allowed: choose a coarser granularity, or allow a \
+                 higher opset with --opset-max"
+            ),
+        }))
     }
 }
 
@@ -132,6 +137,17 @@ impl PlannedLayer {
         Self::new(config, self.label.clone(), self.op_type.clone(), self.site.clone(), bits)
     }
 
+    /// What the written layer needs with any of the bits that it may get.
+    fn highest_opset(&self, config: &Config) -> Result<i64, Error> {
+        if config.budget.is_none() {
+            return Ok(self.needed_opset(config.activations));
+        }
+        let needed = |bits| Ok(self.with_bits(config, bits)?.needed_opset(config.activations));
+        let needed = Budget::WIDTHS.into_iter().map(needed).collect::<Result<Vec<i64>, Error>>()?;
+        Ok(needed.into_iter().max().unwrap_or(0))
+    }
+
+    /// What the written layer needs with the bits that it has.
     fn needed_opset(&self, activations: Activations) -> i64 {
         let of_form = self.form.needed_opset(&self.site, self.granularity);
         match activations {

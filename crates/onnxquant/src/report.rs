@@ -60,7 +60,7 @@ pub struct Report {
 /// One quantized layer.
 #[derive(Clone, Debug, Serialize)]
 pub struct LayerReport {
-    /// The node's name, or its first output's.
+    /// What people call it; no other layer is called so.
     pub label: String,
     /// Gemm, MatMul or Conv.
     pub op_type: String,
@@ -303,9 +303,9 @@ impl Report {
     ) {
         let Solution { plan, integers, layers, fitted } = solution;
         self.layers = std::mem::take(layers);
-        for (layer, &(node, bytes)) in self.layers.iter_mut().zip(&fitted.layers) {
+        for (layer, &(id, bytes)) in self.layers.iter_mut().zip(&fitted.layers) {
             layer.bytes = bytes;
-            layer.runs_as = runs_as(fitted.written.graph(), node, self.settings.ort_min);
+            layer.runs_as = runs_as(fitted.written.graph(), id.node(), self.settings.ort_min);
         }
         self.integers = integers.report(graph, &self.settings, plan, &mut self.layers, cache);
         self.exact_on = Cpu::exact_on(self.layers.iter().any(|layer| layer.saturating_pairs > Some(0)));
@@ -313,7 +313,6 @@ impl Report {
         let of_table = |((_, table), &bytes): ((CodedTable, TableReport), &usize)| TableReport { bytes, ..table };
         self.embeddings = tables.into_iter().zip(&fitted.table_bytes).map(of_table).collect();
         self.opset = fitted.written.opset("").unwrap_or(0);
-        self.opset_changes.append(&mut fitted.opset_changes);
         self.held_out = fitted.held_out.take();
     }
 

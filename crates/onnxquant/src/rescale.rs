@@ -6,8 +6,9 @@
 use std::collections::HashSet;
 
 use ndarray::{Array3, Axis};
-use onnxquant_ir::{Model, NodeId};
+use onnxquant_ir::Model;
 use onnxquant_passes::migrate_scale::migrate;
+use onnxquant_passes::sites::LayerId;
 use onnxquant_quant::{ChannelAxis, migration_factors};
 
 use crate::config::Config;
@@ -24,10 +25,10 @@ pub(crate) fn rescale(
     model: &mut Model,
     plan: &mut Plan,
     config: &Config,
-    dynamic: &HashSet<NodeId>,
+    dynamic: &HashSet<LayerId>,
     observer: &Observer<'_>,
 ) -> Result<usize, Error> {
-    let read = plan.layers.iter().filter(|layer| dynamic.contains(&layer.site.node));
+    let read = plan.layers.iter().filter(|layer| dynamic.contains(&layer.site.id()));
     let mut names: Vec<String> = read.map(|layer| model.graph().value(layer.site.input).name().to_owned()).collect();
     names.sort();
     names.dedup();
@@ -39,7 +40,7 @@ pub(crate) fn rescale(
     let mut rescaled = 0;
     for (name, ranges) in names.iter().zip(ranges) {
         let Some(value) = model.graph().find(name) else { continue };
-        let reads = |layer: &&PlannedLayer| layer.site.input == value && dynamic.contains(&layer.site.node);
+        let reads = |layer: &&PlannedLayer| layer.site.input == value && dynamic.contains(&layer.site.id());
         let layers: Vec<&PlannedLayer> = plan.layers.iter().filter(reads).collect();
         let weights = layers.iter().map(|layer| matrix(model, layer)).collect::<Result<Vec<_>, Error>>()?;
         let views: Vec<_> = weights.iter().map(|weights| weights.index_axis(Axis(0), 0)).collect();

@@ -404,8 +404,7 @@ pub(crate) fn layer_problem<'a>(
 
 /// The codes that a layer gets.
 pub(crate) fn layer_spec(job: Job<'_>, layer: &PlannedLayer) -> Result<QuantSpec, QuantError> {
-    let on_codes = job.integers.form(layer.site.node) != Form::WeightOnly;
-    let positive_scales = on_codes || matches!(layer.form, WeightForm::Dequantize(_));
+    let positive_scales = on_codes(job, layer) || matches!(layer.form, WeightForm::Dequantize(_));
     let spec = job.config.spec(layer.granularity, layer.bits, positive_scales)?;
     let spec = spec.with_scale_type(scale_type(layer.site.dtype));
     match pair_rule_of(job, layer) {
@@ -414,12 +413,15 @@ pub(crate) fn layer_spec(job: Job<'_>, layer: &PlannedLayer) -> Result<QuantSpec
     }
 }
 
+/// Whether the activations of a layer are codes too.
+fn on_codes(job: Job<'_>, layer: &PlannedLayer) -> bool {
+    job.integers.form(layer.site.id()) != Form::WeightOnly
+}
+
 /// The codes of a layer that can saturate beside each other on some processors.
 fn pair_rule_of(job: Job<'_>, layer: &PlannedLayer) -> Option<PairRule> {
-    let (graph, node) = (job.model.graph(), layer.site.node);
-    let alone = graph.value(layer.site.input).uses().len() == 1;
-    let on_codes = job.integers.form(node) != Form::WeightOnly;
-    on_codes.then(|| pair_rule(&layer.site.view, job.integers.aligns_channels() && alone)).flatten()
+    let alone = job.model.graph().value(layer.site.input).uses().len() == 1;
+    on_codes(job, layer).then(|| pair_rule(&layer.site.view, job.integers.aligns_channels() && alone)).flatten()
 }
 
 /// Pairs of codes that saturate side by side on processors whose products can; none where activations are floats.

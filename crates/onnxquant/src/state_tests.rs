@@ -14,6 +14,7 @@ fn solved() -> Solved {
         max_abs_change: 1.0 / 3.0,
     };
     let findings = Findings {
+        saturating_pairs: Some(0),
         calibration_rows: Some(7),
         method: Method::Feedback,
         error: Some(5e-324),

@@ -21,10 +21,10 @@ use onnxquant_calib::{
 };
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::{Model, NodeId, ValueId, tensor};
+use onnxquant_ir::{Model, ValueId, tensor};
 use onnxquant_passes::add_to_bias::add_to_bias;
 use onnxquant_passes::embeddings::CodedTable;
-use onnxquant_passes::sites::Site;
+use onnxquant_passes::sites::{LayerId, Site};
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::GramStats;
 
@@ -58,7 +58,7 @@ pub(crate) struct Streams<'a> {
     quantized_model: Model,
     quantized: Stream,
     /// What layers are fitted to, by name.
-    inputs: HashMap<NodeId, String>,
+    inputs: HashMap<LayerId, String>,
     /// Held-out samples have statistics of their own. Without, weights are rounded and not fitted.
     judged: bool,
     /// Layers that are solved.
@@ -91,7 +91,7 @@ impl<'a> Streams<'a> {
         let input = |layer: &PlannedLayer| {
             let graph = quantized_model.graph();
             let input = graph.node(layer.site.node).input(0)?;
-            Some((layer.site.node, graph.value(input).name().to_owned()))
+            Some((layer.site.id(), graph.value(input).name().to_owned()))
         };
         let inputs = plan.layers.iter().filter_map(input).collect();
         if Arithmetic::of(config, model) == Arithmetic::Runtime {
@@ -249,7 +249,7 @@ impl<'a> Streams<'a> {
         if !self.judged {
             seen.kind = StatKind::RoughGram;
         }
-        seen.value = self.inputs.get(&layer.site.node).unwrap_or(&reference).clone();
+        seen.value = self.inputs.get(&layer.site.id()).unwrap_or(&reference).clone();
         Some(PairRequest { seen, reference })
     }
 }

@@ -164,7 +164,7 @@ fn representative<'a>(graph: &Graph, layers: &'a [PlannedLayer], group: &[usize]
 
 /// Whether two layers whose weights have one source can have the same codes.
 fn alike(job: Job<'_>, a: &PlannedLayer, b: &PlannedLayer) -> Result<bool, Error> {
-    let scheme = |layer: &PlannedLayer| discriminant(&job.integers.form(layer.site.node));
+    let scheme = |layer: &PlannedLayer| discriminant(&job.integers.form(layer.site.id()));
     let spec = |layer: &PlannedLayer| layer_spec(job, layer).map_err(|error| failed(job.model, layer, error));
     let form = |layer: &PlannedLayer| (layer.form, layer.integer_codes, layer.packed_type, layer.granularity);
     let same_form = scheme(a) == scheme(b) && form(a) == form(b) && spec(a)? == spec(b)?;

@@ -7,10 +7,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use onnxquant_ir::Graph;
 use onnxquant_ir::onnx::NodeProto;
-use onnxquant_ir::{Graph, NodeId};
 use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::runs_as::{Kernel, runs_as};
+use onnxquant_passes::sites::LayerId;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -56,12 +57,14 @@ pub struct Mispredicted {
 }
 
 impl LayerNames {
-    /// Those of the layer at `node` of a written graph.
-    fn new(graph: &Graph, node: NodeId) -> Self {
-        let layer = graph.node(node);
+    /// Those of a layer in a written graph.
+    fn new(graph: &Graph, layer: LayerId) -> Self {
+        let layer = graph.node(layer.node());
         let name = |value| graph.value(value).name().to_owned();
+        // Others may be called so too.
+        let is_its_own = graph.nodes().filter(|(_, node)| node.name() == layer.name()).count() == 1;
         let mut found = Self {
-            node: layer.name().to_owned(),
+            node: if is_its_own { layer.name().to_owned() } else { String::new() },
             results: layer.outputs().iter().flatten().map(|&value| name(value)).collect(),
             weights: Vec::new(),
         };
@@ -100,7 +103,7 @@ pub(crate) fn verify(
     let path = folder.path().join("model.onnx");
     write(&mut fitted.written, &path, report)?;
     let graph = fitted.written.graph();
-    let layers = report.layers.iter().zip(&fitted.layers).map(|(layer, &(node, _))| (layer.label.as_str(), node));
+    let layers = report.layers.iter().zip(&fitted.layers).map(|(layer, &(id, _))| (layer.label.as_str(), id));
     verify_file(&path, verify.python.as_deref(), graph, layers).map(Some)
 }
 
@@ -109,7 +112,7 @@ fn verify_file<'a>(
     path: &Path,
     python: Option<&Path>,
     graph: &Graph,
-    layers: impl Iterator<Item = (&'a str, NodeId)>,
+    layers: impl Iterator<Item = (&'a str, LayerId)>,
 ) -> Result<VerifiedOrt, Error> {
     let failed = |problem: String| Error::Verify(problem);
     let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
@@ -131,8 +134,8 @@ fn verify_file<'a>(
     let nodes = model.graph.unwrap_or_default().node;
     let mut found = VerifiedOrt { version, as_predicted: 0, mispredicted: Vec::new() };
     let version = found.version.parse::<OrtVersion>().map_err(failed)?;
-    for (label, node) in layers {
-        let (names, predicted) = (LayerNames::new(graph, node), runs_as(graph, node, version).kernel);
+    for (label, layer) in layers {
+        let (names, predicted) = (LayerNames::new(graph, layer), runs_as(graph, layer.node(), version).kernel);
         let of_layer: Vec<&NodeProto> = nodes.iter().filter(|node| names.is(node)).collect();
         if of_layer.iter().any(|node| predicted.is(node.op_type())) {
             found.as_predicted += 1;

@@ -1,6 +1,6 @@
 //! Puts codes into the model, and the model into a file.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
@@ -11,9 +11,8 @@ use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::fake_quantize::{FAKE_QUANTIZE_OPSET, fake_quantize_dynamically, fake_quantize_in_blocks};
 use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
-use onnxquant_passes::raise_opset::raise_opset;
 use onnxquant_passes::share_constants::{share_constants, stored_bytes};
-use onnxquant_passes::sites::{Site, find_sites};
+use onnxquant_passes::sites::{LayerId, Site};
 use onnxquant_passes::weight_form::{WeightForm, write_weight};
 use onnxquant_passes::write_codes::{PackedWeight, write_codes};
 use onnxquant_passes::write_dynamic::write_dynamic;
@@ -64,19 +63,16 @@ pub(crate) struct Codes<'a> {
 
 /// The model with codes instead of weights.
 pub(crate) struct Written {
-    /// At the opset that the codes need.
     pub(crate) model: Model,
-    /// Operators rewritten on the way.
-    pub(crate) opset_changes: Vec<String>,
-    /// Every layer in the model, with the bytes of its codes, scales and zero points in the file; what several layers
+    /// Every layer with the bytes of its codes, scales and zero points in the file; what several layers
     /// read counts for the first.
-    pub(crate) layers: Vec<(NodeId, usize)>,
+    pub(crate) layers: Vec<(LayerId, usize)>,
     /// The same bytes of every table.
     pub(crate) table_bytes: Vec<usize>,
 }
 
 /// A model for the engine that computes what the written model will: weights and activations take the values of
-/// their codes. It keeps the opset of the input, for the engine knows old operators best.
+/// their codes.
 pub(crate) fn evaluated(
     model: &Model,
     codes: Codes<'_>,
@@ -100,9 +96,9 @@ pub(crate) fn with_rounded_activations(model: &Model, integers: &IntegerPlan) ->
     let mut rounded = model.clone();
     write_regions(rounded.graph_mut(), &integers.regions, &integers.params, Conversion::Floats);
     let mut readers: BTreeMap<ValueId, Vec<(NodeId, usize)>> = BTreeMap::new();
-    for &node in &integers.dynamic {
-        if let Some(input) = rounded.graph().node(node).input(0) {
-            readers.entry(input).or_default().push((node, 0));
+    for layer in &integers.dynamic {
+        if let Some(input) = rounded.graph().node(layer.node()).input(0) {
+            readers.entry(input).or_default().push((layer.node(), 0));
         }
     }
     for (input, mut nodes) in readers {
@@ -121,7 +117,7 @@ pub(crate) fn round_inside<'a>(
     let opset = model.opset("").unwrap_or(0);
     let graph = model.graph_mut();
     let mut readers: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for layer in layers.filter(|layer| integers.form(layer.site.node) == Form::WeightOnly) {
+    for layer in layers.filter(|layer| integers.form(layer.site.id()) == Form::WeightOnly) {
         if let Some((input, block)) = graph.node(layer.site.node).input(0).zip(block_inside(layer)) {
             readers.entry((input, [layer.site.view.inputs(), block])).or_default().push((layer.site.node, 0));
         }
@@ -132,51 +128,46 @@ pub(crate) fn round_inside<'a>(
 }
 
 /// Writes the codes of every layer into a copy of `model`, and the conversions of activations; tensors are shared,
-/// not copied.
-///
-/// Integer layers need a model whose opset is not raised here: they are known by their ids.
+/// not copied. The model has the opset of the plan already: raised here, its layers would have other ids.
 pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &IntegerPlan) -> Result<Written, Error> {
+    let present = model.opset("").unwrap_or(0);
+    if present < plan.opset {
+        return Err(Error::Internal(format!("codes that need opset {} in a model of opset {present}", plan.opset)));
+    }
     let mut written = model.clone();
-    let opset_changes = match plan.opset > model.opset("").unwrap_or(0) {
-        true => raise_opset(&mut written, plan.opset)?.iter().map(ToString::to_string).collect(),
-        false => Vec::new(),
-    };
     if !codes.layers.is_empty() || !codes.tables.is_empty() {
         written.raise_ir_version(IR_WITH_PLAIN_INITIALIZERS);
         // Of several imports of one domain runtimes take this one or that: make them agree.
         written.set_opset("", plan.opset);
     }
-    check(&written, "raising the opset")?;
-    let mut raised = sites_by_output(&written);
     write_regions(written.graph_mut(), &integers.regions, &integers.params, Conversion::Codes);
     check(&written, "converting activations")?;
     let mut uses_microsoft = false;
     let (mut dynamic, mut layers) = (Vec::new(), Vec::new());
     for (index, (layer, weight)) in codes.layers.iter().enumerate() {
-        let output = output_name(model.graph(), &layer.site);
-        let mut site = raised.remove(&output).ok_or_else(|| Error::Internal(format!("`{}` was lost", layer.label)))?;
-        let graph = written.graph_mut();
-        let stored = match integers.form(layer.site.node) {
+        let (graph, site) = (written.graph_mut(), &layer.site);
+        let stored = match integers.form(site.id()) {
             Form::WeightOnly => {
                 if matches!(layer.form, WeightForm::NBits { .. }) {
                     uses_microsoft = true;
                 }
-                write_weight(graph, &site, weight, layer.form)?
+                write_weight(graph, site, weight, layer.form)?
             }
-            Form::Static { input_scale } => write_static(graph, &site, weight, layer.integer_codes, input_scale)?,
+            Form::Static { input_scale } => write_static(graph, site, weight, layer.integer_codes, input_scale)?,
             Form::Dynamic => {
-                site.input = graph.node(site.node).input(0).unwrap_or(site.input);
-                dynamic.push((index, (site.clone(), weight.clone(), layer.integer_codes)));
+                // It may read what a region decodes now.
+                let input = graph.node(site.node).input(0).unwrap_or(site.input);
+                dynamic.push((index, (Site { input, ..site.clone() }, weight.clone(), layer.integer_codes)));
                 Vec::new()
             }
         };
-        layers.push((site.node, stored));
+        layers.push((site.id(), stored));
     }
     let (places, dynamic): (Vec<usize>, Vec<_>) = dynamic.into_iter().unzip();
     for (place, stored) in places.into_iter().zip(write_dynamic(written.graph_mut(), dynamic)?) {
         layers[place].1 = stored;
     }
-    let table_bytes = write_tables(written.graph_mut(), codes.tables)?;
+    let table_bytes = write_tables(written.graph_mut(), codes.tables, codes.planned_tables)?;
     if uses_microsoft && written.opset(MICROSOFT).is_none() {
         written.set_opset(MICROSOFT, 1);
     }
@@ -188,8 +179,8 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, integers: &I
     // What stayed in float.
     fuse_hard_sigmoids(&mut written)?;
     check(&written, "writing forms for the runtime")?;
-    let layers = layers.iter().map(|(node, stored)| (*node, stored_bytes(written.graph(), stored))).collect();
-    Ok(Written { model: written, opset_changes, layers, table_bytes })
+    let layers = layers.iter().map(|(layer, stored)| (*layer, stored_bytes(written.graph(), stored))).collect();
+    Ok(Written { model: written, layers, table_bytes })
 }
 
 /// Stores once what several layers have of one weight of `model`, where the runtime still fuses it.
@@ -198,14 +189,14 @@ fn share_tied(
     written: &mut Graph,
     codes: &[(PlannedLayer, PackedWeight)],
     integers: &IntegerPlan,
-    stored: &mut [(NodeId, Vec<ValueId>)],
+    stored: &mut [(LayerId, Vec<ValueId>)],
 ) -> Result<(), Error> {
     let mut readers: BTreeMap<ValueId, Vec<&mut Vec<ValueId>>> = BTreeMap::new();
     for ((layer, _), (_, stored)) in codes.iter().zip(stored) {
         let is_dense = matches!(layer.site.view, MatrixView::Dense { .. });
         let of_its_own = is_dense
             && matches!(layer.form, WeightForm::Dequantize(_))
-            && integers.form(layer.site.node) == Form::WeightOnly;
+            && integers.form(layer.site.id()) == Form::WeightOnly;
         if let Some(source) = source(model, layer.site.weight).filter(|_| !of_its_own) {
             readers.entry(source).or_default().push(stored);
         }
@@ -222,16 +213,6 @@ fn block_inside(layer: &PlannedLayer) -> Option<usize> {
         (WeightForm::Folded(_), _) => return None,
     };
     (layer.site.dtype == DataType::Float).then_some(block)
-}
-
-fn sites_by_output(model: &Model) -> HashMap<String, Site> {
-    let sites = find_sites(model).into_iter().filter_map(|candidate| candidate.outcome.ok());
-    sites.map(|site| (output_name(model.graph(), &site), site)).collect()
-}
-
-/// The name of a layer's result, which no rewrite changes.
-fn output_name(graph: &Graph, site: &Site) -> String {
-    graph.node(site.node).output(0).map_or(String::new(), |value| graph.value(value).name().to_owned())
 }
 
 /// Writes the model with its metadata; returns the bytes written.

@@ -35,8 +35,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn raise(from: &Path, to: &Path, target: i64) -> Result<usize, Box<dyn Error>> {
-    let mut model = Model::read(from)?;
-    let changes = raise_opset(&mut model, target)?;
+    let (model, changes) = raise_opset(Model::read(from)?, target)?;
     if let Some(folder) = to.parent() {
         std::fs::create_dir_all(folder)?;
     }

@@ -75,6 +75,21 @@ pub enum DecodeError {
     Graph(#[from] GraphError),
 }
 
+/// Codes of a constant that `node` decodes, and the scale of each; `None` where it decodes none.
+pub(crate) fn codes_and_scales<'a>(
+    graph: &'a Graph,
+    node: &Node,
+) -> Result<Option<(&'a TensorProto, Vec<f32>)>, TensorError> {
+    let Some(found) = encoded(graph, node) else { return Ok(None) };
+    let shape = tensor::shape(found.codes)?;
+    let count = tensor::element_count(found.codes)?;
+    if count == 0 {
+        return Ok(None);
+    }
+    let scales = Spread::new(&found, &shape, found.scale, tensor::to_f32(found.scale)?.into_owned())?;
+    Ok(Some((found.codes, (0..count).map(|position| scales.of(position)).collect())))
+}
+
 fn constant<'a>(graph: &'a Graph, node: &Node, slot: usize) -> Option<&'a TensorProto> {
     graph.value(node.input(slot)?).constant()
 }

@@ -1,4 +1,4 @@
-//! Inserts an operator with one output.
+//! Inserts operators with one output.
 
 use onnxquant_ir::onnx::AttributeProto;
 use onnxquant_ir::{Graph, NewNode, NodeId, ValueId};
@@ -16,4 +16,15 @@ pub(crate) fn insert(
     let new = NewNode { op_type, name: format!("{output}_{op_type}"), inputs, outputs: vec![output], attributes };
     let node = graph.insert_before(before, new);
     graph.node(node).output(0).expect("the node was made with one output")
+}
+
+/// Puts an operator behind `node` that takes over its output, with name and readers; `node` makes `made` instead, the
+/// operator's first input.
+pub(crate) fn append(graph: &mut Graph, node: NodeId, op_type: &'static str, made: String) -> NodeId {
+    let new = NewNode { op_type, name: format!("{made}_{op_type}"), outputs: vec![made], ..NewNode::default() };
+    let behind = graph.insert_after(node, new);
+    graph.swap_outputs(node, behind);
+    let made = graph.node(node).output(0);
+    graph.set_input(behind, 0, made);
+    behind
 }

@@ -18,6 +18,7 @@
 //! | [`runs_as`] | predicts what ONNX Runtime makes of a quantized layer |
 //! | [`integer`] | chooses the regions that run on 8-bit codes, and writes their conversions |
 //! | [`sites`] | finds the layers to quantize, and says why others stay in float |
+//! | [`saturate_pairs`] | adds what saturating sums of products change, for evaluation |
 //! | [`keep_fusible`] | changes what comes after a layer where it would keep the runtime from fusing |
 //! | [`weight_form`] | the forms in which weights are written |
 //! | [`write_codes`] | replaces a float weight by codes and the nodes that decode them |
@@ -52,8 +53,11 @@ pub mod keep_fusible;
 pub mod lift_constants;
 pub mod migrate_scale;
 pub mod ort_version;
+#[cfg(test)]
+mod pair_rule_tests;
 pub mod raise_opset;
 pub mod runs_as;
+pub mod saturate_pairs;
 mod scaled_layer;
 pub mod share_constants;
 pub mod sites;

@@ -10,7 +10,7 @@
 //! Local functions are raised along with the graph: runtimes inline them, and then read them at the model's
 //! opset. Imports of other domains stay.
 //!
-//! Refused, with the node and the reason, leaving the model untouched: operators unknown to the default
+//! Refused, with the node and the reason: operators unknown to the default
 //! domain at the model's opset; nodes in training mode; what needs a rank or an element type that the model
 //! does not tell; and the few forms without a counterpart ([`Refusal`]).
 
@@ -61,20 +61,17 @@ impl fmt::Display for Change {
     }
 }
 
-/// Raises the default domain of `model` to opset `target` and returns the nodes that were rewritten.
+/// Raises the default domain of `model` to opset `target`; returns the raised model and the nodes that were rewritten.
 ///
-/// A model that already is at `target` or above stays as it is. The IR version rises to what the opset came
-/// with. Ids of nodes and values are new afterwards.
-///
-/// # Errors
-/// [`RaiseError`]; the model is then untouched.
-pub fn raise_opset(model: &mut Model, target: i64) -> Result<Vec<Change>, RaiseError> {
+/// A model that already is at `target` or above comes back as it is. The IR version rises to what the opset came
+/// with. Ids of nodes and values are new in the raised model: that is why the model is taken and not changed in place.
+pub fn raise_opset(model: Model, target: i64) -> Result<(Model, Vec<Change>), RaiseError> {
     if !(LOWEST_TARGET..=HIGHEST_TARGET).contains(&target) {
         return Err(RaiseError::UnknownTarget { target });
     }
     let from = model.opset("").unwrap_or(target);
     if model.opset("").is_some_and(|opset| opset >= target) {
-        return Ok(Vec::new());
+        return Ok((model, Vec::new()));
     }
     let span = Span { from, to: target };
     let mut proto = model.to_proto();
@@ -84,8 +81,7 @@ pub fn raise_opset(model: &mut Model, target: i64) -> Result<Vec<Change>, RaiseE
     let changes = Raise::new(&proto).model(&mut proto, span)?;
     let mut raised = model.with_message(proto).map_err(RaiseError::Invalid)?;
     raised.raise_ir_version(ir_version(target));
-    *model = raised;
-    Ok(changes)
+    Ok((raised, changes))
 }
 
 /// The IR version that came with `opset`.

@@ -4,6 +4,7 @@
 //! in float; a `MatMulNBits` is one that is quantized already. Nothing is guessed: a form that is not listed under
 //! [`SkipReason`] is not left out, and a form that is listed is never quantized.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
@@ -15,6 +16,20 @@ use serde::Serialize;
 use crate::constant_chain;
 use crate::decode_nbits::is_nbits;
 use crate::decode_weights::decodes_constant;
+
+/// Which layer, in the model where it was found and in every copy made of it: in float, partly quantized, written.
+///
+/// Edits of a graph never number its nodes anew. What does so, [`crate::raise_opset`], takes the model away, so that a
+/// layer's id cannot be used with what comes of it. Names are no ids: nodes may have none, or one that others have too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LayerId(NodeId);
+
+impl LayerId {
+    /// The layer's node in any of the copies.
+    pub fn node(self) -> NodeId {
+        self.0
+    }
+}
 
 /// A layer that can be quantized.
 #[derive(Clone, Debug)]
@@ -32,6 +47,11 @@ pub struct Site {
 }
 
 impl Site {
+    /// Which layer it is.
+    pub fn id(&self) -> LayerId {
+        LayerId(self.node)
+    }
+
     /// The float weight as the operator sees it.
     pub fn weight_tensor(&self, graph: &Graph) -> Result<TensorProto, TensorError> {
         let resolved = constant_chain::resolve(graph, self.weight);
@@ -94,7 +114,8 @@ impl fmt::Display for SkipReason {
 /// A Gemm, MatMul or Conv of the model.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The node's name, or its first output's.
+    /// What people call it: the node's name, or its first output's where it has none or one that is not its own. No two
+    /// layers of the main graph have the same.
     pub label: String,
     /// Gemm, MatMul or Conv.
     pub op_type: String,
@@ -107,8 +128,10 @@ pub struct Candidate {
 /// Every Gemm, MatMul and Conv: the main graph's in topological order, then those of subgraphs and functions.
 pub fn find_sites(model: &Model) -> Vec<Candidate> {
     let graph = model.graph();
-    let main = graph.nodes().filter(|(_, node)| is_layer(node) || is_nbits(node)).map(|(id, node)| Candidate {
-        label: graph.label(id).to_owned(),
+    let layers: Vec<(NodeId, &Node)> = graph.nodes().filter(|(_, node)| is_layer(node) || is_nbits(node)).collect();
+    let claims = Claims::new(graph, &layers);
+    let main = layers.iter().map(|&(id, node)| Candidate {
+        label: claims.label(graph, id).to_owned(),
         op_type: node.op_type().to_owned(),
         weight_shape: weight_shape(graph, node),
         outcome: examine(graph, id, node),
@@ -122,6 +145,33 @@ pub fn find_sites(model: &Model) -> Vec<Candidate> {
         layers_of(&function.node).into_iter().map(move |inner| skipped(inner, reason.clone()))
     });
     main.chain(nested).chain(functions).collect()
+}
+
+/// How many layers could be called so: by the name of the node, or of its result.
+struct Claims<'a>(HashMap<&'a str, usize>);
+
+impl<'a> Claims<'a> {
+    fn new(graph: &'a Graph, layers: &[(NodeId, &'a Node)]) -> Self {
+        let mut claims = HashMap::new();
+        for &(_, node) in layers {
+            let names = [node.name(), result_name(graph, node)];
+            let distinct = if names[0] == names[1] { &names[..1] } else { &names[..] };
+            distinct.iter().for_each(|&name| *claims.entry(name).or_insert(0) += 1);
+        }
+        Self(claims)
+    }
+
+    /// The node's name where no other layer could have it, else that of its result, which is nobody else's.
+    fn label<'g>(&self, graph: &'g Graph, id: NodeId) -> &'g str {
+        let node = graph.node(id);
+        let is_its_own = self.0.get(node.name()).is_some_and(|&count| count == 1);
+        if is_its_own && !node.name().is_empty() { node.name() } else { result_name(graph, node) }
+    }
+}
+
+/// The name of a node's first output.
+fn result_name<'g>(graph: &'g Graph, node: &Node) -> &'g str {
+    node.outputs().iter().flatten().next().map_or("", |&output| graph.value(output).name())
 }
 
 fn is_layer(node: &Node) -> bool {
@@ -178,13 +228,18 @@ fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
     if shape.contains(&0) {
         return Err(SkipReason::Empty);
     }
-    let view = match node.op_type() {
-        "Gemm" => gemm_view(node, &shape)?,
-        "MatMul" => matmul_view(&shape)?,
-        _ => conv_view(node, &shape)?,
-    };
+    let view = view(node, &shape)?;
     sharing(graph, source)?;
     Ok(Site { node: id, weight, input, view, dtype })
+}
+
+/// How weight and input of a layer are read whose weight has this shape.
+pub(crate) fn view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
+    match node.op_type() {
+        "Gemm" => gemm_view(node, shape),
+        "MatMul" | "MatMulInteger" => matmul_view(shape),
+        _ => conv_view(node, shape),
+    }
 }
 
 fn not_constant(graph: &Graph, input: ValueId, weight: ValueId) -> SkipReason {

@@ -243,6 +243,27 @@ fn label_is_the_nodes_name_or_else_its_outputs() {
 }
 
 #[test]
+fn no_two_layers_have_one_label() {
+    let named = |name: &str, input: &str, output: &str| NodeProto {
+        name: Some(name.to_owned()),
+        ..node("MatMul", &[input, "w"], &[output], vec![])
+    };
+    // Names of the nodes that make `a`, `b` and `y`, and the labels.
+    let table = [
+        (["fc", "fc", "head"], ["a", "b", "head"]),
+        (["", "", ""], ["a", "b", "y"]),
+        (["b", "", "y"], ["a", "b", "y"]),
+        (["b", "a", ""], ["a", "b", "y"]),
+    ];
+    for ([first, second, third], expected) in table {
+        let nodes = vec![named(first, "x", "a"), named(second, "a", "b"), named(third, "b", "y")];
+        let found = find_sites(&model("x", vec![("w", floats(&[6, 6], 1))], nodes, "y"));
+        let labels = found.iter().map(|candidate| candidate.label.as_str()).collect::<Vec<_>>();
+        assert_eq!(labels, expected);
+    }
+}
+
+#[test]
 fn layers_of_other_domains_are_none() {
     let foreign = NodeProto { domain: Some("com.example".into()), ..layer("MatMul", vec![]) };
     let spelled = NodeProto { domain: Some("ai.onnx".into()), ..node("MatMul", &["x", "w"], &["z"], vec![]) };

@@ -25,7 +25,7 @@ use onnxquant_quant::MatrixView;
 
 use crate::add_to_bias::add_to_bias;
 use crate::constant_chain;
-use crate::insert::insert;
+use crate::insert::{append, insert};
 use crate::sites::Site;
 use crate::weight_form::Codes;
 use crate::write_codes::PackedWeight;
@@ -127,17 +127,6 @@ fn to_integer_product(graph: &mut Graph, site: &Site, inputs: [ValueId; 3]) {
     ["alpha", "beta", "transA", "transB"].iter().for_each(|name| drop(graph.remove_attribute(node, name)));
     inputs.into_iter().enumerate().for_each(|(slot, value)| graph.set_input(node, slot, Some(value)));
     graph.remove_if_unused(site.weight);
-}
-
-/// Puts an operator behind `node` that takes over its output, with name and readers; `node` makes `made` instead, the
-/// operator's first input.
-fn append(graph: &mut Graph, node: NodeId, op_type: &'static str, made: String) -> NodeId {
-    let new = NewNode { op_type, name: format!("{made}_{op_type}"), outputs: vec![made], ..NewNode::default() };
-    let behind = graph.insert_after(node, new);
-    graph.swap_outputs(node, behind);
-    let made = graph.node(node).output(0);
-    graph.set_input(behind, 0, made);
-    behind
 }
 
 #[cfg(test)]

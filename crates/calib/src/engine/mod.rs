@@ -13,6 +13,8 @@ mod plan;
 #[cfg(feature = "tract")]
 mod round_to_grid;
 #[cfg(feature = "tract")]
+mod saturate_pairs;
+#[cfg(feature = "tract")]
 mod session;
 #[cfg(feature = "tract")]
 mod shapes;
@@ -21,6 +23,8 @@ mod shapes;
 pub use blocked::{BlockedNode, failing_nodes, unknown_operators};
 #[cfg(feature = "tract")]
 pub use graph::graph_outputs;
+#[cfg(feature = "tract")]
+pub use saturate_pairs::SATURATE_PAIRS;
 #[cfg(feature = "tract")]
 pub use session::Session;
 

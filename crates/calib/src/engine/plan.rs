@@ -20,8 +20,8 @@ use tract_onnx::tract_hir::infer::InferenceOp;
 
 use super::blocked::BlockedNode;
 use super::graph::{EngineModel, all_nodes};
-use super::round_to_grid::register;
 use super::shapes::Shapes;
+use super::{round_to_grid, saturate_pairs};
 use crate::error::CalibError;
 
 /// An optimised model for certain shapes.
@@ -74,7 +74,8 @@ impl Operators {
 pub(super) fn operators() -> Operators {
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
     onnx.op_register.insert("Upsample", upsample);
-    register(&mut onnx);
+    round_to_grid::register(&mut onnx);
+    saturate_pairs::register(&mut onnx);
     Operators(onnx)
 }
 

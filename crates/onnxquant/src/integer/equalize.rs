@@ -81,7 +81,8 @@ pub(super) fn equalize(
         }
         let (mut changed, mut new_plan) = (model.clone(), plan.clone());
         let moved = apply(&mut changed, &mut new_plan, &candidates[..count], config)?;
-        let new_integers = IntegerPlan::new(&changed, &new_plan, config, observer)?;
+        let mut new_integers = IntegerPlan::new(&changed, &new_plan, config, observer)?;
+        new_integers.rescaled = integers.rescaled;
         if moved > 0 && error(&changed, &new_plan, &new_integers)? < before {
             (*model, *plan, *integers) = (changed, new_plan, new_integers);
             return Ok(moved);
@@ -98,7 +99,7 @@ fn candidates(
     observer: &Observer<'_>,
 ) -> Result<Vec<Candidate>, Error> {
     let graph = model.graph();
-    let is_static = |layer: &&PlannedLayer| integers.is_static(layer.site.node);
+    let is_static = |layer: &&PlannedLayer| integers.is_static(layer.site.id());
     let mut groups: Vec<(String, Vec<&PlannedLayer>)> = Vec::new();
     for layer in plan.layers.iter().filter(is_static) {
         let name = graph.value(layer.site.input).name().to_owned();

@@ -9,7 +9,7 @@ use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::integer::costs::{Alternative, Costs};
 use onnxquant_passes::integer::kernels::{Kernel, Unit, find_units};
 use onnxquant_passes::integer::regions::{Regions, choose_regions};
-use onnxquant_passes::sites::Site;
+use onnxquant_passes::sites::{LayerId, Site};
 use onnxquant_passes::write_dynamic::is_supported;
 use onnxquant_quant::ActivationParams;
 
@@ -52,7 +52,7 @@ pub(crate) struct IntegerPlan {
     /// Nodes that are not to run on codes.
     float: HashSet<NodeId>,
     /// Layers whose inputs are quantized at run time.
-    pub(crate) dynamic: HashSet<NodeId>,
+    pub(crate) dynamic: HashSet<LayerId>,
     /// What runs on codes with fixed scales.
     pub(crate) regions: Regions,
     /// By class of `regions`.
@@ -103,14 +103,19 @@ impl IntegerPlan {
                 |node| config.activations == Activations::Dynamic || found.known.costs.dynamic_pays(graph, node);
             let dense =
                 sites.iter().filter(|(node, site)| is_supported(site) && !coded.contains(node) && wanted(**node));
-            found.dynamic = dense.map(|(node, _)| *node).collect();
+            found.dynamic = dense.map(|(_, site)| site.id()).collect();
         }
         Ok(found)
     }
 
     /// Whether a layer is in a region; scales need not be known yet.
-    pub(super) fn is_static(&self, node: NodeId) -> bool {
-        self.regions.units.iter().any(|unit| unit.node == node)
+    pub(super) fn is_static(&self, layer: LayerId) -> bool {
+        self.regions.units.iter().any(|unit| unit.node == layer.node())
+    }
+
+    /// Whether the layer of this node gets its input quantized at run time.
+    pub(super) fn is_dynamic(&self, node: NodeId) -> bool {
+        self.dynamic.iter().any(|layer| layer.node() == node)
     }
 
     /// Whether anything runs on integers.
@@ -134,10 +139,10 @@ impl IntegerPlan {
         fixed + self.dynamic.len()
     }
 
-    /// How the weight of `node` is to be written.
-    pub(crate) fn form(&self, node: NodeId) -> Form {
-        match self.input_scales.get(&node) {
-            _ if self.dynamic.contains(&node) => Form::Dynamic,
+    /// How the weight of a layer is to be written.
+    pub(crate) fn form(&self, layer: LayerId) -> Form {
+        match self.input_scales.get(&layer.node()) {
+            _ if self.dynamic.contains(&layer) => Form::Dynamic,
             Some(&input_scale) => Form::Static { input_scale },
             None => Form::WeightOnly,
         }
@@ -189,7 +194,7 @@ impl IntegerPlan {
     pub(crate) fn leaders(&self) -> Vec<NodeId> {
         let leader_of = self.leader_of();
         let coded = self.regions.units.iter().map(|unit| leader_of[&unit.node]);
-        let leaders: BTreeSet<NodeId> = coded.chain(self.dynamic.iter().copied()).collect();
+        let leaders: BTreeSet<NodeId> = coded.chain(self.dynamic.iter().map(|layer| layer.node())).collect();
         leaders.into_iter().collect()
     }
 
@@ -237,7 +242,7 @@ impl IntegerPlan {
     /// Keeps activations of `leaders` and what follows them in float and chooses anew.
     pub(crate) fn keep_in_float(&mut self, graph: &Graph, leaders: &[NodeId]) -> Result<(), Error> {
         let leader_of = self.leader_of();
-        self.dynamic.retain(|node| !leaders.contains(node));
+        self.dynamic.retain(|layer| !leaders.contains(&layer.node()));
         let units = self.known.units.iter().map(|unit| unit.node);
         self.float.extend(units.filter(|node| leaders.contains(&leader_of[node])));
         self.choose(graph);
@@ -249,7 +254,7 @@ impl IntegerPlan {
         let leader_of = self.leader_of();
         let coded = self.regions.units.iter().filter(|unit| leader_of[&unit.node] == leader).cloned().collect();
         let mut only = Self { regions: Regions::of(graph, coded), ..self.clone() };
-        only.dynamic.retain(|node| *node == leader);
+        only.dynamic.retain(|layer| layer.node() == leader);
         only.settle(graph)?;
         Ok(only)
     }
@@ -260,7 +265,7 @@ impl IntegerPlan {
         if self.known.target == Target::QdqStrict {
             return 0.0;
         }
-        if self.dynamic.contains(&leader) {
+        if self.is_dynamic(leader) {
             return self.known.costs.saved_dynamic(graph, leader).max(0.0);
         }
         let leader_of = self.leader_of();

@@ -22,7 +22,7 @@ impl IntegerPlan {
             return None;
         }
         for (layer, planned) in layers.iter_mut().zip(&plan.layers) {
-            layer.activations = match self.form(planned.site.node) {
+            layer.activations = match self.form(planned.site.id()) {
                 Form::WeightOnly => "float",
                 Form::Static { .. } => "static",
                 Form::Dynamic => "dynamic",

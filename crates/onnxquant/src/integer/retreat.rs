@@ -157,7 +157,7 @@ impl IntegerPlan {
     /// Gives `leaders` float activations, or 16 bits where they may have them; which got what.
     fn give_up(&mut self, graph: &Graph, leaders: &[NodeId], config: &Config) -> Result<[Vec<NodeId>; 2], Error> {
         let mixed = config.activation_bits == ActivationBits::Mixed;
-        let may_widen = |leader: &&NodeId| mixed && !self.dynamic.contains(*leader) && !self.is_widened(**leader);
+        let may_widen = |leader: &&NodeId| mixed && !self.is_dynamic(**leader) && !self.is_widened(**leader);
         let (to_16_bits, to_float): (Vec<NodeId>, Vec<NodeId>) = leaders.iter().partition(may_widen);
         self.widen(graph, &to_16_bits, config)?;
         self.keep_in_float(graph, &to_float)?;
