@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use onnxquant::quant::Granularity;
+use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
     DataConfig, IntegerReport, LayerReport, NotRun, NotRunNode, PlanFile, Report, TableReport, Trade, VerifiedOrt,
     Weights,
@@ -98,6 +98,9 @@ fn summary(report: &Report) -> String {
 
 /// One width, or how many layers have which.
 fn widths(report: &Report) -> String {
+    if report.settings.alphabet == Alphabet::E4m3 {
+        return "FP8 (E4M3)".to_owned();
+    }
     let mut counts = BTreeMap::new();
     report.layers.iter().for_each(|layer| *counts.entry(layer.bits).or_insert(0) += 1);
     match counts.len() {

@@ -44,6 +44,7 @@ struct Table {
 
 impl Alphabet {
     /// Nothing where codes stand for themselves.
+    #[inline]
     fn table(self) -> Option<Table> {
         match self {
             Alphabet::Integers => None,
@@ -52,8 +53,9 @@ impl Alphabet {
     }
 
     /// Whether codes stand for themselves.
-    pub fn is_integers(self) -> bool {
-        self == Alphabet::Integers
+    #[inline]
+    pub fn is_integers(&self) -> bool {
+        *self == Alphabet::Integers
     }
 
     /// The factor after which levels come again, but for the smallest; 1 where they do not.

@@ -172,12 +172,17 @@ impl Grid {
     /// The codes of the levels below and above that of a code, where there are such.
     #[inline]
     pub fn neighbours(&self, code: i16) -> [Option<i16>; 2] {
-        [code - self.step, code + self.step].map(|code| Some(code).filter(|code| self.contains(*code)))
+        let if_on_grid = |code: i16| Some(code).filter(|code| self.contains(*code));
+        [if_on_grid(code - self.step), if_on_grid(code + self.step)]
     }
 
     /// How far numbers between a code's level and the levels beside it can be from it and have it as the nearest one, in
     /// units of the scale: half of the wider gap.
+    #[inline]
     pub fn half_cell(&self, code: i16) -> f32 {
+        if self.alphabet.is_integers() {
+            return f32::from(self.step) / 2.0;
+        }
         let gap = |other: i16| (self.value(other) - self.value(code)).abs();
         self.neighbours(code).into_iter().flatten().map(gap).fold(0.0, f32::max) / 2.0
     }
@@ -252,10 +257,17 @@ impl Affine {
     /// The levels of the grid's codes nearest to `numbers`; several at a time, which the processor then rounds together.
     #[inline]
     pub(crate) fn nearest_levels<const N: usize>(&self, numbers: [f32; N], grid: &Grid) -> [f32; N] {
-        match grid.alphabet.is_integers() {
-            true => numbers.map(|x| self.scale * grid.nearest_steps(x / self.scale, self.zero_point)),
-            false => numbers.map(|x| self.dequantize(self.quantize(x, grid))),
+        let mut levels = [0.0; N];
+        if grid.alphabet.is_integers() {
+            for (level, x) in levels.iter_mut().zip(numbers) {
+                *level = self.scale * grid.nearest_steps(x / self.scale, self.zero_point);
+            }
+        } else {
+            for (level, x) in levels.iter_mut().zip(numbers) {
+                *level = self.dequantize(self.quantize(x, grid));
+            }
         }
+        levels
     }
 
     /// The real numbers of the grid's first and last code.
