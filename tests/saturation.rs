@@ -182,8 +182,11 @@ fn reductions(node: &Node, codes: &[i32], dims: &[usize]) -> Vec<Vec<i32>> {
     }
 }
 
+/// Options, and how many nodes of which operator the file has then.
+type Setting = (&'static [&'static str], Vec<(&'static str, usize)>);
+
 /// Models with layers of all kinds, and of what kinds they are in the file.
-fn chains() -> Vec<(&'static str, Chain, Vec<(&'static [&'static str], Vec<(&'static str, usize)>)>)> {
+fn chains() -> Vec<(&'static str, Chain, Vec<Setting>)> {
     let bits4: &[&str] = &["--scheme", "w4a8", "--target", "qdq-strict"];
     let dense = Chain::new(&[4, 33]).gemm(33, 31, false).gemm(31, 18, true).matmul(18, 17).matmul(17, 9);
     let dense_kinds = vec![("Gemm", 2), ("MatMul", 2)];

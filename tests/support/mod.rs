@@ -10,7 +10,7 @@ mod tool;
 pub use chain::{Chain, noise_samples};
 pub use failures::Failures;
 pub use fixture::Fixture;
-pub use models::{MatMulModel, TiedModel, chain_around, external_tensor, node, noise, shadowing_loop, write};
+pub use models::{MatMulModel, TiedModel, chain_around, external_tensor, node, shadowing_loop, write};
 pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python};
 pub use tool::{Run, files_in, inspect, onnxquant, refused, report, try_report};
 

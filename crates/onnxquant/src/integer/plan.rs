@@ -324,7 +324,12 @@ fn sizes(
 ) -> Result<HashMap<ValueId, usize>, Error> {
     let graph = model.graph();
     let candidates = find_units(graph, sites, |_| true);
-    let touched = candidates.iter().flat_map(values_of).filter(|value| graph.value(*value).constant().is_none());
+    // The result of a layer tells its size, also where an activation behind it vanishes into the codes.
+    let inner = |unit: &Unit| graph.node(unit.node).output(0);
+    let touched = candidates
+        .iter()
+        .flat_map(|unit| values_of(unit).chain(inner(unit)))
+        .filter(|value| graph.value(*value).constant().is_none());
     let values: BTreeSet<ValueId> = touched.filter(|value| !unseen(*value)).collect();
     let names: Vec<String> = values.iter().map(|value| graph.value(*value).name().to_owned()).collect();
     let sizes = observer.sizes(model, &names)?;

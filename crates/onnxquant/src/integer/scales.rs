@@ -156,6 +156,8 @@ impl Histograms {
         let (lower, upper) = choose_range(self.of(graph, value)?, range, grid);
         let lower = floor(graph, value).map_or(lower, |floor| lower.max(floor));
         let params = ActivationParams::from_range(lower, upper, grid);
+        let by_softmax = graph.producer(value).is_some_and(|(_, node)| node.is("Softmax"));
+        let params = if by_softmax { params.with_whole_reciprocal() } else { params };
         Ok(match integers.ceiling(value) {
             _ if config.power_of_two => params.with_power_of_two(),
             // The runtime drops a Clip only if no code stands for more.

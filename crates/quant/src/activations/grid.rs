@@ -139,6 +139,20 @@ impl ActivationParams {
         ActivationParams { scale, zero_point: zero_point(f64::from(self.range().0), scale, self.grid), ..self }
     }
 
+    /// The same range, or a little more, on a scale of which one is a whole multiple: ONNX Runtime's `QLinearSoftmax`
+    /// rounds the reciprocal of its scale down to a whole number.
+    pub fn with_whole_reciprocal(self) -> ActivationParams {
+        let steps = (1.0 / self.scale).floor();
+        if steps < 1.0 {
+            return self;
+        }
+        let mut scale = 1.0 / steps;
+        while (1.0 / scale).floor() < steps {
+            scale = scale.next_down();
+        }
+        ActivationParams { scale, zero_point: zero_point(f64::from(self.range().0), scale, self.grid), ..self }
+    }
+
     /// What the same codes stand for after a multiplication by a positive `factor`.
     pub fn times(self, factor: f32) -> ActivationParams {
         ActivationParams { scale: (self.scale * factor).clamp(f32::MIN_POSITIVE, f32::MAX), ..self }

@@ -38,6 +38,19 @@ fn onnx(x: f32, scale: f32, zero_point: i32, codes: std::ops::RangeInclusive<i32
 }
 
 #[test]
+fn whole_reciprocals_stay_whole_in_single_precision() {
+    for steps in 1..5000 {
+        let wide = ActivationParams::new(1.0 / (steps as f32 + 0.7), 0, ActivationGrid::Unsigned).unwrap();
+        let params = wide.with_whole_reciprocal();
+        assert_eq!((1.0 / params.scale()).floor(), steps as f32);
+        assert!(params.scale() >= wide.scale() && params.scale() <= 1.8 * wide.scale(), "{steps}");
+        assert_eq!(params.with_whole_reciprocal(), params);
+    }
+    let coarse = ActivationParams::new(1.5, 0, ActivationGrid::Unsigned).unwrap();
+    assert_eq!(coarse.with_whole_reciprocal(), coarse);
+}
+
+#[test]
 fn names_parse_back_to_their_method() {
     for method in METHODS {
         assert_eq!(method.to_string().parse::<RangeMethod>().unwrap(), method);
