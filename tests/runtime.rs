@@ -3,10 +3,14 @@
 
 use std::path::Path;
 
+use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::onnx::{ModelProto, NodeProto, TensorProto};
+use onnxquant_ir::{int_attribute, tensor};
 use serde_json::Value;
 
 use crate::support::{
-    Failures, Fixture, Job, MatMulModel, Measured, Run, files_in, folder, measure, onnxquant, refused, report, write,
+    Failures, Fixture, Job, MatMulModel, Measured, Run, files_in, folder, measure, node, noise_samples, onnxquant,
+    refused, report, write,
 };
 
 /// A way to quantize, and what it must achieve.
@@ -21,7 +25,7 @@ const fn setting(name: &'static str, args: &'static [&'static str], sqnr_db: Opt
     Setting { name, args, sqnr_db }
 }
 
-const SETTINGS: [Setting; 19] = [
+const SETTINGS: [Setting; 22] = [
     setting("w8", &["--scheme", "w8"], Some(30.0)),
     setting("w8 msq", &["--method", "msq"], Some(30.0)),
     setting("w8 tensor", &["--granularity", "tensor"], Some(25.0)),
@@ -44,16 +48,21 @@ const SETTINGS: [Setting; 19] = [
     ),
     setting("w2 dq", &["--bits", "2", "--format", "dq", "--ort-min", "1.26"], None),
     setting("w3 below opset 18", &["--bits", "3", "--opset-max", "17"], Some(3.0)),
-    setting(FOLDED, &["--ort-min", "1.19"], Some(30.0)),
+    setting(FOLDED[0], &["--ort-min", "1.19"], Some(30.0)),
+    setting(FOLDED[1], &["--scheme", "fp8"], Some(30.0)),
+    setting(FOLDED[2], &["--scheme", "fp8", "--method", "msq"], Some(30.0)),
+    setting(FOLDED[3], &["--scheme", "fp8", "--granularity", "tensor", "--ort-min", "1.19"], Some(25.0)),
 ];
 
-/// There is no kernel for 8 bits in that version: the weights become floats when the model loads.
-const FOLDED: &str = "w8 for 1.19";
+/// There is no kernel for 8 bits in that version, nor for FP8 in any: the weights become floats when the model loads.
+const FOLDED: [&str; 4] = ["w8 for 1.19", "fp8", "fp8 msq", "fp8 tensor"];
 
 /// Tract and ONNX Runtime round sums differently, by far less than quantization changes them.
 const SIMULATION_MARGIN_DB: f64 = 0.1;
 /// ONNX Runtime's fast kernels round activations to 8 bits, and change the outputs by that and no more.
 const AGREEMENT_DB: f64 = 30.0;
+/// The same where both round to f16, each in its own way.
+const HALF_MARGIN_DB: f64 = 0.5;
 /// Accuracy that 8 bits may cost.
 const ACCURACY_MARGIN: f64 = 0.01;
 
@@ -130,7 +139,7 @@ fn check_fusion(case: &Written, found: &Measured, failures: &mut Failures) {
     let convolutions = found.count("Conv") + found.count("FusedConv");
     let layers = case.report["layers"].as_array().map_or(&[][..], Vec::as_slice);
     let predicted = layers.iter().filter(|layer| layer["runs_as"] == "MatMulNBits").count() as u64;
-    let n_dense = if case.setting.name == FOLDED { 0 } else { case.fixture.n_dense };
+    let n_dense = if FOLDED.contains(&case.setting.name) { 0 } else { case.fixture.n_dense };
     let counts = [
         ("predicted MatMulNBits", predicted, n_dense),
         ("MatMulNBits", found.count("MatMulNBits"), n_dense),
@@ -193,8 +202,9 @@ fn compare_agrees_with_onnx_runtime_on_all_samples() {
 fn layers_run_as_predicted() {
     let folder = folder();
     let output = folder.path().join("out.onnx");
-    let settings: [&[&str]; 6] = [
+    let settings: [&[&str]; 7] = [
         &["--scheme", "w8"],
+        &["--scheme", "fp8"],
         &["--bits", "2", "--granularity", "block:16"],
         &["--bits", "4", "--format", "dq"],
         &["--scheme", "w8a8", "--target", "qdq-strict"],
@@ -236,6 +246,40 @@ fn bits_in_the_file_are_those_that_were_asked_for() {
         });
     }
     failures.finish();
+}
+
+/// `y = x w` computed in f16, between f32 inputs and outputs.
+fn half_model(k: i64, n: i64) -> ModelProto {
+    let mut model = MatMulModel::new(k, n).proto();
+    let graph = model.graph.as_mut().expect("it has a graph");
+    let weight = &mut graph.initializer[0];
+    let numbers = tensor::to_f32(weight).expect("the weight holds floats").into_owned();
+    let halves = tensor::from_f32_as(DataType::Float16, &[k as usize, n as usize], &numbers);
+    *weight = TensorProto { name: weight.name.clone(), ..halves };
+    let cast = |from: &str, into: &str, dtype: DataType| NodeProto {
+        attribute: vec![int_attribute("to", dtype as i64)],
+        ..node("Cast", &[from], &[into])
+    };
+    let product = NodeProto { name: Some("product".to_owned()), ..node("MatMul", &["h", "w"], &["p"]) };
+    graph.node = vec![cast("x", "h", DataType::Float16), product, cast("p", "y", DataType::Float)];
+    model
+}
+
+#[test]
+fn fp8_weights_of_a_half_precision_layer_are_folded_too() {
+    let folder = folder();
+    let (model, output) = (folder.path().join("model.onnx"), folder.path().join("out.onnx"));
+    write(&half_model(256, 64), &model);
+    let calib = folder.path().join("calib");
+    let samples = noise_samples(&calib, &[1, 256], 30);
+    let held_out = [5, 15, 25].map(|index| samples[index].clone());
+    let found = report(&model, &output, &["--scheme", "fp8", "--verify", "ort"], Some(&calib));
+    assert_eq!((&found["verified"]["as_predicted"], &found["layers"][0]["alphabet"]), (&1.into(), &"e4m3".into()));
+    let measured = measure(&[Job { nodes: true, ..Job::compare(&output, &model, &held_out) }]).remove(0);
+    assert_eq!((measured.faults(), measured.count("Mul")), (String::new(), 0), "{:?}", measured.nodes);
+    let told = found["held_out"]["sqnr_db"].as_f64().expect("it was measured");
+    let real = measured.default_sqnr_db.expect("FP8 changes something");
+    assert!(told > 25.0 && (told - real).abs() < HALF_MARGIN_DB, "{told} dB told, {real} dB measured");
 }
 
 #[test]

@@ -42,6 +42,8 @@ fn cases() -> Vec<Case> {
         case(&["--scheme", "w3", "--method", "optq"], "MatMulNBits", 3),
         case(&["--scheme", "w4", "--one-pass"], "MatMulNBits", 4),
         case(&["--average-bits", "4"], "MatMulNBits", 4),
+        case(&["--scheme", "fp8"], "FusedGemm", 8),
+        case(&["--scheme", "fp8", "--method", "msq"], "Conv", 8),
         case(&["--scheme", "w8a8-dynamic"], "DynamicQuantizeMatMul", 8),
         case(&["--scheme", "w8"], "Conv", 8),
         case(&["--scheme", "w4", "--method", "msq"], "Conv", 4),

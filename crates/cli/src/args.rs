@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use onnxquant::calib::{ChannelOrder, DataOptions, ImageLayout, ImageOptions};
-use onnxquant::quant::{Granularity, Method, RangeMethod, Saturation, ScaleRule, Symmetry};
+use onnxquant::quant::{Alphabet, Granularity, Method, RangeMethod, Saturation, ScaleRule, Symmetry};
 use onnxquant::{
     ActivationBits, Activations, Budget, Config, Cpu, DEFAULT_OPSET_MAX, DataConfig, Error, Format, MethodChoice,
     OrtVersion, PlanFile, Target, Verify,
@@ -362,6 +362,8 @@ enum Scheme {
     W2,
     /// Weights of 1 bit.
     W1,
+    /// Weights of 8-bit floats (FP8 E4M3), which ONNX Runtime makes floats again when it loads the model.
+    Fp8,
     /// Weights and activations of 8 bits, on fixed scales.
     W8a8,
     /// Weights of 4 bits and activations of 8, on fixed scales.
@@ -444,6 +446,10 @@ impl QuantizeArgs {
         for (option, _) in of_budget.into_iter().filter(|(_, given)| given.is_some()) {
             self.settings.check_open(option)?;
         }
+        if self.settings.is_fp8() && self.save_plan.is_some() {
+            let problem = "a plan holds bits, and FP8 weights have 8 in every layer: leave out --save-plan";
+            return Err(Error::Usage(problem.to_owned()));
+        }
         let budget = match (self.average_bits, self.target_size) {
             (Some(bits), _) => Some(Budget::AverageBits(bits)),
             (None, Some(megabytes)) => Some(Budget::TargetBytes((megabytes * 1e6).max(0.0) as u64)),
@@ -494,13 +500,23 @@ impl SettingsArgs {
         })
     }
 
+    fn is_fp8(&self) -> bool {
+        matches!(self.scheme(), Scheme::Fp8)
+    }
+
     /// Words that would have no effect beside the others.
     fn check_words(&self) -> Result<(), Error> {
-        let floats = matches!(self.scheme(), Scheme::W8 | Scheme::W4 | Scheme::W3 | Scheme::W2 | Scheme::W1);
+        use Scheme::{Fp8, W1, W2, W3, W4, W8};
+        let floats = matches!(self.scheme(), W8 | W4 | W3 | W2 | W1 | Fp8);
         if self.cpu.is_some() && floats {
             let problem = "--cpu is about integer activations, and this scheme has none: use `--scheme auto`, `w8a8`, \
                            `w4a8` or `w8a8-dynamic`";
             return Err(Error::Usage(problem.to_owned()));
+        }
+        if self.is_fp8() && self.bits.is_some() {
+            return Err(Error::Usage(
+                "FP8 weights have 8 bits: leave out --bits, or choose another --scheme".to_owned(),
+            ));
         }
         Ok(())
     }
@@ -528,12 +544,13 @@ impl SettingsArgs {
             damping: self.damping,
             bits: self.bits.unwrap_or(match self.scheme() {
                 Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto if self.reduce_range => 7,
-                Scheme::W8 | Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto => 8,
+                Scheme::W8 | Scheme::Fp8 | Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto => 8,
                 Scheme::W4 | Scheme::W4a8 => 4,
                 Scheme::W3 => 3,
                 Scheme::W2 => 2,
                 Scheme::W1 => 1,
             }),
+            alphabet: if self.is_fp8() { Alphabet::E4m3 } else { Alphabet::Integers },
             budget: None,
             plan: None,
             state: None,

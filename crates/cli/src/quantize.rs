@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::bail;
 use onnxquant::calib::{Measurement, NotMeasured};
-use onnxquant::quant::Granularity;
+use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
     DataConfig, Files, IntegerReport, LayerReport, NotRun, NotRunNode, PlanFile, Report, TableReport, Trade,
     VerifiedOrt, Weights, is_standard_output,
@@ -130,6 +130,9 @@ fn sorted(moved: usize) -> String {
 
 /// One width, or how many layers have which.
 fn widths(report: &Report) -> String {
+    if report.settings.alphabet == Alphabet::E4m3 {
+        return "FP8 (E4M3)".to_owned();
+    }
     let mut counts = BTreeMap::new();
     report.layers.iter().for_each(|layer| *counts.entry(layer.bits).or_insert(0) += 1);
     match counts.len() {

@@ -14,6 +14,9 @@ use onnxquant_proto::onnx::tensor_proto::DataType;
 
 use crate::error::TensorError;
 
+/// The bit that says that a number of 8 bits is negative.
+const FP8_SIGN: u8 = 0x80;
+
 /// The data type, or an error for a number this build does not know.
 pub fn data_type(tensor: &TensorProto) -> Result<DataType, TensorError> {
     DataType::try_from(tensor.data_type())
@@ -188,10 +191,15 @@ pub fn from_i64(dims: &[usize], numbers: &[i64]) -> TensorProto {
     from_raw(DataType::Int64, dims, numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())
 }
 
-/// A tensor of integer codes packed as `dtype` (8, 4 or 2 bits, signed or unsigned; low bits first).
+/// A tensor of codes packed as `dtype`: integers (8, 4 or 2 bits, signed or unsigned; low bits first) or FP8 E4M3, of
+/// which a code is the bit pattern of the magnitude, below 0 where the number is.
 ///
 /// Each code must lie in the range of the type; its low bits are stored.
 pub fn from_codes(dtype: DataType, dims: &[usize], codes: impl IntoIterator<Item = i16>) -> TensorProto {
+    if dtype == DataType::Float8e4m3fn {
+        let pattern = |code: i16| (code.unsigned_abs() as u8 & !FP8_SIGN) | if code < 0 { FP8_SIGN } else { 0 };
+        return from_raw(dtype, dims, codes.into_iter().map(pattern).collect::<Vec<u8>>());
+    }
     let bits = data_type_bits(dtype).filter(|bits| *bits <= 8).expect("codes are stored in types of at most 8 bits");
     let (per_byte, mask) = (8 / bits, ((1u16 << bits) - 1) as i16);
     let (mut raw, mut byte, mut filled) = (Vec::new(), 0u8, 0);
@@ -209,9 +217,9 @@ pub fn from_codes(dtype: DataType, dims: &[usize], codes: impl IntoIterator<Item
     from_raw(dtype, dims, raw)
 }
 
-/// Whether the tensor is of a type that stores codes: 8, 4 or 2 bits, signed or unsigned.
+/// Whether the tensor is of a type that stores codes: integers of 8, 4 or 2 bits, signed or unsigned, or FP8 E4M3.
 pub fn holds_codes(tensor: &TensorProto) -> bool {
-    data_type(tensor).is_ok_and(|dtype| is_signed(dtype) || is_unsigned(dtype))
+    data_type(tensor).is_ok_and(|dtype| is_signed(dtype) || is_unsigned(dtype) || dtype == DataType::Float8e4m3fn)
 }
 
 fn is_signed(dtype: DataType) -> bool {
@@ -222,7 +230,7 @@ fn is_unsigned(dtype: DataType) -> bool {
     matches!(dtype, DataType::Uint8 | DataType::Uint4 | DataType::Uint2)
 }
 
-/// The integer codes of a tensor that [`from_codes`] can make.
+/// The codes of a tensor that [`from_codes`] can make.
 pub fn to_codes(tensor: &TensorProto) -> Result<Vec<i16>, TensorError> {
     let dtype = data_type(tensor)?;
     let signed = is_signed(dtype);
@@ -230,6 +238,10 @@ pub fn to_codes(tensor: &TensorProto) -> Result<Vec<i16>, TensorError> {
         return Err(TensorError::new(tensor.name(), format!("{} holds no quantized codes", dtype.as_str_name())));
     };
     let (raw, count) = (to_raw(tensor)?, element_count(tensor)?);
+    if dtype == DataType::Float8e4m3fn {
+        let code = |&byte: &u8| i16::from(byte & !FP8_SIGN) * if byte & FP8_SIGN == 0 { 1 } else { -1 };
+        return Ok(raw.iter().map(code).collect());
+    }
     let (per_byte, mask) = (8 / bits, ((1u16 << bits) - 1) as u8);
     let extend = |code: u8| match signed {
         true => i16::from((code << (8 - bits)) as i8 >> (8 - bits)),

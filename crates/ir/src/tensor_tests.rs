@@ -23,6 +23,19 @@ fn codes_survive_packing_at_every_width() {
 }
 
 #[test]
+fn codes_of_fp8_are_patterns_with_a_sign() {
+    let codes = (-126..=126).collect::<Vec<i16>>();
+    let tensor = from_codes(DataType::Float8e4m3fn, &[codes.len()], codes.iter().copied());
+    assert!(check_payload(&tensor).is_ok() && holds_codes(&tensor));
+    let raw = to_raw(&tensor).unwrap();
+    assert_eq!([raw[0], raw[125], raw[126], raw[127], raw[252]], [0xfe, 0x81, 0, 1, 0x7e]);
+    assert_eq!(to_codes(&tensor).unwrap(), codes);
+    // Zero with a sign, and what is no number.
+    let others = from_raw(DataType::Float8e4m3fn, &[3], vec![0x80, 0x7f, 0xff]);
+    assert_eq!(to_codes(&others).unwrap(), [0, 127, -127]);
+}
+
+#[test]
 fn payload_of_wrong_length_is_refused() {
     let mut tensor = from_f32(&[2, 3], &[0.0; 6]);
     assert!(check_payload(&tensor).is_ok());

@@ -9,7 +9,8 @@ use onnxquant_passes::fake_quantize::QUANTIZE_16_OPSET;
 use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
 use onnxquant_quant::{
-    ActivationGrid, Granularity, Grid, Method, QuantError, QuantSpec, RangeMethod, ScaleRule, SolverOptions, Symmetry,
+    ActivationGrid, Alphabet, Granularity, Grid, Method, QuantError, QuantSpec, RangeMethod, ScaleRule, SolverOptions,
+    Symmetry,
 };
 use serde::{Serialize, Serializer};
 
@@ -139,6 +140,9 @@ pub struct Config {
     pub damping: Option<f64>,
     /// Bits a weight, 1 to 8.
     pub bits: u32,
+    /// What codes of weights stand for: integers, or floats of 8 bits.
+    #[serde(skip_serializing_if = "Alphabet::is_integers")]
+    pub alphabet: Alphabet,
     /// Every layer gets bits of its own, so that the outputs are as exact as this allows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget: Option<Budget>,
@@ -215,6 +219,7 @@ impl Default for Config {
             shrink: None,
             damping: None,
             bits: 8,
+            alphabet: Alphabet::Integers,
             budget: None,
             plan: None,
             state: None,
@@ -261,6 +266,7 @@ impl Config {
     /// Checks what the types leave open.
     pub fn check(&self) -> Result<(), Error> {
         self.spec(self.granularity, self.bits, false)?;
+        self.check_floats()?;
         self.check_budget()?;
         self.solver_options()?;
         let blocks = matches!(self.granularity, Granularity::Block(size) if size < 2);
@@ -292,6 +298,26 @@ impl Config {
             return refused("scales of activations need calibration data; without it use --weights-only");
         }
         Ok(())
+    }
+
+    /// What means nothing where weights are floats of 8 bits.
+    fn check_floats(&self) -> Result<(), Error> {
+        let problems = [
+            (self.bits != 8, "have 8 bits: leave out --bits"),
+            (self.symmetry == Symmetry::Asymmetric, "have no zero points: leave out --asymmetric"),
+            (self.budget.is_some(), "have 8 bits in every layer: leave out --average-bits and --target-size"),
+            (self.plan.is_some(), "have 8 bits in every layer: leave out --plan"),
+            (self.format != Format::Auto, "are written in one form, which the runtime folds: leave out --format"),
+            (
+                self.activations != Activations::Float,
+                "stand beside float activations: choose another scheme for integers",
+            ),
+            (matches!(self.granularity, Granularity::Block(_)), "have a scale a tensor or a channel, not one a block"),
+        ];
+        match problems.iter().find(|(is_one, _)| *is_one && !self.alphabet.is_integers()) {
+            Some((_, problem)) => Err(Error::Usage(format!("FP8 weights {problem}"))),
+            None => Ok(()),
+        }
     }
 
     fn check_budget(&self) -> Result<(), Error> {
@@ -357,6 +383,7 @@ impl Config {
     /// `DequantizeLinear` take `positive_scales` only.
     pub fn spec(&self, granularity: Granularity, bits: u32, positive_scales: bool) -> Result<QuantSpec, QuantError> {
         let grid = match self.symmetry {
+            _ if self.alphabet == Alphabet::E4m3 => Grid::e4m3(),
             Symmetry::Symmetric if self.mirrors(bits) && !positive_scales => Grid::mirrored(bits)?,
             Symmetry::Symmetric => Grid::symmetric(bits)?,
             Symmetry::Asymmetric => Grid::asymmetric(bits)?,

@@ -7,6 +7,7 @@
 //! | | 3 to 1 | the same, stored in planes of so many bits |
 //! | Conv | 8 to 5 | int8, folded when the model loads |
 //! | | 4 to 1 | planes, folded when the model loads |
+//! | all | FP8 | folded when the model loads |
 //!
 //! What the operator cannot have (blocks without a power of two from 16 on in them, bf16) is a `DequantizeLinear`, and
 //! so is every MatMul and Gemm under `--format dq`.
@@ -20,7 +21,7 @@ use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::sites::Site;
 use onnxquant_passes::weight_form::{Codes, WeightForm};
 use onnxquant_passes::write_nbits::block_of;
-use onnxquant_quant::{Granularity, MatrixView, Symmetry};
+use onnxquant_quant::{Alphabet, Granularity, MatrixView, Symmetry};
 
 use crate::config::{Config, Format};
 use crate::error::Error;
@@ -40,6 +41,9 @@ pub(crate) struct Wanted<'a> {
 impl Wanted<'_> {
     /// The form for a layer with float activations.
     pub(crate) fn form(&self, label: &str, site: &Site) -> Result<WeightForm, Error> {
+        if let Some(floats) = self.float_type() {
+            return Ok(WeightForm::Folded(Codes::Native(floats)));
+        }
         let MatrixView::Dense { inputs, outputs, .. } = site.view else {
             return Ok(WeightForm::Folded(self.byte_codes(site)));
         };
@@ -69,9 +73,18 @@ impl Wanted<'_> {
         self.config.opset_max >= PLANES_OPSET && saved_bits / 8 > JOINING_BYTES
     }
 
+    /// The type of codes that stand for floats.
+    fn float_type(&self) -> Option<DataType> {
+        match self.config.alphabet {
+            Alphabet::Integers => None,
+            Alphabet::E4m3 => Some(DataType::Float8e4m3fn),
+        }
+    }
+
     /// The smallest type that holds the codes in memory.
     pub(crate) fn packed_type(&self) -> DataType {
         match self.bits {
+            _ if self.float_type().is_some() => self.float_type().unwrap_or_default(),
             0..=2 => self.pick(DataType::Int2, DataType::Uint2),
             3..=4 => self.pick(DataType::Int4, DataType::Uint4),
             _ => self.pick(DataType::Int8, DataType::Uint8),

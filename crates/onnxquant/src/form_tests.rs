@@ -102,6 +102,40 @@ fn opset_is_the_least_for_all_bits_that_layers_may_get() {
 }
 
 #[test]
+fn floats_of_8_bits_have_one_form_in_every_layer_and_runtime() {
+    let folded = WeightForm::Folded(Codes::Native(DataType::Float8e4m3fn));
+    for dtype in [DataType::Float, DataType::Float16, DataType::Bfloat16] {
+        for (granularity, oldest) in [(Granularity::Channel, "1.19"), (Granularity::Tensor, "1.32")] {
+            let floats = |opset_max| {
+                let config = config(8, granularity, oldest, Format::Auto, opset_max);
+                forms(dtype, &Config { alphabet: Alphabet::E4m3, ..config })
+            };
+            assert_eq!(floats(19).expect("it can be written"), (folded, folded, 19), "{dtype:?} {granularity:?}");
+            let error = floats(18).expect_err("opset 18 has no such type").to_string();
+            assert!(error.contains("opset 19") && !error.contains("granularity"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn what_means_nothing_for_floats_of_8_bits_is_refused() {
+    let floats = || Config { alphabet: Alphabet::E4m3, ..Config::default() };
+    assert!(floats().check().is_ok());
+    let table = [
+        (Config { bits: 4, ..floats() }, "--bits"),
+        (Config { symmetry: Symmetry::Asymmetric, ..floats() }, "--asymmetric"),
+        (Config { budget: Some(Budget::AverageBits(4.0)), ..floats() }, "--average-bits"),
+        (Config { format: Format::Dq, ..floats() }, "--format"),
+        (Config { activations: Activations::Static, ..floats() }, "float activations"),
+        (Config { granularity: Granularity::Block(32), ..floats() }, "a block"),
+    ];
+    for (config, text) in table {
+        let error = config.check().expect_err(text).to_string();
+        assert!(error.contains("FP8") && error.contains(text), "{error}");
+    }
+}
+
+#[test]
 fn what_the_operator_cannot_have_is_refused_where_it_was_asked_for() {
     let asked = |bits, granularity, ort_min| config(bits, granularity, ort_min, Format::MatMulNBits, 25);
     let table = [

@@ -113,11 +113,12 @@ impl Plan {
             return Ok(opset);
         }
         let most = config.opset_max;
+        let coarser = if config.alphabet.is_integers() { "choose a coarser granularity, or " } else { "" };
         Err(Error::Usage(match of_activations > of_codes {
             true => format!("integer activations need opset {opset}, but at most {most} is allowed"),
             false => format!(
-                "the codes need opset {opset}, but at most {most} is allowed: choose a coarser granularity, or allow a \
-                 higher opset with --opset-max"
+                "the codes need opset {opset}, but at most {most} is allowed: {coarser}allow a higher opset with \
+                 --opset-max"
             ),
         }))
     }

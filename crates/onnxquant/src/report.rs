@@ -7,7 +7,7 @@ use onnxquant_ir::{Graph, NodeId, Port};
 use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::embeddings::CodedTable;
 use onnxquant_passes::runs_as::{RunsAs, runs_as};
-use onnxquant_quant::{ActivationParams, Certificate, Granularity, Method, RangeMethod, Verdict};
+use onnxquant_quant::{ActivationParams, Alphabet, Certificate, Granularity, Method, RangeMethod, Verdict};
 use serde::Serialize;
 
 use crate::accuracy::Accuracy;
@@ -79,6 +79,9 @@ pub struct LayerReport {
     pub calibration_rows: Option<usize>,
     /// Bits a weight.
     pub bits: u32,
+    /// What the codes stand for, where that is not themselves.
+    #[serde(skip_serializing_if = "Alphabet::is_integers")]
+    pub alphabet: Alphabet,
     /// Which weights share a scale.
     pub granularity: Granularity,
     /// Bytes of codes, scales and zero points; those that several layers read count for the first.

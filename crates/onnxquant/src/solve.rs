@@ -282,7 +282,7 @@ impl Solved {
     /// The codes of `layer` as they are written, and the report.
     pub(crate) fn into_layer(self, layer: &PlannedLayer) -> Result<SolvedLayer, QuantError> {
         let Self { solution, correction, findings } = self;
-        let site = &layer.site;
+        let (site, alphabet) = (&layer.site, solution.alphabet);
         let weight = PackedWeight::new(site, layer.packed_type, layer.granularity, &solution, correction)?;
         let report = LayerReport {
             label: layer.label.clone(),
@@ -292,6 +292,7 @@ impl Solved {
             is_first_reader: true,
             calibration_rows: findings.calibration_rows,
             bits: layer.bits,
+            alphabet,
             granularity: layer.granularity,
             bytes: 0,
             runs_as: RunsAs { kernel: Kernel::Float, slow_because: None },

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use ndarray::Array3;
 use onnxquant_calib::ENGINE;
 use onnxquant_ir::{Model, PendingFile};
-use onnxquant_quant::LayerSolution;
+use onnxquant_quant::{Alphabet, LayerSolution};
 use serde::{Deserialize, Serialize};
 
 use crate::calibration::Calibration;
@@ -153,6 +153,8 @@ struct Header {
     /// Of the scales and zero points, `[groups, blocks, M]`.
     scale_dims: [usize; 3],
     block_size: usize,
+    #[serde(default)]
+    alphabet: Alphabet,
     corrections: usize,
     findings: Findings,
 }
@@ -193,6 +195,7 @@ fn encode(label: &str, solved: &Solved) -> Result<Vec<u8>, toml::ser::Error> {
         dims: dims(solution.codes.dim()),
         scale_dims: dims(solution.scales.dim()),
         block_size: solution.block_size,
+        alphabet: solution.alphabet,
         corrections: correction.len(),
         findings: findings.clone(),
     })?;
@@ -223,6 +226,7 @@ fn decode(bytes: &[u8]) -> Option<(String, Solved)> {
         scales: Array3::from_shape_vec(header.scale_dims, numbers).ok()?,
         zero_points: Array3::from_shape_vec(header.scale_dims, zero_points).ok()?,
         block_size: header.block_size,
+        alphabet: header.alphabet,
         preprocessed: None,
         promise: None,
         notes: Vec::new(),

@@ -28,6 +28,7 @@ fn solved() -> Solved {
         scales: Array3::from_shape_fn((2, 2, 3), |(g, b, m)| 0.1 * (1 + g + b + m) as f32),
         zero_points: Array3::from_shape_fn((2, 2, 3), |(g, _, _)| g as i16),
         block_size: 4,
+        alphabet: Alphabet::Integers,
         preprocessed: None,
         promise: None,
         notes: Vec::new(),

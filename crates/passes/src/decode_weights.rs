@@ -1,15 +1,20 @@
 //! Decodes quantized weights back to float constants, so that an engine without quantized types can run them.
 //!
 //! Decoded are the forms of [`crate::weight_form`], and whatever else has the same shape: a
-//! `DequantizeLinear` of constants, `Cast -> [Sub ->] Mul` of constants with integer codes, and `MatMulNBits` of the
-//! runtime's domain; codes may be put together from planes. The arithmetic is the runtime's,
-//! `scale * (code - zero_point)` in f32.
+//! `DequantizeLinear` of constants, `Cast -> [Sub ->] Mul` of constants with codes (and a `Cast` of what they make), and
+//! `MatMulNBits` of the runtime's domain; codes may be put together from planes, or be FP8 numbers. The arithmetic is the
+//! runtime's, `scale * (code - zero_point)` in f32.
 //!
 //! Not decoded: graph outputs, products whose shape is not that of the codes, results of another type than the
 //! scale's. Q/DQ around activations stay.
 
+use std::collections::HashSet;
+
 use onnxquant_ir::onnx::TensorProto;
+use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, GraphError, Model, Node, NodeId, TensorError, ValueId, tensor};
+
+use onnxquant_quant::Alphabet;
 
 use crate::decode_nbits::decode_nbits;
 use crate::fold_planes::{fold_planes, is_made_of_planes};
@@ -36,22 +41,36 @@ pub fn decode_weights(model: &mut Model) -> Result<usize, DecodeError> {
     let in_operators = decode_nbits(graph)?;
     // What a replacement removes stands before it, so that every id is still there when its turn comes.
     let nodes = graph.nodes().map(|(id, _)| id).collect::<Vec<_>>();
-    let mut decoded = 0;
+    let mut decoded = HashSet::new();
     for id in nodes {
         let node = graph.node(id);
-        let named = node.output(0).is_none_or(|value| graph.is_output(value));
-        let Some(found) = encoded(graph, node).filter(|_| !named) else { continue };
-        let tensor = decode(&found)?;
-        replace(graph, id, tensor)?;
-        decoded += 1;
+        let Some(value) = node.output(0).filter(|&value| !graph.is_output(value)) else { continue };
+        if let Some(found) = encoded(graph, node) {
+            let tensor = decode(&found)?;
+            replace(graph, id, tensor)?;
+            decoded.insert(value);
+        } else if let Some((weight, dtype)) = rounds(graph, node, &decoded) {
+            let tensor = tensor::from_f32_as(dtype, &tensor::shape(weight)?, &tensor::to_f32(weight)?);
+            replace(graph, id, tensor)?;
+        }
     }
-    Ok(decoded + in_operators)
+    Ok(decoded.len() + in_operators)
 }
 
-/// Whether `node` decodes a constant.
+/// Whether `node` decodes a constant, or rounds what a node makes that does.
 pub fn decodes_constant(graph: &Graph, node: &Node) -> bool {
-    let of_planes = || node.is("Mul") && node.input(0).is_some_and(|steps| decodes_planes(graph, steps));
-    encoded(graph, node).is_some() || of_planes()
+    let of_planes = |node: &Node| node.is("Mul") && node.input(0).is_some_and(|steps| decodes_planes(graph, steps));
+    let decodes = |node: &Node| encoded(graph, node).is_some() || of_planes(node);
+    let before = node.input(0).filter(|_| node.is("Cast")).and_then(|value| graph.producer(value));
+    decodes(node) || before.is_some_and(|(_, before)| decodes(before))
+}
+
+/// What the codes of a type stand for.
+pub fn alphabet(codes: DataType) -> Alphabet {
+    match codes {
+        DataType::Float8e4m3fn => Alphabet::E4m3,
+        _ => Alphabet::Integers,
+    }
 }
 
 /// `Cast -> [Sub]` of codes that are put together from planes.
@@ -137,6 +156,14 @@ fn product<'a>(graph: &'a Graph, node: &Node) -> Option<Encoded<'a>> {
     all_fit.then_some(Encoded { codes, scale, zero_point, layout: Layout::Broadcast })
 }
 
+/// Which of the weights in `decoded` is rounded by `node`, and to which type.
+fn rounds<'a>(graph: &'a Graph, node: &Node, decoded: &HashSet<ValueId>) -> Option<(&'a TensorProto, DataType)> {
+    let value = node.input(0).filter(|value| node.is("Cast") && decoded.contains(value))?;
+    let dtype = DataType::try_from(i32::try_from(node.int("to", 0)).ok()?).ok()?;
+    let is_float = matches!(dtype, DataType::Float16 | DataType::Bfloat16 | DataType::Double);
+    graph.value(value).constant().filter(|_| is_float).map(|weight| (weight, dtype))
+}
+
 fn decode(found: &Encoded<'_>) -> Result<TensorProto, TensorError> {
     let shape = tensor::shape(found.codes)?;
     let dtype = tensor::data_type(found.scale)?;
@@ -149,9 +176,10 @@ fn decode(found: &Encoded<'_>) -> Result<TensorProto, TensorError> {
         Some(zero_point) => Some(Spread::new(found, &shape, zero_point, zero_points(zero_point)?)?),
         None => None,
     };
+    let alphabet = alphabet(tensor::data_type(found.codes)?);
     let real = |(position, &code): (usize, &i16)| {
         let zero_point = zero_points.as_ref().map_or(0.0, |zero_points| zero_points.of(position));
-        scales.of(position) * (f32::from(code) - zero_point)
+        scales.of(position) * (alphabet.value(code) - zero_point)
     };
     let numbers = codes.iter().enumerate().map(real).collect::<Vec<f32>>();
     Ok(tensor::from_f32_as(dtype, &shape, &numbers))
@@ -160,7 +188,10 @@ fn decode(found: &Encoded<'_>) -> Result<TensorProto, TensorError> {
 fn zero_points(tensor: &TensorProto) -> Result<Vec<f32>, TensorError> {
     match tensor::is_float(tensor) {
         true => Ok(tensor::to_f32(tensor)?.into_owned()),
-        false => Ok(tensor::to_codes(tensor)?.into_iter().map(f32::from).collect()),
+        false => {
+            let alphabet = alphabet(tensor::data_type(tensor)?);
+            Ok(tensor::to_codes(tensor)?.into_iter().map(|code| alphabet.value(code)).collect())
+        }
     }
 }
 

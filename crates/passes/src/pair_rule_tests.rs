@@ -4,7 +4,7 @@ use ndarray::{Array3, Axis};
 use onnxquant_ir::onnx::AttributeProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, Use, int_attribute, tensor};
-use onnxquant_quant::{ActivationGrid, ActivationParams, Granularity, LayerSolution, PairRule};
+use onnxquant_quant::{ActivationGrid, ActivationParams, Alphabet, Granularity, LayerSolution, PairRule};
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 
 use crate::align_channels::align_channels;
@@ -91,6 +91,7 @@ fn solution(site: &Site, seed: u64, largest: i16, rule: Option<&PairRule>) -> La
         scales: Array3::from_elem((groups, 1, outputs), 0.125),
         zero_points: Array3::zeros((groups, 1, outputs)),
         block_size: inputs,
+        alphabet: Alphabet::Integers,
         preprocessed: None,
         promise: None,
         notes: vec![],

@@ -10,8 +10,9 @@ use onnxquant_ir::onnx::{
     type_proto,
 };
 use onnxquant_ir::{Graph, Model, Node, NodeId, ValueId, tensor, verify};
-use onnxquant_quant::{Granularity, LayerSolution};
+use onnxquant_quant::{Alphabet, Granularity, LayerSolution};
 
+use crate::decode_weights::alphabet;
 use crate::sites::{Site, SkipReason, find_sites};
 
 /// A node named like its first output with `node_` before it.
@@ -152,6 +153,7 @@ pub(crate) fn solution(site: &Site, granularity: Granularity, low: i16, high: i1
         scales: Array3::from_shape_fn(shape, |at| (1 + per_scale(at)) as f32 / 64.0),
         zero_points: Array3::from_shape_fn(shape, |at| if low < 0 { 0 } else { 1 + (per_scale(at) % 3) as i16 % high }),
         block_size,
+        alphabet: Alphabet::Integers,
         preprocessed: None,
         promise: None,
         notes: vec![],
@@ -209,7 +211,8 @@ pub(crate) fn run(model: &Model, x: &ArrayD<f32>) -> Vec<ArrayD<f32>> {
 
 pub(crate) fn array(tensor: &TensorProto) -> ArrayD<f32> {
     let floats = tensor::to_f32(tensor).map(|numbers| numbers.into_owned());
-    let codes = || tensor::to_codes(tensor).map(|codes| codes.into_iter().map(f32::from).collect());
+    let alphabet = tensor::data_type(tensor).map(alphabet).unwrap_or_default();
+    let codes = || tensor::to_codes(tensor).map(|codes| codes.into_iter().map(|code| alphabet.value(code)).collect());
     let integers = || tensor::to_i64(tensor).map(|numbers| numbers.into_iter().map(|x| x as f32).collect());
     let numbers = floats.or_else(|_| codes()).or_else(|_| integers()).expect("a tensor of numbers");
     ArrayD::from_shape_vec(tensor::shape(tensor).unwrap(), numbers).unwrap()

@@ -6,7 +6,7 @@
 //! | [`NBits`](WeightForm::NBits) | MatMul, Gemm | the operator itself: `MatMulNBits` |
 //! | [`Folded`](WeightForm::Folded) | all | a float layer, decoded when the model loads |
 //!
-//! All mean `real = scale * (code - zero_point)`.
+//! All mean `real = scale * (code - zero_point)`; a code of FP8 is the number itself.
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, TensorError, ValueId};
@@ -85,6 +85,7 @@ impl Codes {
         match self {
             Self::Native(DataType::Int2 | DataType::Uint2) => 25,
             Self::Native(DataType::Int4 | DataType::Uint4) => 21,
+            Self::Native(DataType::Float8e4m3fn) => 19,
             Self::Native(_) => 7,
             Self::Planes { .. } => PLANES_OPSET,
         }

@@ -28,10 +28,11 @@ use onnxquant_ir::{Graph, TensorError, ValueId, int_attribute, tensor};
 use onnxquant_quant::{Granularity, LayerSolution, MatrixView, QuantError};
 
 use crate::byte_planes::Fields;
+use crate::decode_weights::alphabet;
 use crate::insert::insert;
 use crate::keep_fusible::keep_fusible;
 use crate::sites::Site;
-use crate::weight_form::{WeightForm, write_weight};
+use crate::weight_form::{Codes, WeightForm, write_weight};
 
 /// Types of codes that may be negative.
 const SIGNED: [DataType; 3] = [DataType::Int8, DataType::Int4, DataType::Int2];
@@ -68,6 +69,13 @@ impl PackedWeight {
         solution: &LayerSolution,
         correction: Vec<f32>,
     ) -> Result<Self, QuantError> {
+        if alphabet(storage) != solution.alphabet {
+            return Err(QuantError::Setting {
+                what: "type of codes",
+                found: storage.as_str_name().to_owned(),
+                expected: "a type whose numbers are those that the codes stand for",
+            });
+        }
         let solution = &without_mirrored_grids(solution, storage);
         let codes = match &site.view {
             MatrixView::Dense { .. } => {
@@ -107,10 +115,11 @@ impl PackedWeight {
     /// The numbers that the codes mean, in the shape of the operator's weight.
     pub fn decode(&self, site: &Site) -> Result<TensorProto, TensorError> {
         let (codes, scales) = (tensor::to_codes(&self.codes)?, tensor::to_f32(&self.scale)?);
+        let alphabet = alphabet(tensor::data_type(&self.codes)?);
         let zero_point = |scale: usize| self.zero_points.as_ref().map_or(0, |zero_points| zero_points[scale]);
         let real = |(index, code): (usize, &i16)| {
             let scale = self.scale_index(site, index);
-            scales[scale] * f32::from(code - zero_point(scale))
+            scales[scale] * alphabet.value(code - zero_point(scale))
         };
         let real = codes.iter().enumerate().map(real).collect::<Vec<f32>>();
         let shape = site.view.weight_shape();
@@ -184,6 +193,14 @@ impl PackedWeight {
         all.map(|(b, m)| numbers[index(b, m)]).collect()
     }
 
+    /// The scales as numbers of another type that holds them.
+    pub(crate) fn scale_as(&self, dtype: DataType) -> Result<TensorProto, TensorError> {
+        if self.scale.data_type() == dtype as i32 {
+            return Ok(self.scale.clone());
+        }
+        Ok(tensor::from_f32_as(dtype, &tensor::shape(&self.scale)?, &tensor::to_f32(&self.scale)?))
+    }
+
     /// The zero points as real numbers of the scale's shape, or one number for all, of codes to which `base` was added;
     /// `None` where all are 0.
     pub(crate) fn real_zero_points(&self, dtype: DataType, base: i16) -> Result<Option<TensorProto>, TensorError> {
@@ -251,11 +268,7 @@ fn attributes(granularity: Granularity) -> Vec<AttributeProto> {
 
 /// What the codes of a layer need of the default opset.
 pub fn needed_opset(site: &Site, storage: DataType, granularity: Granularity) -> i64 {
-    let of_type = match storage {
-        DataType::Int2 | DataType::Uint2 => 25,
-        DataType::Int4 | DataType::Uint4 => 21,
-        _ => 7,
-    };
+    let of_type = Codes::Native(storage).needed_opset();
     let of_form = match (&site.view, granularity) {
         (MatrixView::Conv(_), _) => 7,
         (_, Granularity::Tensor) => 10,

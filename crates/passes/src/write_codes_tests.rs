@@ -1,10 +1,12 @@
 use ndarray::{Array3, ArrayD};
 use onnxquant_ir::onnx::NodeProto;
 use onnxquant_ir::{Model, float_attribute, ints_attribute};
+use onnxquant_quant::Alphabet;
 
 use super::*;
 use crate::decode_weights::decode_weights;
 use crate::share_constants::stored_bytes;
+use crate::sites::SkipReason;
 use crate::testing::{
     assert_valid, body, constant_named, find_node, floats, graph_attribute, input_names, model, node, numbers,
     only_site, op_types, run, sites, solution, with_weights,
@@ -102,6 +104,55 @@ fn codes_in_the_model_compute_with_the_weights_of_the_solution() {
                 assert!(written.graph().find("w_quantized").is_none(), "{what}");
             }
         }
+    }
+}
+
+#[test]
+fn fp8_codes_are_decoded_in_f32_and_compute_with_the_weights_of_the_solution() {
+    let fp8 = DataType::Float8e4m3fn;
+    let trans_b = || gemm(vec![int_attribute("transB", 1)], &[4, 6]);
+    let (rows, image) = (input(&[3, 6]), input(&[2, 6, 5, 4]));
+    type Maker<'a> = (&'a dyn Fn() -> Model, &'a ArrayD<f32>, &'a [&'a str]);
+    let makers: [Maker<'_>; 4] = [
+        (&|| matmul(DataType::Float), &rows, &["Cast", "Mul", "MatMul"]),
+        (&|| matmul(DataType::Float16), &rows, &["Cast", "Mul", "Cast", "MatMul"]),
+        (&trans_b, &rows, &["Cast", "Mul", "Gemm"]),
+        (&conv, &image, &["Cast", "Mul", "Conv"]),
+    ];
+    for (make, x, operators) in makers {
+        for granularity in [Granularity::Tensor, Granularity::Channel] {
+            let (mut written, form) = (make(), WeightForm::Folded(Codes::Native(fp8)));
+            let site = only_site(&written);
+            let solution = LayerSolution { alphabet: Alphabet::E4m3, ..solution(&site, granularity, -126, 126) };
+            let weight = packed(&site, fp8, granularity, &solution);
+            assert!(!weight.is_plain(), "integer kernels know nothing of floats");
+            assert_eq!(form.needed_opset(&site, granularity), 19);
+            write_weight(written.graph_mut(), &site, &weight, form).unwrap();
+            assert_valid(&written);
+            assert_eq!(op_types(&written), operators);
+            assert_eq!(constant_named(written.graph(), "w_scale").data_type(), DataType::Float as i32);
+            assert_eq!(sites(&written)[0].as_ref().err(), Some(&SkipReason::AlreadyQuantized));
+            let plain = with_weights(make(), &solution);
+            let expected = run(&plain, x);
+            assert_eq!(run(&written, x), expected, "{operators:?}");
+            assert_eq!(decode_weights(&mut written).unwrap(), 1);
+            assert_valid(&written);
+            assert_eq!(op_types(&written), op_types(&make()));
+            assert_eq!(run(&written, x), expected, "decoded {operators:?}");
+            let decoded = tensor::to_f32(&weight.decode(&site).unwrap()).unwrap().into_owned();
+            assert_eq!(decoded, *tensor::to_f32(&site.weight_tensor(plain.graph()).unwrap()).unwrap());
+        }
+    }
+}
+
+#[test]
+fn codes_are_stored_in_a_type_of_what_they_stand_for() {
+    let site = only_site(&matmul(DataType::Float));
+    let integers = solution(&site, Granularity::Channel, -126, 126);
+    let floats = LayerSolution { alphabet: Alphabet::E4m3, ..integers.clone() };
+    for (storage, solution) in [(DataType::Float8e4m3fn, integers), (DataType::Int8, floats)] {
+        let error = PackedWeight::new(&site, storage, Granularity::Channel, &solution, vec![]).unwrap_err().to_string();
+        assert!(error.contains(storage.as_str_name()), "{error}");
     }
 }
 

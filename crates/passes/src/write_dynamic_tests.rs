@@ -1,7 +1,7 @@
 use ndarray::{Array3, ArrayD};
 use onnxquant_ir::onnx::NodeProto;
 use onnxquant_ir::{Model, Use, float_attribute, tensor};
-use onnxquant_quant::{Granularity, LayerSolution};
+use onnxquant_quant::{Alphabet, Granularity, LayerSolution};
 
 use super::*;
 use crate::fake_quantize::fake_quantize_dynamically;
@@ -22,6 +22,7 @@ fn solution(site: &Site, granularity: Granularity) -> LayerSolution {
         scales: Array3::from_shape_fn((1, 1, m), |(_, _, o)| (1 << scale(o)) as f32 / 64.0),
         zero_points: Array3::zeros((1, 1, m)),
         block_size: k,
+        alphabet: Alphabet::Integers,
         preprocessed: None,
         promise: None,
         notes: vec![],

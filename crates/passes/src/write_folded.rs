@@ -8,9 +8,18 @@
 //! computed at every run instead, and so would one before a MatMul in versions that do not fuse it. Codes below 8 bits
 //! are put together from planes (see [`crate::byte_planes`]): casts of 4-bit types exist from version 1.23 on only.
 //!
+//! FP8 codes are decoded in f32 in models of every float type, and the product is rounded to that type:
+//!
+//! ```text
+//! Cast(codes) -> Mul(scales) [-> Cast]
+//! ```
+//!
+//! The runtime has kernels for a Mul of f16 on no CPU, and folds none.
+//!
 //! Scales of a Conv have the shape `[M, 1, ...]`, those of a MatMul or Gemm `[M]`, weight `[K, M]` (`transB = 0`).
 //! Scales in blocks along K are not written in this form.
 
+use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, TensorError, ValueId, int_attribute, tensor};
 
 use crate::byte_planes::write_planes;
@@ -41,17 +50,24 @@ pub(crate) fn write_folded(
             (value, planes, base)
         }
     };
-    let to = int_attribute("to", i64::from(site.dtype as i32));
-    let mut steps = insert(graph, site.node, "Cast", &[codes], format!("{name}_codes"), vec![to]);
-    let zero_points = weight.real_zero_points(site.dtype, base)?;
+    let dtype = match stored {
+        Codes::Native(DataType::Float8e4m3fn) => DataType::Float,
+        _ => site.dtype,
+    };
+    let to = |dtype: DataType| vec![int_attribute("to", i64::from(dtype as i32))];
+    let mut steps = insert(graph, site.node, "Cast", &[codes], format!("{name}_codes"), to(dtype));
+    let zero_points = weight.real_zero_points(dtype, base)?;
     if let Some(zero_points) = zero_points {
         let zero_points = graph.add_constant(&format!("{name}_zero_point"), zero_points);
         held.push(zero_points);
         steps = insert(graph, site.node, "Sub", &[steps, zero_points], format!("{name}_steps"), vec![]);
     }
-    let scale = graph.add_constant(&format!("{name}_scale"), weight.scale.clone());
+    let scale = graph.add_constant(&format!("{name}_scale"), weight.scale_as(dtype)?);
     held.push(scale);
-    let decoded = insert(graph, site.node, "Mul", &[steps, scale], format!("{name}_dequantized"), vec![]);
+    let mut decoded = insert(graph, site.node, "Mul", &[steps, scale], format!("{name}_dequantized"), vec![]);
+    if dtype != site.dtype {
+        decoded = insert(graph, site.node, "Cast", &[decoded], format!("{name}_rounded"), to(site.dtype));
+    }
     graph.set_input(site.node, 1, Some(decoded));
     graph.remove_attribute(site.node, "transB");
     graph.remove_if_unused(site.weight);

@@ -34,6 +34,8 @@ mod activations;
 mod certify;
 mod choose;
 mod error;
+#[cfg(test)]
+mod float_grid_tests;
 mod lattice;
 mod layer;
 mod linalg;
@@ -59,6 +61,7 @@ pub use choose::judge::{Candidate, Verdict, auto, guarded, relative_error};
 pub use choose::sketch::sketch;
 pub use choose::solve::solve;
 pub use error::{Array, QuantError};
+pub use layer::alphabet::Alphabet;
 pub use layer::chunks::Chunks;
 pub use layer::geometry::{ConvGeometry, Padding};
 pub use layer::grid::{Affine, Grid, Symmetry};

@@ -93,6 +93,7 @@ pub(crate) fn rounded(problem: &LayerProblem<'_>, solution: &LayerSolution) -> L
     for ((g, k, m), code) in plain.codes.indexed_iter_mut() {
         let block = [g, k / solution.block_size, m];
         let affine = Affine::new(solution.scales[block], solution.zero_points[block]).unwrap();
+        let affine = affine.with_alphabet(solution.alphabet);
         *code = affine.quantize(problem.weights()[[g, k, m]], problem.spec().grid());
     }
     plain

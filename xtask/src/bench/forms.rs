@@ -44,6 +44,7 @@ const SETS: [Set; 3] = [
             ("3 bits in planes, blocks of 128", &["--bits", "3", BLOCK_128[0], BLOCK_128[1]]),
             ("2 bits in planes, blocks of 128", &["--bits", "2", BLOCK_128[0], BLOCK_128[1]]),
             ("`w8a8-dynamic`", &["--scheme", "w8a8-dynamic"]),
+            ("`fp8`", &["--scheme", "fp8"]),
         ],
     },
     Set {
@@ -53,6 +54,7 @@ const SETS: [Set; 3] = [
         forms: &[
             ("8 bits per channel", &[]),
             ("4 bits per channel, in planes", &["--bits", "4"]),
+            ("`fp8`", &["--scheme", "fp8"]),
             ("`w8a8 --target qdq-strict`", &["--scheme", "w8a8", "--target", "qdq-strict", "--method", "msq"]),
         ],
     },

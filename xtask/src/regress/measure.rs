@@ -14,11 +14,13 @@ const FIXTURES: [&str; 5] =
     ["digits_mlp", "mnist_cnn", "digits_transformer", "digits_transformer_op14", "digits_conv1d"];
 const METHODS: [&str; 5] = ["msq", "maly-saab", "cell-walk", "optq", "auto"];
 const BITS: [u32; 5] = [8, 4, 3, 2, 1];
-/// Integer activations, by the name that stands for the method.
-const INTEGERS: [(&str, &[&str]); 3] = [
+/// Integer activations and floats of 8 bits, by the name that stands for the method.
+const SCHEMES: [(&str, &[&str]); 5] = [
     ("w8a8-strict", &["--scheme", "w8a8", "--target", "qdq-strict"]),
     ("w8a8-dynamic", &["--scheme", "w8a8-dynamic"]),
     ("w8a8-auto", &["--scheme", "auto"]),
+    ("fp8-msq", &["--scheme", "fp8", "--method", "msq"]),
+    ("fp8-auto", &["--scheme", "fp8"]),
 ];
 
 /// How far rounding alone may lift an error above its bound.
@@ -62,7 +64,7 @@ impl Case {
             for bits in BITS {
                 cases.extend(METHODS.map(|method| case(method, bits)));
             }
-            cases.extend(INTEGERS.map(|(name, _)| case(name, 8)));
+            cases.extend(SCHEMES.map(|(name, _)| case(name, 8)));
         }
         cases
     }
@@ -73,7 +75,7 @@ impl Case {
     }
 
     fn settings(&self) -> Vec<String> {
-        match INTEGERS.iter().find(|(name, _)| *name == self.method) {
+        match SCHEMES.iter().find(|(name, _)| *name == self.method) {
             Some((_, args)) => args.iter().map(|&arg| arg.to_owned()).collect(),
             None => ["--no-fallback", "--method", &self.method, "--bits", &self.bits.to_string()]
                 .map(str::to_owned)

@@ -41,12 +41,12 @@
 //! attainable = (t + a + u) / |X W|_F,      a = sqrt(n sum_j (max_i step_ij / 2)^2 (max_i H_ii + l) d(l))
 //! ```
 //!
-//! where `d(l)` is the effective dimension of the data with damping l (Harshaw et al., arXiv 1911.03071).
+//! where step ij is the wider gap beside the level of a weight and `d(l)` is the effective dimension of the data with damping l (Harshaw et al., arXiv 1911.03071).
 //!
 //! `X~` are the inputs once earlier layers are quantized and `D = X - X~`; where statistics were gathered in one
 //! network only, `X~ = X` and `D = 0`. In the formulas, `H = X~^T X~ / n`. Here
 //! `I` are the inputs of neuron j at which `w^` is not the level that its
-//! code means. With one scale per neuron the last factor is `sqrt(|I|) step / 2`.
+//! code means. With one scale per neuron and equidistant levels the last factor is `sqrt(|I|) step / 2`.
 //!
 //! # Guarantee
 //!
@@ -269,9 +269,11 @@ impl Claim<'_, '_> {
         parts.map(|((rounding, moved), drifted)| (rounding + moved.sqrt() + drifted.sqrt()).powi(2)).sum()
     }
 
+    /// The wider gap beside the level of a weight.
     fn step(&self, g: usize, k: usize, m: usize) -> f64 {
         let scale = self.solution.scales[[g, k / self.solution.block_size, m]];
-        f64::from(scale) * f64::from(self.problem.spec().grid().step())
+        let half_cell = self.problem.spec().grid().half_cell(self.solution.codes[[g, k, m]]);
+        f64::from(scale) * 2.0 * f64::from(half_cell)
     }
 
     /// For every neuron the inputs at which it was off its level.
@@ -336,6 +338,9 @@ fn check(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<(), Qua
         return reject(format!("block size is {found}, expected {block_size}"));
     }
     let grid = problem.spec().grid();
+    if solution.alphabet != grid.alphabet() {
+        return reject(format!("codes are those of {:?}, expected {:?}", solution.alphabet, grid.alphabet()));
+    }
     if let Some((index, code)) = solution.codes.indexed_iter().find(|(_, c)| !grid.contains(**c)) {
         return reject(format!("code {code} at {index:?} is not on the grid"));
     }
@@ -355,7 +360,8 @@ fn check(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<(), Qua
             return reject(format!("scale {scale} at {:?} is not a number of type {scale_type:?}", [g, b, m]));
         }
         let codes = grid.min_code()..=grid.max_code();
-        if !codes.contains(zero_point) {
+        let fits = codes.contains(zero_point) && (grid.alphabet().is_integers() || *zero_point == 0);
+        if !fits {
             return reject(format!("zero point {zero_point} at {:?} is not on the grid", [g, b, m]));
         }
     }
@@ -368,7 +374,7 @@ fn check(problem: &LayerProblem<'_>, solution: &LayerSolution) -> Result<(), Qua
 
 fn affine_at(solution: &LayerSolution, g: usize, k: usize, m: usize) -> Result<Affine, QuantError> {
     let block = [g, k / solution.block_size, m];
-    Affine::new(solution.scales[block], solution.zero_points[block])
+    Ok(Affine::new(solution.scales[block], solution.zero_points[block])?.with_alphabet(solution.alphabet))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::choose::solve::solve;
+use crate::layer::alphabet::Alphabet;
 use crate::layer::grid::Grid;
 use crate::layer::method::{Method, Saturation};
 use crate::layer::spec::{Granularity, QuantSpec, ScaleRule};
@@ -23,11 +24,12 @@ fn stats(n: usize, k: usize, groups: u64) -> Vec<GramStats> {
 }
 
 fn any_grid() -> impl Strategy<Value = Grid> {
-    (1u32..=8, 0usize..4).prop_map(|(bits, kind)| {
+    let integers = (1u32..=8, 0usize..4).prop_map(|(bits, kind)| {
         let make = [Grid::symmetric, Grid::full_range, Grid::asymmetric, Grid::mid_rise];
         // One asymmetric bit has no room for weights of both signs.
         make[kind](if kind == 0 { bits } else { bits.max(2) }).unwrap()
-    })
+    });
+    prop_oneof![4 => integers, 1 => Just(Grid::e4m3())]
 }
 
 fn any_granularity() -> impl Strategy<Value = Granularity> {
@@ -269,13 +271,14 @@ fn broken_solutions_are_rejected() {
     let (weights, stats, spec) = solved();
     let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
     let good = solve(WALKS[0], &problem).unwrap();
-    let spoils: [&dyn Fn(&mut LayerSolution); 6] = [
+    let spoils: [&dyn Fn(&mut LayerSolution); 7] = [
         &|s| s.codes[[0, 0, 0]] = 2,
         &|s| s.scales[[0, 0, 2]] = 0.0,
         &|s| s.scales[[0, 0, 2]] = f32::NAN,
         &|s| s.zero_points[[0, 0, 0]] = 9,
         &|s| s.codes = Array3::zeros((1, 24, 3)),
         &|s| s.block_size = 0,
+        &|s| s.alphabet = Alphabet::E4m3,
     ];
     for (index, spoil) in spoils.iter().enumerate() {
         let mut solution = good.clone();

@@ -159,7 +159,8 @@ impl Search {
 fn nearest(target: f32, affine: Affine, grid: &Grid, (least, greatest): (i16, i16)) -> [Option<i16>; 3] {
     let code = affine.quantize(target, grid).clamp(least, greatest);
     let allowed = |code: &i16| grid.contains(*code) && (least..=greatest).contains(code);
-    [code, code - grid.step(), code + grid.step()].map(|code| Some(code).filter(allowed))
+    let [below, above] = grid.neighbours(code);
+    [Some(code), below, above].map(|code| code.filter(allowed))
 }
 
 /// Every row takes the value of the row that it came from.

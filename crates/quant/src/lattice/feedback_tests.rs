@@ -39,7 +39,8 @@ fn hardly_ever_dearer_than_optq() {
     for (n, k, m) in [(300, 24, 40), (10, 70, 3), (300, 130, 5), (60, 17, 1)] {
         let weights = gaussian_weights(1, k, m, 3);
         let stats = stats(&correlated_rows(n, k, 4));
-        for grid in [Grid::symmetric(2), Grid::asymmetric(3), Grid::mid_rise(1), Grid::full_range(8)] {
+        for grid in [Grid::symmetric(2), Grid::asymmetric(3), Grid::mid_rise(1), Grid::full_range(8), Ok(Grid::e4m3())]
+        {
             // A scale that all neurons share is not refitted: only the multiples that are tried differ.
             for granularity in [Granularity::Channel, Granularity::Block(16)] {
                 let spec = spec(*grid.as_ref().unwrap(), granularity);

@@ -79,9 +79,8 @@ impl Search<'_> {
         let distance = |code: i16| pivot * (f64::from(affine.dequantize(code)) - target).abs();
         let (least, greatest) = self.room(i, &state.codes);
         let nearest = affine.quantize(target as f32, self.grid).clamp(least, greatest);
-        let allowed = |code: i16| self.grid.contains(code) && (least..=greatest).contains(&code);
-        let step = self.grid.step();
-        let (mut below, mut above) = (nearest - step, nearest + step);
+        let allowed = |code: &i16| (least..=greatest).contains(code);
+        let [mut below, mut above] = self.grid.neighbours(nearest);
         let mut code = nearest;
         loop {
             state.nodes += 1;
@@ -93,23 +92,19 @@ impl Search<'_> {
             state.codes[i] = code;
             state.errors[i] = f64::from(self.weights[i]) - f64::from(affine.dequantize(code));
             self.descend(i, total, state);
-            code = match (allowed(below), allowed(above)) {
-                (false, false) => return,
-                (true, false) => below,
-                (false, true) => above,
-                (true, true) => {
-                    if distance(below) <= distance(above) {
-                        below
-                    } else {
-                        above
-                    }
+            let upper = above.filter(allowed);
+            let is_next = |lower: &i16| upper.is_none_or(|upper| distance(*lower) <= distance(upper));
+            code = match (below.filter(allowed).filter(is_next), upper) {
+                (Some(lower), _) => {
+                    below = self.grid.neighbours(lower)[0];
+                    lower
                 }
+                (None, Some(upper)) => {
+                    above = self.grid.neighbours(upper)[1];
+                    upper
+                }
+                (None, None) => return,
             };
-            if code == below {
-                below -= step;
-            } else {
-                above += step;
-            }
         }
     }
 }

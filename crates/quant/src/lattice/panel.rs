@@ -29,7 +29,8 @@
 //! # Guarantee
 //!
 //! If no `t_i` lies beyond the grid's ends, feedback leaves an error of at most
-//! `sum_i (step_i / 2)^2 L_ii^2` (Babai's nearest plane). Descent never raises it.
+//! `sum_i (step_i / 2)^2 L_ii^2` (Babai's nearest plane), where step i is the wider gap beside the level that was chosen.
+//! Descent never raises it.
 //!
 //! # Numerics
 //!
@@ -262,21 +263,20 @@ impl Panel<'_> {
         targets.iter().zip(later).zip(scales).map(less).collect()
     }
 
-    /// What error feedback can leave of every neuron where no code is clipped: `sum_i (step_i / 2)^2 L_ii^2`.
-    pub(crate) fn nearest_plane_bounds(&self, scales: &PanelScales) -> Vec<f64> {
-        let half_step = f64::from(self.grid.step()) / 2.0;
+    /// What error feedback can leave of every neuron where it clips none of these codes: `sum_i (step_i / 2)^2 L_ii^2`.
+    pub(crate) fn nearest_plane_bounds(&self, rounded: &Rounded, scales: &PanelScales) -> Vec<f64> {
         let mut bounds = vec![0.0; self.width()];
-        for i in 0..self.inputs() {
-            for (bound, affine) in bounds.iter_mut().zip(scales.at(i)) {
+        for (i, codes) in rounded.codes.chunks(self.width()).enumerate() {
+            for ((bound, code), affine) in bounds.iter_mut().zip(codes).zip(scales.at(i)) {
+                let half_step = f64::from(self.grid.half_cell(*code));
                 *bound += (half_step * f64::from(affine.scale()) * f64::from(self.lower[(i, i)])).powi(2);
             }
         }
         bounds
     }
 
-    /// `(s / 2)^2` of every neuron, s the widest step of its grids; infinite where a weight lies beyond its grid.
+    /// `(s / 2)^2` of every neuron, s the widest step beside its weights; infinite where a weight lies beyond its grid.
     pub(crate) fn widest_cells(&self, scales: &PanelScales) -> Vec<f64> {
-        let half_step = f64::from(self.grid.step()) / 2.0;
         let mut cells = vec![0.0f64; self.width()];
         for i in 0..self.inputs() {
             for (p, ((cell, affine), w)) in
@@ -286,6 +286,7 @@ impl Panel<'_> {
                 let beside = self.partner(i).map_or(0.0, |j| self.weights[(p, j)]);
                 let free = pairs::excess([*w, beside].map(|w| w / affine.scale())) <= -ROOM_TO_ROUND;
                 let inside = (least..=greatest).contains(w) && (free || self.partners.is_empty());
+                let half_step = f64::from(self.grid.half_cell(affine.quantize(*w, self.grid)));
                 *cell = cell.max(if inside { (half_step * f64::from(affine.scale())).powi(2) } else { f64::INFINITY });
             }
         }

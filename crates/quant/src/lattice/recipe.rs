@@ -169,7 +169,7 @@ impl<'a, 'p> Lattice<'a, 'p> {
         let table = self.best_multiples(fitted, recipe);
         self.solve_panels(&table, |panel, place, scales| {
             let (start, energies) = self.start(panel, place, scales, recipe.start);
-            let bounds = panel.nearest_plane_bounds(scales);
+            let bounds = panel.nearest_plane_bounds(&start, scales);
             let broken = energies.iter().zip(&bounds).filter(|(energy, bound)| energy > bound).count();
             let cells = panel.widest_cells(scales).iter().sum();
             let bounds = Bounds { nearest_plane: bounds.iter().sum(), broken, cells };

@@ -44,7 +44,8 @@ fn no_neuron_costs_more_than_rounded_on_all_grids() {
     for (n, k, m) in [(300, 24, 40), (10, 70, 3), (300, 130, 5), (60, 17, 1)] {
         let weights = gaussian_weights(1, k, m, 3);
         let stats = stats(&correlated_rows(n, k, 4));
-        for grid in [Grid::symmetric(2), Grid::asymmetric(3), Grid::mid_rise(1), Grid::full_range(8)] {
+        for grid in [Grid::symmetric(2), Grid::asymmetric(3), Grid::mid_rise(1), Grid::full_range(8), Ok(Grid::e4m3())]
+        {
             let grid = grid.unwrap();
             for granularity in [Granularity::Tensor, Granularity::Channel, Granularity::Block(16)] {
                 for scale_type in [ScaleType::F32, ScaleType::F16] {

@@ -2,7 +2,7 @@
 //!
 //! # Problem
 //!
-//! The levels of a neuron are `q = sum_b s_b z_b`, with `z_b` the codes of block b less their zero point. For fixed
+//! The levels of a neuron are `q = sum_b s_b z_b`, with `z_b` what the codes of block b stand for. For fixed
 //! codes its cost `(w - q)^T A (w - q)` is a quadratic in the scales.
 //!
 //! # Method
@@ -39,12 +39,12 @@ const RIDGE: f64 = 1e-9;
 pub(crate) fn refit(panel: &Panel<'_>, descent: &mut Descent, scales: &mut PanelScales, spec: &QuantSpec) -> bool {
     let (width, inputs) = (panel.weights.nrows(), panel.weights.ncols());
     let blocks: Vec<Vec<usize>> = (0..scales.count()).map(|block| scales.rows(block)).collect();
-    let steps = &steps(panel, &descent.rounded, scales);
+    let values = &values(panel, &descent.rounded, scales);
     let (gradient, before) = (&descent.gradient, descent.energies());
-    let normal = normal_equations(panel, steps, &blocks);
+    let normal = normal_equations(panel, values, &blocks);
     let mut trial = scales.clone();
     for (p, normal) in normal.iter().enumerate() {
-        let inner = |rows: &Vec<usize>| rows.iter().map(|i| product(steps, gradient, p, *i)).sum::<f64>();
+        let inner = |rows: &Vec<usize>| rows.iter().map(|i| product(values, gradient, p, *i)).sum::<f64>();
         let Some(changes) = solve(normal, blocks.iter().map(inner).collect()) else { continue };
         for (block, change) in changes.into_iter().enumerate() {
             let affine = scales.block(block)[p];
@@ -75,21 +75,21 @@ pub(crate) fn refit(panel: &Panel<'_>, descent: &mut Descent, scales: &mut Panel
     any
 }
 
-/// Codes less their zero points, P x K.
-fn steps(panel: &Panel<'_>, rounded: &Rounded, scales: &PanelScales) -> Mat<f32> {
+/// What codes stand for, in units of their scales, P x K.
+fn values(panel: &Panel<'_>, rounded: &Rounded, scales: &PanelScales) -> Mat<f32> {
     let (width, inputs) = (panel.weights.nrows(), panel.weights.ncols());
-    Mat::from_fn(width, inputs, |p, i| f32::from(rounded.codes[i * width + p] - scales.at(i)[p].zero_point()))
+    Mat::from_fn(width, inputs, |p, i| scales.at(i)[p].value(rounded.codes[i * width + p]))
 }
 
 /// `<z_b, A z_c>` of every neuron.
-fn normal_equations(panel: &Panel<'_>, steps: &Mat<f32>, blocks: &[Vec<usize>]) -> Vec<Mat<f64>> {
-    let width = steps.nrows();
+fn normal_equations(panel: &Panel<'_>, values: &Mat<f32>, blocks: &[Vec<usize>]) -> Vec<Mat<f64>> {
+    let width = values.nrows();
     let mut normal = vec![Mat::zeros(blocks.len(), blocks.len()); width];
     for (b, rows) in blocks.iter().enumerate() {
-        let image = &block_image(panel, steps, rows, blocks.len());
+        let image = &block_image(panel, values, rows, blocks.len());
         for (c, others) in blocks.iter().enumerate() {
             for (p, normal) in normal.iter_mut().enumerate() {
-                normal[(b, c)] = others.iter().map(|i| product(image, steps, p, *i)).sum();
+                normal[(b, c)] = others.iter().map(|i| product(image, values, p, *i)).sum();
             }
         }
     }
@@ -97,12 +97,12 @@ fn normal_equations(panel: &Panel<'_>, steps: &Mat<f32>, blocks: &[Vec<usize>]) 
 }
 
 /// `z_b^T A` of every neuron.
-fn block_image(panel: &Panel<'_>, steps: &Mat<f32>, rows: &[usize], blocks: usize) -> Mat<f32> {
+fn block_image(panel: &Panel<'_>, values: &Mat<f32>, rows: &[usize], blocks: usize) -> Mat<f32> {
     if blocks == 1 {
-        return panel.image(steps.as_ref());
+        return panel.image(values.as_ref());
     }
-    let (width, inputs) = (steps.nrows(), steps.ncols());
-    let own = Mat::from_fn(width, rows.len(), |p, j| steps[(p, rows[j])]);
+    let (width, inputs) = (values.nrows(), values.ncols());
+    let own = Mat::from_fn(width, rows.len(), |p, j| values[(p, rows[j])]);
     // Columns of a symmetric matrix lie in one piece.
     let matrix = Mat::from_fn(inputs, rows.len(), |i, j| panel.form.matrix[(i, rows[j])]);
     let mut image = Mat::zeros(width, inputs);

@@ -11,7 +11,7 @@ use crate::testing::{correlated_rows, gaussian_weights, panel, stats};
 fn no_other_scale_is_cheaper_for_the_codes() {
     let weights = gaussian_weights(1, 20, 5, 1);
     let stats = stats(&correlated_rows(80, 20, 2));
-    for grid in [Grid::symmetric(3).unwrap(), Grid::asymmetric(2).unwrap()] {
+    for grid in [Grid::symmetric(3).unwrap(), Grid::asymmetric(2).unwrap(), Grid::symmetric(8).unwrap(), Grid::e4m3()] {
         for (granularity, blocks) in [(Granularity::Channel, 1), (Granularity::Block(8), 3)] {
             let spec = QuantSpec::new(grid, granularity, ScaleRule::Max).unwrap();
             let problem = LayerProblem::new(weights.view(), Some(&stats), spec).unwrap();
@@ -32,15 +32,17 @@ fn no_other_scale_is_cheaper_for_the_codes() {
                         let moved = affine.scale() * (factor - 1.0);
                         let mut other = rounded.clone();
                         for i in scales.rows(block) {
-                            let step = f32::from(other.codes[i * 5 + p] - affine.zero_point());
-                            other.errors[(p, i)] -= moved * step;
+                            other.errors[(p, i)] -= moved * affine.value(other.codes[i * 5 + p]);
                         }
                         assert!(panel.energies(&other)[p] >= least * (1.0 - 1e-5), "{block} {p} {factor}");
                     }
                 }
             }
-            // What is already best is left alone.
-            assert!(!refit(&panel, &mut descent, &mut scales, &spec));
+            // What is already best is left alone; where errors are so small, the noise of `f32` looks like a gain.
+            let again = refit(&panel, &mut descent, &mut scales, &spec);
+            let gains = after.iter().zip(panel.energies(&descent.rounded)).map(|(before, after)| 1.0 - after / before);
+            let noise = gains.fold(0.0, f64::max);
+            assert!(!again || (grid.levels() > 200 && noise < 1e-5), "{grid:?} {granularity:?}: {noise}");
         }
     }
 }

@@ -3,8 +3,10 @@
 //! # Problem
 //!
 //! A real weight `x` is stored as a small integer `code` and read back as
-//! `real = scale * (code - zero_point)`. A [`Grid`] says which codes exist, an
-//! [`Affine`] says what they mean.
+//! `real = scale * value(code - zero_point)`, where [`Alphabet`] says what `value`
+//! is: the number itself, or one from a table. A [`Grid`] says which codes exist,
+//! an [`Affine`] says what they mean. Solvers know levels by what these two
+//! answer, and nothing else.
 //!
 //! # Method
 //!
@@ -13,6 +15,8 @@
 //! the zero point, saturate. For grids with step 2 (no zero level) the division
 //! result is rounded to the nearest *odd* number; ties go to the even level
 //! counted from code 1, so that it is the same function with another unit.
+//! For numbers from a table it is `Cast`: divide by the scale, take the nearest
+//! number, of two the one with the even code, saturate.
 //!
 //! # Numerics
 //!
@@ -22,9 +26,10 @@
 //!
 //! # References
 //!
-//! ONNX operator specification, `QuantizeLinear` and `DequantizeLinear`.
+//! ONNX operator specification, `QuantizeLinear`, `DequantizeLinear` and `Cast`.
 
 use crate::error::QuantError;
+use crate::layer::alphabet::Alphabet;
 use serde::{Deserialize, Serialize};
 
 /// Whether a grid may shift its zero.
@@ -46,6 +51,7 @@ pub struct Grid {
     symmetry: Symmetry,
     /// The zero point may be 0 or -1.
     mirrored: bool,
+    alphabet: Alphabet,
 }
 
 impl Grid {
@@ -83,8 +89,13 @@ impl Grid {
         Ok(Grid::new(-end, end, 2, Symmetry::Symmetric))
     }
 
+    /// The finite numbers of FP8 E4M3: codes -126 to 126, see [`Alphabet::E4m3`].
+    pub fn e4m3() -> Grid {
+        Grid { alphabet: Alphabet::E4m3, ..Grid::new(-126, 126, 1, Symmetry::Symmetric) }
+    }
+
     pub(crate) const fn new(min_code: i16, max_code: i16, step: i16, symmetry: Symmetry) -> Grid {
-        Grid { min_code, max_code, step, symmetry, mirrored: false }
+        Grid { min_code, max_code, step, symmetry, mirrored: false, alphabet: Alphabet::Integers }
     }
 
     /// The least code.
@@ -97,11 +108,6 @@ impl Grid {
         self.max_code
     }
 
-    /// Distance between neighbouring codes.
-    pub fn step(&self) -> i16 {
-        self.step
-    }
-
     /// Whether the zero point is chosen per scale.
     pub fn symmetry(&self) -> Symmetry {
         self.symmetry
@@ -110,6 +116,11 @@ impl Grid {
     /// Whether the zero point may also be -1.
     pub fn is_mirrored(&self) -> bool {
         self.mirrored
+    }
+
+    /// What the codes stand for.
+    pub fn alphabet(&self) -> Alphabet {
+        self.alphabet
     }
 
     /// How many codes there are.
@@ -126,6 +137,55 @@ impl Grid {
     pub fn has_zero(&self) -> bool {
         self.symmetry == Symmetry::Asymmetric || self.contains(0)
     }
+
+    /// All codes in rising order.
+    pub fn codes(&self) -> impl Iterator<Item = i16> + use<> {
+        (self.min_code..=self.max_code).step_by(usize::from(self.step.unsigned_abs()))
+    }
+
+    /// What a code stands for, in units of the scale, where the zero point is 0.
+    #[inline]
+    pub fn value(&self, code: i16) -> f32 {
+        self.alphabet.value(code)
+    }
+
+    /// The code nearest to a number in units of the scale; see the module's documentation.
+    #[inline]
+    pub fn nearest(&self, x: f32, zero_point: i16) -> i16 {
+        match self.alphabet.nearest(x) {
+            Some(code) => code.clamp(self.min_code, self.max_code),
+            None => zero_point + self.nearest_steps(x, zero_point) as i16,
+        }
+    }
+
+    /// Of codes that stand for themselves the nearest one, less the zero point.
+    #[inline]
+    fn nearest_steps(&self, x: f32, zero_point: i16) -> f32 {
+        let step = f32::from(self.step);
+        let anchor = f32::from((self.min_code - zero_point).rem_euclid(self.step));
+        let steps = anchor + step * round_ties_even((x - anchor) / step);
+        let least = f32::from(self.min_code - zero_point);
+        let greatest = f32::from(self.max_code - zero_point);
+        steps.clamp(least, greatest)
+    }
+
+    /// The codes of the levels below and above that of a code, where there are such.
+    #[inline]
+    pub fn neighbours(&self, code: i16) -> [Option<i16>; 2] {
+        let if_on_grid = |code: i16| Some(code).filter(|code| self.contains(*code));
+        [if_on_grid(code - self.step), if_on_grid(code + self.step)]
+    }
+
+    /// How far numbers between a code's level and the levels beside it can be from it and have it as the nearest one, in
+    /// units of the scale: half of the wider gap.
+    #[inline]
+    pub fn half_cell(&self, code: i16) -> f32 {
+        if self.alphabet.is_integers() {
+            return f32::from(self.step) / 2.0;
+        }
+        let gap = |other: i16| (self.value(other) - self.value(code)).abs();
+        self.neighbours(code).into_iter().flatten().map(gap).fold(0.0, f32::max) / 2.0
+    }
 }
 
 fn half_range(bits: u32) -> Result<i16, QuantError> {
@@ -135,18 +195,19 @@ fn half_range(bits: u32) -> Result<i16, QuantError> {
     Err(QuantError::Setting { what: "bits", found: bits.to_string(), expected: "1 to 8" })
 }
 
-/// The meaning of codes: `real = scale * (code - zero_point)`.
+/// The meaning of codes: `real = scale * value(code - zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Affine {
     scale: f32,
     zero_point: i16,
+    alphabet: Alphabet,
 }
 
 impl Affine {
     /// Checks that the scale is a positive normal number.
     pub fn new(scale: f32, zero_point: i16) -> Result<Affine, QuantError> {
         if scale.is_normal() && scale > 0.0 {
-            return Ok(Affine { scale, zero_point });
+            return Ok(Affine { scale, zero_point, alphabet: Alphabet::Integers });
         }
         Err(QuantError::Setting {
             what: "scale",
@@ -156,11 +217,16 @@ impl Affine {
     }
 
     /// With a scale that is known to be a positive normal number.
-    pub(crate) fn exact(scale: f32, zero_point: i16) -> Affine {
-        Affine { scale, zero_point }
+    pub(crate) fn exact(scale: f32, zero_point: i16, alphabet: Alphabet) -> Affine {
+        Affine { scale, zero_point, alphabet }
     }
 
-    /// Real units per code.
+    /// The same for codes of `alphabet`; [`Affine::new`] takes them for integers.
+    pub fn with_alphabet(self, alphabet: Alphabet) -> Affine {
+        Affine { alphabet, ..self }
+    }
+
+    /// What is multiplied with the numbers that codes stand for.
     pub fn scale(&self) -> f32 {
         self.scale
     }
@@ -171,31 +237,37 @@ impl Affine {
     }
 
     /// The real number a code stands for.
+    #[inline]
     pub fn dequantize(&self, code: i16) -> f32 {
-        self.scale * f32::from(code - self.zero_point)
+        self.scale * self.value(code)
+    }
+
+    /// The same in units of the scale.
+    #[inline]
+    pub(crate) fn value(&self, code: i16) -> f32 {
+        self.alphabet.value(code - self.zero_point)
     }
 
     /// The grid's code nearest to `x`; see the module's documentation.
     #[inline]
     pub fn quantize(&self, x: f32, grid: &Grid) -> i16 {
-        self.zero_point + self.nearest_steps(x, grid) as i16
+        grid.nearest(x / self.scale, self.zero_point)
     }
 
-    /// The level of the grid's code nearest to `x`.
+    /// The levels of the grid's codes nearest to `numbers`; several at a time, which the processor then rounds together.
     #[inline]
-    pub(crate) fn nearest_level(&self, x: f32, grid: &Grid) -> f32 {
-        self.scale * self.nearest_steps(x, grid)
-    }
-
-    /// The code nearest to `x`, less the zero point.
-    #[inline]
-    fn nearest_steps(&self, x: f32, grid: &Grid) -> f32 {
-        let step = f32::from(grid.step);
-        let anchor = f32::from((grid.min_code - self.zero_point).rem_euclid(grid.step));
-        let steps = anchor + step * round_ties_even((x / self.scale - anchor) / step);
-        let least = f32::from(grid.min_code - self.zero_point);
-        let greatest = f32::from(grid.max_code - self.zero_point);
-        steps.clamp(least, greatest)
+    pub(crate) fn nearest_levels<const N: usize>(&self, numbers: [f32; N], grid: &Grid) -> [f32; N] {
+        let mut levels = [0.0; N];
+        if grid.alphabet.is_integers() {
+            for (level, x) in levels.iter_mut().zip(numbers) {
+                *level = self.scale * grid.nearest_steps(x / self.scale, self.zero_point);
+            }
+        } else {
+            for (level, x) in levels.iter_mut().zip(numbers) {
+                *level = self.dequantize(self.quantize(x, grid));
+            }
+        }
+        levels
     }
 
     /// The real numbers of the grid's first and last code.
@@ -220,8 +292,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn grids(bits: u32) -> [Grid; 5] {
+    fn grids(bits: u32) -> [Grid; 6] {
         [
+            Grid::e4m3(),
             Grid::symmetric(bits).unwrap(),
             Grid::mirrored(bits).unwrap(),
             Grid::full_range(bits).unwrap(),
@@ -243,9 +316,12 @@ mod tests {
         ];
         for (grid, min, max, step, levels) in cases {
             let grid = grid.unwrap();
-            let found = (grid.min_code(), grid.max_code(), grid.step(), grid.levels());
+            let found = (grid.min_code(), grid.max_code(), grid.step, grid.levels());
             assert_eq!(found, (min, max, step, levels));
+            assert_eq!(grid.codes().count(), levels);
         }
+        assert_eq!(Grid::e4m3().levels(), 253);
+
         assert!(Grid::symmetric(0).is_err() && Grid::symmetric(9).is_err());
     }
 
@@ -278,6 +354,25 @@ mod tests {
     }
 
     #[test]
+    fn neighbours_and_cells_are_those_of_the_levels() {
+        let odd = Grid::mid_rise(2).unwrap();
+        assert_eq!(
+            [-3, 1, 3].map(|code| odd.neighbours(code)),
+            [[None, Some(-1)], [Some(-1), Some(3)], [Some(1), None]]
+        );
+        assert_eq!([-3, 1, 3].map(|code| odd.half_cell(code)), [1.0; 3]);
+        let floats = Grid::e4m3();
+        // From 1 on steps are 1/8, below 1/16; from 256 on they are 32.
+        assert_eq!([0, 0x37, 0x38, 126].map(|code| floats.half_cell(code)), [1.0 / 1024.0, 0.03125, 0.0625, 16.0]);
+        assert_eq!([0, 126].map(|code| floats.neighbours(code)), [[Some(-1), Some(1)], [Some(125), None]]);
+    }
+
+    #[test]
+    fn what_codes_mean_takes_eight_bytes() {
+        assert_eq!(size_of::<Affine>(), 8);
+    }
+
+    #[test]
     fn scales_that_are_not_positive_normal_numbers_are_refused() {
         for scale in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-45] {
             assert!(Affine::new(scale, 0).is_err(), "{scale}");
@@ -300,8 +395,8 @@ mod tests {
         fn every_code_survives_a_round_trip(bits in 1u32..=8, scale in 1e-30f32..1e30, zero in 0i16..255) {
             for grid in grids(bits) {
                 let zero = if grid.symmetry() == Symmetry::Asymmetric { zero.min(grid.max_code()) } else { 0 };
-                let affine = Affine::new(scale, zero).unwrap();
-                for code in (grid.min_code()..=grid.max_code()).step_by(grid.step() as usize) {
+                let affine = Affine::new(scale, zero).unwrap().with_alphabet(grid.alphabet());
+                for code in grid.codes() {
                     prop_assert_eq!(affine.quantize(affine.dequantize(code), &grid), code);
                 }
             }
@@ -310,14 +405,21 @@ mod tests {
         #[test]
         fn quantize_takes_a_nearest_level(bits in 1u32..=8, x in -3f32..3.0, scale in 0.01f32..1.0) {
             for grid in grids(bits) {
-                let affine = Affine::new(scale, 0).unwrap();
+                let affine = Affine::new(scale, 0).unwrap().with_alphabet(grid.alphabet());
                 let code = affine.quantize(x, &grid);
                 prop_assert!(grid.contains(code));
-                prop_assert_eq!(affine.nearest_level(x, &grid), affine.dequantize(code));
+                prop_assert_eq!(affine.nearest_levels([x, -x], &grid)[0], affine.dequantize(code));
                 let error = (affine.dequantize(code) - x).abs();
-                for other in (grid.min_code()..=grid.max_code()).step_by(grid.step() as usize) {
+                for other in grid.codes() {
                     prop_assert!(error <= (affine.dequantize(other) - x).abs() + 1e-5);
                 }
+                let (least, greatest) = affine.ends(&grid);
+                if (least..=greatest).contains(&x) {
+                    prop_assert!(error <= scale * grid.half_cell(code) * (1.0 + 1e-5) + 1e-6);
+                }
+                let [below, above] = grid.neighbours(code).map(|code| code.map(|code| affine.dequantize(code)));
+                prop_assert!(below.is_none_or(|level| level < affine.dequantize(code)));
+                prop_assert!(above.is_none_or(|level| level > affine.dequantize(code)));
             }
         }
     }

@@ -1,5 +1,6 @@
 //! One layer: its matrices, what is wanted of it, and what a solver returns.
 
+pub(crate) mod alphabet;
 pub(crate) mod chunks;
 pub(crate) mod geometry;
 pub(crate) mod grid;

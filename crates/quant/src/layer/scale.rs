@@ -15,6 +15,8 @@
 //! third even 2-bit grids of heavy-tailed weights only lose) and the one kept
 //! that minimises `sum_k h_k (w_k - q_k)^2`, `h_k` the mean square of input k, or
 //! 1 without statistics; of equals the largest. Two zero points that are possible are both tried.
+//! Levels of floats repeat at every power of two: there ranges up to twice as wide are tried as well, which place the
+//! weights elsewhere between two powers and cut none.
 //!
 //! Where codes are bound to each other two by two ([`crate::layer::pairs`]) `Max` also contains every pair of weights, and
 //! `LeastSquares` starts from there and counts what pairs beyond lose.
@@ -156,17 +158,19 @@ impl Neuron {
     }
 
     fn error(&self, affine: Affine, grid: &Grid) -> f64 {
-        let term = |w: f32, h: f64| {
-            let error = f64::from(w) - f64::from(affine.nearest_level(w, grid));
+        let lost = |w: f32, level: f32, h: f64| {
+            let error = f64::from(w) - f64::from(level);
             h * error * error
         };
+        let term = |w: f32, h: f64| lost(w, affine.nearest_levels([w], grid)[0], h);
         // Sums side by side, which the processor forms together.
         let (weights, last_weights) = self.weights.as_chunks::<LANES>();
         let (importance, last_importance) = self.importance.as_chunks::<LANES>();
         let mut sums = [0.0; LANES];
         for (weights, importance) in weights.iter().zip(importance) {
+            let levels = affine.nearest_levels(*weights, grid);
             for lane in 0..LANES {
-                sums[lane] += term(weights[lane], importance[lane]);
+                sums[lane] += lost(weights[lane], levels[lane], importance[lane]);
             }
         }
         let rest = last_weights.iter().zip(last_importance).map(|(w, h)| term(*w, *h));
@@ -204,7 +208,8 @@ fn fit_together(neurons: &[Neuron], spec: &QuantSpec, rule: ScaleRule) -> Affine
     }
     let (first, mirrored) = zero_points(least, greatest, spec.grid());
     let mut best = None;
-    let widened = ((wider - 1.0) / SHRINK_BY).ceil() as i32;
+    let widest = wider.max(spec.grid().alphabet().period());
+    let widened = ((widest - 1.0) / SHRINK_BY).ceil() as i32;
     for step in -widened..SHRINK_STEPS {
         let factor = 1.0 - SHRINK_BY * f64::from(step);
         for zero_point in std::iter::once(first).chain(mirrored) {
@@ -244,8 +249,9 @@ fn enclosing_at(zero_point: i16, least: f64, greatest: f64, spec: &QuantSpec) ->
         let scale = if grid.has_zero() { 1.0 } else { 0.0 };
         return spec.affine(scale, grid.min_code().max(0), Rounding::Nearest);
     }
-    let span = |real: f64, codes: i16| if codes > 0 { real / f64::from(codes) } else { 0.0 };
-    let scale = span(greatest, grid.max_code() - zero_point).max(span(-least, zero_point - grid.min_code()));
+    let span = |real: f64, value: f32| if value > 0.0 { real / f64::from(value) } else { 0.0 };
+    let (lowest, highest) = (grid.value(grid.min_code() - zero_point), grid.value(grid.max_code() - zero_point));
+    let scale = span(greatest, highest).max(span(-least, -lowest));
     spec.affine(scale, zero_point, Rounding::Up)
 }
 
@@ -278,7 +284,8 @@ mod tests {
 
     fn grids() -> Vec<Grid> {
         let make = [Grid::symmetric, Grid::full_range, Grid::mirrored, Grid::asymmetric, Grid::mid_rise];
-        make.iter().flat_map(|f| (2..=8).map(|bits| f(bits).unwrap())).collect()
+        let integers = make.iter().flat_map(|f| (2..=8).map(|bits| f(bits).unwrap()));
+        integers.chain([Grid::e4m3()]).collect()
     }
 
     #[test]

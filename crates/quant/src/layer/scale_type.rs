@@ -7,8 +7,8 @@
 //!
 //! # Guarantee
 //!
-//! The scale is positive, a number of its type, and `scale * code` is at most the
-//! type's largest number for every code of the grid. Rounded [`Rounding::Up`] it is not below the number asked for, unless
+//! The scale is positive, a number of its type, and the real number of every code
+//! of the grid is at most the type's largest number. Rounded [`Rounding::Up`] it is not below the number asked for, unless
 //! that would break the last promise; then it is the next lower one that keeps it.
 //!
 //! # Numerics
@@ -46,17 +46,17 @@ impl ScaleType {
         self.nearest(f64::from(scale)) == scale
     }
 
-    /// The scale for codes up to `largest_code` steps from the zero point.
-    pub(crate) fn round(self, scale: f64, rounding: Rounding, largest_code: i16) -> f32 {
+    /// The scale for codes that stand for numbers up to `largest`.
+    pub(crate) fn round(self, scale: f64, rounding: Rounding, largest: f32) -> f32 {
         let (least, greatest) = self.range();
         let mut rounded = self.nearest(scale).clamp(least, greatest);
         if rounding == Rounding::Up && f64::from(rounded) < scale && rounded < greatest {
             rounded = self.neighbour(rounded, 1);
         }
-        let codes = f64::from(largest_code.max(1));
-        let inside = |scale: f32| f64::from(scale) * codes <= f64::from(greatest);
+        let largest = f64::from(largest.max(1.0));
+        let inside = |scale: f32| f64::from(scale) * largest <= f64::from(greatest);
         if !inside(rounded) {
-            rounded = self.nearest(f64::from(greatest) / codes);
+            rounded = self.nearest(f64::from(greatest) / largest);
         }
         if inside(rounded) { rounded } else { self.neighbour(rounded, -1) }
     }
@@ -100,9 +100,9 @@ mod tests {
         let third = 1.0 / 3.0;
         let cases = [(ScaleType::F32, third as f32), (ScaleType::F16, 0.333_496_1), (ScaleType::Bf16, 0.333_984_38)];
         for (scale_type, wanted) in cases {
-            let up = scale_type.round(third, Rounding::Up, 1);
+            let up = scale_type.round(third, Rounding::Up, 1.0);
             assert_eq!(up, wanted, "{scale_type:?}");
-            assert_eq!(scale_type.round(0.25, Rounding::Up, 1), 0.25);
+            assert_eq!(scale_type.round(0.25, Rounding::Up, 1.0), 0.25);
         }
     }
 
@@ -110,23 +110,24 @@ mod tests {
     fn out_of_range_scales_become_the_ends_of_what_codes_allow() {
         for scale_type in TYPES {
             let (least, greatest) = scale_type.range();
-            for (scale, codes) in [(f64::INFINITY, 127), (1e60, 1), (f64::from(greatest) / 127.0, 127), (0.0, 7)] {
+            for (scale, most) in [(f64::INFINITY, 127.0), (1e60, 1.0), (f64::from(greatest) / 127.0, 127.0), (0.0, 7.0)]
+            {
                 for rounding in [Rounding::Nearest, Rounding::Up] {
-                    let rounded = scale_type.round(scale, rounding, codes);
-                    assert!(rounded >= least && rounded * f32::from(codes) <= greatest, "{scale_type:?} {scale}");
+                    let rounded = scale_type.round(scale, rounding, most);
+                    assert!(rounded >= least && rounded * most <= greatest, "{scale_type:?} {scale}");
                 }
             }
-            assert_eq!(scale_type.round(0.0, Rounding::Nearest, 7), least);
-            assert_eq!(scale_type.round(f64::INFINITY, Rounding::Up, 1), greatest);
+            assert_eq!(scale_type.round(0.0, Rounding::Nearest, 7.0), least);
+            assert_eq!(scale_type.round(f64::INFINITY, Rounding::Up, 1.0), greatest);
         }
     }
 
     proptest! {
         #[test]
-        fn scales_are_numbers_of_their_type_next_to_the_one_asked_for(scale in 1e-3f64..10.0, codes in 1i16..256) {
+        fn scales_are_numbers_of_their_type_next_to_the_one_asked_for(scale in 1e-3f64..10.0, most in 1f32..448.0) {
             for (scale_type, error) in [(ScaleType::F32, 2e-7), (ScaleType::F16, 1e-3), (ScaleType::Bf16, 8e-3)] {
-                let up = scale_type.round(scale, Rounding::Up, codes);
-                let nearest = scale_type.round(scale, Rounding::Nearest, codes);
+                let up = scale_type.round(scale, Rounding::Up, most);
+                let nearest = scale_type.round(scale, Rounding::Nearest, most);
                 prop_assert!(scale_type.holds(up) && scale_type.holds(nearest));
                 prop_assert!(f64::from(up) >= scale && nearest <= up);
                 prop_assert!((f64::from(up) - scale).max((f64::from(nearest) - scale).abs()) <= error * scale);

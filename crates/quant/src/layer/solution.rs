@@ -1,5 +1,6 @@
 //! What a solver returns.
 
+use crate::layer::alphabet::Alphabet;
 use crate::layer::grid::Affine;
 use crate::layer::method::Method;
 use crate::layer::outcome::Outcome;
@@ -21,6 +22,8 @@ pub struct LayerSolution {
     pub zero_points: Array3<i16>,
     /// Inputs per block: K unless the granularity is `Block`.
     pub block_size: usize,
+    /// What codes stand for.
+    pub alphabet: Alphabet,
     /// Weights `[groups, K, M]` that act on the data as the original ones do and
     /// were rounded instead of them, if the method made such; the certificate
     /// checks the claim.
@@ -37,7 +40,7 @@ pub struct Promise {
     /// The real weights that were rounded, `[groups, K, M]`.
     pub target: Array3<f32>,
     /// Bound of the nearest plane for what rounding them adds, over all neurons:
-    /// `sum_i (step_i / 2)^2 L_ii^2`, with `A = L L^T`.
+    /// `sum_i (step_i / 2)^2 L_ii^2`, with `A = L L^T` and step i the wider gap beside the level that was chosen.
     pub rounding: f64,
     /// Neurons that are beyond it because codes were clipped.
     pub broken: usize,
@@ -75,6 +78,7 @@ impl LayerSolution {
             scales: table.affine().mapv(|affine| affine.scale()),
             zero_points: table.affine().mapv(|affine| affine.zero_point()),
             block_size: table.block_size(),
+            alphabet: grid.alphabet(),
             preprocessed: None,
             promise: None,
             notes: Vec::new(),
@@ -88,7 +92,7 @@ impl LayerSolution {
         Zip::indexed(&mut weights).and(&self.codes).for_each(|(g, k, m), weight, code| {
             let block = [g, k / block_size, m];
             let affine = Affine::new(self.scales[block], self.zero_points[block]);
-            *weight = affine.map_or(f32::NAN, |affine| affine.dequantize(*code));
+            *weight = affine.map_or(f32::NAN, |affine| affine.with_alphabet(self.alphabet).dequantize(*code));
         });
         weights
     }

@@ -121,10 +121,11 @@ impl QuantSpec {
     /// # Errors
     /// Blocks, and codes with zero points.
     pub fn with_pairs(self, rule: PairRule) -> Result<QuantSpec, QuantError> {
-        let signed = self.grid.symmetry() == Symmetry::Symmetric && !self.grid.is_mirrored();
+        let plain = self.grid.alphabet().is_integers() && !self.grid.is_mirrored();
+        let signed = self.grid.symmetry() == Symmetry::Symmetric && plain;
         if !signed || matches!(self.granularity, Granularity::Block(_)) {
             let found = format!("{:?} {}", self.grid.symmetry(), self.granularity);
-            let expected = "codes without zero points, one scale a channel or tensor";
+            let expected = "integers without zero points, one scale a channel or tensor";
             return Err(QuantError::Setting { what: "grid of a pair rule", found, expected });
         }
         let (least, greatest) = (self.grid.min_code(), self.grid.max_code());
@@ -142,9 +143,10 @@ impl QuantSpec {
 
     /// The only way from a real scale to one that can be stored.
     pub(crate) fn affine(&self, scale: f64, zero_point: i16, rounding: Rounding) -> Affine {
-        let above = self.grid.max_code() - zero_point;
-        let below = zero_point - self.grid.min_code();
-        Affine::exact(self.scale_type.round(scale, rounding, above.max(below)), zero_point)
+        let above = self.grid.value(self.grid.max_code() - zero_point);
+        let below = -self.grid.value(self.grid.min_code() - zero_point);
+        let scale = self.scale_type.round(scale, rounding, above.max(below));
+        Affine::exact(scale, zero_point, self.grid.alphabet())
     }
 
     /// Inputs per scale in a layer of `k` inputs.

@@ -66,14 +66,15 @@ fn cells(problem: &LayerProblem<'_>, table: &ScaleTable, g: usize, m: usize) -> 
 fn cell(w: f32, affine: Affine, grid: &Grid) -> (f64, f64) {
     let code = affine.quantize(w, grid);
     let level = affine.dequantize(code);
+    let [below, above] = grid.neighbours(code);
     let neighbour = if level < w {
-        code + grid.step()
+        above
     } else if level > w {
-        code - grid.step()
+        below
     } else {
-        code
+        None
     };
-    let other = if grid.contains(neighbour) { affine.dequantize(neighbour) } else { level };
+    let other = neighbour.map_or(level, |code| affine.dequantize(code));
     (f64::from(level.min(other)), f64::from(level.max(other)))
 }
 
