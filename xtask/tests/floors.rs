@@ -5,8 +5,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The floors of a crate's sources, from the top down; a file that lies in no folder is a floor by itself.
-const FLOORS: [(&str, &[&str]); 1] =
-    [("quant", &["choose", "lattice", "walks", "certify", "activations", "layer", "stats", "linalg", "error"])];
+const FLOORS: [(&str, &[&str]); 2] = [
+    (
+        "ir",
+        &[
+            "write",
+            "import",
+            "dump",
+            "verify",
+            "edit",
+            "external",
+            "sort",
+            "subgraph",
+            "model",
+            "graph",
+            "ids",
+            "error",
+            "violation",
+            "tensor",
+            "atomic",
+            "attribute",
+            "domain",
+        ],
+    ),
+    ("quant", &["choose", "lattice", "walks", "certify", "activations", "layer", "stats", "linalg", "error"]),
+];
 
 /// Who imports whom, by module (`layer::grid`), within one crate.
 type Imports = BTreeMap<String, BTreeSet<String>>;
@@ -47,19 +70,53 @@ fn imported(path: &str, known: &BTreeSet<String>) -> Option<String> {
     (1..=parts.len()).rev().map(|n| parts[..n].join("::")).find(|name| known.contains(name))
 }
 
-/// The paths behind each `crate::`, groups spread out: `a::{b, c}` are `a::b` and `a::c`.
-fn paths(code: &str) -> Vec<String> {
-    let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
+/// The paths that the module `own` names, from the crate's root: `crate::a` is `a`, `super::a` in `b::c` is `b::a`, and
+/// of groups each member is one: `a::{b, c}` are `a::b` and `a::c`.
+fn paths(own: &str, code: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for tail in code.split("crate::").skip(1) {
-        let end = tail.find(|c| !is_path(c)).unwrap_or(tail.len());
-        let (path, rest) = tail.split_at(end);
-        match rest.strip_prefix('{').and_then(|rest| rest.split_once('}')) {
-            Some((names, _)) => found.extend(names.split(',').map(|name| format!("{path}{}", name.trim()))),
-            None => found.push(path.to_owned()),
+    for root in ["crate::", "super::"] {
+        for (at, _) in code.match_indices(root) {
+            if !code[..at].ends_with(|c: char| is_of_path(c) || c == '$') {
+                let tail = &code[at..];
+                let (outer, tail) =
+                    tail.strip_prefix("crate::").map_or_else(|| outside(own, tail), |tail| (String::new(), tail));
+                spread(&outer, tail, &mut found);
+            }
         }
     }
     found
+}
+
+fn is_of_path(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == ':'
+}
+
+/// The module that the `super::` at the beginning of `path` lead to from `own`, as a prefix, and what follows them.
+fn outside<'a>(own: &str, path: &'a str) -> (String, &'a str) {
+    let (mut outer, mut rest) = (own, path);
+    while let Some(inner) = rest.strip_prefix("super::") {
+        outer = outer.rsplit_once("::").map_or("", |(outer, _)| outer);
+        rest = inner;
+    }
+    (if outer.is_empty() { String::new() } else { format!("{outer}::") }, rest)
+}
+
+/// Adds the path with which `tail` begins, behind `prefix`; where it ends in a group, one for each of its members.
+/// Returns how long it is.
+fn spread(prefix: &str, tail: &str, found: &mut Vec<String>) -> usize {
+    let end = tail.find(|c| !is_of_path(c)).unwrap_or(tail.len());
+    let path = format!("{prefix}{}", &tail[..end]);
+    if !tail[end..].starts_with('{') {
+        found.push(path);
+        return end;
+    }
+    let mut at = end + 1;
+    while !tail[at..].is_empty() && !tail[at..].starts_with('}') {
+        let is_member = tail[at..].starts_with(|c: char| is_of_path(c) || c == '{');
+        let length = if is_member { spread(&path, &tail[at..], found) } else { 0 };
+        at += if length > 0 { length } else { tail[at..].chars().next().map_or(1, char::len_utf8) };
+    }
+    (at + 1).min(tail.len())
 }
 
 fn imports(src: &Path) -> Imports {
@@ -67,7 +124,7 @@ fn imports(src: &Path) -> Imports {
     let known: BTreeSet<String> = files.iter().filter_map(|file| module(src, file)).collect();
     let of_file = |file: &PathBuf| {
         let own = module(src, file)?;
-        let all = paths(&code(file)).iter().filter_map(|path| imported(path, &known)).collect::<BTreeSet<_>>();
+        let all = paths(&own, &code(file)).iter().filter_map(|path| imported(path, &known)).collect::<BTreeSet<_>>();
         Some((own.clone(), all.into_iter().filter(|name| *name != own).collect()))
     };
     files.iter().filter_map(of_file).collect()
@@ -125,9 +182,18 @@ fn no_file_comes_back_to_itself() {
 }
 
 #[test]
-fn groups_of_imports_are_spread_out_and_comments_do_not_count() {
+fn groups_of_imports_are_spread_out_and_outer_modules_are_found() {
     let code = "use crate::layer::{grid, view::MatrixView};\nlet x = crate::linalg::cholesky(a);";
-    assert_eq!(paths(code), ["layer::grid", "layer::view::MatrixView", "linalg::cholesky"]);
+    assert_eq!(paths("walks", code), ["layer::grid", "layer::view::MatrixView", "linalg::cholesky"]);
+    let nested = "use crate::{a::{b, c::{self, D}}, e as f};";
+    assert_eq!(paths("walks", nested), ["a::b", "a::c::self", "a::c::D", "e", "f"]);
+    let outer = "use super::npz;\nuse super::super::{graph, Engine};\npub(super) fn f() {}";
+    assert_eq!(paths("engine::tract::plan", outer), ["engine::tract::npz", "engine::graph", "engine::Engine"]);
+    assert_eq!(paths("engine", "use super::data;\n$crate::Tensor"), ["data"]);
+}
+
+#[test]
+fn the_longest_module_of_a_path_is_imported_and_circles_are_found() {
     let known = ["layer::grid", "layer"].map(str::to_owned).into();
     assert_eq!(imported("layer::grid::Affine", &known).as_deref(), Some("layer::grid"));
     let looped: Imports =

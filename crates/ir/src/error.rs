@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::verify::Violation;
+use crate::violation::Violation;
 
 /// An edit that the graph refused.
 #[derive(Debug, thiserror::Error)]
@@ -33,22 +33,6 @@ pub enum GraphError {
         /// The node.
         node: String,
     },
-}
-
-/// A tensor whose payload does not match its declaration.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("tensor `{tensor}`: {problem}")]
-pub struct TensorError {
-    /// Name of the tensor.
-    pub tensor: String,
-    /// What is wrong.
-    pub problem: String,
-}
-
-impl TensorError {
-    pub(crate) fn new(tensor: &str, problem: impl Into<String>) -> Self {
-        Self { tensor: tensor.to_owned(), problem: problem.into() }
-    }
 }
 
 /// A model that cannot be read.

@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 
 use onnxquant_proto::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
+use crate::domain::plain_domain;
 use crate::ids::{Arena, NodeId, ValueId};
-use crate::model::plain_domain;
 
 /// One operator of the graph.
 #[derive(Clone, Debug)]

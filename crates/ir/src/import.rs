@@ -17,7 +17,8 @@ use crate::ids::{NodeId, ValueId};
 use crate::model::{IR_WITH_PLAIN_INITIALIZERS, Model};
 use crate::sort::sort;
 use crate::subgraph;
-use crate::verify::{Violation, verify};
+use crate::verify::verify;
+use crate::violation::Violation;
 
 impl Model {
     /// Imports a decoded message whose external data, if any, is already attached.

@@ -11,6 +11,7 @@
 
 mod atomic;
 mod attribute;
+mod domain;
 mod dump;
 mod edit;
 mod error;
@@ -25,16 +26,19 @@ pub mod tensor;
 #[cfg(test)]
 mod testing;
 mod verify;
+mod violation;
 mod write;
 
 pub use atomic::PendingFile;
 pub use attribute::{float_attribute, int_attribute, ints_attribute, text_attribute};
 pub use dump::dump;
 pub use edit::NewNode;
-pub use error::{GraphError, ReadModelError, TensorError, WriteModelError};
+pub use error::{GraphError, ReadModelError, WriteModelError};
 pub use graph::{Graph, Node, Origin, Port, Use, Value};
 pub use ids::{NodeId, ValueId};
 pub use model::{IR_WITH_PLAIN_INITIALIZERS, Model};
 pub use onnxquant_proto::onnx;
-pub use verify::{Violation, verify};
+pub use tensor::TensorError;
+pub use verify::verify;
+pub use violation::Violation;
 pub use write::{ExternalData, external_files_of, external_path, write_model};

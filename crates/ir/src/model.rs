@@ -4,6 +4,7 @@ use onnxquant_proto::onnx::{
     FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
 };
 
+use crate::domain::same_domain;
 use crate::graph::Graph;
 
 /// First IR version in which an initializer need not be listed as a graph input.
@@ -131,13 +132,4 @@ impl Graph {
             ..self.rest.clone()
         }
     }
-}
-
-/// `ai.onnx` is another name of the default domain.
-pub(crate) fn plain_domain(domain: &str) -> &str {
-    if domain == "ai.onnx" { "" } else { domain }
-}
-
-fn same_domain(a: &str, b: &str) -> bool {
-    plain_domain(a) == plain_domain(b)
 }

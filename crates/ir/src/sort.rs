@@ -28,7 +28,7 @@ use std::collections::{HashMap, HashSet};
 use onnxquant_proto::captured_names;
 use onnxquant_proto::onnx::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
-use crate::verify::Violation;
+use crate::violation::Violation;
 
 /// Sorts the main graph, all bodies and all functions; returns how many nodes had to move.
 pub(crate) fn sort(model: &mut ModelProto) -> Result<usize, Violation> {

@@ -12,7 +12,21 @@ use onnxquant_proto::data_type_bits;
 use onnxquant_proto::onnx::TensorProto;
 use onnxquant_proto::onnx::tensor_proto::DataType;
 
-use crate::error::TensorError;
+/// A tensor whose payload does not match its declaration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tensor `{tensor}`: {problem}")]
+pub struct TensorError {
+    /// Name of the tensor.
+    pub tensor: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl TensorError {
+    pub(crate) fn new(tensor: &str, problem: impl Into<String>) -> Self {
+        Self { tensor: tensor.to_owned(), problem: problem.into() }
+    }
+}
 
 /// The bit that says that a number of 8 bits is negative.
 const FP8_SIGN: u8 = 0x80;

@@ -3,6 +3,7 @@ use onnxquant_proto::onnx::{FunctionProto, ModelProto, NodeProto, OperatorSetIdP
 
 use super::*;
 use crate::attribute::int_attribute;
+use crate::tensor::TensorError;
 use crate::testing::{branching, graph, graph_attribute, info, message, model, named, nested, node, number, with};
 
 /// The violations of `proto`, found by the import or after it.

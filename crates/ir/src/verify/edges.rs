@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::graph::{Graph, Origin, Use};
 use crate::ids::{NodeId, ValueId};
-use crate::verify::Violation;
+use crate::violation::Violation;
 
 /// Adds a violation for every edge that only one of its ends knows, and for ids that lead nowhere.
 pub(super) fn edges(graph: &Graph, violations: &mut Vec<Violation>) {

@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use onnxquant_proto::bodies;
 use onnxquant_proto::onnx::{FunctionProto, NodeProto};
 
-use crate::model::{Model, plain_domain};
-use crate::verify::Violation;
+use crate::domain::plain_domain;
+use crate::model::Model;
+use crate::violation::Violation;
 
 type Key<'a> = (&'a str, &'a str);
 
