@@ -381,6 +381,19 @@ fn inspect_prints_a_table_of_all_layers() {
 }
 
 #[test]
+fn inspect_prints_what_each_pass_did() {
+    let trap = root().join("fixtures/traps/norm_after_conv_bias.onnx");
+    let run = Run::of(onnxquant(&["inspect", "--passes"]).arg(&trap)).succeeded();
+    let lines = run.stdout.lines().collect::<Vec<_>>();
+    assert!(lines[0].starts_with("pass ") && lines.len() == 7, "a head and six passes:\n{}", run.stdout);
+    let words = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(lines[2]), ["fold_batchnorm", "1"], "{}", run.stdout);
+    let found = inspect(&trap, &["--passes"]);
+    assert_eq!(found["passes"][1]["name"], "fold_batchnorm");
+    assert_eq!((&found["passes"][1]["changed"], &found["layers"]), (&1.into(), &serde_json::Value::Null));
+}
+
+#[test]
 fn inspect_tells_as_json_what_would_be_done() {
     let found = inspect(&Fixture::CONV1D.model(), &["--bits", "2", "--granularity", "block:32"]);
     let layer = |index: usize| &found["layers"][index];

@@ -20,9 +20,13 @@ pub struct Args {
     /// Only cases whose name contains this; names are `FIXTURE METHOD BITS`.
     filter: Option<String>,
 
-    /// Write the figures found into the committed file.
+    /// Write the figures found into the committed file. Worse ones are refused.
     #[arg(long)]
     bless: bool,
+
+    /// Write worse figures, too; the text says why and stands beside them in the file.
+    #[arg(long, value_name = "TEXT", requires = "bless", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    worse_because: Option<String>,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
@@ -33,7 +37,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(!found.is_empty(), "no case is called like `{filter}`");
     let mut golden = Golden::read()?;
     if args.bless {
-        golden.replace(&found);
+        golden.replace(&found, args.worse_because.as_deref())?;
         return golden.write();
     }
     report(&golden, &found, args.filter.is_none())
@@ -59,7 +63,7 @@ fn report(golden: &Golden, found: &[(Case, Figures)], complete: bool) -> anyhow:
     println!("{} cases, {} failures", found.len(), failures.len());
     ensure!(
         failures.is_empty(),
-        "figures are worse than the golden ones; `--bless` accepts them:\n  {}",
+        "figures are worse than the golden ones; `--bless --worse-because TEXT` accepts them:\n  {}",
         failures.join("\n  ")
     );
     Ok(())

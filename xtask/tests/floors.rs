@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The floors of a crate's sources, from the top down; a file that lies in no folder is a floor by itself.
-const FLOORS: [(&str, &[&str]); 2] = [
+const FLOORS: [(&str, &[&str]); 3] = [
+    ("calib", &["statistics", "stream", "run", "engine", "data", "graph", "error", "tensor"]),
     (
         "ir",
         &[
@@ -102,21 +103,22 @@ fn outside<'a>(own: &str, path: &'a str) -> (String, &'a str) {
 }
 
 /// Adds the path with which `tail` begins, behind `prefix`; where it ends in a group, one for each of its members.
-/// Returns how long it is.
-fn spread(prefix: &str, tail: &str, found: &mut Vec<String>) -> usize {
-    let end = tail.find(|c| !is_of_path(c)).unwrap_or(tail.len());
-    let path = format!("{prefix}{}", &tail[..end]);
-    if !tail[end..].starts_with('{') {
+/// Returns what follows.
+fn spread<'a>(prefix: &str, tail: &'a str, found: &mut Vec<String>) -> &'a str {
+    let (own, rest) = tail.split_at(tail.find(|c| !is_of_path(c)).unwrap_or(tail.len()));
+    let path = format!("{prefix}{own}");
+    let Some(mut rest) = rest.strip_prefix('{') else {
         found.push(path);
-        return end;
+        return rest;
+    };
+    loop {
+        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',');
+        if !rest.starts_with(is_of_path) {
+            return rest.strip_prefix('}').unwrap_or(rest);
+        }
+        // Behind a member may stand `as` and another name.
+        rest = spread(&path, rest, found).trim_start_matches(|c| c != ',' && c != '}');
     }
-    let mut at = end + 1;
-    while !tail[at..].is_empty() && !tail[at..].starts_with('}') {
-        let is_member = tail[at..].starts_with(|c: char| is_of_path(c) || c == '{');
-        let length = if is_member { spread(&path, &tail[at..], found) } else { 0 };
-        at += if length > 0 { length } else { tail[at..].chars().next().map_or(1, char::len_utf8) };
-    }
-    (at + 1).min(tail.len())
 }
 
 fn imports(src: &Path) -> Imports {

@@ -1,4 +1,4 @@
-//! Calibration data, inference with tract, and layer statistics.
+//! Calibration data, inference, and layer statistics.
 //!
 //! [`CalibSet`] finds and checks samples and reads them one at a time. A [`Session`] runs a
 //! model on them and observes values inside it by their ONNX names. [`collect`] gathers the
@@ -8,7 +8,7 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use onnxquant_calib::{CalibSet, DataOptions, InputSpec, Session, StatKind, StatRequest, collect, inline_functions};
+//! use onnxquant_calib::{CalibSet, DataOptions, InputSpec, StatKind, StatRequest, collect, inline_functions, open_session};
 //! use onnxquant_quant::MatrixView;
 //!
 //! let model = inline_functions(&onnxquant_proto::read_model(Path::new("model.onnx"))?)?;
@@ -17,50 +17,39 @@
 //! let data = CalibSet::open(Path::new("calib"), &inputs, &DataOptions::default())?;
 //! let view = MatrixView::Dense { inputs: 64, outputs: 32, transposed: false };
 //! let request = StatRequest { value: "x".into(), view, kind: StatKind::Gram };
-//! let session = Session::new(&model, &[request.value.clone()], &data)?;
+//! let session = open_session(&model, &[request.value.clone()], &data)?;
 //! let stats = collect(&session, &data, &data.split().calibration, &[request], &|_| ())?;
 //! println!("{} rows", stats[0][0].n_rows());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
 
-mod activations;
-mod compare;
 mod data;
-mod dump;
 mod engine;
 mod error;
-mod inline;
-mod measurement;
+mod graph;
 mod run;
-mod slices;
 mod statistics;
-#[cfg(feature = "tract")]
 mod stream;
 mod tensor;
 #[cfg(test)]
 mod testing;
 
-pub use activations::{collect_channels, collect_histograms, observe_shapes, observe_sizes};
-#[cfg(feature = "tract")]
-pub use compare::compare_streams;
-pub use compare::{Original, OutputComparison, OutputError, compare, judged_outputs};
 pub use data::{
-    CalibSet, ChannelOrder, DataOptions, Dim, FormatError, ImageFit, ImageLayout, ImageOptions, InputSpec,
-    NamedTensors, Sample, Split, read_npy, read_npz, sample_files,
+    CalibSet, ChannelOrder, DataOptions, Dim, ImageFit, ImageLayout, ImageOptions, InputSpec, NamedTensors, Sample,
+    Split, read_npy, read_npz, sample_files, write_captures,
 };
-pub use dump::write_captures;
-#[cfg(feature = "tract")]
-pub use engine::{BlockedNode, Fault, SATURATE_PAIRS, Session, failing_nodes, graph_outputs, unknown_operators};
-pub use engine::{ENGINE, Engine};
-pub use error::CalibError;
-pub use inline::inline_functions;
-pub use measurement::{Measurement, NotMeasured};
+pub use engine::{
+    BlockedNode, Engine, Fault, Feed, Given, SATURATE_PAIRS, Session, Shapes, engine, failing_nodes, open_session,
+    open_session_for, unknown_operators,
+};
+pub use error::{CalibError, FormatError};
+pub use graph::{graph_outputs, inline_functions};
 pub use run::{Progress, SampleRun, for_each_batch};
-pub use slices::{Slice, SliceError, Slicing};
-#[cfg(feature = "tract")]
-pub use statistics::collect_pairs;
-pub use statistics::{LayerMoments, PairRequest, StatKind, StatRequest, collect, gram_bytes};
-#[cfg(feature = "tract")]
+pub use statistics::{
+    LayerMoments, Measurement, NotMeasured, Original, OutputComparison, OutputError, PairRequest, Slice, SliceError,
+    Slicing, StatKind, StatRequest, collect, collect_channels, collect_histograms, collect_pairs, compare,
+    compare_streams, gram_bytes, judged_outputs, observe_shapes, observe_sizes,
+};
 pub use stream::{MakeModel, Network, Stream};
 pub use tensor::{ElementType, Tensor};

@@ -6,7 +6,7 @@ use ndarray::ArrayD;
 use rayon::prelude::*;
 
 use crate::data::CalibSet;
-use crate::engine::Engine;
+use crate::engine::Session;
 use crate::error::CalibError;
 use crate::tensor::Tensor;
 
@@ -29,7 +29,7 @@ pub struct Progress {
 pub struct SampleRun {
     /// The sample's number in the data set.
     pub sample: usize,
-    /// By engine, in the order of its [`Engine::values`].
+    /// By engine, in the order of its [`Session::values`].
     pub values: Vec<Vec<Tensor>>,
 }
 
@@ -43,7 +43,7 @@ pub type Visit<'a, R> = dyn FnMut(Vec<R>) -> Result<(), CalibError> + Send + 'a;
 /// where an engine prefers that. The order does not depend on the number of threads; where
 /// batches end does.
 pub fn for_each_batch(
-    engines: &[&dyn Engine],
+    engines: &[&dyn Session],
     data: &CalibSet,
     indices: &[usize],
     progress: &dyn Fn(Progress),
@@ -91,7 +91,7 @@ pub(crate) fn batch_samples(bytes: usize, threads: usize) -> usize {
     if LONG_BATCH_BYTES / bytes >= 2 * threads { 2 * threads } else { (BATCH_BYTES / bytes).clamp(1, threads) }
 }
 
-pub(crate) fn run_order(engines: &[&dyn Engine], data: &CalibSet, indices: &[usize]) -> Vec<usize> {
+pub(crate) fn run_order(engines: &[&dyn Session], data: &CalibSet, indices: &[usize]) -> Vec<usize> {
     let mut order = indices.to_vec();
     if engines.iter().any(|e| e.prefers_grouping()) {
         order.sort_by(|&a, &b| data.shapes(a).cmp(data.shapes(b)));
@@ -99,7 +99,7 @@ pub(crate) fn run_order(engines: &[&dyn Engine], data: &CalibSet, indices: &[usi
     order
 }
 
-fn run_sample(engines: &[&dyn Engine], data: &CalibSet, index: usize) -> Result<SampleRun, CalibError> {
+fn run_sample(engines: &[&dyn Session], data: &CalibSet, index: usize) -> Result<SampleRun, CalibError> {
     let sample = data.load(index)?;
     let values = engines.iter().map(|engine| engine.run(&sample)).collect::<Result<_, _>>();
     let values = values.map_err(|error| describe_failure(error, data, index))?;

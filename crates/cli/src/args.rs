@@ -116,6 +116,10 @@ pub(crate) struct InspectArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Print what each pass before quantization changes instead of the layers.
+    #[arg(long)]
+    pub(crate) passes: bool,
+
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
 }

@@ -1,7 +1,7 @@
 //! `onnxquant inspect`: every candidate layer and what would be done with it.
 
 use onnxquant::quant::Granularity;
-use onnxquant::{Plan, PlannedLayer, PlannedTable, SkippedLayer};
+use onnxquant::{PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
@@ -10,7 +10,14 @@ use crate::table::{shape, table};
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let mut model = onnxquant::read(&args.model)?;
-    onnxquant::prepare(&mut model)?;
+    let passes = onnxquant::trace_passes(&mut model)?;
+    if args.passes {
+        return sink::print(&if args.json {
+            format!("{:#}\n", json!({ "passes": passes }))
+        } else {
+            of_passes(&passes)
+        });
+    }
     let config = args.settings.config()?;
     config.check()?;
     let plan = Plan::new(&model, &config)?;
@@ -52,6 +59,15 @@ fn as_table(plan: &Plan) -> String {
         plan.opset
     );
     table(&rows.collect::<Vec<_>>()) + &counts
+}
+
+fn of_passes(passes: &[PassTrace]) -> String {
+    let head = ["pass", "changed", "nodes", "what is counted"].map(str::to_owned).to_vec();
+    let row = |pass: &PassTrace| {
+        let nodes = format!("{} -> {}", pass.nodes_before, pass.nodes_after);
+        vec![pass.name.to_owned(), pass.changed.to_string(), nodes, pass.counts.to_owned()]
+    };
+    table(&std::iter::once(head).chain(passes.iter().map(row)).collect::<Vec<_>>())
 }
 
 fn as_json(plan: &Plan) -> Value {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use onnxquant_calib::{
-    CalibSet, InputSpec, Session, Split, StatKind, StatRequest, collect, gram_bytes, inline_functions,
+    CalibSet, InputSpec, Session, Split, StatKind, StatRequest, collect, gram_bytes, inline_functions, open_session_for,
 };
 use onnxquant_ir::Model;
 use onnxquant_quant::{ConvGeometry, GramStats, MatrixView};
@@ -67,9 +67,14 @@ impl Calibration {
     }
 
     /// An engine that runs `model` on `samples` and observes `values`.
-    pub(crate) fn session(&self, model: &Model, values: &[String], samples: &[usize]) -> Result<Session, Error> {
+    pub(crate) fn session(
+        &self,
+        model: &Model,
+        values: &[String],
+        samples: &[usize],
+    ) -> Result<Box<dyn Session>, Error> {
         let proto = inline_functions(&model.to_proto())?;
-        Ok(Session::for_samples(&proto, values, &self.data, samples)?)
+        Ok(open_session_for(&proto, values, &self.data, samples)?)
     }
 
     /// Runs the samples and gathers what the layers of one stage need.

@@ -43,7 +43,7 @@ pub fn compare(
 
 /// A model whose outputs, or what the engine can compute before them, others are compared with.
 pub(crate) struct Reference {
-    original: Original<Session>,
+    original: Original<Box<dyn Session>>,
 }
 
 impl Reference {

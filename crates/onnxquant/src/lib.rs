@@ -55,7 +55,7 @@ pub use embeddings::{PlannedTable, TableReport};
 pub use error::Error;
 pub use files::{Files, is_standard_output};
 pub use integer::Origin;
-pub use load::{Prepared, prepare, read};
+pub use load::{PassTrace, Prepared, prepare, read, trace_passes};
 pub use onnxquant_calib as calib;
 pub use onnxquant_ir::PendingFile;
 pub use onnxquant_passes::cpu::Cpu;

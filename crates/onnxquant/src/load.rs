@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onnxquant_ir::{Model, verify};
+use onnxquant_ir::{GraphError, Model, verify};
 use onnxquant_passes::check_attributes::check_attributes;
 use onnxquant_passes::fold_affine::fold_affine;
 use onnxquant_passes::fold_batchnorm::fold_batchnorm;
@@ -32,6 +32,72 @@ pub struct Prepared {
     pub hard_sigmoids_fused: usize,
 }
 
+/// A change of a model that leaves its function as it is.
+pub(crate) struct Pass {
+    pub(crate) name: &'static str,
+    /// What it counts, in words.
+    counts: &'static str,
+    /// Returns how many it changed.
+    pub(crate) run: fn(&mut Model) -> Result<usize, GraphError>,
+    /// Where the report has the count.
+    record: fn(&mut Prepared, usize),
+}
+
+/// In the order in which they run.
+pub(crate) const PASSES: [Pass; 6] = [
+    Pass {
+        name: "lift_constants",
+        counts: "Constant nodes that became initializers",
+        run: |model| Ok(lift_constants(model)),
+        record: |prepared, count| prepared.constants_lifted = count,
+    },
+    Pass {
+        name: "fold_batchnorm",
+        counts: "BatchNormalization nodes folded into the layer before them",
+        run: fold_batchnorm,
+        record: |prepared, count| prepared.batchnorms_folded = count,
+    },
+    Pass {
+        name: "fold_integers",
+        counts: "operators on integer constants that became constants",
+        run: |model| Ok(fold_integers(model)),
+        record: |_, _| (),
+    },
+    Pass {
+        name: "fold_pads",
+        counts: "Pad nodes folded into the Conv behind them",
+        run: fold_pads,
+        record: |prepared, count| prepared.pads_folded = count,
+    },
+    Pass {
+        name: "fuse_hard_sigmoids",
+        counts: "hard sigmoids that were spelled out and became one operator",
+        run: fuse_hard_sigmoids,
+        record: |prepared, count| prepared.hard_sigmoids_fused = count,
+    },
+    Pass {
+        name: "fold_affine",
+        counts: "multiplications and additions of constants folded into the layer beside them",
+        run: fold_affine,
+        record: |prepared, count| prepared.affine_folded = count,
+    },
+];
+
+/// What one pass did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PassTrace {
+    /// The pass.
+    pub name: &'static str,
+    /// What it counts, in words.
+    pub counts: &'static str,
+    /// How many it changed.
+    pub changed: usize,
+    /// Nodes of the graph before it.
+    pub nodes_before: usize,
+    /// And behind it.
+    pub nodes_after: usize,
+}
+
 /// Reads the model and verifies it, the attributes of its nodes included.
 pub fn read(path: &Path) -> Result<Model, Error> {
     let model = Model::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
@@ -43,20 +109,27 @@ pub fn read(path: &Path) -> Result<Model, Error> {
 
 /// Runs the passes that leave the function as it is, each verified.
 pub fn prepare(model: &mut Model) -> Result<Prepared, Error> {
-    let constants_lifted = lift_constants(model);
-    check(model, "lifting constants")?;
-    let batchnorms_folded = fold_batchnorm(model)?;
-    check(model, "folding BatchNormalization")?;
-    fold_integers(model);
-    check(model, "folding integers")?;
-    let pads_folded = fold_pads(model)?;
-    check(model, "folding pads")?;
-    let hard_sigmoids_fused = fuse_hard_sigmoids(model)?;
-    check(model, "fusing hard sigmoids")?;
-    let affine_folded = fold_affine(model)?;
-    check(model, "folding multiplications and additions")?;
-    let nodes_sorted = model.nodes_sorted();
-    Ok(Prepared { nodes_sorted, constants_lifted, batchnorms_folded, pads_folded, affine_folded, hard_sigmoids_fused })
+    let mut prepared = Prepared { nodes_sorted: model.nodes_sorted(), ..Prepared::default() };
+    for (pass, trace) in PASSES.iter().zip(trace_passes(model)?) {
+        (pass.record)(&mut prepared, trace.changed);
+    }
+    Ok(prepared)
+}
+
+/// Runs the same passes and tells what each did, in their order.
+pub fn trace_passes(model: &mut Model) -> Result<Vec<PassTrace>, Error> {
+    PASSES.iter().map(|pass| pass.apply(model)).collect()
+}
+
+impl Pass {
+    /// Runs it and verifies what it leaves.
+    fn apply(&self, model: &mut Model) -> Result<PassTrace, Error> {
+        let nodes_before = model.graph().order().len();
+        let changed = (self.run)(model)?;
+        check(model, self.name)?;
+        let nodes_after = model.graph().order().len();
+        Ok(PassTrace { name: self.name, counts: self.counts, changed, nodes_before, nodes_after })
+    }
 }
 
 /// Most models are in order.
@@ -72,3 +145,7 @@ pub(crate) fn check(model: &Model, pass: &str) -> Result<(), Error> {
         violations => Err(Error::broken(pass, violations)),
     }
 }
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

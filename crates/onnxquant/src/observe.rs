@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use onnxquant_calib::{ENGINE, Session, collect_channels, collect_histograms, observe_sizes};
+use onnxquant_calib::{Session, collect_channels, collect_histograms, engine, observe_sizes};
 use onnxquant_ir::{Model, PendingFile};
 use onnxquant_quant::{ChannelAxis, ChannelRanges, Histogram};
 use serde::{Deserialize, Serialize};
@@ -138,7 +138,7 @@ impl<'a> Observer<'a> {
         (self.progress)(Phase::Calibrate, state.done, state.total);
     }
 
-    fn session(&self, model: &Model, values: &[String], samples: &[usize]) -> Result<Session, Error> {
+    fn session(&self, model: &Model, values: &[String], samples: &[usize]) -> Result<Box<dyn Session>, Error> {
         self.calibration.session(model, values, samples)
     }
 
@@ -184,7 +184,7 @@ impl Store {
     fn open(path: &Path, model: &Model, calibration: &Calibration) -> Result<Self, Error> {
         let fresh = Cache {
             format: FORMAT,
-            engine: ENGINE.to_owned(),
+            engine: engine().name().to_owned(),
             model: of_model(model)?,
             samples: of_samples(&calibration.data, &calibration.split.calibration)?,
             sections: BTreeMap::new(),
@@ -195,7 +195,7 @@ impl Store {
                 (fresh, Some(format!("the file has format {format}, this program writes {FORMAT}")))
             }
             Some(Found::Cache(old)) if old.engine != fresh.engine => {
-                (fresh, Some(format!("it was made with {}, this is {ENGINE}", old.engine)))
+                (fresh, Some(format!("it was made with {}, this is {}", old.engine, engine().name())))
             }
             Some(Found::Cache(old)) if old.model != fresh.model => (fresh, Some("the model is another one".to_owned())),
             Some(Found::Cache(old)) if old.samples != fresh.samples => {

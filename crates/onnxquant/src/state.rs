@@ -15,7 +15,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array3;
-use onnxquant_calib::ENGINE;
+use onnxquant_calib::engine;
 use onnxquant_ir::{Model, PendingFile};
 use onnxquant_quant::{Alphabet, LayerSolution};
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,7 @@ impl State {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             algorithms: ALGORITHMS,
-            engine: ENGINE.to_owned(),
+            engine: engine().name().to_owned(),
             model: of_model(model)?,
             samples: samples.unwrap_or_default(),
             settings: serde_json::to_string(config).map_err(|error| Error::Internal(error.to_string()))?,

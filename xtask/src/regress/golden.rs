@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Case, Figures};
@@ -26,6 +26,9 @@ struct Row {
     case: Case,
     #[serde(flatten)]
     figures: Figures,
+    /// Why worse figures than those before were accepted; stays as long as the figures do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    worse_because: Option<String>,
 }
 
 impl Golden {
@@ -49,15 +52,34 @@ impl Golden {
         self.0.iter().map(|row| &row.case)
     }
 
-    /// Takes over what was found.
-    pub fn replace(&mut self, found: &[(Case, Figures)]) {
-        for (case, figures) in found {
-            let new = Row { case: case.clone(), figures: figures.rounded() };
-            match self.0.iter_mut().find(|row| row.case == *case) {
-                Some(row) => *row = new,
-                None => self.0.push(new),
-            }
+    /// Takes over what was found; what is worse than before by more than the margins only with a reason.
+    ///
+    /// # Errors
+    /// Something is worse and there is no reason. Nothing is taken over then.
+    pub fn replace(&mut self, found: &[(Case, Figures)], worse_because: Option<&str>) -> anyhow::Result<()> {
+        let worse = |(case, figures): &(Case, Figures)| {
+            let worse = figures.worse_than(self.figures(case)?).join(", ");
+            (!worse.is_empty()).then(|| format!("{}: {worse}", case.name()))
+        };
+        let worse = found.iter().filter_map(worse).collect::<Vec<_>>();
+        ensure!(
+            worse.is_empty() || worse_because.is_some(),
+            "worse figures are not accepted without `--worse-because TEXT`:\n  {}",
+            worse.join("\n  ")
+        );
+        found.iter().for_each(|(case, figures)| self.put(case, figures, worse_because));
+        Ok(())
+    }
+
+    fn put(&mut self, case: &Case, figures: &Figures, worse_because: Option<&str>) {
+        let mut new = Row { case: case.clone(), figures: figures.rounded(), worse_because: None };
+        let Some(row) = self.0.iter_mut().find(|row| row.case == *case) else { return self.0.push(new) };
+        if !figures.worse_than(&row.figures).is_empty() {
+            new.worse_because = worse_because.map(str::to_owned);
+        } else if new.figures == row.figures {
+            new.worse_because = row.worse_because.take();
         }
+        *row = new;
     }
 
     /// Writes the committed file, a line a case.
@@ -100,5 +122,56 @@ impl Figures {
             "{:>9.4}{:>9.4}{:>8.2} ({sqnr_change:>+6.2}){:>8} ({size_change:>+5.1}%){:>9.4}",
             self.accuracy, self.float_accuracy, self.sqnr_db, self.bytes, self.worst_error
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROW: &str = r#"{"fixture":"digits_mlp","method":"msq","bits":8,"accuracy":0.9924,"float_accuracy":0.9924,"sqnr_db":38.73,"bytes":20576,"worst_error":0.00954}"#;
+
+    fn golden() -> Golden {
+        Golden(serde_json::from_str(&format!("[{ROW}]")).unwrap())
+    }
+
+    /// The row of the file with other figures.
+    fn found(change: impl Fn(&mut Figures)) -> Vec<(Case, Figures)> {
+        let row: Row = serde_json::from_str(ROW).unwrap();
+        let mut figures = row.figures;
+        change(&mut figures);
+        vec![(row.case, figures)]
+    }
+
+    fn text(golden: &Golden) -> String {
+        serde_json::to_string(&golden.0[0]).unwrap()
+    }
+
+    #[test]
+    fn worse_figures_need_a_reason_which_stays_beside_them() {
+        let worse = [
+            found(|figures| figures.sqnr_db -= 0.6),
+            found(|figures| figures.accuracy -= 0.01),
+            found(|figures| figures.bytes += 300),
+            found(|figures| figures.faults.push("error above its bound".to_owned())),
+        ];
+        for worse in worse {
+            let mut golden = golden();
+            let refusal = golden.replace(&worse, None).unwrap_err().to_string();
+            assert!(refusal.contains("--worse-because") && refusal.contains("digits_mlp msq 8: "), "{refusal}");
+            assert_eq!(text(&golden), ROW, "nothing is taken over");
+            golden.replace(&worse, Some("blocks are larger")).unwrap();
+            assert!(text(&golden).contains(r#""worse_because":"blocks are larger""#), "{}", text(&golden));
+        }
+    }
+
+    #[test]
+    fn a_reason_goes_with_the_figures_that_it_was_given_for() {
+        let (mut golden, worse) = (golden(), found(|figures| figures.sqnr_db = 30.0));
+        golden.replace(&worse, Some("a reason")).unwrap();
+        golden.replace(&worse, None).unwrap();
+        assert!(text(&golden).contains("a reason"), "the same figures");
+        golden.replace(&found(|_| ()), Some("no need of one")).unwrap();
+        assert_eq!(text(&golden), ROW, "better ones");
     }
 }

@@ -39,7 +39,7 @@ pub struct Case {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// Share of the labelled test samples that are recognised.
     pub accuracy: f64,

@@ -10,6 +10,7 @@
 //! Types and shapes of all selected samples are compared with the graph when the set is
 //! opened; values are read, converted and searched for NaN when a sample is loaded.
 
+mod captures;
 mod check;
 mod discover;
 mod input_spec;
@@ -21,13 +22,12 @@ mod tensor_proto;
 
 use std::path::Path;
 
+pub use captures::write_captures;
 pub use discover::sample_files;
 pub use input_spec::{Dim, InputSpec};
-pub use npy::{FormatError, read_npy};
+pub use npy::read_npy;
 pub use npz::{NamedTensors, read_npz};
 pub use picture::{ChannelOrder, ImageFit, ImageLayout, ImageOptions};
-
-pub(crate) use npy::write_npy;
 
 use crate::error::CalibError;
 use crate::tensor::Tensor;

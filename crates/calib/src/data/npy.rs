@@ -9,6 +9,7 @@ use std::io::Read;
 use half::f16;
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 
+use crate::error::FormatError;
 use crate::tensor::{ElementType, Tensor};
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -16,56 +17,6 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 const MAX_HEADER_BYTES: usize = 64 << 10;
 /// numpy's own limit on the number of axes.
 const MAX_RANK: usize = 64;
-
-/// Why bytes are not a readable array.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FormatError {
-    /// Reading or decompressing failed.
-    #[error("cannot read the bytes")]
-    Read(#[from] std::io::Error),
-    /// The archive's directory is damaged.
-    #[error("not a readable zip archive: {0}")]
-    Zip(String),
-    /// The bytes do not begin like an array.
-    #[error("the bytes do not begin with numpy's magic string")]
-    Magic,
-    /// The format version is not known.
-    #[error("npy format version {0}.{1} is not known (known: 1.0, 2.0, 3.0)")]
-    Version(u8, u8),
-    /// The header cannot be parsed.
-    #[error("the npy header is malformed: {0}")]
-    Header(&'static str),
-    /// The element type has no counterpart among graph inputs.
-    #[error("element type `{0}` cannot be fed to a model")]
-    ElementType(String),
-    /// The header promises another amount of data than there is.
-    #[error("the header declares shape {shape:?} of {element} ({declared}), the file holds {present} bytes of data")]
-    Size {
-        /// Declared shape.
-        shape: Vec<usize>,
-        /// Declared element type.
-        element: ElementType,
-        /// Declared size in words.
-        declared: String,
-        /// Bytes present.
-        present: u64,
-    },
-    /// The data is larger than the limit.
-    #[error("the array needs {needed} bytes, the limit is {limit}")]
-    TooLarge {
-        /// Bytes needed.
-        needed: u64,
-        /// Bytes allowed.
-        limit: u64,
-    },
-    /// The protobuf tensor cannot be used.
-    #[error("not a usable TensorProto: {0}")]
-    TensorProto(String),
-    /// The picture cannot be decoded.
-    #[error("cannot decode the picture")]
-    Image(#[from] image::ImageError),
-}
 
 /// What the header of an array says.
 #[derive(Debug, Clone, PartialEq)]

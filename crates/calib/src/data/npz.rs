@@ -7,7 +7,8 @@ use std::io::{Cursor, Read, Seek};
 
 use zip::ZipArchive;
 
-use super::npy::{FormatError, Header, read_elements, read_header};
+use super::npy::{Header, read_elements, read_header};
+use crate::error::FormatError;
 use crate::tensor::Tensor;
 
 /// Arrays of an archive by name, in the archive's order.

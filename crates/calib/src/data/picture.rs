@@ -14,8 +14,8 @@ use half::f16;
 use image::{DynamicImage, ImageReader, imageops::FilterType};
 use ndarray::{Array3, ArrayD, Axis};
 
-use super::{Dim, FormatError, InputSpec};
-use crate::error::CalibError;
+use super::{Dim, InputSpec};
+use crate::error::{CalibError, FormatError};
 use crate::tensor::{ElementType, Tensor, narrow};
 
 /// Order of a picture tensor's axes.

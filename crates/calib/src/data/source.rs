@@ -12,8 +12,8 @@ use super::npy::{Header, read_elements, read_header};
 use super::npz::{read_arrays, read_headers};
 use super::picture::{Preparation, check_picture};
 use super::tensor_proto::read_tensor_proto;
-use super::{DataOptions, FormatError, InputSpec};
-use crate::error::CalibError;
+use super::{DataOptions, InputSpec};
+use crate::error::{CalibError, FormatError};
 use crate::tensor::{Tensor, with_array};
 
 /// One sample.

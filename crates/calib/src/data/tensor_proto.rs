@@ -3,7 +3,8 @@
 use onnxquant_proto::onnx::TensorProto;
 use prost::Message;
 
-use super::npy::{FormatError, decode};
+use super::npy::decode;
+use crate::error::FormatError;
 use crate::tensor::{ElementType, Tensor};
 
 /// Name and value of an encoded `TensorProto`.

@@ -7,6 +7,7 @@ use std::path::Path;
 use ndarray::{ArrayD, IxDyn, array};
 use zip::write::SimpleFileOptions;
 
+use super::npy::write_npy;
 use super::*;
 use crate::tensor::ElementType;
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use onnxquant_proto::bodies;
 use onnxquant_proto::onnx::{GraphProto, NodeProto};
 
-use crate::engine::graph::{needed_nodes, reads};
+use crate::graph::{needed_nodes, reads};
 
 /// What is kept of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -38,8 +38,7 @@ use onnxquant_proto::onnx::{GraphProto, ModelProto};
 use rayon::prelude::*;
 
 use crate::data::{CalibSet, Sample};
-use crate::engine::graph::Feed;
-use crate::engine::{Engine, Session};
+use crate::engine::{Feed, Given, Session, Shapes, engine, open_session};
 use crate::error::CalibError;
 use crate::run::{Progress, SampleRun, describe_failure, in_batches};
 use crate::tensor::Tensor;
@@ -130,7 +129,7 @@ impl Stream {
         }
         let shapes: Vec<_> = (0..self.samples.len()).map(|position| self.shapes(position, data)).collect();
         self.kept = names;
-        Step::new(model, observed, feeds, &shapes, data, sources)
+        Step::new(model, observed, Given { feeds, shapes }, data, sources)
     }
 
     /// How samples are run from the inputs of the network `whole` to the values `wanted` and to the cut.
@@ -141,8 +140,7 @@ impl Stream {
             sources.push(Source::Observed(observed.len(), *how));
             observed.push(name.clone());
         }
-        let shapes: Vec<_> = samples.iter().map(|&sample| data.shapes(sample).to_vec()).collect();
-        Step::new(whole, observed, inputs(data), &shapes, data, sources)
+        Step::new(whole, observed, Given::inputs(data, samples), data, sources)
     }
 
     /// What the next piece is given: the network's inputs and the values at the cut.
@@ -152,19 +150,14 @@ impl Stream {
             let element_type = first.and_then(|slots| slots.get(value)).map(Slot::element_type);
             Feed { name: name.clone(), element_type }
         });
-        inputs(data).into_iter().chain(kept).collect()
+        Given::inputs(data, &[]).feeds.into_iter().chain(kept).collect()
     }
 
     /// The shapes of what the next piece is given for one sample.
-    fn shapes(&self, position: usize, data: &CalibSet) -> Vec<Vec<usize>> {
+    fn shapes(&self, position: usize, data: &CalibSet) -> Shapes {
         let kept = self.store.slots[position].iter().map(|slot| slot.shape().to_vec());
         data.shapes(self.samples[position]).iter().cloned().chain(kept).collect()
     }
-}
-
-/// What every sample gives the network.
-fn inputs(data: &CalibSet) -> Vec<Feed> {
-    data.inputs().iter().map(|input| Feed { name: input.name.clone(), element_type: None }).collect()
 }
 
 /// Where a value at the new cut comes from.
@@ -178,9 +171,9 @@ enum Source {
 
 /// The way from one cut to the next.
 struct Step {
-    piece: Option<Session>,
+    piece: Option<Box<dyn Session>>,
     /// The same values, computed from the network's inputs; made when a piece fails.
-    whole: OnceLock<Result<Session, String>>,
+    whole: OnceLock<Result<Box<dyn Session>, String>>,
     /// Those handed over first.
     observed: Vec<String>,
     feeds: Vec<Feed>,
@@ -192,16 +185,10 @@ struct Step {
 }
 
 impl Step {
-    fn new(
-        model: &ModelProto,
-        observed: Vec<String>,
-        feeds: Vec<Feed>,
-        shapes: &[Vec<Vec<usize>>],
-        data: &CalibSet,
-        sources: Vec<Source>,
-    ) -> Self {
-        let some = !shapes.is_empty();
-        let piece = some.then(|| Session::with_feeds(model, &observed, &feeds, shapes)).and_then(Result::ok);
+    fn new(model: &ModelProto, observed: Vec<String>, given: Given, data: &CalibSet, sources: Vec<Source>) -> Self {
+        let some = !given.shapes.is_empty();
+        let piece = some.then(|| engine().open(model, &observed, &given)).and_then(Result::ok);
+        let feeds = given.feeds;
         let inputs = data.inputs().len();
         let loads = piece.as_ref().is_none_or(|piece| feeds[..inputs].iter().any(|feed| piece.reads(&feed.name)));
         Self { piece, whole: OnceLock::new(), observed, feeds, inputs, loads, sources }
@@ -255,7 +242,7 @@ impl Step {
         if let Some(values) = self.piece.as_ref().and_then(|piece| piece.run(given).ok()) {
             return Ok(values);
         }
-        let make = || Session::new(&make_whole()?, &self.observed, data);
+        let make = || open_session(&make_whole()?, &self.observed, data);
         match self.whole.get_or_init(|| make().map_err(|error| error.to_string())) {
             Ok(whole) => whole.run(&data.load(sample)?),
             // Once more, for the error itself.
@@ -337,7 +324,7 @@ fn take_steps(
 ) -> Result<(), CalibError> {
     let Some(samples) = networks.first().map(|network| network.stream.samples.clone()) else { return Ok(()) };
     let mut order: Vec<usize> = (start..samples.len()).collect();
-    if steps.iter().any(|step| step.piece.as_ref().is_none_or(Engine::prefers_grouping)) {
+    if steps.iter().any(|step| step.piece.as_ref().is_none_or(Session::prefers_grouping)) {
         order.sort_by(|&a, &b| data.shapes(samples[a]).cmp(data.shapes(samples[b])));
     }
     let take = |position: usize| {

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayD, Ix2, array};
 use onnxquant_calib::{
-    BlockedNode, CalibError, CalibSet, Engine, Fault, Session, failing_nodes, inline_functions, unknown_operators,
+    BlockedNode, CalibError, CalibSet, Fault, Session, failing_nodes, inline_functions, open_session, unknown_operators,
 };
 use onnxquant_proto::onnx::attribute_proto::AttributeType;
 use onnxquant_proto::onnx::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
@@ -14,7 +14,7 @@ fn names(values: &[&str]) -> Vec<String> {
 }
 
 fn run(model: &ModelProto, data: &CalibSet, values: &[&str]) -> Result<Vec<Vec<ArrayD<f32>>>, CalibError> {
-    let session = Session::new(model, &names(values), data)?;
+    let session = open_session(model, &names(values), data)?;
     let floats = |index| -> Result<Vec<ArrayD<f32>>, CalibError> {
         let captured = session.run(&data.load(index)?)?;
         Ok(captured.iter().map(|t| t.to_f32().expect("only floats are observed here")).collect())
@@ -75,7 +75,7 @@ fn convolutions_over_many_shapes_run_with_a_plan_for_each() {
     let folder = tempfile::tempdir().unwrap();
     let samples: Vec<_> = (0..12).map(|i| vec![("x", models::array(i, &[1, 1, 4 + i as usize]))]).collect();
     let data = data(folder.path(), &conv, &samples);
-    let session = Session::new(&conv, &names(&["y"]), &data).unwrap();
+    let session = open_session(&conv, &names(&["y"]), &data).unwrap();
     assert!(session.prefers_grouping());
     let runs = run(&conv, &data, &["y"]).unwrap();
     for (values, sample) in runs.iter().zip(&samples) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use onnxquant_calib::{CalibSet, DataOptions, Engine, InputSpec, Session};
+use onnxquant_calib::{CalibSet, DataOptions, InputSpec, Session, open_session};
 use onnxquant_proto::onnx::ModelProto;
 
 fn fixture(name: &str) -> (ModelProto, PathBuf) {
@@ -25,9 +25,9 @@ fn every_value_of_every_fixture_is_observed() {
         let data = open(&model, &folder.join("calib"), 3);
         let graph = model.graph.as_ref().expect("checked when opening");
         let values: Vec<String> = graph.node.iter().flat_map(|n| n.output.clone()).filter(|o| !o.is_empty()).collect();
-        let all = Session::new(&model, &values, &data).expect("tract runs the fixtures");
+        let all = open_session(&model, &values, &data).expect("tract runs the fixtures");
         let outputs: Vec<String> = graph.output.iter().filter_map(|o| o.name.clone()).collect();
-        let plain = Session::new(&model, &outputs, &data).expect("tract runs the fixtures");
+        let plain = open_session(&model, &outputs, &data).expect("tract runs the fixtures");
         for index in 0..data.len() {
             let sample = data.load(index).expect("the fixture's data are readable");
             let observed = all.run(&sample).expect("runs");

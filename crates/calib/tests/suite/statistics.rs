@@ -4,8 +4,8 @@ use std::cell::Cell;
 
 use ndarray::{Array2, Ix2};
 use onnxquant_calib::{
-    CalibError, CalibSet, Engine, Original, OutputComparison, OutputError, Session, StatKind, StatRequest, collect,
-    compare, for_each_batch, gram_bytes,
+    CalibError, CalibSet, Original, OutputComparison, OutputError, Session, StatKind, StatRequest, collect, compare,
+    for_each_batch, gram_bytes, open_session,
 };
 use onnxquant_proto::onnx::ModelProto;
 use onnxquant_quant::{ConvGeometry, GramStats, MatrixView, Padding};
@@ -32,9 +32,9 @@ fn samples(folder: &std::path::Path, model: &ModelProto) -> CalibSet {
     data(folder, model, &(0..23).map(sample).collect::<Vec<_>>())
 }
 
-fn session(model: &ModelProto, data: &CalibSet, values: &[&str]) -> Session {
+fn session(model: &ModelProto, data: &CalibSet, values: &[&str]) -> Box<dyn Session> {
     let values: Vec<String> = values.iter().map(|v| (*v).into()).collect();
-    Session::new(model, &values, data).unwrap()
+    open_session(model, &values, data).unwrap()
 }
 
 fn all(data: &CalibSet) -> Vec<usize> {
@@ -42,7 +42,7 @@ fn all(data: &CalibSet) -> Vec<usize> {
 }
 
 /// All rows of a value `[rows, k]` over the data set.
-fn rows(engine: &dyn Engine, data: &CalibSet, position: usize, k: usize) -> Array2<f32> {
+fn rows(engine: &dyn Session, data: &CalibSet, position: usize, k: usize) -> Array2<f32> {
     let mut flat = Vec::new();
     for index in 0..data.len() {
         flat.extend(engine.run(&data.load(index).unwrap()).unwrap()[position].to_f32().unwrap());

@@ -2,7 +2,8 @@
 
 use ndarray::Array1;
 use onnxquant_calib::{
-    CalibSet, Network, PairRequest, Session, StatKind, StatRequest, Stream, collect, collect_pairs, compare_streams,
+    CalibSet, Network, PairRequest, StatKind, StatRequest, Stream, collect, collect_pairs, compare_streams,
+    open_session,
 };
 use onnxquant_proto::onnx::ModelProto;
 use onnxquant_quant::{GramStats, MatrixView};
@@ -56,7 +57,7 @@ fn stages(quantized: &ModelProto, float: &ModelProto, data: &CalibSet, limit_byt
 
 fn whole(model: &ModelProto, data: &CalibSet) -> Vec<GramStats> {
     let all: Vec<usize> = (0..data.len()).collect();
-    let session = Session::new(model, &["x", "a", "q"].map(str::to_owned), data).unwrap();
+    let session = open_session(model, &["x", "a", "q"].map(str::to_owned), data).unwrap();
     let requests = ["x", "a", "q"].map(request);
     collect(&session, data, &all, &requests, &|_| ()).unwrap().into_iter().flatten().collect()
 }

@@ -21,10 +21,9 @@ use onnxquant_quant::{
 use rayon::prelude::*;
 
 use crate::data::CalibSet;
-use crate::engine::Engine;
+use crate::engine::Session;
 use crate::error::CalibError;
 use crate::run::{Progress, SampleRun, floats, for_each_batch};
-#[cfg(feature = "tract")]
 use crate::stream::{Network, advance, catch_up};
 
 /// Elements of one chunk of unfolded rows: it stays in a core's cache.
@@ -102,7 +101,7 @@ fn request_bytes(request: &StatRequest) -> u64 {
 /// The values must be among those that `engine` observes. Requests are taken as they are:
 /// several layers that read one value alike should share a request.
 pub fn collect(
-    engine: &dyn Engine,
+    engine: &dyn Session,
     data: &CalibSet,
     indices: &[usize],
     requests: &[StatRequest],
@@ -142,7 +141,6 @@ pub struct PairRequest {
 /// `sets`: by set, by request, by group.
 ///
 /// The streams must run all samples of the sets.
-#[cfg(feature = "tract")]
 pub fn collect_pairs(
     quantized: Network<'_>,
     float: Network<'_>,
@@ -174,7 +172,6 @@ pub fn collect_pairs(
 }
 
 /// Statistics of two networks, of which samples arrive.
-#[cfg(feature = "tract")]
 struct Gathering<'a> {
     names: [&'a [String]; 2],
     data: &'a CalibSet,
@@ -188,14 +185,12 @@ struct Gathering<'a> {
     rows: Option<Rows>,
 }
 
-#[cfg(feature = "tract")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rows {
     Enough,
     TooFew,
 }
 
-#[cfg(feature = "tract")]
 impl Gathering<'_> {
     fn take_in(&mut self, runs: &[SampleRun]) -> Result<(), CalibError> {
         let batch = Batch::new(&self.names, self.data, runs, self.sources)?;
@@ -222,7 +217,6 @@ impl Gathering<'_> {
     }
 }
 
-#[cfg(feature = "tract")]
 fn distinct<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     for name in names {

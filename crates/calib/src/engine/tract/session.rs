@@ -1,25 +1,46 @@
 //! A model ready to be run by tract, with values inside it observed.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 
-use onnxquant_proto::onnx::ModelProto;
+use onnxquant_proto::onnx::{ModelProto, NodeProto};
 use tract_onnx::prelude::{InferenceModel, IntoTensor, TValue, TractResult};
 
-use super::Engine;
+use super::adapt::foreign;
 use super::convert::{from_tract, to_tract};
-use super::graph::{EngineModel, Feed, engine_model};
-use super::plan::{Plan, PlanShapes, guarded, parse, prepare};
-use super::shapes::{KEPT_PLANS, Shapes, Strategy, choose, distinct};
-use crate::data::{CalibSet, Sample};
+use super::model::{EngineModel, engine_model};
+use super::plan::{Operators, Plan, PlanShapes, guarded, operators, parse, prepare};
+use super::shapes::{KEPT_PLANS, Strategy, choose, distinct};
+use crate::data::Sample;
+use crate::engine::contract::{Engine, Given, Session, Shapes};
 use crate::error::CalibError;
 use crate::tensor::Tensor;
+
+/// tract.
+pub(super) struct Tract;
+
+/// The operators that it has.
+static OPERATORS: LazyLock<Operators> = LazyLock::new(operators);
+
+impl Engine for Tract {
+    fn name(&self) -> &'static str {
+        "tract 0.23.9"
+    }
+
+    fn unknown(&self, node: &NodeProto) -> Option<&'static str> {
+        foreign(node).or_else(|| OPERATORS.unknown(node))
+    }
+
+    fn open(&self, model: &ModelProto, wanted: &[String], given: &Given) -> Result<Box<dyn Session>, CalibError> {
+        Ok(Box::new(TractSession::new(model, wanted, given)?))
+    }
+}
 
 /// A model that tract runs.
 ///
 /// Plans hold the weights as they need them. The weights as they are in the model are copied
 /// only while plans are made, unless there are so many shapes that plans come and go.
 /// Samples may be run from several threads at once.
-pub struct Session {
+struct TractSession {
     model: EngineModel,
     values: Vec<String>,
     /// Where each value comes from.
@@ -57,37 +78,9 @@ fn origins(values: &[String], fed: &[&str]) -> (Vec<Origin>, Vec<String>) {
     (origins, computed)
 }
 
-impl Session {
-    /// Prepares a model to be run on the samples of `data`, observing `values` (ONNX names of
-    /// values of the main graph: graph outputs and inputs as well as anything between).
-    ///
-    /// Weights must be in the model (`raw_data` or the typed fields), not in external files,
-    /// and local functions must have been inlined, see [`crate::inline_functions`].
-    pub fn new(model: &ModelProto, values: &[String], data: &CalibSet) -> Result<Self, CalibError> {
-        let all: Vec<usize> = (0..data.len()).collect();
-        Self::for_samples(model, values, data, &all)
-    }
-
-    /// The same for a part of the samples: plans are made for their shapes only.
-    pub fn for_samples(
-        model: &ModelProto,
-        values: &[String],
-        data: &CalibSet,
-        samples: &[usize],
-    ) -> Result<Self, CalibError> {
-        let feeds: Vec<Feed> =
-            data.inputs().iter().map(|i| Feed { name: i.name.clone(), element_type: None }).collect();
-        let shapes: Vec<Shapes> = samples.iter().map(|&sample| data.shapes(sample).to_vec()).collect();
-        Self::with_feeds(model, values, &feeds, &shapes)
-    }
-
-    /// The same for samples that hold the values `feeds`, in that order; `samples` are their shapes.
-    pub(crate) fn with_feeds(
-        model: &ModelProto,
-        values: &[String],
-        feeds: &[Feed],
-        samples: &[Shapes],
-    ) -> Result<Self, CalibError> {
+impl TractSession {
+    fn new(model: &ModelProto, values: &[String], given: &Given) -> Result<Self, CalibError> {
+        let Given { feeds, shapes: samples } = given;
         let fed: Vec<&str> = feeds.iter().map(|feed| feed.name.as_str()).collect();
         let (origins, computed) = origins(values, &fed);
         let engine_model = engine_model(model, &computed, feeds)?;
@@ -108,13 +101,6 @@ impl Session {
             session.choose_plans(&samples)?;
         }
         Ok(session)
-    }
-
-    /// Whether running a sample needs its value of this name.
-    pub(crate) fn reads(&self, feed: &str) -> bool {
-        let observes = self.values.iter().zip(&self.origins);
-        self.model.inputs.iter().any(|input| input == feed)
-            || observes.into_iter().any(|(value, origin)| matches!(origin, Origin::Sample(_)) && value == feed)
     }
 
     /// Makes the plans that will be kept, or the first of many, so that models which the engine
@@ -179,7 +165,7 @@ impl Session {
     }
 }
 
-impl Engine for Session {
+impl Session for TractSession {
     fn values(&self) -> &[String] {
         &self.values
     }
@@ -202,12 +188,18 @@ impl Engine for Session {
         complete.ok_or_else(|| CalibError::BadModel("a sample lacks one of its inputs".into()))
     }
 
+    fn reads(&self, feed: &str) -> bool {
+        let observes = self.values.iter().zip(&self.origins);
+        self.model.inputs.iter().any(|input| input == feed)
+            || observes.into_iter().any(|(value, origin)| matches!(origin, Origin::Sample(_)) && value == feed)
+    }
+
     fn prefers_grouping(&self) -> bool {
         self.groups
     }
 }
 
-impl Session {
+impl TractSession {
     /// The values that the engine computes for a sample.
     fn compute(&self, sample: &Sample) -> Result<Vec<Tensor>, CalibError> {
         if !self.origins.iter().any(|o| matches!(o, Origin::Engine(_))) {

@@ -39,6 +39,7 @@
 //!
 //! One multiply-add and a comparison for each pair and row of the input; a Conv's input is unfolded once more.
 
+use crate::engine::contract::SATURATE_PAIRS;
 use ndarray::{ArrayD, ArrayViewD};
 use onnxquant_quant::{Chunks, ConvGeometry, MatrixView, Padding};
 use tract_onnx::Onnx;
@@ -48,9 +49,6 @@ use tract_onnx::tract_hir::internal::{
     DatumType, EvalContext, EvalOp, IntoTensor, Op, StaticName, TValue, TVec, Tensor, TractResult, TypedFact, TypedOp,
     as_op, bail, check_input_arity, check_output_arity, ensure, inference_wrap, op_as_typed_op, op_out_of_plan, tvec,
 };
-
-/// The operator's name. It stands in no file.
-pub const SATURATE_PAIRS: &str = "onnxquant.SaturatePairs";
 
 const N_INPUTS: usize = 5;
 

@@ -101,3 +101,8 @@ impl<T: Serialize> Serialize for Measurement<T> {
         }
     }
 }
+
+/// Signal-to-quantization-noise ratio in dB.
+pub(crate) fn sqnr_db(signal: f64, error: f64) -> f64 {
+    if error == 0.0 { f64::INFINITY } else { 10.0 * (signal / error).log10() }
+}

@@ -39,7 +39,7 @@ use tract_onnx::tract_core::ops::math::RoundHalfToEven;
 use tract_onnx::tract_hir::infer::InferenceOp;
 use tract_onnx::tract_hir::ops::element_wise::ElementWiseIntoHir;
 
-use super::graph::reads;
+use crate::graph::reads;
 
 /// The operator's name. It stands in no file.
 const OPERATOR: &str = "onnxquant.RoundToGrid";

@@ -21,9 +21,9 @@ use onnxquant_proto::onnx::{
     tensor_proto::DataLocation,
 };
 
-use super::blocked::{BlockedNode, Fault};
-use super::graph::subgraphs_mut;
+use crate::engine::blocked::{BlockedNode, Fault};
 use crate::error::CalibError;
+use crate::graph::{label, subgraphs_mut};
 
 const FLOAT: i32 = 1;
 const BFLOAT16: i32 = 16;
@@ -74,14 +74,6 @@ fn drop_trailing_empty(node: &mut NodeProto) {
     for names in std::iter::once(&mut node.input).chain(outputs) {
         let kept = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
         names.truncate(kept);
-    }
-}
-
-/// The name of a node, or of its first output if it has none.
-pub(crate) fn label(node: &NodeProto) -> &str {
-    match node.name() {
-        "" => node.output.first().map_or("", String::as_str),
-        name => name,
     }
 }
 

@@ -9,20 +9,20 @@ use onnxquant_quant::{ChannelAxis, ChannelRanges, Histogram, QuantError};
 use rayon::prelude::*;
 
 use crate::data::CalibSet;
-use crate::engine::Engine;
+use crate::engine::Session;
 use crate::error::CalibError;
 use crate::run::{Progress, SampleRun, floats, for_each_batch};
 use crate::tensor::Tensor;
 
 /// Elements of every observed value for one sample; `None` for values that are not 32-bit floats.
-pub fn observe_sizes(engine: &dyn Engine, data: &CalibSet, sample: usize) -> Result<Vec<Option<usize>>, CalibError> {
+pub fn observe_sizes(engine: &dyn Session, data: &CalibSet, sample: usize) -> Result<Vec<Option<usize>>, CalibError> {
     let values = engine.run(&data.load(sample)?)?;
     Ok(values.iter().map(|value| matches!(value, Tensor::F32(_)).then(|| value.len())).collect())
 }
 
 /// The shape of every observed value for one sample, and whether it holds floats of whatever width.
 pub fn observe_shapes(
-    engine: &dyn Engine,
+    engine: &dyn Session,
     data: &CalibSet,
     sample: usize,
 ) -> Result<Vec<(Vec<usize>, bool)>, CalibError> {
@@ -32,7 +32,7 @@ pub fn observe_shapes(
 
 /// The distribution of every observed value over the samples `indices`.
 pub fn collect_histograms(
-    engine: &dyn Engine,
+    engine: &dyn Session,
     data: &CalibSet,
     indices: &[usize],
     progress: &dyn Fn(Progress),
@@ -50,7 +50,7 @@ pub fn collect_histograms(
 
 /// The channels of every observed value over the samples `indices`; `axes` says where each value has them.
 pub fn collect_channels(
-    engine: &dyn Engine,
+    engine: &dyn Session,
     data: &CalibSet,
     indices: &[usize],
     axes: &[ChannelAxis],
@@ -70,7 +70,7 @@ type TakeIn<'a, S> = dyn Fn(&mut S, &ArrayD<f32>) -> Result<(), QuantError> + Sy
 
 /// Runs the samples and lets every value's `state` take in its arrays, in the order of the samples.
 fn accumulate<S: Send>(
-    engine: &dyn Engine,
+    engine: &dyn Session,
     data: &CalibSet,
     indices: &[usize],
     progress: &dyn Fn(Progress),

@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::ArrayD;
 
+use super::measurement::{Measurement, NotMeasured, sqnr_db};
+use super::slices::{Slice, SliceError, Slicing, Sums};
 use crate::data::{CalibSet, Sample};
-use crate::engine::Engine;
+use crate::engine::Session;
 use crate::error::CalibError;
-use crate::measurement::{Measurement, NotMeasured};
 use crate::run::{Progress, SampleRun, bytes_of, describe_failure, in_batches, run_order};
-use crate::slices::{Slice, SliceError, Slicing, Sums};
-#[cfg(feature = "tract")]
 use crate::stream::{Network, advance, catch_up};
 use crate::tensor::Tensor;
 
@@ -171,14 +170,10 @@ fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
-pub(crate) fn sqnr_db(signal: f64, error: f64) -> f64 {
-    if error == 0.0 { f64::INFINITY } else { 10.0 * (signal / error).log10() }
-}
-
 /// A model with which others are compared. What it gives for a sample is kept, and the sample itself, as far as
 /// 64 MiB reach; it is the same again and again.
-pub struct Original<E> {
-    engine: E,
+pub struct Original<S> {
+    session: S,
     slicings: Vec<Slicing>,
     kept: Mutex<Kept>,
 }
@@ -195,16 +190,16 @@ struct Known {
     values: Vec<Tensor>,
 }
 
-impl<E: Engine> Original<E> {
+impl<S: Session> Original<S> {
     /// The session should observe the graph's outputs, parts of which are told apart by their magnitudes.
-    pub fn new(engine: E) -> Self {
-        let slicings = vec![Slicing::default(); engine.values().len()];
-        Self::with_slicings(engine, slicings)
+    pub fn new(session: S) -> Self {
+        let slicings = vec![Slicing::default(); session.values().len()];
+        Self::with_slicings(session, slicings)
     }
 
     /// The same with the parts, by output, that are judged apart.
-    pub fn with_slicings(engine: E, slicings: Vec<Slicing>) -> Self {
-        Self { engine, slicings, kept: Mutex::default() }
+    pub fn with_slicings(session: S, slicings: Vec<Slicing>) -> Self {
+        Self { session, slicings, kept: Mutex::default() }
     }
 
     fn known(&self, data: &CalibSet, sample: usize) -> Result<Arc<Known>, CalibError> {
@@ -213,7 +208,7 @@ impl<E: Engine> Original<E> {
             return Ok(known.clone());
         }
         let loaded = data.load(sample)?;
-        let values = self.engine.run(&loaded).map_err(|error| describe_failure(error, data, sample))?;
+        let values = self.session.run(&loaded).map_err(|error| describe_failure(error, data, sample))?;
         let known = Arc::new(Known { sample: loaded, values });
         let mut kept = kept();
         if kept.bytes + known.bytes() <= KEPT_BYTES && !kept.by_sample.contains_key(&sample) {
@@ -232,21 +227,21 @@ impl Known {
 
 /// Runs both models on the samples `indices` and compares what they observe, value by value in
 /// order. Both sessions should observe the graph's outputs.
-pub fn compare<E: Engine>(
-    a: &Original<E>,
-    b: &dyn Engine,
+pub fn compare<S: Session>(
+    a: &Original<S>,
+    b: &dyn Session,
     data: &CalibSet,
     indices: &[usize],
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<OutputComparison>, CalibError> {
-    let mut outputs = comparing(a.engine.values(), &a.slicings);
+    let mut outputs = comparing(a.session.values(), &a.slicings);
     let run = |sample: usize| {
         let known = a.known(data, sample)?;
         let values = b.run(&known.sample).map_err(|error| describe_failure(error, data, sample))?;
         Ok((known, values))
     };
     let bytes = |(known, values): &(Arc<Known>, Vec<Tensor>)| known.bytes() + bytes_of(values);
-    in_batches(run_order(&[&a.engine, b], data, indices), &run, &bytes, progress, &mut |runs| {
+    in_batches(run_order(&[&a.session, b], data, indices), &run, &bytes, progress, &mut |runs| {
         runs.iter().for_each(|(known, values)| take_in(&mut outputs, &known.values, values));
         Ok(())
     })?;
@@ -255,7 +250,6 @@ pub fn compare<E: Engine>(
 
 /// Takes each network to its values `names` and compares these, pair by pair, on all samples of the streams; `slicings`
 /// says by pair which parts are judged apart.
-#[cfg(feature = "tract")]
 pub fn compare_streams(
     a: Network<'_>,
     b: Network<'_>,

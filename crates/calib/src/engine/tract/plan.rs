@@ -18,12 +18,13 @@ use tract_onnx::tract_core::internal::{TDim, bail};
 use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::infer::InferenceOp;
 
-use super::blocked::{BlockedNode, Fault};
-use super::graph::{EngineModel, all_nodes};
 use super::least_rank::check_ranks;
-use super::shapes::Shapes;
+use super::model::EngineModel;
 use super::{round_to_grid, saturate_pairs};
+use crate::engine::blocked::{BlockedNode, Fault, PANICKED};
+use crate::engine::contract::Shapes;
 use crate::error::CalibError;
+use crate::graph::all_nodes;
 
 /// An optimised model for certain shapes.
 pub(crate) type Plan = Arc<TypedRunnableModel>;
@@ -143,9 +144,6 @@ fn in_single_precision(mut model: TypedModel) -> TractResult<TypedModel> {
     }
     Ok(model)
 }
-
-/// How the message of a panic begins.
-pub(super) const PANICKED: &str = "it panicked: ";
 
 /// Runs engine code; its errors and panics become messages.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {

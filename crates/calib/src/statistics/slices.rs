@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use ndarray::ArrayD;
 
-use crate::compare::sqnr_db;
+use super::measurement::sqnr_db;
 
 /// Indices are judged apart where their magnitudes differ by more than this: pooled, an error that drowns the small ones
 /// would not show within 20 dB.

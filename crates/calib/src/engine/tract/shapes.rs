@@ -7,8 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-/// The shapes of one sample's inputs, in the order of the engine's inputs.
-pub(crate) type Shapes = Vec<Vec<usize>>;
+use crate::engine::contract::Shapes;
 
 /// How plans are made.
 #[derive(Debug, Clone, PartialEq, Eq)]

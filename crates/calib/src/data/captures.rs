@@ -8,7 +8,7 @@ use std::path::Path;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use crate::data::write_npy;
+use super::npy::write_npy;
 use crate::error::CalibError;
 use crate::tensor::Tensor;
 

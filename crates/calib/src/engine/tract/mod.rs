@@ -1,0 +1,30 @@
+//! tract: a feature of this crate, so that what only reads data builds without it.
+
+#[cfg(feature = "tract")]
+mod adapt;
+#[cfg(feature = "tract")]
+mod convert;
+#[cfg(feature = "tract")]
+mod least_rank;
+#[cfg(feature = "tract")]
+mod model;
+#[cfg(feature = "tract")]
+mod plan;
+#[cfg(feature = "tract")]
+mod round_to_grid;
+#[cfg(feature = "tract")]
+mod saturate_pairs;
+#[cfg(feature = "tract")]
+mod session;
+#[cfg(feature = "tract")]
+mod shapes;
+
+use super::contract::Engine;
+
+/// The engine, in builds with the feature.
+pub(super) fn engine() -> Option<&'static dyn Engine> {
+    #[cfg(feature = "tract")]
+    return Some(&session::Tract);
+    #[cfg(not(feature = "tract"))]
+    None
+}

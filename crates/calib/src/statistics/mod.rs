@@ -1,0 +1,14 @@
+//! What is gathered over a data set: second moments of layer inputs, distributions and ranges of activations, and how far
+//! one model's outputs are from another's.
+
+mod activations;
+mod compare;
+mod measurement;
+mod moments;
+mod slices;
+
+pub use activations::{collect_channels, collect_histograms, observe_shapes, observe_sizes};
+pub use compare::{Original, OutputComparison, OutputError, compare, compare_streams, judged_outputs};
+pub use measurement::{Measurement, NotMeasured};
+pub use moments::{LayerMoments, PairRequest, StatKind, StatRequest, collect, collect_pairs, gram_bytes};
+pub use slices::{Slice, SliceError, Slicing};
