@@ -11,8 +11,8 @@ use super::*;
 /// What rounding in 32 bits may change.
 const LEAST_SQNR_DB: f64 = 100.0;
 
-/// Passes that change at least one of the graphs.
-const SHOWN: [&str; 5] = ["lift_constants", "fold_batchnorm", "fold_integers", "fold_pads", "fold_affine"];
+/// Passes that change at least one of the graphs. The others have to leave all of them as they are.
+const CHANGING: [&str; 2] = ["lift_constants", "fold_batchnorm"];
 
 fn traps() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/traps");
@@ -62,7 +62,7 @@ fn each_pass_alone_keeps_every_trap_valid_and_its_function() {
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert!(read_traps > 150, "{read_traps} traps can be read");
-    assert_eq!(changing, BTreeSet::from(SHOWN));
+    assert_eq!(changing, BTreeSet::from(CHANGING));
 }
 
 #[test]
