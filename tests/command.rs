@@ -95,8 +95,12 @@ fn bad_input_is_refused_with_a_message_and_nothing_left_behind() {
         usual("no such kernel", good(&["--ort-min", "1.20", "--format", "matmulnbits"]), &["--ort-min 1.22"]),
         usual("fp8 and bits", good(&["--scheme", "fp8", "--bits", "8"]), &["FP8", "leave out --bits"]),
         usual("fp8 and zero points", good(&["--scheme", "fp8", "--asymmetric"]), &["FP8", "leave out --asymmetric"]),
-        usual("fp8 and mixed bits", good(&["--scheme", "fp8", "--average-bits", "4"]), &["FP8", "--average-bits"]),
-        usual("fp8 and a size", good(&["--scheme", "fp8", "--target-size", "1"]), &["FP8", "--target-size"]),
+        usual(
+            "fp8 and mixed bits",
+            good(&["--scheme", "fp8", "--average-bits", "4"]),
+            &["--scheme fp8", "--average-bits"],
+        ),
+        usual("fp8 and a size", good(&["--scheme", "fp8", "--target-size", "1"]), &["--scheme fp8", "--target-size"]),
         usual("fp8 and a form", good(&["--scheme", "fp8", "--format", "dq"]), &["FP8", "leave out --format"]),
         usual("fp8 and blocks", good(&["--scheme", "fp8", "--granularity", "block:32"]), &["FP8", "a block"]),
         usual(

@@ -95,7 +95,7 @@ fn weight_that_layers_share_counts_once_for_the_average_of_bits() {
     let graph = model.graph.as_mut().expect("it has a graph");
     let weight = graph.initializer.first().cloned().expect("it has a weight");
     graph.initializer.push(TensorProto { name: Some("v".to_owned()), ..weight });
-    let result = std::mem::replace(&mut graph.output[0].name, Some("z".to_owned())).expect("it has a name");
+    let result = graph.output[0].name.replace("z".to_owned()).expect("it has a name");
     let last = node("MatMul", &[&result, "v"], &["z"]);
     graph.node.push(NodeProto { name: Some("last".to_owned()), ..last });
     write(&model, &at("in.onnx"));

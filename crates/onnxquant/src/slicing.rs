@@ -31,18 +31,17 @@ pub(crate) fn slicings(model: &Model, calibration: &Calibration, names: &[String
     let values: Vec<Option<ValueId>> = names.iter().map(|name| graph.find(name)).collect();
     let joined: Vec<Option<Joined>> = values.iter().map(|value| joined(graph, (*value)?)).collect();
     let shapes = piece_shapes(model, calibration, &joined)?;
-    let slicing = |((value, joined), shapes): ((&Option<ValueId>, &Option<Joined>), Option<Vec<Vec<usize>>>)| {
-        let by_nature = || match value.is_some_and(|value| is_bounded(graph, value)) {
-            true => Slicing::Whole,
-            false => Slicing::ByMagnitude,
-        };
-        joined
-            .as_ref()
-            .zip(shapes)
-            .and_then(|(joined, shapes)| pieces(graph, joined, &shapes))
-            .unwrap_or_else(by_nature)
-    };
-    Ok(values.iter().zip(&joined).zip(shapes).map(slicing).collect())
+    let mut slicings = Vec::with_capacity(values.len());
+    for ((value, joined), shapes) in values.iter().zip(&joined).zip(shapes) {
+        let in_pieces = joined.as_ref().zip(shapes).and_then(|(joined, shapes)| pieces(graph, joined, &shapes));
+        slicings.push(in_pieces.unwrap_or_else(|| by_nature(graph, *value)));
+    }
+    Ok(slicings)
+}
+
+/// How a value is divided that no Concat makes.
+fn by_nature(graph: &Graph, value: Option<ValueId>) -> Slicing {
+    if value.is_some_and(|value| is_bounded(graph, value)) { Slicing::Whole } else { Slicing::ByMagnitude }
 }
 
 /// The Concat that makes a value.

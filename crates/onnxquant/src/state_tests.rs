@@ -69,7 +69,8 @@ fn a_key_of_another_run_is_refused_by_what_differs() {
     };
     let text = |key: &Key| toml::to_string(key).unwrap();
     assert_eq!(check(&text(&key())), "");
-    let others: [(&str, fn(&mut Key)); 7] = [
+    type Change = fn(&mut Key);
+    let others: [(&str, Change); 7] = [
         ("version of this program", |key| key.format -= 1),
         ("version of this program", |key| key.version.push('0')),
         ("version of the algorithms", |key| key.algorithms += 1),

@@ -7,16 +7,16 @@
 //!
 //! # Method
 //!
-//! [`RULES`] says by operator and attribute what is legal, relative to the rank of the first input as far as
+//! `RULES` says by operator and attribute what is legal, relative to the rank of the first input as far as
 //! declarations, constants and common operators tell ([`crate::raise_opset`] finds it out the same way). Where the rank
-//! is not known, no tensor has more than [`MAX_RANK`] axes. Arguments that later opsets take as inputs are checked
+//! is not known, no tensor has more than `MAX_RANK` axes. Arguments that later opsets take as inputs are checked
 //! where they are constant. Besides, normalizations have one parameter a channel.
 //!
 //! Bodies of If, Loop and Scan and local functions are checked as well. Operators of other domains are not.
 //!
 //! # Guarantee
 //!
-//! What ONNX Runtime runs passes, unless a window or padding has more than [`LONGEST`] elements.
+//! What ONNX Runtime runs passes, unless a window or padding has more than `LONGEST` elements.
 //!
 //! # References
 //!

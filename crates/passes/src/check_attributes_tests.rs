@@ -22,7 +22,8 @@ fn integers(numbers: &[i64]) -> TensorProto {
 fn every_rule_takes_its_limits_and_nothing_beyond() {
     let int = |name: &str, number| vec![int_attribute(name, number)];
     let ints = |name: &str, numbers: &[i64]| vec![ints_attribute(name, numbers)];
-    let table: Vec<(&str, Vec<Vec<AttributeProto>>, Vec<Vec<AttributeProto>>)> = vec![
+    type Attributes = Vec<AttributeProto>;
+    let table: Vec<(&str, Vec<Attributes>, Vec<Attributes>)> = vec![
         ("LayerNormalization", vec![int("axis", -4), int("axis", 3)], vec![int("axis", 4), int("axis", -5)]),
         ("Concat", vec![int("axis", 3)], vec![int("axis", i64::MAX), int("axis", i64::MIN)]),
         ("Flatten", vec![int("axis", 4), int("axis", -4)], vec![int("axis", 5)]),

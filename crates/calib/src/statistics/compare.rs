@@ -369,7 +369,7 @@ mod tests {
         let empty = || Tensor::F32(ndarray::ArrayD::zeros(vec![0, 4]));
         let not = |pairs: &[(Tensor, Tensor)]| compared(pairs).found.why_not().cloned();
         assert_eq!(not(&[]), Some(NotMeasured::NoSamples));
-        assert_eq!(not(&[other.clone()]), Some(NotMeasured::Incomparable { incomparable: 1, samples: 1 }));
+        assert_eq!(not(std::slice::from_ref(&other)), Some(NotMeasured::Incomparable { incomparable: 1, samples: 1 }));
         assert_eq!(
             not(&[other.clone(), other.clone(), same.clone()]),
             Some(NotMeasured::Incomparable { incomparable: 2, samples: 3 })

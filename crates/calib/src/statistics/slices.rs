@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn many_ranges_are_not_all_spelled_out() {
-        let alternating = |_: usize, at: &[usize]| if at[0] % 2 == 0 { 1000.0 } else { 1.0 };
+        let alternating = |_: usize, at: &[usize]| if at[0].is_multiple_of(2) { 1000.0 } else { 1.0 };
         let found = parts(Slicing::ByMagnitude, &[12], 1, alternating);
         assert_eq!(found[0], "[1:2 and 3:4 and 5:6 and 3 more]");
     }
