@@ -40,8 +40,8 @@ pub use data::{
     Split, read_npy, read_npz, sample_files, write_captures,
 };
 pub use engine::{
-    BlockedNode, Engine, Fault, Feed, Given, SATURATE_PAIRS, Session, Shapes, engine, failing_nodes, open_session,
-    open_session_for, unknown_operators,
+    BlockedNode, Cut, Engine, Fault, Feed, Given, SATURATE_PAIRS, Session, Shapes, cut, engine, failing_nodes,
+    open_session, open_session_for, unknown_operators,
 };
 pub use error::{CalibError, FormatError};
 pub use graph::{graph_outputs, inline_functions};

@@ -20,18 +20,19 @@ use crate::tensor::ElementType;
 
 /// Part of a model.
 #[derive(Debug, Clone)]
-pub(crate) struct Cut {
+pub struct Cut {
     /// The model with this part as its graph.
-    pub(crate) model: ModelProto,
+    pub model: ModelProto,
     /// Names of the inputs to feed, in the order of the graph's inputs.
-    pub(crate) inputs: Vec<String>,
+    pub inputs: Vec<String>,
 }
 
-/// What `model` needs to compute `values` when samples give the values `feeds`.
+/// What `model` needs to compute `values` when samples give the values `feeds`: for engines, which need not cut by
+/// themselves.
 ///
 /// # Errors
 /// The model has no graph or no such values, or they depend on an input that is not given.
-pub(crate) fn cut(model: &ModelProto, values: &[String], feeds: &[Feed]) -> Result<Cut, CalibError> {
+pub fn cut(model: &ModelProto, values: &[String], feeds: &[Feed]) -> Result<Cut, CalibError> {
     let graph = model.graph.as_ref().ok_or_else(|| CalibError::BadModel("it has no graph".into()))?;
     check_values(graph, values)?;
     let fed: HashSet<&str> = feeds.iter().map(|feed| feed.name.as_str()).collect();

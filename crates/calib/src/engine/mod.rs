@@ -11,5 +11,6 @@ mod tract;
 
 pub use blocked::{BlockedNode, Fault};
 pub use contract::{Engine, Feed, Given, SATURATE_PAIRS, Session, Shapes};
+pub use cut::{Cut, cut};
 pub use failing::{failing_nodes, unknown_operators};
 pub use open::{engine, open_session, open_session_for};

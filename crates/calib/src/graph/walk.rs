@@ -48,11 +48,6 @@ pub(crate) fn reads(node: &NodeProto) -> impl Iterator<Item = &str> {
     node.input.iter().map(String::as_str).filter(|name| !name.is_empty()).chain(captured_names(node))
 }
 
-/// The graphs in a node's attributes.
-pub(crate) fn subgraphs_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
-    node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().map(AsMut::as_mut).chain(&mut a.graphs))
-}
-
 /// All nodes of a graph and of the graphs inside it.
 pub(crate) fn all_nodes(graph: &GraphProto) -> Vec<&NodeProto> {
     let mut graphs = vec![graph];

@@ -23,7 +23,7 @@ use onnxquant_proto::onnx::{
 
 use crate::engine::blocked::{BlockedNode, Fault};
 use crate::error::CalibError;
-use crate::graph::{label, subgraphs_mut};
+use crate::graph::label;
 
 const FLOAT: i32 = 1;
 const BFLOAT16: i32 = 16;
@@ -51,6 +51,11 @@ fn adapt_graph(graph: &mut GraphProto, opset: i64) -> Result<(), CalibError> {
     }
     make_names_unique(graph);
     Ok(())
+}
+
+/// The graphs in a node's attributes.
+fn subgraphs_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
+    node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().map(AsMut::as_mut).chain(&mut a.graphs))
 }
 
 fn check_domain(node: &NodeProto) -> Result<(), CalibError> {
