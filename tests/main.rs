@@ -28,4 +28,5 @@ mod saturation;
 mod selected;
 mod support;
 mod tied;
+mod transposed;
 mod traps;

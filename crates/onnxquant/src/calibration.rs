@@ -6,7 +6,7 @@ use onnxquant_calib::{
     CalibSet, InputSpec, Session, Split, StatKind, StatRequest, collect, gram_bytes, inline_functions, open_session_for,
 };
 use onnxquant_ir::Model;
-use onnxquant_quant::{ConvGeometry, GramStats, MatrixView};
+use onnxquant_quant::GramStats;
 
 use crate::config::DataConfig;
 use crate::error::Error;
@@ -154,9 +154,6 @@ pub(crate) fn stages(model: &Model, layers: &[PlannedLayer], limit_bytes: u64) -
 
 /// What a layer wants to know of its input; layers that read one value alike get equal requests.
 pub(crate) fn request(model: &Model, layer: &PlannedLayer) -> StatRequest {
-    let view = match &layer.site.view {
-        MatrixView::Dense { inputs, .. } => MatrixView::Dense { inputs: *inputs, outputs: 1, transposed: false },
-        MatrixView::Conv(conv) => MatrixView::Conv(ConvGeometry { out_channels: conv.groups, ..conv.clone() }),
-    };
+    let view = layer.site.view.of_one_output();
     StatRequest { value: model.graph().value(layer.site.input).name().to_owned(), view, kind: StatKind::Gram }
 }

@@ -5,7 +5,7 @@
 //! | MatMul, Gemm | 8 to 5 | `MatMulNBits` of 8 bits where `--ort-min` has it (1.22), else folded when the model loads |
 //! | | 4 | `MatMulNBits` of 4 bits |
 //! | | 3 to 1 | the same, stored in planes of so many bits |
-//! | Conv | 8 to 5 | int8, folded when the model loads |
+//! | Conv, ConvTranspose | 8 to 5 | int8, folded when the model loads |
 //! | | 4 to 1 | planes, folded when the model loads |
 //! | all | FP8 | folded when the model loads |
 //!

@@ -3,10 +3,11 @@
 use onnxquant_ir::Model;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_passes::embeddings::Table;
+use onnxquant_passes::layers::Decoding;
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
 use onnxquant_passes::sites::{Site, SkipReason, find_sites};
 use onnxquant_passes::weight_form::{Codes, WeightForm};
-use onnxquant_quant::{Granularity, MatrixView};
+use onnxquant_quant::Granularity;
 use serde::Serialize;
 
 use crate::config::{Activations, Budget, Config, Selection};
@@ -19,11 +20,11 @@ use crate::form::Wanted;
 pub struct PlannedLayer {
     /// What people call it; no other layer is called so.
     pub label: String,
-    /// Gemm, MatMul or Conv.
+    /// Its operator.
     pub op_type: String,
     /// Where it is and how it is read.
     pub site: Site,
-    /// Which weights share a scale: as configured, but never blocks in a Conv.
+    /// Which weights share a scale: as configured, but never blocks in a convolution.
     pub granularity: Granularity,
     /// Bits a weight.
     pub bits: u32,
@@ -40,7 +41,7 @@ pub struct PlannedLayer {
 pub struct SkippedLayer {
     /// The node's name, or its first output's.
     pub label: String,
-    /// Gemm, MatMul or Conv.
+    /// Its operator.
     pub op_type: String,
     /// Shape of the weight, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,7 +127,7 @@ impl Plan {
 
 impl PlannedLayer {
     fn new(config: &Config, label: String, op_type: String, site: Site, bits: u32) -> Result<Self, Error> {
-        let granularity = granularity(&site.view, config.granularity);
+        let granularity = granularity(&site, config.granularity);
         let wanted = Wanted { config, bits, granularity };
         let form = wanted.form(&label, &site)?;
         let (integer_codes, packed_type) = (wanted.byte_codes(&site), wanted.packed_type());
@@ -158,11 +159,11 @@ impl PlannedLayer {
     }
 }
 
-/// Blocks along K mean nothing to a Conv, whose inputs are channels times kernel positions.
-fn granularity(view: &MatrixView, wanted: Granularity) -> Granularity {
-    match (view, wanted) {
-        (MatrixView::Conv(_), Granularity::Block(_)) => Granularity::Channel,
-        (MatrixView::Dense { inputs, .. }, Granularity::Block(size)) if size >= *inputs => Granularity::Channel,
+/// Blocks along K mean nothing to a convolution, whose inputs are channels times kernel positions.
+fn granularity(site: &Site, wanted: Granularity) -> Granularity {
+    match (site.layer.decoding(), wanted) {
+        (Decoding::Folded, Granularity::Block(_)) => Granularity::Channel,
+        (Decoding::Fused, Granularity::Block(size)) if size >= site.view.inputs() => Granularity::Channel,
         _ => wanted,
     }
 }

@@ -65,7 +65,7 @@ pub struct Report {
 pub struct LayerReport {
     /// What people call it; no other layer is called so.
     pub label: String,
-    /// Gemm, MatMul or Conv.
+    /// Its operator.
     pub op_type: String,
     /// Shape of the weight as the operator has it.
     pub weight_shape: Vec<usize>,

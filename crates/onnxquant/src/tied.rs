@@ -29,7 +29,7 @@ use onnxquant_ir::Graph;
 use onnxquant_passes::add_to_bias::has_bias;
 use onnxquant_passes::constant_chain::{same_numbers, source};
 use onnxquant_passes::sites::Site;
-use onnxquant_quant::{GramStats, MatrixView, QuantError};
+use onnxquant_quant::{GramStats, QuantError};
 
 use crate::calibration::LayerStats;
 use crate::error::Error;
@@ -188,9 +188,8 @@ fn alike(job: Job<'_>, a: &PlannedLayer, b: &PlannedLayer) -> Result<bool, Error
 }
 
 fn same_matrix(graph: &Graph, a: &Site, b: &Site) -> bool {
-    let same_view = match (&a.view, &b.view) {
-        (MatrixView::Conv(a), MatrixView::Conv(b)) => a.groups == b.groups,
-        (a, b) => a == b,
-    };
+    let same_operator = a.layer.op_type() == b.layer.op_type();
+    let same_view =
+        if a.view.is_dense() { a.view == b.view } else { same_operator && a.view.groups() == b.view.groups() };
     same_view && a.view.weight_shape() == b.view.weight_shape() && same_numbers(graph, a.weight, b.weight)
 }

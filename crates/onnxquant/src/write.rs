@@ -12,6 +12,7 @@ use onnxquant_passes::fake_quantize::{FAKE_QUANTIZE_OPSET, fake_quantize_dynamic
 use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::integer::keep_float::keep_float;
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
+use onnxquant_passes::layers::Decoding;
 use onnxquant_passes::share_constants::{share_constants, stored_bytes};
 use onnxquant_passes::sites::{LayerId, Site};
 use onnxquant_passes::weight_form::{WeightForm, write_weight};
@@ -19,7 +20,7 @@ use onnxquant_passes::write_codes::{PackedWeight, write_codes};
 use onnxquant_passes::write_dynamic::write_dynamic;
 use onnxquant_passes::write_nbits::MICROSOFT;
 use onnxquant_passes::write_static::write_static;
-use onnxquant_quant::{Granularity, MatrixView};
+use onnxquant_quant::Granularity;
 
 use crate::config::{Config, Target};
 use crate::embeddings::{PlannedTable, TableReport, decode_tables, write_tables};
@@ -195,8 +196,7 @@ fn share_tied(
 ) -> Result<(), Error> {
     let mut readers: BTreeMap<ValueId, Vec<&mut Vec<ValueId>>> = BTreeMap::new();
     for ((layer, _), (_, stored)) in codes.iter().zip(stored) {
-        let is_dense = matches!(layer.site.view, MatrixView::Dense { .. });
-        let of_its_own = is_dense
+        let of_its_own = layer.site.layer.decoding() == Decoding::Fused
             && matches!(layer.form, WeightForm::Dequantize(_))
             && integers.form(layer.site.id()) == Form::WeightOnly;
         if let Some(source) = source(model, layer.site.weight).filter(|_| !of_its_own) {

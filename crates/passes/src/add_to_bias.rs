@@ -1,8 +1,8 @@
-//! Adds a constant vector to what a Conv, Gemm or MatMul gives, through the bias it has.
+//! Adds a constant vector to what a layer gives, through the bias it has.
 //!
 //! | layer | where the vector goes |
 //! |---|---|
-//! | Conv | input 2, which is added where it is absent |
+//! | Conv, ConvTranspose | input 2, which is added where it is absent |
 //! | Gemm | input 2 likewise |
 //! | MatMul | the constant of an `Add` that is its only reader |
 //!
@@ -12,6 +12,7 @@
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, NodeId, Use, ValueId, tensor};
 
+use crate::layers::Bias;
 use crate::sites::Site;
 
 /// Where the bias of a layer stands.
@@ -51,8 +52,8 @@ pub fn add_to_bias(graph: &mut Graph, site: &Site, vector: &[f32]) -> bool {
 /// The slot of the bias; of a MatMul that of the other operand of the Add behind it.
 pub(crate) fn slot(graph: &Graph, site: &Site) -> Option<Slot> {
     let node = graph.node(site.node);
-    if !node.is("MatMul") {
-        return Some(Slot { node: site.node, input: 2, old: node.input(2) });
+    if let Bias::Input(input) = site.layer.bias() {
+        return Some(Slot { node: site.node, input, old: node.input(input) });
     }
     let [Use::Input(add, input)] = graph.value(node.output(0)?).uses() else { return None };
     let other = 1 - *input.min(&1);

@@ -86,6 +86,8 @@ pub fn pair_rule(view: &MatrixView, aligned: bool) -> Option<PairRule> {
             let written = if aligned { aligned_channels(conv) } else { channels };
             (!widened).then(|| PairRule::convolution(channels, conv.kernel.iter().product(), written))
         }
+        // It has no integer kernel.
+        MatrixView::ConvTranspose(_) => None,
     }
 }
 

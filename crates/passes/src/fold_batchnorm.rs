@@ -1,4 +1,4 @@
-//! Folds a BatchNormalization into the Conv or Gemm that feeds it.
+//! Folds a BatchNormalization into the Conv, ConvTranspose of one group or Gemm that feeds it.
 //!
 //! The fold is exact in real arithmetic and changes results only by rounding:
 //!

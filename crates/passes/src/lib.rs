@@ -18,6 +18,7 @@
 //! | [`ort_version`] | from which version on ONNX Runtime does what |
 //! | [`runs_as`] | predicts what ONNX Runtime makes of a quantized layer |
 //! | [`integer`] | chooses the regions that run on 8-bit codes, and writes their conversions |
+//! | [`layers`] | the operators whose weights can be codes, and what depends on which one it is |
 //! | [`sites`] | finds the layers to quantize, and says why others stay in float |
 //! | [`saturate_pairs`] | adds what saturating sums of products change, for evaluation |
 //! | [`keep_fusible`] | changes what comes after a layer where it would keep the runtime from fusing |
@@ -52,6 +53,7 @@ pub mod hard_sigmoid;
 mod insert;
 pub mod integer;
 pub mod keep_fusible;
+pub mod layers;
 pub mod lift_constants;
 pub mod migrate_scale;
 pub mod ort_version;

@@ -46,9 +46,9 @@ mod absorb;
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, NewNode, NodeId, TensorError, Use, ValueId, tensor};
-use onnxquant_quant::MatrixView;
 
 use crate::constant_chain;
+use crate::layers::Channels;
 use crate::sites::Site;
 use absorb::Place;
 
@@ -100,7 +100,7 @@ struct Change {
 
 /// Lets `sites` read `value` divided by `factors`, and multiplies the input rows of their weights by them.
 ///
-/// The channels of `value` are its last axis for MatMul and Gemm and axis 1 for Conv. The layers have to be found
+/// The channels of `value` are its last axis for MatMul and Gemm and axis 1 for convolutions. The layers have to be found
 /// again afterwards (see [`crate::sites::find_sites`]): weights, and inputs behind a `Mul`, are other values.
 pub fn migrate(graph: &mut Graph, value: ValueId, sites: &[Site], factors: &[f32]) -> Result<Absorbed, MigrateError> {
     let place = check(graph, value, sites, factors)?;
@@ -122,7 +122,7 @@ pub fn migrate(graph: &mut Graph, value: ValueId, sites: &[Site], factors: &[f32
 
 /// Whether [`migrate`] would add no node: what makes `value` can take any factors.
 pub fn can_absorb(graph: &Graph, value: ValueId, sites: &[Site]) -> bool {
-    let Some(channels) = sites.first().map(|site| channels(&site.view)) else { return false };
+    let Some(channels) = sites.first().map(|site| site.view.in_channels()) else { return false };
     let ones = vec![1.0; channels];
     let place = check(graph, value, sites, &vec![1.0; channels]);
     place.is_ok_and(|place| only_read_by(graph, value, sites) && absorb::plan(graph, value, place, &ones).is_some())
@@ -131,7 +131,7 @@ pub fn can_absorb(graph: &Graph, value: ValueId, sites: &[Site]) -> bool {
 fn check(graph: &Graph, value: ValueId, sites: &[Site], factors: &[f32]) -> Result<Place, MigrateError> {
     let name = || graph.value(value).name().to_owned();
     let first = sites.first().ok_or_else(|| MigrateError::NoLayer { value: name() })?;
-    let mut place = place(graph, first);
+    let mut place = place(first);
     for (index, site) in sites.iter().enumerate() {
         let layer = || graph.describe(site.node);
         let node = graph.node(site.node);
@@ -141,10 +141,10 @@ fn check(graph: &Graph, value: ValueId, sites: &[Site], factors: &[f32]) -> Resu
         if sites[..index].iter().any(|other| other.node == site.node) {
             return Err(MigrateError::Twice { value: name(), layer: layer() });
         }
-        let joint = place.and(self::place(graph, site)).filter(|_| site.dtype == first.dtype);
+        let joint = place.and(self::place(site)).filter(|_| site.dtype == first.dtype);
         let mixed = || MigrateError::Mixed { value: name(), layer: layer(), first: graph.describe(first.node) };
         place = joint.ok_or_else(mixed)?;
-        let expected = channels(&site.view);
+        let expected = site.view.in_channels();
         if factors.len() != expected {
             return Err(MigrateError::Count { value: name(), layer: layer(), found: factors.len(), expected });
         }
@@ -154,18 +154,11 @@ fn check(graph: &Graph, value: ValueId, sites: &[Site], factors: &[f32]) -> Resu
 }
 
 /// Where the channels of the layer's input stand.
-fn place(graph: &Graph, site: &Site) -> Place {
-    match &site.view {
-        MatrixView::Conv(conv) => Place::second_of(conv.kernel.len() + 2),
-        MatrixView::Dense { .. } if graph.node(site.node).is("Gemm") => Place::columns(),
-        MatrixView::Dense { .. } => Place::last(),
-    }
-}
-
-fn channels(view: &MatrixView) -> usize {
-    match view {
-        MatrixView::Dense { inputs, .. } => *inputs,
-        MatrixView::Conv(conv) => conv.in_channels,
+fn place(site: &Site) -> Place {
+    match site.layer.channels() {
+        Channels::Second => Place::second_of(site.view.spatial_rank() + 2),
+        Channels::Columns => Place::columns(),
+        Channels::Last => Place::last(),
     }
 }
 
@@ -184,7 +177,7 @@ fn scaled_weights(graph: &Graph, value: ValueId, sites: &[Site], factors: &[f64]
             return Err(MigrateError::Stale { value: value(), layer: layer() });
         }
         let numbers = tensor::to_f32(&tensor)?;
-        let product = |(index, &w): (usize, &f32)| f64::from(w) * factors[input_channel(&site.view, index)];
+        let product = |(index, &w): (usize, &f32)| f64::from(w) * factors[site.view.channel_and_output(index).0];
         let tensor = stored(site.dtype, &shape, numbers.iter().enumerate().map(product));
         let range = || range_error(value(), format!("the weight of {}", layer()), site.dtype);
         Ok(Change { node: site.node, slot: 1, tensor: tensor.ok_or_else(range)? })
@@ -196,20 +189,6 @@ fn range_error(value: String, what: String, dtype: DataType) -> MigrateError {
     MigrateError::Range { value, what, dtype: dtype.as_str_name() }
 }
 
-/// The input channel of the layer that element `index` of its weight belongs to.
-fn input_channel(view: &MatrixView, index: usize) -> usize {
-    match view {
-        MatrixView::Dense { inputs, transposed: true, .. } => index % inputs, // [out, in]
-        MatrixView::Dense { outputs, .. } => index / outputs,                 // [in, out]
-        MatrixView::Conv(conv) => {
-            // [groups, out/groups, in/groups, kernel...]
-            let (inputs, outputs) = (conv.in_channels / conv.groups, conv.out_channels / conv.groups);
-            let filter = index / conv.kernel.iter().product::<usize>();
-            filter / inputs / outputs * inputs + filter % inputs
-        }
-    }
-}
-
 /// A tensor of the numbers, each rounded once; `None` where one is not finite.
 fn stored(dtype: DataType, dims: &[usize], numbers: impl Iterator<Item = f64>) -> Option<TensorProto> {
     let tensor = tensor::from_f32_as(dtype, dims, &numbers.map(|x| x as f32).collect::<Vec<_>>());
@@ -217,7 +196,7 @@ fn stored(dtype: DataType, dims: &[usize], numbers: impl Iterator<Item = f64>) -
     finite.then_some(tensor)
 }
 
-/// The second operand of the `Mul`: `[K]`, or `[1, C, 1, ...]` for a Conv.
+/// The second operand of the `Mul`: `[K]`, or `[1, C, 1, ...]` for a convolution.
 fn stored_reciprocals(
     graph: &Graph,
     value: ValueId,
@@ -226,8 +205,8 @@ fn stored_reciprocals(
 ) -> Result<TensorProto, MigrateError> {
     const SMALLEST_F16: f32 = 6.103_515_6e-5;
     let (dims, dtype) = match sites.first() {
-        Some(Site { view: MatrixView::Conv(conv), dtype, .. }) => {
-            ([vec![1, reciprocals.len()], vec![1; conv.kernel.len()]].concat(), *dtype)
+        Some(site) if site.layer.channels() == Channels::Second => {
+            ([vec![1, reciprocals.len()], vec![1; site.view.spatial_rank()]].concat(), site.dtype)
         }
         Some(site) => (vec![reciprocals.len()], site.dtype),
         None => (vec![reciprocals.len()], DataType::Float),

@@ -64,7 +64,7 @@ fn migrated(what: &str, proto: ModelProto, x: &ArrayD<f32>, factors: &[f32]) -> 
         let new = again.iter().find(|again| again.node == site.node).unwrap();
         let scaled = array(&new.weight_tensor(model.graph()).unwrap());
         assert_eq!(new.view, site.view, "{what}");
-        let product = old.iter().enumerate().map(|(i, w)| w * factors[input_channel(&site.view, i)]);
+        let product = old.iter().enumerate().map(|(i, w)| w * factors[site.view.channel_and_output(i).0]);
         let product = ArrayD::from_shape_vec(old.shape(), product.collect()).unwrap();
         assert_close(&[scaled], &[product], 1e-6, what);
     }
@@ -490,7 +490,7 @@ fn refusal_says_why_and_leaves_the_graph_untouched() {
     let other_weight = Site { weight: z.weight, ..y.clone() };
     let other_type = Site { dtype: DataType::Float16, ..y.clone() };
     let mut twisted = Site { node: z.node, input: h, weight: z.weight, ..y.clone() };
-    twisted.view = MatrixView::Dense { inputs: 5, outputs: 7, transposed: false };
+    twisted.view = onnxquant_quant::MatrixView::Dense { inputs: 5, outputs: 7, transposed: false };
     let cannot = |rest: &str| format!("cannot migrate scales of `h`: {rest}");
     let (fine, one) = ([2.0; 5], std::slice::from_ref(y));
     let stale = |name: &str| cannot(&format!("{name} no longer reads it with the weight it was found with"));

@@ -22,6 +22,7 @@ use onnxquant_ir::{Graph, Node, NodeId, Use, ValueId};
 use serde::Serialize;
 
 use crate::decode_nbits::is_nbits;
+use crate::layers::{self, Decoding};
 use crate::ort_version::OrtVersion;
 
 /// Operators of the optimized graph.
@@ -34,7 +35,7 @@ pub enum Kernel {
     QLinearMatMul,
     MatMulIntegerToFloat,
     DynamicQuantizeMatMul,
-    /// Conv, Gemm, MatMul, or what they are fused with.
+    /// Conv, ConvTranspose, Gemm, MatMul, or what they are fused with.
     #[serde(rename = "float")]
     Float,
 }
@@ -76,7 +77,8 @@ impl Kernel {
 
     /// Whether an operator of the optimized graph is this one.
     pub fn is(self, op_type: &str) -> bool {
-        const FLOAT: [&str; 7] = ["Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"];
+        const FLOAT: [&str; 8] =
+            ["Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"];
         match self {
             Self::Float => FLOAT.contains(&op_type),
             other => other.name() == op_type,
@@ -149,7 +151,7 @@ fn adds_constant(graph: &Graph, value: ValueId) -> bool {
 
 /// The weight alone is decoded from codes.
 fn weight_only(graph: &Graph, layer: &Node, weight: &Node, oldest: OrtVersion) -> RunsAs {
-    if layer.is("Conv") {
+    if layers::layer(layer).is_some_and(|layer| layer.decoding() == Decoding::Folded) {
         return RunsAs::slow("DequantizeLinear before a Conv is not fused");
     }
     let constant = |slot: usize| weight.input(slot).and_then(|value| graph.value(value).constant());

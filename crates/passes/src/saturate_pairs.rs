@@ -35,9 +35,9 @@ use onnxquant_quant::{ConvGeometry, MatrixView, Padding, PairRule};
 use crate::decode_weights::codes_and_scales;
 use crate::fold_planes::fold_planes;
 use crate::insert::append;
+use crate::layers;
 use crate::ort_version::OrtVersion;
 use crate::runs_as::{Kernel, runs_as};
-use crate::sites::view;
 
 /// The most steps between the codes of 8 bits.
 const STEPS: f32 = 255.0;
@@ -94,7 +94,8 @@ impl Layer {
         let Some(input) = is_layer.then(|| input(graph, id, node)).flatten() else { return Ok(None) };
         let Some((codes, scales)) = weight(graph, node)? else { return Ok(None) };
         let shape = tensor::shape(codes)?;
-        let Ok(view) = view(node, &shape) else { return Ok(None) };
+        let layer = layers::layer(node).or_else(|| layers::named("MatMul"));
+        let Some(Ok(view)) = layer.map(|layer| layer.view(node, &shape)) else { return Ok(None) };
         let numbers = tensor::to_codes(codes)?;
         let (Some(codes), Some(scales)) = (matrix(&view, &shape, &numbers), matrix(&view, &shape, &scales)) else {
             return Ok(None);
@@ -138,7 +139,7 @@ impl Layer {
         inputs.into_iter().enumerate().for_each(|(slot, value)| graph.set_input(behind, slot + 1, Some(value)));
         let shape: Vec<i64> = match &self.view {
             MatrixView::Dense { inputs, outputs, .. } => [*inputs, *outputs].map(position).to_vec(),
-            MatrixView::Conv(_) => self.view.weight_shape().into_iter().map(position).collect(),
+            _ => self.view.weight_shape().into_iter().map(position).collect(),
         };
         graph.set_attribute(behind, ints_attribute("weight_shape", &shape));
         graph.set_attribute(behind, ints_attribute("pairs", pairs));

@@ -1,4 +1,4 @@
-//! Gives a Conv or Gemm other weights, so that its result is scaled and shifted a channel.
+//! Gives a Conv, a ConvTranspose of one group or a Gemm other weights, so that its result is scaled and shifted a channel.
 //!
 //! ```text
 //! W' = W * factor            (per output channel)
@@ -102,6 +102,10 @@ impl Scaled {
 fn channel_axis(layer: &Node, shape: &[usize]) -> Option<usize> {
     if layer.is("Conv") && shape.len() >= 3 {
         return Some(0);
+    }
+    // In groups an output channel is told by both of the first axes.
+    if layer.is("ConvTranspose") && shape.len() >= 3 && layer.int("group", 1) == 1 {
+        return Some(1);
     }
     let plain = layer.float("alpha", 1.0) == 1.0 && (layer.float("beta", 1.0) == 1.0 || layer.input(2).is_none());
     let gemm = layer.is("Gemm") && shape.len() == 2 && plain;

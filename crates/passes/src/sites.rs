@@ -1,6 +1,6 @@
-//! Finds the layers to quantize: every Gemm, MatMul and Conv with a constant weight.
+//! Finds the layers to quantize: every Gemm, MatMul, Conv and ConvTranspose with a constant weight.
 //!
-//! Each Gemm, MatMul and Conv of the model comes back, either as a [`Site`] or with the reason why it stays
+//! Each of these ([`crate::layers`]) in the model comes back, either as a [`Site`] or with the reason why it stays
 //! in float; a `MatMulNBits` is one that is quantized already. Nothing is guessed: a form that is not listed under
 //! [`SkipReason`] is not left out, and a form that is listed is never quantized.
 
@@ -10,12 +10,13 @@ use std::fmt;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, NodeProto, TensorProto};
 use onnxquant_ir::{Graph, Model, Node, NodeId, Origin, TensorError, Use, ValueId};
-use onnxquant_quant::{ConvGeometry, MatrixView, Padding};
+use onnxquant_quant::MatrixView;
 use serde::Serialize;
 
 use crate::constant_chain::{self, Declared};
 use crate::decode_nbits::is_nbits;
 use crate::decode_weights::decodes_constant;
+use crate::layers::{self, Layer};
 
 /// Which layer, in the model where it was found and in every copy made of it: in float, partly quantized, written.
 ///
@@ -36,6 +37,8 @@ impl LayerId {
 pub struct Site {
     /// The operator's node.
     pub node: NodeId,
+    /// What depends on the operator.
+    pub layer: &'static dyn Layer,
     /// The value in the weight slot.
     pub weight: ValueId,
     /// The value in the data slot, whose captured content is the layer's `X`.
@@ -111,13 +114,13 @@ impl fmt::Display for SkipReason {
     }
 }
 
-/// A Gemm, MatMul or Conv of the model.
+/// A layer of the model.
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// What people call it: the node's name, or its first output's where it has none or one that is not its own. No two
     /// layers of the main graph have the same.
     pub label: String,
-    /// Gemm, MatMul or Conv.
+    /// Its operator.
     pub op_type: String,
     /// Shape of the constant operand, where there is one.
     pub weight_shape: Option<Vec<usize>>,
@@ -125,7 +128,7 @@ pub struct Candidate {
     pub outcome: Result<Site, SkipReason>,
 }
 
-/// Every Gemm, MatMul and Conv: the main graph's in topological order, then those of subgraphs and functions.
+/// Every layer: the main graph's in topological order, then those of subgraphs and functions.
 pub fn find_sites(model: &Model) -> Vec<Candidate> {
     let graph = model.graph();
     let layers: Vec<(NodeId, &Node)> = graph.nodes().filter(|(_, node)| is_layer(node) || is_nbits(node)).collect();
@@ -175,7 +178,7 @@ fn result_name<'g>(graph: &'g Graph, node: &Node) -> &'g str {
 }
 
 fn is_layer(node: &Node) -> bool {
-    ["Gemm", "MatMul", "Conv"].iter().any(|op_type| node.is(op_type))
+    layers::layer(node).is_some()
 }
 
 fn skipped(node: &NodeProto, reason: SkipReason) -> Candidate {
@@ -187,9 +190,8 @@ fn skipped(node: &NodeProto, reason: SkipReason) -> Candidate {
 }
 
 fn layers_of(nodes: &[NodeProto]) -> Vec<&NodeProto> {
-    let is_layer = |node: &NodeProto| {
-        matches!(node.domain(), "" | "ai.onnx") && matches!(node.op_type(), "Gemm" | "MatMul" | "Conv")
-    };
+    let is_layer =
+        |node: &NodeProto| matches!(node.domain(), "" | "ai.onnx") && layers::named(node.op_type()).is_some();
     let own = |node| is_layer(node).then_some(node).into_iter();
     nodes.iter().flat_map(|node| own(node).chain(inner_layers(&node.attribute))).collect()
 }
@@ -206,9 +208,8 @@ fn weight_shape(graph: &Graph, node: &Node) -> Option<Vec<usize>> {
 }
 
 fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
-    if is_nbits(node) {
-        return Err(SkipReason::AlreadyQuantized);
-    }
+    // What is found besides the layers is a MatMulNBits.
+    let Some(layer) = layers::layer(node) else { return Err(SkipReason::AlreadyQuantized) };
     let (Some(input), Some(weight)) = (node.input(0), node.input(1)) else {
         return Err(SkipReason::NoConstantWeight);
     };
@@ -225,18 +226,9 @@ fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
     if shape.contains(&0) {
         return Err(SkipReason::Empty);
     }
-    let view = view(node, &shape)?;
+    let view = layer.view(node, &shape)?;
     sharing(graph, source)?;
-    Ok(Site { node: id, weight, input, view, dtype })
-}
-
-/// How weight and input of a layer are read whose weight has this shape.
-pub(crate) fn view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
-    match node.op_type() {
-        "Gemm" => gemm_view(node, shape),
-        "MatMul" | "MatMulInteger" => matmul_view(shape),
-        _ => conv_view(node, shape),
-    }
+    Ok(Site { node: id, layer, weight, input, view, dtype })
 }
 
 fn not_constant(graph: &Graph, input: ValueId, weight: ValueId) -> SkipReason {
@@ -270,77 +262,6 @@ fn sharing(graph: &Graph, source: ValueId) -> Result<(), SkipReason> {
         }
     }
     Ok(())
-}
-
-fn matmul_view(shape: &[usize]) -> Result<MatrixView, SkipReason> {
-    match *shape {
-        [inputs, outputs] => Ok(MatrixView::Dense { inputs, outputs, transposed: false }),
-        _ => Err(SkipReason::Rank { shape: shape.to_vec(), expected: "two dimensions" }),
-    }
-}
-
-fn gemm_view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
-    let unusual = |attribute| Err(SkipReason::GemmForm { attribute });
-    if node.float("alpha", 1.0) != 1.0 {
-        return unusual("alpha");
-    }
-    if node.float("beta", 1.0) != 1.0 && node.input(2).is_some() {
-        return unusual("beta");
-    }
-    if node.int("transA", 0) != 0 {
-        return unusual("transA");
-    }
-    let transposed = node.int("transB", 0) != 0;
-    match *shape {
-        [inputs, outputs] if !transposed => Ok(MatrixView::Dense { inputs, outputs, transposed }),
-        [outputs, inputs] => Ok(MatrixView::Dense { inputs, outputs, transposed }),
-        _ => Err(SkipReason::Rank { shape: shape.to_vec(), expected: "two dimensions" }),
-    }
-}
-
-fn too_flat(shape: &[usize]) -> SkipReason {
-    SkipReason::Rank { shape: shape.to_vec(), expected: "at least three dimensions" }
-}
-
-fn conv_view(node: &Node, shape: &[usize]) -> Result<MatrixView, SkipReason> {
-    let [out_channels, group_channels, kernel @ ..] = shape else { return Err(too_flat(shape)) };
-    if kernel.is_empty() {
-        return Err(too_flat(shape));
-    }
-    let rank = kernel.len();
-    let problem = |problem: String| SkipReason::Geometry { problem };
-    let sizes = |name: &str, count: usize, default: usize| -> Result<Vec<usize>, SkipReason> {
-        let Some(found) = node.ints(name).filter(|list| !list.is_empty()) else { return Ok(vec![default; count]) };
-        let list = found.iter().map(|&n| usize::try_from(n).ok()).collect::<Option<Vec<_>>>();
-        list.filter(|list| list.len() == count).ok_or_else(|| problem(format!("{name} is {found:?}")))
-    };
-    let declared = node.ints("kernel_shape").is_some_and(|list| !list.is_empty());
-    if declared && sizes("kernel_shape", rank, 0)? != kernel {
-        return Err(problem(format!("kernel_shape differs from the weight's shape {shape:?}")));
-    }
-    let groups = usize::try_from(node.int("group", 1)).ok().filter(|&groups| groups > 0);
-    let groups = groups.ok_or_else(|| problem(format!("group is {}", node.int("group", 1))))?;
-    let padding = match node.text("auto_pad", "NOTSET") {
-        "SAME_UPPER" => Padding::SameUpper,
-        "SAME_LOWER" => Padding::SameLower,
-        "VALID" => Padding::Valid,
-        other if !matches!(other, "NOTSET" | "") => return Err(problem(format!("auto_pad is `{other}`"))),
-        _ => {
-            let pads = sizes("pads", 2 * rank, 0)?;
-            Padding::Explicit { begin: pads[..rank].to_vec(), end: pads[rank..].to_vec() }
-        }
-    };
-    let geometry = ConvGeometry {
-        groups,
-        out_channels: *out_channels,
-        in_channels: group_channels.checked_mul(groups).ok_or_else(|| problem("group overflows".to_owned()))?,
-        kernel: kernel.to_vec(),
-        strides: sizes("strides", rank, 1)?,
-        dilations: sizes("dilations", rank, 1)?,
-        padding,
-    };
-    geometry.check().map_err(|error| problem(error.to_string()))?;
-    Ok(MatrixView::Conv(geometry))
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@ use std::path::Path;
 use onnxquant_ir::onnx::{FunctionProto, ModelProto, OperatorSetIdProto};
 use onnxquant_ir::{float_attribute, int_attribute, ints_attribute, tensor, text_attribute};
 
+use onnxquant_quant::{ConvGeometry, Padding};
+
 use super::*;
 use crate::testing::{body, floats, graph_attribute, message, model, node, sites};
 

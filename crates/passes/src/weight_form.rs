@@ -10,11 +10,12 @@
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, TensorError, ValueId};
-use onnxquant_quant::{Granularity, MatrixView};
+use onnxquant_quant::Granularity;
 
 use crate::add_to_bias::add_to_bias;
 use crate::byte_planes::PLANES_OPSET;
 use crate::constant_chain;
+use crate::layers::Decoding;
 use crate::sites::Site;
 use crate::write_codes::{PackedWeight, needed_opset, write_dequantize};
 use crate::write_folded::write_folded;
@@ -35,7 +36,7 @@ pub enum Codes {
 /// How the weight of a layer with float activations is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightForm {
-    /// `DequantizeLinear` of codes of this type; a Conv takes [`WeightForm::Folded`] instead.
+    /// `DequantizeLinear` of codes of this type; convolutions take [`WeightForm::Folded`] instead.
     Dequantize(DataType),
     /// `com.microsoft.MatMulNBits`.
     NBits {
@@ -115,8 +116,8 @@ pub fn write_weight(
     }
     let source = constant_chain::source(graph, site.weight).unwrap_or(site.weight);
     let name = graph.value(source).name().to_owned();
-    match (form, &site.view) {
-        (WeightForm::Dequantize(storage), MatrixView::Conv(_)) => {
+    match (form, site.layer.decoding()) {
+        (WeightForm::Dequantize(storage), Decoding::Folded) => {
             write_folded(graph, site, &name, &weight.stored_as(storage)?, Codes::Native(storage))
         }
         (WeightForm::Dequantize(storage), _) => write_dequantize(graph, site, &name, &weight.stored_as(storage)?),

@@ -6,8 +6,9 @@
 //! |---|---|---|
 //! | MatMul, Gemm | `DequantizeLinear` per tensor, channel or block, weight `[K, M]` (`transB = 0`) | `MatMulNBits` |
 //! | Conv | `Cast -> [Sub ->] Mul`, scale `[M, 1, ...]` | folded when the model loads: a float Conv |
+//! | ConvTranspose | the same, scale `[1, M, 1, ...]`, in groups `[C, M/groups, 1, ...]` | folded likewise |
 //!
-//! A `DequantizeLinear` before a Conv would be computed at every run instead. Both forms mean
+//! A `DequantizeLinear` before a convolution would be computed at every run instead. Both forms mean
 //! `real = scale * (code - zero_point)`, and both give the same f32 numbers, as do the other forms
 //! ([`crate::weight_form`]).
 //!
@@ -21,7 +22,7 @@
 
 use std::borrow::Cow;
 
-use ndarray::Zip;
+use ndarray::{Array3, Zip};
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, TensorProto};
 use onnxquant_ir::{Graph, TensorError, ValueId, int_attribute, tensor};
@@ -31,6 +32,7 @@ use crate::byte_planes::Fields;
 use crate::decode_weights::alphabet;
 use crate::insert::insert;
 use crate::keep_fusible::keep_fusible;
+use crate::layers::Decoding;
 use crate::sites::Site;
 use crate::weight_form::{Codes, WeightForm, write_weight};
 
@@ -60,7 +62,7 @@ impl PackedWeight {
     /// Packs the solution of `site` with codes of type `storage`. On mirrored grids ([`onnxquant_quant::Grid::mirrored`])
     /// scales may be negative.
     ///
-    /// A Conv takes scales per tensor or per channel only. `correction` is added to the bias where the layer
+    /// Convolutions take scales per tensor or per channel only. `correction` is added to the bias where the layer
     /// has one.
     pub fn new(
         site: &Site,
@@ -77,31 +79,30 @@ impl PackedWeight {
             });
         }
         let solution = &without_mirrored_grids(solution, storage);
-        let codes = match &site.view {
-            MatrixView::Dense { .. } => {
+        let codes = match site.layer.decoding() {
+            Decoding::Fused => {
                 let (_, k, m) = solution.codes.dim();
                 tensor::from_codes(storage, &[k, m], solution.codes.iter().copied())
             }
-            MatrixView::Conv(_) => {
+            Decoding::Folded => {
                 let codes = site.view.from_matrix(solution.codes.view())?;
                 tensor::from_codes(storage, codes.shape(), codes.iter().copied())
             }
         };
-        if let (MatrixView::Conv(_), Granularity::Block(size)) = (&site.view, granularity) {
+        if let (Decoding::Folded, Granularity::Block(size)) = (site.layer.decoding(), granularity) {
             return Err(QuantError::Setting {
-                what: "granularity of a Conv",
+                what: "granularity of a convolution",
                 found: format!("blocks of {size}"),
                 expected: "scales per tensor or per channel",
             });
         }
-        let dims = scale_dims(site, granularity, solution);
-        let count = dims.iter().product();
-        let scales: Vec<f32> = solution.scales.iter().copied().take(count).collect();
+        let (dims, order) = scale_order(site, granularity, solution);
+        let scales: Vec<f32> = in_order(&solution.scales, &order);
         let is_shifted = solution.zero_points.iter().any(|&code| code != 0);
         Ok(Self {
             codes,
             scale: tensor::from_f32_as(site.dtype, &dims, &scales),
-            zero_points: is_shifted.then(|| solution.zero_points.iter().copied().take(count).collect()),
+            zero_points: is_shifted.then(|| in_order(&solution.zero_points, &order)),
             granularity,
             correction,
         })
@@ -135,13 +136,15 @@ impl PackedWeight {
 
     /// Which scale the `index`th code has.
     fn scale_index(&self, site: &Site, index: usize) -> usize {
-        match (&site.view, self.granularity) {
+        let outputs = site.view.outputs();
+        match (site.layer.decoding(), self.granularity) {
             (_, Granularity::Tensor) => 0,
-            (MatrixView::Conv(_), _) => index / site.view.inputs(),
-            (MatrixView::Dense { outputs, .. }, Granularity::Block(size)) => {
-                index / outputs / size * outputs + index % outputs
+            (Decoding::Folded, _) => {
+                let (channel, output) = site.view.channel_and_output(index);
+                site.layer.scale_of(&site.view, channel, output)
             }
-            (MatrixView::Dense { outputs, .. }, _) => index % outputs,
+            (Decoding::Fused, Granularity::Block(size)) => index / outputs / size * outputs + index % outputs,
+            (Decoding::Fused, _) => index % outputs,
         }
     }
 
@@ -241,18 +244,30 @@ fn without_mirrored_grids(solution: &LayerSolution, storage: DataType) -> Cow<'_
     Cow::Owned(plain)
 }
 
-/// Scalar per tensor; `[M]` or `[blocks, M]` for `DequantizeLinear`; `[M, 1, ...]` for a Conv.
-fn scale_dims(site: &Site, granularity: Granularity, solution: &LayerSolution) -> Vec<usize> {
+/// The shape of the scales, and which one of the solution, by its place there, each of them is.
+///
+/// Scalar per tensor; `[M]` or `[blocks, M]` for `DequantizeLinear`; what the layer says for those that are folded.
+fn scale_order(site: &Site, granularity: Granularity, solution: &LayerSolution) -> (Vec<usize>, Vec<usize>) {
     let (groups, blocks, m) = solution.scales.dim();
-    match (&site.view, granularity) {
-        (_, Granularity::Tensor) => vec![],
-        (MatrixView::Conv(conv), _) => {
-            let ones = std::iter::repeat_n(1, conv.kernel.len() + 1);
-            std::iter::once(groups * m).chain(ones).collect()
+    let dims = match granularity {
+        Granularity::Tensor => vec![],
+        Granularity::Channel => site.layer.scale_dims(&site.view),
+        Granularity::Block(_) => vec![blocks, m],
+    };
+    let mut order: Vec<usize> = (0..dims.iter().product()).collect();
+    if granularity == Granularity::Channel && site.layer.decoding() == Decoding::Folded {
+        let channels = site.view.in_channels();
+        for (channel, output) in (0..channels).flat_map(|channel| (0..m).map(move |output| (channel, output))) {
+            let output = channel * groups / channels * m + output;
+            order[site.layer.scale_of(&site.view, channel, output)] = output;
         }
-        (_, Granularity::Channel) => vec![m],
-        (_, Granularity::Block(_)) => vec![blocks, m],
     }
+    (dims, order)
+}
+
+fn in_order<T: Copy>(numbers: &Array3<T>, order: &[usize]) -> Vec<T> {
+    let numbers: Vec<T> = numbers.iter().copied().collect();
+    order.iter().map(|&index| numbers[index]).collect()
 }
 
 fn attributes(granularity: Granularity) -> Vec<AttributeProto> {
@@ -269,15 +284,15 @@ fn attributes(granularity: Granularity) -> Vec<AttributeProto> {
 /// What the codes of a layer need of the default opset.
 pub fn needed_opset(site: &Site, storage: DataType, granularity: Granularity) -> i64 {
     let of_type = Codes::Native(storage).needed_opset();
-    let of_form = match (&site.view, granularity) {
-        (MatrixView::Conv(_), _) => 7,
+    let of_form = match (site.layer.decoding(), granularity) {
+        (Decoding::Folded, _) => 7,
         (_, Granularity::Tensor) => 10,
         (_, Granularity::Channel) => 13,
         (_, Granularity::Block(_)) => 21,
     };
     // Below 19 the scales of DequantizeLinear are f32.
-    let of_scale = match (&site.view, site.dtype) {
-        (MatrixView::Conv(_), _) | (_, DataType::Float) => 7,
+    let of_scale = match (site.layer.decoding(), site.dtype) {
+        (Decoding::Folded, _) | (_, DataType::Float) => 7,
         _ => 19,
     };
     of_type.max(of_form).max(of_scale)

@@ -204,7 +204,10 @@ fn conv_with_blocks_is_refused() {
     let site = only_site(&conv());
     let solution = solution(&site, Granularity::Block(4), -8, 7);
     let error = PackedWeight::new(&site, DataType::Int4, Granularity::Block(4), &solution, vec![]).unwrap_err();
-    assert_eq!(error.to_string(), "granularity of a Conv is blocks of 4, expected scales per tensor or per channel");
+    assert_eq!(
+        error.to_string(),
+        "granularity of a convolution is blocks of 4, expected scales per tensor or per channel"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! Cast(codes) -> [Sub(zero points) ->] Mul(scales)
 //! ```
 //!
-//! What runs is the float layer, at its speed; the file holds the codes. A `DequantizeLinear` before a Conv would be
+//! What runs is the float layer, at its speed; the file holds the codes. A `DequantizeLinear` before a convolution would be
 //! computed at every run instead, and so would one before a MatMul in versions that do not fuse it. Codes below 8 bits
 //! are put together from planes (see [`crate::byte_planes`]): casts of 4-bit types exist from version 1.23 on only.
 //!
@@ -16,7 +16,7 @@
 //!
 //! The runtime has kernels for a Mul of f16 on no CPU, and folds none.
 //!
-//! Scales of a Conv have the shape `[M, 1, ...]`, those of a MatMul or Gemm `[M]`, weight `[K, M]` (`transB = 0`).
+//! Scales of a Conv have the shape `[M, 1, ...]`, of a ConvTranspose that of [`crate::layers`], those of a MatMul or Gemm `[M]`, weight `[K, M]` (`transB = 0`).
 //! Scales in blocks along K are not written in this form.
 
 use onnxquant_ir::onnx::tensor_proto::DataType;

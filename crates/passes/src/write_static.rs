@@ -71,7 +71,7 @@ pub fn write_static(
     let zero_point = graph.add_constant(&format!("{name}_zero_point"), zeros);
     held.extend([scale, zero_point]);
     let axis = match site.view {
-        MatrixView::Dense { .. } => 1,
+        MatrixView::Dense { .. } | MatrixView::ConvTranspose(_) => 1,
         MatrixView::Conv(_) => 0,
     };
     let attributes = if dims.is_empty() { vec![] } else { vec![int_attribute("axis", axis)] };
@@ -134,11 +134,10 @@ fn make_room(
     scales.iter_mut().zip(&least).for_each(|(scale, least)| *scale = scale.max(*least));
     let shape = tensor::shape(&codes)?;
     let old = tensor::to_codes(&codes)?;
-    let inner = old.len() / shape.first().copied().unwrap_or(1).max(1);
     let output = |position: usize| match view {
         _ if per_tensor => 0,
         MatrixView::Dense { outputs, .. } => position % outputs,
-        MatrixView::Conv(_) => position / inner.max(1),
+        MatrixView::Conv(_) | MatrixView::ConvTranspose(_) => view.channel_and_output(position).1,
     };
     let rounded =
         old.iter().enumerate().map(|(i, &code)| (f32::from(code) * ratios[output(i)]).round_ties_even() as i16);

@@ -73,6 +73,7 @@ pub use layer::problem::LayerProblem;
 pub use layer::scale_type::ScaleType;
 pub use layer::solution::{LayerSolution, Note, Promise};
 pub use layer::spec::{Granularity, QuantSpec, ScaleRule};
+pub use layer::transposed::TransposedConv;
 pub use layer::view::MatrixView;
 pub use stats::drift::Drift;
 pub use stats::gram::{DiagonalAccumulator, GramAccumulator, GramStats};

@@ -132,10 +132,7 @@ fn sites(layers: &[&PlannedLayer]) -> Vec<Site> {
 }
 
 fn axis(site: &Site) -> ChannelAxis {
-    match site.view {
-        MatrixView::Dense { .. } => ChannelAxis::Last,
-        MatrixView::Conv(_) => ChannelAxis::Second,
-    }
+    if site.view.is_dense() { ChannelAxis::Last } else { ChannelAxis::Second }
 }
 
 /// Moves the factors; the layers of `plan` are found anew after each change. Returns how many values have changed.

@@ -108,7 +108,8 @@ impl Layer {
                 0 => Kind::Depthwise,
                 _ => Kind::RaggedDepthwise,
             },
-            MatrixView::Conv(_) => Kind::Grouped,
+            // The runtime has no kernel for a ConvTranspose on codes: it is never one of a region.
+            MatrixView::Conv(_) | MatrixView::ConvTranspose(_) => Kind::Grouped,
         };
         let outputs = outputs as f64;
         Layer { macs: outputs * site.view.inputs() as f64, weights: site.parameters() as f64, outputs, kind }

@@ -67,15 +67,13 @@ struct Layer {
 
 impl Layer {
     fn new(view: &MatrixView, weights: &[f32]) -> Layer {
-        let (channels, outputs, positions) = match view {
-            MatrixView::Dense { inputs, outputs, .. } => (*inputs, *outputs, 1),
-            MatrixView::Conv(conv) => (conv.in_channels, conv.out_channels, conv.kernel.iter().product()),
-        };
+        let (channels, positions) = (view.in_channels(), view.positions());
+        let outputs = view.groups() * view.outputs();
         let mut layer =
             Layer { peaks: vec![Vec::new(); outputs], gains: vec![0.0; channels], positions: positions as f64 };
         let mut peaks = vec![std::collections::BTreeMap::<usize, f64>::new(); outputs];
         for (index, &weight) in weights.iter().enumerate() {
-            let (channel, output) = place(view, index);
+            let (channel, output) = view.channel_and_output(index);
             let magnitude = f64::from(weight).abs();
             layer.gains[channel] += magnitude * magnitude;
             let peak = peaks[output].entry(channel).or_insert(0.0);
@@ -94,21 +92,6 @@ impl Layer {
             (largest / 127.0).powi(2) * signal * self.positions
         };
         square_step * activations + self.peaks.iter().map(of_output).sum::<f64>()
-    }
-}
-
-/// Input channel and output of element `index` of a weight as the operator has it.
-fn place(view: &MatrixView, index: usize) -> (usize, usize) {
-    match view {
-        MatrixView::Dense { inputs, transposed: true, .. } => (index % inputs, index / inputs), // [out, in]
-        MatrixView::Dense { outputs, .. } => (index / outputs, index % outputs),                // [in, out]
-        MatrixView::Conv(conv) => {
-            // [groups * out/groups, in/groups, kernel...]
-            let (inputs, outputs) = (conv.in_channels / conv.groups, conv.out_channels / conv.groups);
-            let filter = index / conv.kernel.iter().product::<usize>();
-            let output = filter / inputs;
-            (output / outputs * inputs + filter % inputs, output)
-        }
     }
 }
 

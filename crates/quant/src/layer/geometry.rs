@@ -41,7 +41,7 @@ pub struct ConvGeometry {
 
 /// No kernel, stride, dilation or padding of a real operator is larger, and
 /// products of two such numbers cannot overflow.
-const LARGEST: usize = 1 << 24;
+pub(crate) const LARGEST: usize = 1 << 24;
 
 /// Along one spatial dimension: what is read and what comes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,9 +94,14 @@ impl ConvGeometry {
         self.in_channels / self.groups.max(1)
     }
 
+    /// Elements that a kernel spans along one spatial dimension, less one.
+    pub(crate) fn reach(&self, dim: usize) -> usize {
+        (self.kernel[dim] - 1) * self.dilations[dim]
+    }
+
     /// Output size and leading padding along one spatial dimension.
     pub(crate) fn extent(&self, dim: usize, input: usize) -> Result<Extent, QuantError> {
-        let reach = (self.kernel[dim] - 1) * self.dilations[dim] + 1;
+        let reach = self.reach(dim) + 1;
         let stride = self.strides[dim];
         let (before, padded) = match &self.padding {
             Padding::Explicit { begin, end } => (begin[dim], input + begin[dim] + end[dim]),

@@ -14,5 +14,6 @@ pub(crate) mod scale;
 pub(crate) mod scale_type;
 pub(crate) mod solution;
 pub(crate) mod spec;
+pub(crate) mod transposed;
 pub(crate) mod unfold;
 pub(crate) mod view;

@@ -3,7 +3,8 @@
 //! A layer is `Y = X W` for every group: `W` is K x M (K inputs, M outputs, one
 //! column a neuron) and `X` holds one input row per position. A dense layer is
 //! that already; a convolution becomes it when its input is unfolded into
-//! patches (module [`crate::layer::unfold`]). The order of the K inputs of a
+//! patches (module [`crate::layer::unfold`]), and a transposed one when zeros are put
+//! between its elements first (module [`crate::layer::transposed`]). The order of the K inputs of a
 //! convolution is that of the ONNX weight `[out, in/groups, kernel...]`: channel
 //! in the group first, kernel positions row-major after it.
 //!
@@ -13,6 +14,7 @@
 use crate::error::{QuantError, shape_error};
 use crate::layer::chunks::Chunks;
 use crate::layer::geometry::ConvGeometry;
+use crate::layer::transposed::TransposedConv;
 use crate::layer::unfold::Unfold;
 use ndarray::{Array3, ArrayD, ArrayView2, ArrayView3, ArrayViewD, Axis, IxDyn};
 
@@ -30,30 +32,60 @@ pub enum MatrixView {
     },
     /// Conv: input `[batch, channels, spatial...]`.
     Conv(ConvGeometry),
+    /// ConvTranspose: input `[batch, channels, spatial...]`.
+    ConvTranspose(TransposedConv),
 }
 
 impl MatrixView {
+    /// Whether it is a Gemm or MatMul.
+    pub fn is_dense(&self) -> bool {
+        self.conv().is_none()
+    }
+
+    /// Channels, kernel and steps of a convolution of either kind.
+    pub fn conv(&self) -> Option<&ConvGeometry> {
+        match self {
+            MatrixView::Dense { .. } => None,
+            MatrixView::Conv(conv) => Some(conv),
+            MatrixView::ConvTranspose(transposed) => Some(&transposed.conv),
+        }
+    }
+
+    /// Spatial dimensions of input and result, none of a dense layer.
+    pub fn spatial_rank(&self) -> usize {
+        self.conv().map_or(0, |conv| conv.kernel.len())
+    }
+
+    /// Channels of the input: those along which it may be scaled.
+    pub fn in_channels(&self) -> usize {
+        match self {
+            MatrixView::Dense { inputs, .. } => *inputs,
+            MatrixView::Conv(conv) | MatrixView::ConvTranspose(TransposedConv { conv, .. }) => conv.in_channels,
+        }
+    }
+
     /// Number of independent problems.
     pub fn groups(&self) -> usize {
-        match self {
-            MatrixView::Dense { .. } => 1,
-            MatrixView::Conv(conv) => conv.groups,
-        }
+        self.conv().map_or(1, |conv| conv.groups)
     }
 
     /// K: inputs per neuron, in one group.
     pub fn inputs(&self) -> usize {
-        match self {
-            MatrixView::Dense { inputs, .. } => *inputs,
-            MatrixView::Conv(conv) => conv.group_channels() * conv.kernel.iter().product::<usize>(),
-        }
+        self.in_channels() / self.groups().max(1) * self.positions()
+    }
+
+    /// Kernel positions, 1 of a dense layer.
+    pub fn positions(&self) -> usize {
+        self.conv().map_or(1, |conv| conv.kernel.iter().product())
     }
 
     /// M: neurons in one group.
     pub fn outputs(&self) -> usize {
         match self {
             MatrixView::Dense { outputs, .. } => *outputs,
-            MatrixView::Conv(conv) => conv.out_channels / conv.groups.max(1),
+            MatrixView::Conv(conv) | MatrixView::ConvTranspose(TransposedConv { conv, .. }) => {
+                conv.out_channels / conv.groups.max(1)
+            }
         }
     }
 
@@ -62,10 +94,40 @@ impl MatrixView {
         match self {
             MatrixView::Dense { inputs, outputs, transposed: false } => vec![*inputs, *outputs],
             MatrixView::Dense { inputs, outputs, .. } => vec![*outputs, *inputs],
-            MatrixView::Conv(conv) => {
-                let mut shape = vec![conv.out_channels, conv.group_channels()];
-                shape.extend(&conv.kernel);
-                shape
+            MatrixView::Conv(conv) => [vec![conv.out_channels, conv.group_channels()], conv.kernel.clone()].concat(),
+            MatrixView::ConvTranspose(transposed) => transposed.weight_shape(),
+        }
+    }
+
+    /// Channel of the input and neuron, of all groups, that element `index` of the stored weight belongs to.
+    pub fn channel_and_output(&self, index: usize) -> (usize, usize) {
+        let filter = index / self.positions().max(1);
+        let (groups, outputs) = (self.groups().max(1), self.outputs().max(1));
+        let channels = (self.in_channels() / groups).max(1);
+        match self {
+            MatrixView::Dense { transposed: false, .. } => (index / outputs, index % outputs),
+            MatrixView::Dense { .. } => (index % channels, index / channels),
+            // [groups * out/groups, in/groups, kernel...]
+            MatrixView::Conv(_) => {
+                let output = filter / channels;
+                (output / outputs * channels + filter % channels, output)
+            }
+            // [groups * in/groups, out/groups, kernel...]
+            MatrixView::ConvTranspose(_) => {
+                let channel = filter / outputs;
+                (channel, channel / channels * outputs + filter % outputs)
+            }
+        }
+    }
+
+    /// The same input read for one neuron a group: what statistics of the input depend on.
+    pub fn of_one_output(&self) -> MatrixView {
+        let one = |conv: &ConvGeometry| ConvGeometry { out_channels: conv.groups, ..conv.clone() };
+        match self {
+            MatrixView::Dense { inputs, .. } => MatrixView::Dense { inputs: *inputs, outputs: 1, transposed: false },
+            MatrixView::Conv(conv) => MatrixView::Conv(one(conv)),
+            MatrixView::ConvTranspose(transposed) => {
+                MatrixView::ConvTranspose(TransposedConv { conv: one(&transposed.conv), ..transposed.clone() })
             }
         }
     }
@@ -77,15 +139,27 @@ impl MatrixView {
         if weight.shape() != shape {
             return Err(shape_error("weight", weight.shape(), format!("{shape:?}")));
         }
-        let (g, k, m) = (self.groups(), self.inputs(), self.outputs());
-        let by_neuron = !matches!(self, MatrixView::Dense { transposed: false, .. });
-        let stored = if by_neuron { (g, m, k) } else { (g, k, m) };
         let weight = weight.as_standard_layout();
+        let (stored, order) = self.stored();
         let mut matrix = weight.to_shape(stored).map_err(|_| shape_error("weight", &shape, format!("{stored:?}")))?;
-        if by_neuron {
-            matrix.swap_axes(1, 2);
+        if matches!(self, MatrixView::ConvTranspose(_)) {
+            matrix.invert_axis(Axis(3));
         }
-        Ok(matrix.as_standard_layout().into_owned())
+        let matrix = matrix.permuted_axes(order);
+        let matrix: Vec<T> = matrix.iter().copied().collect();
+        let wanted = (self.groups(), self.inputs(), self.outputs());
+        Array3::from_shape_vec(wanted, matrix).map_err(|_| shape_error("weight", &shape, format!("{wanted:?}")))
+    }
+
+    /// The stored weight in four dimensions, and their order as `[groups, channels, positions, outputs]`.
+    fn stored(&self) -> ([usize; 4], [usize; 4]) {
+        let (g, m, p) = (self.groups(), self.outputs(), self.positions());
+        let channels = self.in_channels() / g.max(1);
+        match self {
+            MatrixView::Dense { transposed: false, .. } => ([g, channels, p, m], [0, 1, 2, 3]),
+            MatrixView::Dense { .. } | MatrixView::Conv(_) => ([g, m, channels, p], [0, 2, 3, 1]),
+            MatrixView::ConvTranspose(_) => ([g, channels, m, p], [0, 1, 3, 2]),
+        }
     }
 
     /// The inverse of [`MatrixView::to_matrix`], for codes as well as weights.
@@ -95,13 +169,17 @@ impl MatrixView {
         if matrix.shape() != expected {
             return Err(shape_error("matrix", matrix.shape(), format!("{expected:?}")));
         }
-        let mut stored = matrix;
-        if !matches!(self, MatrixView::Dense { transposed: false, .. }) {
-            stored.swap_axes(1, 2);
+        let (stored, order) = self.stored();
+        let split = order.map(|axis| stored[axis]);
+        let unfit = || shape_error("matrix", &expected, format!("{split:?}"));
+        let mut matrix = matrix.to_shape(split).map_err(|_| unfit())?;
+        if matches!(self, MatrixView::ConvTranspose(_)) {
+            matrix.invert_axis(Axis(2));
         }
-        let flat: Vec<T> = stored.iter().copied().collect();
-        let shape = self.weight_shape();
-        ArrayD::from_shape_vec(IxDyn(&shape), flat).map_err(|_| shape_error("matrix", &expected, format!("{shape:?}")))
+        let mut back = [0; 4];
+        order.iter().enumerate().for_each(|(place, axis)| back[*axis] = place);
+        let flat: Vec<T> = matrix.permuted_axes(back).iter().copied().collect();
+        ArrayD::from_shape_vec(IxDyn(&self.weight_shape()), flat).map_err(|_| unfit())
     }
 
     /// Hands the input of one group to `visit` as matrices `[rows, K]`, in the
@@ -130,6 +208,7 @@ impl MatrixView {
                 Unfold::new(conv, input.shape())?.for_each_chunk(input, group, chunks, visit);
                 Ok(())
             }
+            MatrixView::ConvTranspose(transposed) => transposed.for_each_rows(input, group, chunks, visit),
         }
     }
 
@@ -139,6 +218,7 @@ impl MatrixView {
         match self {
             MatrixView::Dense { inputs, .. } => Ok(shape.iter().product::<usize>() / inputs),
             MatrixView::Conv(conv) => Ok(Unfold::new(conv, shape)?.rows()),
+            MatrixView::ConvTranspose(transposed) => transposed.rows(shape),
         }
     }
 
@@ -151,6 +231,7 @@ impl MatrixView {
             }),
             MatrixView::Dense { .. } => Ok(()),
             MatrixView::Conv(conv) => conv.check(),
+            MatrixView::ConvTranspose(transposed) => transposed.check(),
         }
     }
 }

@@ -62,13 +62,25 @@ fn check_domain(node: &NodeProto) -> Result<(), CalibError> {
     foreign(node).map_or(Ok(()), |reason| Err(CalibError::from(&BlockedNode::new(node, reason, Fault::Unknown))))
 }
 
-/// Why the engine would run the node, if at all, as an operator of another domain.
+/// Why the engine would run the node, if at all, as something else than it is.
 pub(super) fn foreign(node: &NodeProto) -> Option<&'static str> {
     match (node.domain(), node.op_type()) {
+        ("" | "ai.onnx", "ConvTranspose") if !cuts_as_told(node) => {
+            Some("it cuts off other parts of a result whose size is given")
+        }
         (domain, _) if !KNOWN_DOMAINS.contains(&domain) => Some("it knows no operators of this domain"),
         names if NAMESAKES.contains(&names) => Some("it knows only another operator of this name"),
         _ => None,
     }
+}
+
+/// Whether the engine takes the parts of the result of a ConvTranspose that the standard says: not of one whose size is
+/// given, and not where `SAME` goes together with padding of the result.
+fn cuts_as_told(node: &NodeProto) -> bool {
+    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name() == name);
+    let has_numbers = |name: &str| attribute(name).is_some_and(|found| found.ints.iter().any(|&number| number != 0));
+    let is_same = attribute("auto_pad").is_some_and(|found| found.s().starts_with(b"SAME"));
+    !has_numbers("output_shape") && !(is_same && has_numbers("output_padding"))
 }
 
 /// Drops the names of optional inputs and outputs that are left out at the end. The outputs of a Split are its parts,

@@ -117,10 +117,7 @@ impl SaturatePairs {
         let (groups, outputs) = (self.view.groups(), self.view.outputs());
         let rows = self.view.rows(steps.shape())?;
         // Rows of one sample: its output positions.
-        let positions = match self.view {
-            MatrixView::Dense { .. } => 1,
-            MatrixView::Conv(_) => rows / steps.shape()[0].max(1),
-        };
+        let positions = if self.view.is_dense() { 1 } else { rows / steps.shape()[0].max(1) };
         let mut excess = vec![0.0; rows * groups * outputs];
         for group in 0..groups {
             let mut first = 0;
