@@ -57,7 +57,7 @@ fn network(form: &Form) -> ModelProto {
     let mut net = Net::default();
     net.random("w0", &[first, 3, 3, 3], 0.4).random("b0", &[first], 0.3);
     net.node("Conv", &["x", "w0", "b0"], "c", &[ints_attribute("pads", &[1; 4])]).node("Relu", &["c"], "h", &[]);
-    let size = |channel: usize| if channel % 5 == 0 { UNEVEN } else { 1.0 };
+    let size = |channel: usize| if channel.is_multiple_of(5) { UNEVEN } else { 1.0 };
     let per_group = second / form.groups;
     let weight = (0..first * per_group * 9).map(|at| {
         let (channel, output) = (at / 9 / per_group, at / 9 % per_group);

@@ -80,7 +80,7 @@ fn cuts_as_told(node: &NodeProto) -> bool {
     let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name() == name);
     let has_numbers = |name: &str| attribute(name).is_some_and(|found| found.ints.iter().any(|&number| number != 0));
     let is_same = attribute("auto_pad").is_some_and(|found| found.s().starts_with(b"SAME"));
-    !has_numbers("output_shape") && !(is_same && has_numbers("output_padding"))
+    !(has_numbers("output_shape") || is_same && has_numbers("output_padding"))
 }
 
 /// Drops the names of optional inputs and outputs that are left out at the end. The outputs of a Split are its parts,
