@@ -62,10 +62,8 @@ struct Layers {
 ///
 /// One set of codes a layer makes two things possible that the index leaves open: a weight whose readers see it
 /// differently, and a product of constants, are quantized like others. So are weights in 16 bits.
-const LAYERS: [(&str, usize, &[&str]); 59] = [
+const LAYERS: [(&str, usize, &[&str]); 57] = [
     ("conv_computed_weight", 0, &["no-constant-weight"]),
-    ("conv_transpose", 0, &[]),
-    ("conv_transpose_grouped", 0, &[]),
     ("domain_matmul", 0, &[]),
     ("domain_microsoft", 0, &[]),
     ("domain_unknown", 2, &[]),

@@ -183,28 +183,6 @@ mod tests {
     }
 
     #[test]
-    fn transposed_convolutions_that_the_engine_cuts_otherwise_are_not_run() {
-        let ints = |name: &str, numbers: &[i64]| AttributeProto {
-            name: Some(name.into()),
-            ints: numbers.to_vec(),
-            ..AttributeProto::default()
-        };
-        let same = AttributeProto {
-            name: Some("auto_pad".into()),
-            s: Some(b"SAME_UPPER".to_vec()),
-            ..AttributeProto::default()
-        };
-        let transposed = |attribute| NodeProto { attribute, ..node("ConvTranspose", &["x", "w"], "y") };
-        let padded = || ints("output_padding", &[1, 0]);
-        for attributes in [vec![ints("output_shape", &[8, 8])], vec![same.clone(), padded()]] {
-            assert_eq!(found(vec![transposed(attributes)]).len(), 1);
-        }
-        for attributes in [vec![], vec![same], vec![padded()]] {
-            assert!(found(vec![transposed(attributes)]).is_empty());
-        }
-    }
-
-    #[test]
     fn bodies_with_unknown_operators_block_the_node_that_holds_them() {
         let body = GraphProto { node: vec![node("Odd", &["x"], "inner")], ..GraphProto::default() };
         let mut branch = node("If", &["c"], "y");

@@ -271,4 +271,26 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn transposed_convolutions_that_the_engine_cuts_otherwise_are_not_run() {
+        let ints = |name: &str, numbers: &[i64]| AttributeProto {
+            name: Some(name.into()),
+            ints: numbers.to_vec(),
+            ..AttributeProto::default()
+        };
+        let same = AttributeProto {
+            name: Some("auto_pad".into()),
+            s: Some(b"SAME_UPPER".to_vec()),
+            ..AttributeProto::default()
+        };
+        let transposed = |attribute| NodeProto { attribute, ..node("ConvTranspose", "t", "y") };
+        let padded = || ints("output_padding", &[1, 0]);
+        for attributes in [vec![ints("output_shape", &[8, 8])], vec![same.clone(), padded()]] {
+            assert!(foreign(&transposed(attributes)).is_some());
+        }
+        for attributes in [vec![], vec![same], vec![padded()]] {
+            assert!(foreign(&transposed(attributes)).is_none());
+        }
+    }
 }
