@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::support::{Failures, Fixture, Run, folder, onnxquant};
 
 const RUNS: [&[&str]; 3] = [&["--threads", "1"], &["--threads", "2"], &["--threads", "2"]];
-const SETTINGS: [&[&str]; 10] = [
+const SETTINGS: [&[&str]; 15] = [
     &["--method", "auto", "--bits", "4"],
     &["--method", "msq", "--bits", "8", "--asymmetric"],
     &["--scheme", "w8a8", "--target", "qdq-strict", "--min-sqnr", "26"],
@@ -15,6 +15,11 @@ const SETTINGS: [&[&str]; 10] = [
     &["--method", "maly-saab", "--saturation", "min", "--bits", "2", "--no-fallback"],
     &["--method", "cell-walk", "--bits", "3", "--no-fallback"],
     &["--method", "optq", "--bits", "4"],
+    &["--method", "feedback", "--bits", "4", "--asymmetric"],
+    &["--method", "feedback", "--bits", "3", "--beam", "4"],
+    &["--average-bits", "3.5"],
+    &["--scheme", "auto", "--range", "mse"],
+    &["--scheme", "fp8"],
     &["--method", "cell-walk", "--bits", "4", "--granularity", "block:32", "--no-fallback"],
 ];
 

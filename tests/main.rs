@@ -23,6 +23,7 @@ mod mixed;
 mod opset;
 mod order;
 mod partly_run;
+mod refused;
 mod runtime;
 mod saturation;
 mod selected;

@@ -326,5 +326,8 @@ impl Graph {
 }
 
 #[cfg(test)]
+#[path = "edit_random_tests.rs"]
+mod random_tests;
+#[cfg(test)]
 #[path = "edit_tests.rs"]
 mod tests;

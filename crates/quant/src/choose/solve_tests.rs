@@ -4,7 +4,8 @@ use crate::layer::grid::Grid;
 use crate::layer::method::Saturation;
 use crate::layer::solution::Note;
 use crate::layer::spec::{Granularity, QuantSpec, ScaleRule};
-use crate::stats::gram::{DiagonalAccumulator, GramStats};
+use crate::stats::gram::GramStats;
+use crate::stats::gram::diagonal::DiagonalAccumulator;
 use crate::testing::{gaussian_rows, gaussian_weights, stats, with_threads};
 use ndarray::{Array2, Axis};
 

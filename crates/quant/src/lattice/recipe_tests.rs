@@ -8,7 +8,8 @@ use crate::layer::problem::LayerProblem;
 use crate::layer::scale_type::ScaleType;
 use crate::layer::solution::LayerSolution;
 use crate::layer::spec::{Granularity, QuantSpec, ScaleRule};
-use crate::stats::gram::{DiagonalAccumulator, GramStats};
+use crate::stats::gram::GramStats;
+use crate::stats::gram::diagonal::DiagonalAccumulator;
 use crate::testing::{
     correlated_rows, diagonal_rows, energies, gaussian_rows, gaussian_weights, rounded, stats, with_threads,
 };

@@ -24,7 +24,8 @@
 //!
 //! `2 K^2` multiply-adds a neuron, and `k^3 / 3` for its k blocks.
 
-use crate::lattice::panel::{Descent, Panel, PanelScales, Rounded, multiply};
+use crate::lattice::panel::descent::Descent;
+use crate::lattice::panel::{Panel, PanelScales, Rounded, multiply};
 use crate::layer::scale_type::Rounding;
 use crate::layer::spec::QuantSpec;
 use crate::linalg;

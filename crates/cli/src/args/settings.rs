@@ -1,0 +1,273 @@
+//! Flags that say how layers are quantized.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use onnxquant::quant::{Alphabet, Granularity, RangeMethod, ScaleRule, Symmetry};
+use onnxquant::{Budget, Config, Cpu, DEFAULT_OPSET_MAX, Error, OrtVersion, PlanFile, Verify};
+
+use super::words::{
+    ActivationType, BitsName, EmbeddingBits, FormatName, MethodName, SaturationName, ScaleName, Scheme, TargetName,
+    VerifyName,
+};
+
+/// How layers are quantized.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Quantization")]
+pub(crate) struct SettingsArgs {
+    /// How weights become codes; `auto` lets held-out samples choose, layer by layer.
+    #[arg(long, value_enum, default_value_t = MethodName::Auto)]
+    method: MethodName,
+
+    /// Quantize every layer by the named method, even where rounding is better on held-out samples.
+    ///
+    /// Also lifts the limit on how long the walk of a layer may take.
+    #[arg(long)]
+    no_fallback: bool,
+
+    /// Fit every layer to what it sees in the float network, not to what it sees behind the layers quantized before it:
+    /// faster, less exact.
+    #[arg(long)]
+    one_pass: bool,
+
+    /// Follow this many partial solutions side by side: 4 to 8 gain a few percent at as many times the cost.
+    #[arg(long, value_name = "N")]
+    beam: Option<usize>,
+
+    /// Shrink the range of weights before rounding (MagR): 0.001 for example, at 2 or 3 bits.
+    #[arg(long, value_name = "X")]
+    shrink: Option<f64>,
+
+    /// Added to the diagonal of Gram matrices, as a fraction of its mean; by default held-out samples choose.
+    #[arg(long, value_name = "X")]
+    damping: Option<f64>,
+
+    /// Where the walk of `maly-saab` saturates: at the largest weight, or at the smallest value possible.
+    #[arg(long, value_enum, default_value_t = SaturationName::Max)]
+    saturation: SaturationName,
+
+    /// What becomes of weights and activations; by default `w8`.
+    #[arg(long, value_enum)]
+    scheme: Option<Scheme>,
+
+    /// What integer activations are for: ONNX Runtime on a CPU, where they must pay, or compilers for accelerators,
+    /// which want every operator on codes that can be.
+    #[arg(long, value_enum, default_value_t = TargetName::OrtCpu)]
+    target: TargetName,
+
+    /// How ranges of activations are found: `min-max`, `min-max:F` (F times as wide), `moving-average`, `percentile:P`,
+    /// `mse`, `entropy`; by default held-out samples choose.
+    #[arg(long, value_name = "METHOD")]
+    range: Option<RangeMethod>,
+
+    /// The held-out outputs must have this SQNR. With integer activations the most sensitive layers keep float ones;
+    /// with weights alone (w8) bits are chosen layer by layer, as few as possible.
+    #[arg(long, value_name = "DB", allow_negative_numbers = true)]
+    min_sqnr: Option<f64>,
+
+    /// The same until one minus the mean cosine of every held-out output is at most this, for example 0.001.
+    #[arg(long, value_name = "X")]
+    max_loss: Option<f64>,
+
+    /// Codes of activations on fixed scales: with a sign or without one.
+    ///
+    /// `s8` has the zero point 0 with `--target qdq-strict`, as compilers for accelerators want it.
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = ActivationType::U8)]
+    activation_type: ActivationType,
+
+    /// Bits of activations on fixed scales: `8`, `16`, or `mixed`: 16 only where --min-sqnr or --max-loss needs them.
+    ///
+    /// 16 bits need `--target qdq-strict` and opset 21: ONNX Runtime has no such kernels for a CPU.
+    #[arg(long, value_enum, value_name = "BITS", default_value_t = BitsName::Eight)]
+    activation_bits: BitsName,
+
+    /// Fixed scales of activations are powers of two, for accelerators that shift; with `--target qdq-strict`.
+    #[arg(long)]
+    power_of_two_scales: bool,
+
+    /// Processors on which integer layers must be exact: `portable` (all of the others, the default), `avx2`, `avx512`,
+    /// `vnni`, `arm64`, or `native`, this one.
+    ///
+    /// Sums of 8-bit products saturate on x86 without VNNI unless codes side by side keep a rule, which costs some
+    /// tenths of a dB; `vnni` and `arm64` do without it, `avx2` and `avx512` are the same as `portable`.
+    #[arg(long, value_name = "CPU")]
+    cpu: Option<Cpu>,
+
+    /// Weights of 7 bits with integer activations, for other runtimes whose 8-bit products saturate; in ONNX Runtime
+    /// --cpu loses less.
+    #[arg(long)]
+    reduce_range: bool,
+
+    /// Bits a weight, 1 to 8, instead of those of --scheme.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
+    bits: Option<u32>,
+
+    /// Bits of every layer, and what stands with them, from a file that --save-plan wrote.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["bits", "granularity", "symmetric", "asymmetric"])]
+    plan: Option<PathBuf>,
+
+    /// Which weights share a scale: `tensor`, `channel` or `block:N`.
+    #[arg(long, default_value = "channel")]
+    granularity: Granularity,
+
+    /// Zero points are 0 (default).
+    #[arg(long, overrides_with = "asymmetric")]
+    symmetric: bool,
+
+    /// Zero points are chosen for each scale.
+    #[arg(long, overrides_with = "symmetric")]
+    asymmetric: bool,
+
+    /// How scales are chosen; by default as suits the method.
+    #[arg(long, value_enum, value_name = "RULE")]
+    scale: Option<ScaleName>,
+
+    /// Quantize only layers whose name matches; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    include: Vec<String>,
+
+    /// Leave layers whose name matches in float; may be repeated.
+    #[arg(long, value_name = "GLOB")]
+    exclude: Vec<String>,
+
+    /// Never raise the model's opset above this.
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_OPSET_MAX)]
+    opset_max: i64,
+
+    /// The oldest version of ONNX Runtime in which the file has to load, be right and be fast; 1.19 and on.
+    #[arg(long, value_name = "VERSION", default_value_t = OrtVersion::default())]
+    ort_min: OrtVersion,
+
+    /// How weights of MatMul and Gemm are written: `auto`, as is fast from --ort-min on; `dq`, standard ONNX;
+    /// `matmulnbits`, ONNX Runtime's own operator.
+    #[arg(long, value_enum, default_value_t = FormatName::Auto)]
+    format: FormatName,
+
+    /// Bits of tables that Gather reads, one scale a row; `off` leaves them in float.
+    #[arg(long, value_enum, value_name = "BITS", default_value_t = EmbeddingBits::Eight)]
+    embeddings: EmbeddingBits,
+
+    /// Load the written file in ONNX Runtime at every optimization level, and check there what layers run as. Nothing is
+    /// written where that fails.
+    #[arg(long, value_enum, value_name = "RUNTIME")]
+    verify: Option<VerifyName>,
+
+    /// The Python that has ONNX Runtime, for --verify; else that of ONNXQUANT_PYTHON, else python3.
+    #[arg(long, value_name = "PATH", requires = "verify")]
+    python: Option<PathBuf>,
+
+    /// Keep weights in a file beside the model (OUT.data); automatic above 2 GB.
+    #[arg(long)]
+    external_data: bool,
+
+    /// Memory for the statistics of the layers that are solved together, in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    memory_limit: u64,
+}
+
+impl SettingsArgs {
+    /// Accuracy is bought with bits where activations stay floats and nothing says how many bits there are.
+    pub(super) fn budget(&self) -> Option<Budget> {
+        let is_open = matches!(self.scheme(), Scheme::W8) && self.bits.is_none() && self.plan.is_none();
+        self.min_sqnr.filter(|_| is_open).map(Budget::MinSqnrDb)
+    }
+
+    fn scheme(&self) -> Scheme {
+        self.scheme.unwrap_or(Scheme::W8)
+    }
+
+    /// Refuses a scheme whose bits `option` would set aside.
+    pub(super) fn check_open(&self, option: &str) -> Result<(), Error> {
+        let fixes = |scheme: &Scheme| !matches!(scheme, Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto);
+        let Some(name) = self.scheme.filter(fixes).and_then(|scheme| scheme.to_possible_value()) else { return Ok(()) };
+        let name = name.get_name();
+        let problem =
+            format!("{option} gives every layer bits of its own, but `--scheme {name}` fixes them: leave one out");
+        Err(Error::Usage(problem))
+    }
+
+    /// The Python that has ONNX Runtime, where one is named.
+    fn python(&self) -> Option<PathBuf> {
+        self.python.clone().or_else(|| std::env::var_os("ONNXQUANT_PYTHON").map(PathBuf::from))
+    }
+
+    pub(crate) fn config(&self) -> Result<Config, Error> {
+        self.check_words()?;
+        if self.plan.is_some() {
+            self.check_open("--plan")?;
+        }
+        let plan = self.plan.as_deref().map(PlanFile::read).transpose()?;
+        let config = self.config_without_plan();
+        Ok(match plan {
+            Some(plan) => {
+                Config { granularity: plan.granularity(), symmetry: plan.symmetry(), plan: Some(plan), ..config }
+            }
+            None => config,
+        })
+    }
+
+    pub(super) fn is_fp8(&self) -> bool {
+        matches!(self.scheme(), Scheme::Fp8)
+    }
+
+    /// Words that would have no effect beside the others.
+    fn check_words(&self) -> Result<(), Error> {
+        use Scheme::{Fp8, W1, W2, W3, W4, W8};
+        let floats = matches!(self.scheme(), W8 | W4 | W3 | W2 | W1 | Fp8);
+        if self.cpu.is_some() && floats {
+            let problem = "--cpu is about integer activations, and this scheme has none: use `--scheme auto`, `w8a8`, \
+                           `w4a8` or `w8a8-dynamic`";
+            return Err(Error::Usage(problem.to_owned()));
+        }
+        if self.is_fp8() && self.bits.is_some() {
+            return Err(Error::Usage(
+                "FP8 weights have 8 bits: leave out --bits, or choose another --scheme".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Bits of a weight: those that are given, else those of the scheme.
+    fn bits(&self) -> u32 {
+        let is_reduced =
+            self.reduce_range && matches!(self.scheme(), Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto);
+        self.bits.unwrap_or(if is_reduced { 7 } else { self.scheme().bits() })
+    }
+
+    fn config_without_plan(&self) -> Config {
+        Config {
+            method: self.method.choice(self.saturation),
+            fallback: !self.no_fallback,
+            one_pass: self.one_pass,
+            beam: self.beam,
+            shrink: self.shrink,
+            damping: self.damping,
+            bits: self.bits(),
+            alphabet: if self.is_fp8() { Alphabet::E4m3 } else { Alphabet::Integers },
+            budget: None,
+            plan: None,
+            state: None,
+            activations: self.scheme().activations(),
+            target: self.target.into(),
+            cpu: self.cpu.unwrap_or_default(),
+            range: self.range,
+            signed_activations: matches!(self.activation_type, ActivationType::S8),
+            activation_bits: self.activation_bits.into(),
+            power_of_two: self.power_of_two_scales,
+            min_sqnr_db: self.min_sqnr,
+            max_loss: self.max_loss,
+            granularity: self.granularity,
+            symmetry: if self.asymmetric { Symmetry::Asymmetric } else { Symmetry::Symmetric },
+            scale_rule: self.scale.map(ScaleRule::from),
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            opset_max: self.opset_max,
+            ort_min: self.ort_min,
+            format: self.format.into(),
+            embeddings: self.embeddings.number(),
+            verify: self.verify.map(|VerifyName::Ort| Verify { python: self.python() }),
+            external_data: self.external_data,
+            memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Words that flags take, and what they are in the library.
+
+use clap::ValueEnum;
+use onnxquant::quant::{Method, Saturation, ScaleRule};
+use onnxquant::{ActivationBits, Activations, Format, MethodChoice, Target};
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum MethodName {
+    Auto,
+    Msq,
+    MalySaab,
+    CellWalk,
+    Gpfq,
+    Optq,
+    Feedback,
+    Saturate,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum SaturationName {
+    Max,
+    Min,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Scheme {
+    /// Weights of 8 bits.
+    W8,
+    /// Weights of 4 bits.
+    W4,
+    /// Weights of 3 bits.
+    W3,
+    /// Weights of 2 bits.
+    W2,
+    /// Weights of 1 bit.
+    W1,
+    /// Weights of 8-bit floats (FP8 E4M3), which ONNX Runtime makes floats again when it loads the model.
+    Fp8,
+    /// Weights and activations of 8 bits, on fixed scales.
+    W8a8,
+    /// Weights of 4 bits and activations of 8, on fixed scales.
+    W4a8,
+    /// Weights and activations of 8 bits; the scales of activations are made at run time.
+    W8a8Dynamic,
+    /// Weights of 8 bits; activations of 8 bits on fixed scales behind convolutions, made at run time elsewhere.
+    Auto,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum FormatName {
+    Auto,
+    Dq,
+    Matmulnbits,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum VerifyName {
+    Ort,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum EmbeddingBits {
+    #[value(name = "8")]
+    Eight,
+    #[value(name = "4")]
+    Four,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum TargetName {
+    OrtCpu,
+    QdqStrict,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum ActivationType {
+    U8,
+    S8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum BitsName {
+    #[value(name = "8")]
+    Eight,
+    #[value(name = "16")]
+    Sixteen,
+    Mixed,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum ScaleName {
+    Max,
+    LeastSquares,
+}
+
+impl MethodName {
+    /// The method, whose walk saturates at `saturation` where it does.
+    pub(super) fn choice(self, saturation: SaturationName) -> MethodChoice {
+        let saturation = match saturation {
+            SaturationName::Max => Saturation::Max,
+            SaturationName::Min => Saturation::Min,
+        };
+        MethodChoice::Fixed(match self {
+            MethodName::Auto => return MethodChoice::Auto,
+            MethodName::Msq => Method::Msq,
+            MethodName::MalySaab => Method::MalySaab { saturation },
+            MethodName::CellWalk => Method::CellWalk,
+            MethodName::Gpfq => Method::Gpfq,
+            MethodName::Optq => Method::Optq,
+            MethodName::Feedback => Method::Feedback,
+            MethodName::Saturate => Method::Saturate,
+        })
+    }
+}
+
+impl Scheme {
+    /// Bits of a weight.
+    pub(super) fn bits(self) -> u32 {
+        match self {
+            Scheme::W8 | Scheme::Fp8 | Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto => 8,
+            Scheme::W4 | Scheme::W4a8 => 4,
+            Scheme::W3 => 3,
+            Scheme::W2 => 2,
+            Scheme::W1 => 1,
+        }
+    }
+
+    /// What becomes of activations.
+    pub(super) fn activations(self) -> Activations {
+        match self {
+            Scheme::W8a8 | Scheme::W4a8 => Activations::Static,
+            Scheme::W8a8Dynamic => Activations::Dynamic,
+            Scheme::Auto => Activations::Auto,
+            Scheme::W8 | Scheme::W4 | Scheme::W3 | Scheme::W2 | Scheme::W1 | Scheme::Fp8 => Activations::Float,
+        }
+    }
+}
+
+impl EmbeddingBits {
+    /// The number of bits; none for a table that stays in float.
+    pub(super) fn number(self) -> Option<u32> {
+        match self {
+            EmbeddingBits::Eight => Some(8),
+            EmbeddingBits::Four => Some(4),
+            EmbeddingBits::Off => None,
+        }
+    }
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Auto => Format::Auto,
+            FormatName::Dq => Format::Dq,
+            FormatName::Matmulnbits => Format::MatMulNBits,
+        }
+    }
+}
+
+impl From<TargetName> for Target {
+    fn from(name: TargetName) -> Self {
+        match name {
+            TargetName::OrtCpu => Target::OrtCpu,
+            TargetName::QdqStrict => Target::QdqStrict,
+        }
+    }
+}
+
+impl From<BitsName> for ActivationBits {
+    fn from(name: BitsName) -> Self {
+        match name {
+            BitsName::Eight => ActivationBits::Eight,
+            BitsName::Sixteen => ActivationBits::Sixteen,
+            BitsName::Mixed => ActivationBits::Mixed,
+        }
+    }
+}
+
+impl From<ScaleName> for ScaleRule {
+    fn from(name: ScaleName) -> Self {
+        match name {
+            ScaleName::Max => ScaleRule::Max,
+            ScaleName::LeastSquares => ScaleRule::LeastSquares,
+        }
+    }
+}
