@@ -1,5 +1,20 @@
 //! Graph to graph rewrites and the search for layers to quantize.
 //!
+//! The folders are floors, from the top down; a file imports its own floor and those below:
+//!
+//! | floor | what it holds |
+//! |---|---|
+//! | [`integer`] | integer inference |
+//! | `write` | the forms in which weights are written |
+//! | `migrate` | scales move from activations into weights |
+//! | `find` | the layers that can be quantized |
+//! | `decode` | quantized weights become floats again |
+//! | `prepare` | rewrites of a float model that leave its results |
+//! | [`raise_opset`] | moves the model to a newer opset |
+//! | [`layers`] | the operators whose weights can be codes |
+//! | `graph` | what passes share |
+//! | `runtime` | what ONNX Runtime does, by version and processor |
+//!
 //! | module | what it does |
 //! |---|---|
 //! | [`add_to_bias`] | adds a vector to a layer's bias |
@@ -34,42 +49,28 @@
 
 #![forbid(unsafe_code)]
 
-pub mod add_to_bias;
-pub mod align_channels;
-pub mod byte_planes;
-pub mod check_attributes;
-pub mod constant_chain;
-pub mod cpu;
-mod decode_nbits;
-pub mod decode_weights;
-pub mod embeddings;
-pub mod fake_quantize;
-pub mod fold_affine;
-pub mod fold_batchnorm;
-pub mod fold_integers;
-pub mod fold_pad;
-pub mod fold_planes;
-pub mod hard_sigmoid;
-mod insert;
+mod decode;
+mod find;
+mod graph;
 pub mod integer;
-pub mod keep_fusible;
 pub mod layers;
-pub mod lift_constants;
-pub mod migrate_scale;
-pub mod ort_version;
-#[cfg(test)]
-mod pair_rule_tests;
+mod migrate;
+mod prepare;
 pub mod raise_opset;
-pub mod runs_as;
-pub mod saturate_pairs;
-mod scaled_layer;
-pub mod share_constants;
-pub mod sites;
+mod runtime;
 #[cfg(test)]
 mod testing;
-pub mod weight_form;
-pub mod write_codes;
-pub mod write_dynamic;
-mod write_folded;
-pub mod write_nbits;
-pub mod write_static;
+mod write;
+
+pub use decode::{decode_weights, fold_planes};
+pub use find::sites;
+pub use graph::constant_chain;
+pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};
+pub use migrate::migrate_scale;
+pub use prepare::{
+    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, hard_sigmoid, lift_constants,
+};
+pub use runtime::{cpu, ort_version};
+pub use write::{
+    add_to_bias, byte_planes, embeddings, keep_fusible, runs_as, share_constants, weight_form, write_codes, write_nbits,
+};

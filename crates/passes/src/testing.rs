@@ -12,8 +12,8 @@ use onnxquant_ir::onnx::{
 use onnxquant_ir::{Graph, Model, Node, NodeId, ValueId, tensor, verify};
 use onnxquant_quant::{Alphabet, Granularity, LayerSolution};
 
-use crate::decode_weights::alphabet;
-use crate::sites::{Site, SkipReason, find_sites};
+use crate::decode::decode_weights::alphabet;
+use crate::find::sites::{Site, SkipReason, find_sites};
 
 /// A node named like its first output with `node_` before it.
 pub(crate) fn node(op_type: &str, inputs: &[&str], outputs: &[&str], attribute: Vec<AttributeProto>) -> NodeProto {

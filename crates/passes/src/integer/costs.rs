@@ -8,11 +8,10 @@ use std::collections::HashMap;
 use onnxquant_ir::{Graph, Node, NodeId, ValueId};
 use onnxquant_quant::MatrixView;
 
-use super::convolution::Convolution;
 use super::kernels::{Kernel, Unit};
-use super::regions::Regions;
-use crate::hard_sigmoid;
-use crate::sites::Site;
+use crate::find::sites::Site;
+use crate::prepare::hard_sigmoid;
+use crate::runtime::convolution::Convolution;
 
 /// What a MatMul or Gemm with a constant weight is, where it is not in a region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -242,36 +241,9 @@ impl Costs {
         whole(NODE + self.size(value) * DEQUANTIZE)
     }
 
-    /// Estimated time of the graph with these regions over that without any.
-    pub(crate) fn relative_time(&self, graph: &Graph, units: &[Unit], regions: &Regions) -> f64 {
-        let known: HashMap<NodeId, &Unit> = units.iter().map(|unit| (unit.node, unit)).collect();
-        let tails: Vec<NodeId> = units.iter().filter_map(|unit| unit.tail).collect();
-        let time = |(id, node): (NodeId, &Node)| match known.get(&id) {
-            Some(unit) => self.in_float(graph, unit) as f64,
-            None if tails.contains(&id) => 0.0,
-            None => NODE + self.output_size(node) * OTHER,
-        };
-        let float: f64 = graph.nodes().map(time).sum();
-        let saved: f64 = regions.units.iter().map(|unit| self.saved_on_codes(graph, unit)).sum();
-        (float - saved + self.conversions(graph, regions)) / float.max(1.0)
-    }
-
-    /// Q before regions and DQ behind them.
-    fn conversions(&self, graph: &Graph, regions: &Regions) -> f64 {
-        let made: Vec<ValueId> = regions.units.iter().flat_map(|unit| unit.outputs.iter().copied()).collect();
-        let reads = |node: NodeId| regions.units.iter().any(|unit| unit.node == node);
-        let conversion = |tensor: &super::regions::CodedTensor| {
-            if graph.value(tensor.value).constant().is_some() {
-                0
-            } else if !made.contains(&tensor.value) {
-                self.quantize(tensor.value)
-            } else if tensor.is_output || tensor.readers.iter().any(|(node, _)| !reads(*node)) {
-                self.dequantize(tensor.value)
-            } else {
-                0
-            }
-        };
-        regions.tensors.iter().map(|tensor| conversion(tensor) as f64).sum()
+    /// A node that never runs on codes.
+    pub(crate) fn other(&self, node: &Node) -> f64 {
+        NODE + self.output_size(node) * OTHER
     }
 }
 

@@ -36,7 +36,7 @@ use std::collections::HashSet;
 
 use onnxquant_ir::{Graph, Node, NodeId, Use, ValueId};
 
-use crate::insert::insert;
+use crate::graph::insert::insert;
 
 /// Operators over which the runtime moves conversions.
 const MOVES: [&str; 9] =

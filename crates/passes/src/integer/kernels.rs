@@ -33,8 +33,8 @@ use std::collections::HashMap;
 
 use onnxquant_ir::{Graph, Node, NodeId, Origin, Use, ValueId, tensor};
 
-use crate::add_to_bias::has_bias;
-use crate::sites::Site;
+use crate::find::sites::Site;
+use crate::write::add_to_bias::has_bias;
 
 /// How the runtime computes a node on codes.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -29,7 +29,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use onnxquant_ir::{Graph, NodeId, Origin, Use, ValueId};
+use onnxquant_ir::{Graph, Node, NodeId, Origin, Use, ValueId};
 use onnxquant_quant::ActivationParams;
 use petgraph::algo::ford_fulkerson;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -91,7 +91,7 @@ pub fn choose_regions(graph: &Graph, units: &[Unit], costs: &Costs, float: &Hash
     let chosen = cut(graph, units, costs, float);
     let coded = units.iter().zip(&chosen).filter(|(_, coded)| **coded).map(|(unit, _)| unit.clone()).collect();
     let mut regions = Regions::of(graph, coded);
-    regions.relative_time = costs.relative_time(graph, units, &regions);
+    regions.relative_time = relative_time(graph, units, costs, &regions);
     regions
 }
 
@@ -170,6 +170,38 @@ fn source_side(network: &DiGraph<(), u64>, source: NodeIndex, sink: NodeIndex) -
         }
     }
     reached
+}
+
+/// Estimated time of the graph with these regions over that without any.
+fn relative_time(graph: &Graph, units: &[Unit], costs: &Costs, regions: &Regions) -> f64 {
+    let known: HashMap<NodeId, &Unit> = units.iter().map(|unit| (unit.node, unit)).collect();
+    let tails: Vec<NodeId> = units.iter().filter_map(|unit| unit.tail).collect();
+    let time = |(id, node): (NodeId, &Node)| match known.get(&id) {
+        Some(unit) => costs.in_float(graph, unit) as f64,
+        None if tails.contains(&id) => 0.0,
+        None => costs.other(node),
+    };
+    let float: f64 = graph.nodes().map(time).sum();
+    let saved: f64 = regions.units.iter().map(|unit| costs.saved_on_codes(graph, unit)).sum();
+    (float - saved + conversions(graph, costs, regions)) / float.max(1.0)
+}
+
+/// Time of the conversions: Q before regions and DQ behind them.
+fn conversions(graph: &Graph, costs: &Costs, regions: &Regions) -> f64 {
+    let made: Vec<ValueId> = regions.units.iter().flat_map(|unit| unit.outputs.iter().copied()).collect();
+    let reads = |node: NodeId| regions.units.iter().any(|unit| unit.node == node);
+    let conversion = |tensor: &CodedTensor| {
+        if graph.value(tensor.value).constant().is_some() {
+            0
+        } else if !made.contains(&tensor.value) {
+            costs.quantize(tensor.value)
+        } else if tensor.is_output || tensor.readers.iter().any(|(node, _)| !reads(*node)) {
+            costs.dequantize(tensor.value)
+        } else {
+            0
+        }
+    };
+    regions.tensors.iter().map(|tensor| conversion(tensor) as f64).sum()
 }
 
 /// The tensors that units on codes read and write, and their classes.

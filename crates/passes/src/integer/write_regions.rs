@@ -11,7 +11,7 @@ use onnxquant_ir::{Graph, NewNode, NodeId, ValueId, tensor};
 use onnxquant_quant::ActivationParams;
 
 use super::regions::{CodedTensor, Regions};
-use crate::fake_quantize::{fake_quantize, quantize_dequantize};
+use crate::integer::fake_quantize::{fake_quantize, quantize_dequantize};
 
 /// How conversions are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,9 +6,9 @@
 use onnxquant_ir::Node;
 use onnxquant_quant::{MatrixView, TransposedConv};
 
+use super::layer::{Bias, Channels, Decoding, Layer};
+use super::skip_reason::SkipReason;
 use super::window::{Window, kernel, problem};
-use super::{Bias, Channels, Decoding, Layer};
-use crate::sites::SkipReason;
 
 #[derive(Debug)]
 pub(super) struct ConvTranspose;

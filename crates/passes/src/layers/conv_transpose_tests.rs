@@ -5,11 +5,11 @@ use onnxquant_ir::{Model, int_attribute, ints_attribute, tensor, text_attribute}
 use onnxquant_quant::{Granularity, Padding};
 
 use super::*;
-use crate::decode_weights::decode_weights;
-use crate::sites::Site;
+use crate::decode::decode_weights::decode_weights;
+use crate::find::sites::Site;
 use crate::testing::{assert_valid, constant_named, floats, model, node, only_site, op_types, sites, solution};
-use crate::weight_form::{Codes, WeightForm, write_weight};
-use crate::write_codes::PackedWeight;
+use crate::write::weight_form::{Codes, WeightForm, write_weight};
+use crate::write::write_codes::PackedWeight;
 
 /// 6 channels to 2 a group.
 fn transposed(attributes: Vec<AttributeProto>) -> Model {

@@ -3,8 +3,8 @@
 use onnxquant_ir::Node;
 use onnxquant_quant::MatrixView;
 
-use super::{Bias, Channels, Decoding, Layer, dense};
-use crate::sites::SkipReason;
+use super::layer::{Bias, Channels, Decoding, Layer, dense};
+use super::skip_reason::SkipReason;
 
 #[derive(Debug)]
 pub(super) struct MatMul;

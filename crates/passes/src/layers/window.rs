@@ -3,7 +3,7 @@
 use onnxquant_ir::Node;
 use onnxquant_quant::{ConvGeometry, Padding};
 
-use crate::sites::SkipReason;
+use super::skip_reason::SkipReason;
 
 /// Reads the attributes of `node`, whose kernel these numbers are the sizes of.
 pub(super) struct Window<'a> {

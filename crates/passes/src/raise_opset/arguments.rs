@@ -3,8 +3,9 @@
 use onnxquant_ir::onnx::NodeProto;
 use onnxquant_ir::{int_attribute, tensor};
 
-use super::context::{Context, input, set, set_input, take, take_int, take_ints, text};
+use super::context::Context;
 use super::error::Refusal;
+use super::message::{input, set, set_input, take, take_int, take_ints, text};
 
 /// Reshape 5: `shape`.
 pub(super) fn reshape(mut node: NodeProto, context: &mut Context<'_>) -> Result<Vec<NodeProto>, Refusal> {

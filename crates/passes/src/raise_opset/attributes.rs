@@ -4,8 +4,9 @@ use onnxquant_ir::onnx::NodeProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{float_attribute, int_attribute, ints_attribute, tensor, text_attribute};
 
-use super::context::{Context, attribute, input, set, take, take_int, text};
+use super::context::Context;
 use super::error::Refusal;
+use super::message::{attribute, input, set, take, take_int, text};
 
 type Rewritten = Result<Vec<NodeProto>, Refusal>;
 

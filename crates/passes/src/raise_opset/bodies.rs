@@ -7,22 +7,15 @@ use onnxquant_ir::onnx::attribute_proto::AttributeType;
 use onnxquant_ir::onnx::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
 use onnxquant_ir::onnx::{OperatorSetIdProto, TensorProto};
 
-use super::Change;
-use super::context::{Context, label};
+use super::change::Change;
+use super::context::Context;
 use super::error::{RaiseError, Refusal};
 use super::facts::Facts;
 use super::known::Scope;
+use super::message::label;
+use super::span::Span;
 use super::steps;
 use super::table::{OPERATORS, Operator};
-
-/// The opsets between which a body moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// Where it is.
-    pub from: i64,
-    /// Where it goes.
-    pub to: i64,
-}
 
 /// One run of the pass over a message.
 pub(super) struct Raise {

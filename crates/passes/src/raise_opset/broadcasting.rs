@@ -7,8 +7,9 @@
 use onnxquant_ir::ints_attribute;
 use onnxquant_ir::onnx::NodeProto;
 
-use super::context::{Context, input, label, set_input, take, take_int};
+use super::context::Context;
 use super::error::Refusal;
+use super::message::{input, label, set_input, take, take_int};
 
 /// Add, And, Div, Equal, Greater, Less, Mul, Or, Pow, Sub, Xor 7.
 pub(super) fn numpy_rules(mut found: NodeProto, context: &mut Context<'_>) -> Result<Vec<NodeProto>, Refusal> {

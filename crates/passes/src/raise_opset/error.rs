@@ -2,17 +2,13 @@
 
 use onnxquant_ir::Violation;
 
-use super::bodies::Span;
+use super::span::{HIGHEST_TARGET, LOWEST_TARGET, Span};
 
 /// A model that stays at its opset.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RaiseError {
     /// The target is outside what this build knows.
-    #[error(
-        "cannot raise the opset to {target}: expected a number from {} to {}",
-        super::LOWEST_TARGET,
-        super::HIGHEST_TARGET
-    )]
+    #[error("cannot raise the opset to {target}: expected a number from {} to {}", LOWEST_TARGET, HIGHEST_TARGET)]
     UnknownTarget {
         /// The opset asked for.
         target: i64,

@@ -10,7 +10,7 @@ use onnxquant_ir::onnx::tensor_shape_proto::dimension;
 use onnxquant_ir::onnx::{GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 use onnxquant_ir::{onnx::AttributeProto, tensor};
 
-use super::context::input;
+use super::message::input;
 
 /// Constants up to this size are kept for steps to read.
 const SMALL_CONSTANT: usize = 64;

@@ -3,8 +3,9 @@
 use onnxquant_ir::int_attribute;
 use onnxquant_ir::onnx::NodeProto;
 
-use super::context::{Context, input, int, label, set_input, take, take_int};
+use super::context::Context;
 use super::error::Refusal;
+use super::message::{input, int, label, set_input, take, take_int};
 
 type Rewritten = Result<Vec<NodeProto>, Refusal>;
 

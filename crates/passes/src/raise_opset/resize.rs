@@ -6,8 +6,9 @@
 use onnxquant_ir::onnx::NodeProto;
 use onnxquant_ir::{tensor, text_attribute};
 
-use super::context::{Context, attribute, input, set, set_input, take, text};
+use super::context::Context;
 use super::error::Refusal;
+use super::message::{attribute, input, set, set_input, take, text};
 
 type Rewritten = Result<Vec<NodeProto>, Refusal>;
 

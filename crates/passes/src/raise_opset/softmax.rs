@@ -11,8 +11,9 @@
 use onnxquant_ir::int_attribute;
 use onnxquant_ir::onnx::NodeProto;
 
-use super::context::{Context, input, label, set, set_input, take_int};
+use super::context::Context;
 use super::error::Refusal;
+use super::message::{input, label, set, set_input, take_int};
 
 /// Softmax, LogSoftmax and Hardmax 13.
 pub(super) fn one_axis(mut found: NodeProto, context: &mut Context<'_>) -> Result<Vec<NodeProto>, Refusal> {

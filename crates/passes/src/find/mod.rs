@@ -1,0 +1,3 @@
+//! Finds the layers that can be quantized.
+
+pub mod sites;

@@ -1,0 +1,224 @@
+//! Finds the layers to quantize: every Gemm, MatMul, Conv and ConvTranspose with a constant weight.
+//!
+//! Each of these ([`crate::layers`]) in the model comes back, either as a [`Site`] or with the reason why it stays
+//! in float; a `MatMulNBits` is one that is quantized already. Nothing is guessed: a form that is not listed under
+//! [`SkipReason`] is not left out, and a form that is listed is never quantized.
+
+use std::collections::HashMap;
+
+use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::onnx::{AttributeProto, NodeProto, TensorProto};
+use onnxquant_ir::{Graph, Model, Node, NodeId, Origin, TensorError, Use, ValueId};
+use onnxquant_quant::MatrixView;
+
+use crate::decode::decode_weights::decodes_constant;
+use crate::graph::constant_chain::{self, Declared};
+pub use crate::layers::SkipReason;
+use crate::layers::{self, Layer};
+use crate::runtime::nbits::is_nbits;
+
+/// Which layer, in the model where it was found and in every copy made of it: in float, partly quantized, written.
+///
+/// Edits of a graph never number its nodes anew. What does so, [`crate::raise_opset`], takes the model away, so that a
+/// layer's id cannot be used with what comes of it. Names are no ids: nodes may have none, or one that others have too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LayerId(NodeId);
+
+impl LayerId {
+    /// The layer's node in any of the copies.
+    pub fn node(self) -> NodeId {
+        self.0
+    }
+}
+
+/// A layer that can be quantized.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The operator's node.
+    pub node: NodeId,
+    /// What depends on the operator.
+    pub layer: &'static dyn Layer,
+    /// The value in the weight slot.
+    pub weight: ValueId,
+    /// The value in the data slot, whose captured content is the layer's `X`.
+    pub input: ValueId,
+    /// How weight and input are read as matrices.
+    pub view: MatrixView,
+    /// The weight's expressed type.
+    pub dtype: DataType,
+}
+
+impl Site {
+    /// Which layer it is.
+    pub fn id(&self) -> LayerId {
+        LayerId(self.node)
+    }
+
+    /// The float weight as the operator sees it.
+    pub fn weight_tensor(&self, graph: &Graph) -> Result<TensorProto, TensorError> {
+        let resolved = constant_chain::resolve(graph, self.weight);
+        resolved.map(|resolved| resolved.tensor).ok_or_else(|| TensorError {
+            tensor: graph.value(self.weight).name().to_owned(),
+            problem: "the constant behind it is gone".to_owned(),
+        })
+    }
+
+    /// Number of weights.
+    pub fn parameters(&self) -> usize {
+        self.view.weight_shape().iter().product()
+    }
+}
+
+/// A layer of the model.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// What people call it: the node's name, or its first output's where it has none or one that is not its own. No two
+    /// layers of the main graph have the same.
+    pub label: String,
+    /// Its operator.
+    pub op_type: String,
+    /// Shape of the constant operand, where there is one.
+    pub weight_shape: Option<Vec<usize>>,
+    /// What can be done.
+    pub outcome: Result<Site, SkipReason>,
+}
+
+/// Every layer: the main graph's in topological order, then those of subgraphs and functions.
+pub fn find_sites(model: &Model) -> Vec<Candidate> {
+    let graph = model.graph();
+    let layers: Vec<(NodeId, &Node)> = graph.nodes().filter(|(_, node)| is_layer(node) || is_nbits(node)).collect();
+    let claims = Claims::new(graph, &layers);
+    let main = layers.iter().map(|&(id, node)| Candidate {
+        label: claims.label(graph, id).to_owned(),
+        op_type: node.op_type().to_owned(),
+        weight_shape: weight_shape(graph, node),
+        outcome: examine(graph, id, node),
+    });
+    let nested = graph.nodes().flat_map(|(id, node)| {
+        let reason = SkipReason::InsideSubgraph { of: graph.describe(id) };
+        inner_layers(node.attributes()).into_iter().map(move |inner| skipped(inner, reason.clone()))
+    });
+    let functions = model.functions().iter().flat_map(|function| {
+        let reason = SkipReason::InsideFunction { name: function.name().to_owned() };
+        layers_of(&function.node).into_iter().map(move |inner| skipped(inner, reason.clone()))
+    });
+    main.chain(nested).chain(functions).collect()
+}
+
+/// How many layers could be called so: by the name of the node, or of its result.
+struct Claims<'a>(HashMap<&'a str, usize>);
+
+impl<'a> Claims<'a> {
+    fn new(graph: &'a Graph, layers: &[(NodeId, &'a Node)]) -> Self {
+        let mut claims = HashMap::new();
+        for &(_, node) in layers {
+            let names = [node.name(), result_name(graph, node)];
+            let distinct = if names[0] == names[1] { &names[..1] } else { &names[..] };
+            distinct.iter().for_each(|&name| *claims.entry(name).or_insert(0) += 1);
+        }
+        Self(claims)
+    }
+
+    /// The node's name where no other layer could have it, else that of its result, which is nobody else's.
+    fn label<'g>(&self, graph: &'g Graph, id: NodeId) -> &'g str {
+        let node = graph.node(id);
+        let is_its_own = self.0.get(node.name()).is_some_and(|&count| count == 1);
+        if is_its_own && !node.name().is_empty() { node.name() } else { result_name(graph, node) }
+    }
+}
+
+/// The name of a node's first output.
+fn result_name<'g>(graph: &'g Graph, node: &Node) -> &'g str {
+    node.outputs().iter().flatten().next().map_or("", |&output| graph.value(output).name())
+}
+
+fn is_layer(node: &Node) -> bool {
+    layers::layer(node).is_some()
+}
+
+fn skipped(node: &NodeProto, reason: SkipReason) -> Candidate {
+    let label = match node.name() {
+        "" => node.output.first().cloned().unwrap_or_default(),
+        name => name.to_owned(),
+    };
+    Candidate { label, op_type: node.op_type().to_owned(), weight_shape: None, outcome: Err(reason) }
+}
+
+fn layers_of(nodes: &[NodeProto]) -> Vec<&NodeProto> {
+    let is_layer =
+        |node: &NodeProto| matches!(node.domain(), "" | "ai.onnx") && layers::named(node.op_type()).is_some();
+    let own = |node| is_layer(node).then_some(node).into_iter();
+    nodes.iter().flat_map(|node| own(node).chain(inner_layers(&node.attribute))).collect()
+}
+
+fn inner_layers(attributes: &[AttributeProto]) -> Vec<&NodeProto> {
+    let graphs = attributes.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs));
+    graphs.flat_map(|graph| layers_of(&graph.node)).collect()
+}
+
+/// The shape of the weight slot's constant, or of the left operand's.
+fn weight_shape(graph: &Graph, node: &Node) -> Option<Vec<usize>> {
+    let constant = |slot| constant_chain::declared(graph, node.input(slot)?);
+    Some(constant(1).or_else(|| constant(0))?.shape)
+}
+
+fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
+    // What is found besides the layers is a MatMulNBits.
+    let Some(layer) = layers::layer(node) else { return Err(SkipReason::AlreadyQuantized) };
+    let (Some(input), Some(weight)) = (node.input(0), node.input(1)) else {
+        return Err(SkipReason::NoConstantWeight);
+    };
+    let Some(source) = constant_chain::source(graph, weight) else {
+        return Err(not_constant(graph, input, weight));
+    };
+    if graph.value(source).origin() == Origin::Overridable {
+        return Err(SkipReason::Overridable);
+    }
+    let Declared { dtype, shape } = constant_chain::declared(graph, weight).ok_or(SkipReason::NoConstantWeight)?;
+    if !matches!(dtype, DataType::Float | DataType::Float16 | DataType::Bfloat16) {
+        return Err(SkipReason::UnsupportedType { dtype: dtype.as_str_name() });
+    }
+    if shape.contains(&0) {
+        return Err(SkipReason::Empty);
+    }
+    let view = layer.view(node, &shape)?;
+    sharing(graph, source)?;
+    Ok(Site { node: id, layer, weight, input, view, dtype })
+}
+
+fn not_constant(graph: &Graph, input: ValueId, weight: ValueId) -> SkipReason {
+    match graph.producer(weight) {
+        Some((_, node)) if node.is("DequantizeLinear") || decodes_constant(graph, node) => SkipReason::AlreadyQuantized,
+        _ if constant_chain::source(graph, input).is_some() => SkipReason::ConstantOnTheLeft,
+        _ => SkipReason::NoConstantWeight,
+    }
+}
+
+/// The weight may be shared, but only among layers: then each gets its own codes.
+fn sharing(graph: &Graph, source: ValueId) -> Result<(), SkipReason> {
+    let mut values = vec![source];
+    while let Some(value) = values.pop() {
+        for user in graph.value(value).uses() {
+            match *user {
+                Use::GraphOutput(_) => return Err(SkipReason::WeightIsOutput),
+                Use::Capture(_) => return Err(SkipReason::ReadBySubgraph),
+                Use::Input(node, slot) => {
+                    let reader = graph.node(node);
+                    let leads_on = constant_chain::source(graph, value).is_some()
+                        && slot == 0
+                        && reader.output(0).is_some_and(|out| constant_chain::source(graph, out) == Some(source));
+                    if leads_on {
+                        values.extend(reader.output(0));
+                    } else if !(is_layer(reader) && slot == 1) {
+                        return Err(SkipReason::SharedWithOther { user: graph.describe(node) });
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "sites_tests.rs"]
+mod tests;

@@ -1,0 +1,49 @@
+//! Why layers stay in float.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Why a layer stays in float.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "reason")]
+#[allow(missing_docs, reason = "the text of each is its documentation")]
+pub enum SkipReason {
+    NoConstantWeight,
+    ConstantOnTheLeft,
+    Overridable,
+    AlreadyQuantized,
+    Rank { shape: Vec<usize>, expected: &'static str },
+    GemmForm { attribute: &'static str },
+    UnsupportedType { dtype: &'static str },
+    SharedWithOther { user: String },
+    WeightIsOutput,
+    ReadBySubgraph,
+    Empty,
+    Geometry { problem: String },
+    InsideSubgraph { of: String },
+    InsideFunction { name: String },
+    Excluded,
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoConstantWeight => write!(f, "both operands are activations"),
+            Self::ConstantOnTheLeft => write!(f, "the constant is the left operand"),
+            Self::Overridable => write!(f, "the weight is a graph input that callers may override"),
+            Self::AlreadyQuantized => write!(f, "the weight is quantized already"),
+            Self::Rank { shape, expected } => write!(f, "the weight has shape {shape:?}, expected {expected}"),
+            Self::GemmForm { attribute } => write!(f, "{attribute} of the Gemm is not the default"),
+            Self::UnsupportedType { dtype } => write!(f, "the weight is of type {dtype}"),
+            Self::SharedWithOther { user } => write!(f, "the weight is also read by {user}"),
+            Self::WeightIsOutput => write!(f, "the weight is a graph output"),
+            Self::ReadBySubgraph => write!(f, "a subgraph reads the weight"),
+            Self::Empty => write!(f, "the weight has no elements"),
+            Self::Geometry { problem } => write!(f, "{problem}"),
+            Self::InsideSubgraph { of } => write!(f, "inside a subgraph of {of}"),
+            Self::InsideFunction { name } => write!(f, "inside the local function `{name}`"),
+            Self::Excluded => write!(f, "excluded by the settings"),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What ONNX Runtime does, by version and processor.
+//!
+//! | file | what it says |
+//! |---|---|
+//! | [`ort_version`] | from which version on it does what |
+//! | [`cpu`] | classes of processors, and what their integer products do to codes |
+//! | `convolution` | which kernel a Conv without groups gets |
+//! | `nbits` | its operator for weights in blocks |
+
+pub(crate) mod convolution;
+pub mod cpu;
+pub(crate) mod nbits;
+pub mod ort_version;

@@ -1,0 +1,27 @@
+//! Writes what was quantized: weights as codes, and the nodes that decode them.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | [`weight_form`] | the forms in which weights are written |
+//! | [`write_codes`], `write_dequantize` | codes before a `DequantizeLinear`, or in the folded form |
+//! | `write_folded` | `Cast -> Mul`, computed when the model loads |
+//! | [`write_nbits`] | the runtime's own operator for weights in blocks |
+//! | [`byte_planes`] | codes of few bits in as many bits |
+//! | [`embeddings`] | tables of embeddings |
+//! | [`add_to_bias`], [`keep_fusible`] | what stands behind a layer |
+//! | [`share_constants`] | equal constants once |
+//! | [`runs_as`] | what the runtime makes of it |
+
+pub mod add_to_bias;
+pub mod byte_planes;
+pub(crate) mod codes;
+pub mod embeddings;
+pub mod keep_fusible;
+pub(crate) mod packed_weight;
+pub mod runs_as;
+pub mod share_constants;
+pub mod weight_form;
+pub mod write_codes;
+mod write_dequantize;
+mod write_folded;
+pub mod write_nbits;
