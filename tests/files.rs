@@ -77,7 +77,7 @@ const REFUSED: [(&[&str], &str); 28] = [
     (&["out", "--calibration-cache", "in.onnx", "--scheme", "w8a8"], "the input model"),
     (&["out", "--calibration-cache", "out", "--scheme", "w8a8"], "the output model"),
     (&["out", "--calibration-cache", "pipe", "--scheme", "w8a8"], "expected a file name"),
-    (&["out", "--calibration-cache", "new", "--report", "new"], "the calibration cache"),
+    (&["out", "--calibration-cache", "new", "--report", "new", "--scheme", "w8a8"], "the calibration cache"),
     (&["out", "--state", "in.onnx"], "expected a folder"),
     (&["out", "--state", "out"], "the output model"),
     (&["out", "--state", "folder", "--report", "folder/run.toml"], "the state keeps a file there"),

@@ -158,6 +158,22 @@ pub enum CalibError {
         /// Why.
         reason: String,
     },
+    /// Options for pictures beside samples of another kind.
+    #[error("`{}` holds no pictures, so that size, layout, channel order, mean and deviation have no effect: leave them out, or store pictures", path.display())]
+    NoPictures {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// A dimension that the graph names alike in several places has two lengths in one sample.
+    #[error("dimension `{symbol}` is {} in `{}` and {} in `{}` of {sample}: the graph says that they are one", lengths[0].1, lengths[0].0, lengths[1].1, lengths[1].0)]
+    TwoLengths {
+        /// Which sample.
+        sample: String,
+        /// The dimension's name in the graph.
+        symbol: String,
+        /// Inputs and the lengths there.
+        lengths: [(String, usize); 2],
+    },
     /// The model has no graph or an unusable one.
     #[error("cannot run the model: {0}")]
     BadModel(String),

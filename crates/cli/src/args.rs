@@ -1,6 +1,7 @@
 //! Words and flags of the command line.
 
 mod data;
+mod effects;
 mod settings;
 mod words;
 
@@ -9,6 +10,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use onnxquant::{Budget, Config, Cpu, Error};
+
+pub(crate) use effects::check;
 
 use data::DataArgs;
 use settings::SettingsArgs;

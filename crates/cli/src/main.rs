@@ -14,7 +14,7 @@ use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use clap::{CommandFactory, Parser};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command};
 
@@ -30,9 +30,10 @@ const DEFECT: u8 = 3;
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let given = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
     std::panic::set_hook(Box::new(|info| *last_panic() = info.to_string()));
-    match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli))) {
+    match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli, &given))) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
             eprintln!("error: {error:#}");
@@ -50,7 +51,7 @@ fn last_panic() -> MutexGuard<'static, String> {
     LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+fn run(cli: Cli, given: &ArgMatches) -> anyhow::Result<ExitCode> {
     if let Some(threads) = cli.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }
@@ -63,6 +64,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             sink::print(&String::from_utf8_lossy(&script))?;
         }
         None => {
+            args::check(given, &cli.quantize)?;
             let report = quantize::run(&cli.quantize)?;
             if let Some(missed) = report.missed() {
                 eprintln!("error: {missed}; the model was written");

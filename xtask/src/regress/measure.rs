@@ -77,9 +77,12 @@ impl Case {
     fn settings(&self) -> Vec<String> {
         match SCHEMES.iter().find(|(name, _)| *name == self.method) {
             Some((_, args)) => args.iter().map(|&arg| arg.to_owned()).collect(),
-            None => ["--no-fallback", "--method", &self.method, "--bits", &self.bits.to_string()]
-                .map(str::to_owned)
-                .to_vec(),
+            None => {
+                let walks = ["maly-saab", "cell-walk"].contains(&self.method.as_str());
+                let insists = walks.then_some("--no-fallback");
+                let method = ["--method", &self.method, "--bits", &self.bits.to_string()];
+                insists.into_iter().chain(method).map(str::to_owned).collect()
+            }
         }
     }
 

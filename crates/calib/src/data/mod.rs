@@ -20,6 +20,7 @@ mod picture;
 mod source;
 mod tensor_proto;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 pub use captures::write_captures;
@@ -43,8 +44,8 @@ pub struct DataOptions {
     /// Use this many samples, evenly spaced over the sorted files (files are often sorted by
     /// class, so that the first ones would not represent the rest). `None`: all.
     pub samples: Option<usize>,
-    /// How pictures become tensors.
-    pub image: ImageOptions,
+    /// How pictures become tensors; `None`: as [`ImageOptions::default`] says. Refused where samples are no pictures.
+    pub image: Option<ImageOptions>,
     /// Samples with more bytes of data are refused.
     pub max_sample_bytes: u64,
 }
@@ -52,7 +53,7 @@ pub struct DataOptions {
 impl Default for DataOptions {
     /// All samples, pictures scaled to 0..1, at most 1 GiB a sample.
     fn default() -> Self {
-        Self { samples: None, image: ImageOptions::default(), max_sample_bytes: 1 << 30 }
+        Self { samples: None, image: None, max_sample_bytes: 1 << 30 }
     }
 }
 
@@ -94,6 +95,7 @@ impl CalibSet {
             let found = reader.scan(source)?;
             let names: Vec<usize> = found.iter().map(|(input, _)| *input).collect();
             check_same_inputs(source, inputs, given.get_or_insert_with(|| names.clone()), &names)?;
+            check_symbols(source, inputs, &found)?;
             shapes.push(found.into_iter().map(|(_, shape)| shape).collect());
         }
         let given =
@@ -172,6 +174,26 @@ fn check_same_inputs(
         None => Ok(()),
         Some(&i) => Err(CalibError::SometimesGiven { path: source.path().into(), name: inputs[i].name.clone() }),
     }
+}
+
+/// Refuses a sample in whose arrays a named dimension has two lengths.
+fn check_symbols(source: &Source, inputs: &[InputSpec], found: &[(usize, Vec<usize>)]) -> Result<(), CalibError> {
+    let mut known: HashMap<&str, (&str, usize)> = HashMap::new();
+    for (input, shape) in found {
+        let spec = &inputs[*input];
+        for (dim, &length) in spec.dims.iter().flatten().zip(shape) {
+            let Dim::Symbolic(symbol) = dim else { continue };
+            let (first, before) = *known.entry(symbol).or_insert((&spec.name, length));
+            if before != length {
+                return Err(CalibError::TwoLengths {
+                    sample: source.describe(),
+                    symbol: symbol.clone(),
+                    lengths: [(first.to_owned(), before), (spec.name.clone(), length)],
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -75,8 +75,12 @@ impl SourceReader {
             let inputs = inputs.iter().filter(|i| !i.optional).map(|i| i.name.clone()).collect();
             return Err(CalibError::OneArrayManyInputs { path: path.into(), inputs });
         }
-        let picture = match (kind, single) {
-            (Kind::Picture, Some(index)) => Some(Preparation::new(&inputs[index], &options.image)?),
+        let picture = match (kind, single, &options.image) {
+            (Kind::Picture, Some(index), image) => {
+                let image = image.clone().unwrap_or_default();
+                Some(Preparation::new(&inputs[index], &image)?)
+            }
+            (_, _, Some(_)) => return Err(CalibError::NoPictures { path: path.into() }),
             _ => None,
         };
         Ok(Self { inputs: inputs.to_vec(), single, picture, limit: options.max_sample_bytes })

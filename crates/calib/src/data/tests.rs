@@ -12,7 +12,7 @@ use super::*;
 use crate::tensor::ElementType;
 
 fn spec(name: &str, element: ElementType, dims: &[usize]) -> InputSpec {
-    let dim = |&n: &usize| if n == 0 { Dim::Symbolic("n".into()) } else { Dim::Fixed(n) };
+    let dim = |&n: &usize| if n == 0 { Dim::Symbolic(format!("n_{name}")) } else { Dim::Fixed(n) };
     InputSpec { name: name.into(), element, dims: Some(dims.iter().map(dim).collect()), optional: false }
 }
 
@@ -57,6 +57,28 @@ fn npz_with_wrong_arrays_is_refused_when_opened() {
         let message = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap_err().to_string();
         assert!(message.contains(expected) && message.contains("0.npz"), "{message}");
     }
+}
+
+#[test]
+fn a_named_dimension_has_one_length_in_a_sample() {
+    let dir = tempfile::tempdir().unwrap();
+    let dims = |first: usize| Some(vec![Dim::Fixed(first), Dim::Symbolic("length".into())]);
+    let input = |name: &str, first| InputSpec { dims: dims(first), ..spec(name, ElementType::F32, &[]) };
+    let inputs = [input("ids", 1), input("mask", 2)];
+    save_npz(&dir.path().join("0.npz"), &[("ids", ramp(&[1, 5])), ("mask", ramp(&[2, 5]))]);
+    assert!(CalibSet::open(dir.path(), &inputs, &DataOptions::default()).is_ok());
+    save_npz(&dir.path().join("1.npz"), &[("ids", ramp(&[1, 4])), ("mask", ramp(&[2, 7]))]);
+    let message = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap_err().to_string();
+    assert!(message.contains("dimension `length` is 4 in `ids` and 7 in `mask` of `"), "{message}");
+}
+
+#[test]
+fn options_for_pictures_are_refused_beside_arrays() {
+    let dir = tempfile::tempdir().unwrap();
+    save_npz(&dir.path().join("0.npz"), &[("x", ramp(&[2]))]);
+    let options = DataOptions { image: Some(ImageOptions::default()), ..DataOptions::default() };
+    let error = CalibSet::open(dir.path(), &[spec("x", ElementType::F32, &[2])], &options).unwrap_err();
+    assert!(matches!(error, CalibError::NoPictures { .. }), "{error}");
 }
 
 #[test]

@@ -58,12 +58,22 @@ enum OrderName {
 }
 
 impl DataArgs {
+    /// Whether anything is said about pictures.
+    fn has_image_options(&self) -> bool {
+        self.image_preset.is_some()
+            || self.image_size.is_some()
+            || self.mean.is_some()
+            || self.std.is_some()
+            || self.layout.is_some()
+            || self.channel_order.is_some()
+    }
+
     pub(crate) fn config(&self, path: PathBuf) -> DataConfig {
         let preset = match self.image_preset {
             Some(ImagePreset::Imagenet) => ImageOptions::imagenet(),
             None => ImageOptions::default(),
         };
-        let image = ImageOptions {
+        let image = self.has_image_options().then(|| ImageOptions {
             size: self.image_size.or(preset.size),
             mean: self.mean.unwrap_or(preset.mean),
             std: self.std.unwrap_or(preset.std),
@@ -77,7 +87,7 @@ impl DataArgs {
                 None => preset.channel_order,
             },
             ..preset
-        };
+        });
         let options = DataOptions { samples: self.samples.map(NonZero::get), image, ..DataOptions::default() };
         DataConfig { path, options, cache: None }
     }

@@ -17,7 +17,7 @@ use super::words::{
 pub(crate) struct SettingsArgs {
     /// How weights become codes; `auto` lets held-out samples choose, layer by layer.
     #[arg(long, value_enum, default_value_t = MethodName::Auto)]
-    method: MethodName,
+    pub(super) method: MethodName,
 
     /// Quantize every layer by the named method, even where rounding is better on held-out samples.
     ///
@@ -46,14 +46,14 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
 
-    /// What becomes of weights and activations; by default `w8`.
+    /// What becomes of weights and activations; by default `w8`, and `w8a8` with `--target qdq-strict`.
     #[arg(long, value_enum)]
     scheme: Option<Scheme>,
 
     /// What integer activations are for: ONNX Runtime on a CPU, where they must pay, or compilers for accelerators,
     /// which want every operator on codes that can be.
     #[arg(long, value_enum, default_value_t = TargetName::OrtCpu)]
-    target: TargetName,
+    pub(super) target: TargetName,
 
     /// How ranges of activations are found: `min-max`, `min-max:F` (F times as wide), `moving-average`, `percentile:P`,
     /// `mse`, `entropy`; by default held-out samples choose.
@@ -100,11 +100,11 @@ pub(crate) struct SettingsArgs {
 
     /// Bits a weight, 1 to 8, instead of those of --scheme.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=8))]
-    bits: Option<u32>,
+    pub(super) bits: Option<u32>,
 
     /// Bits of every layer, and what stands with them, from a file that --save-plan wrote.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["bits", "granularity", "symmetric", "asymmetric"])]
-    plan: Option<PathBuf>,
+    pub(super) plan: Option<PathBuf>,
 
     /// Which weights share a scale: `tensor`, `channel` or `block:N`.
     #[arg(long, default_value = "channel")]
@@ -172,8 +172,12 @@ impl SettingsArgs {
         self.min_sqnr.filter(|_| is_open).map(Budget::MinSqnrDb)
     }
 
-    fn scheme(&self) -> Scheme {
-        self.scheme.unwrap_or(Scheme::W8)
+    /// The scheme that is asked for; accelerators are served by integer activations alone.
+    pub(super) fn scheme(&self) -> Scheme {
+        self.scheme.unwrap_or(match self.target {
+            TargetName::QdqStrict => Scheme::W8a8,
+            TargetName::OrtCpu => Scheme::W8,
+        })
     }
 
     /// Refuses a scheme whose bits `option` would set aside.
@@ -210,21 +214,14 @@ impl SettingsArgs {
         matches!(self.scheme(), Scheme::Fp8)
     }
 
-    /// Words that would have no effect beside the others.
+    /// Words that contradict each other.
     fn check_words(&self) -> Result<(), Error> {
-        use Scheme::{Fp8, W1, W2, W3, W4, W8};
-        let floats = matches!(self.scheme(), W8 | W4 | W3 | W2 | W1 | Fp8);
-        if self.cpu.is_some() && floats {
-            let problem = "--cpu is about integer activations, and this scheme has none: use `--scheme auto`, `w8a8`, \
-                           `w4a8` or `w8a8-dynamic`";
-            return Err(Error::Usage(problem.to_owned()));
+        match self.bits {
+            Some(_) if self.is_fp8() => {
+                Err(Error::Usage("FP8 weights have 8 bits: leave out --bits, or choose another --scheme".to_owned()))
+            }
+            _ => Ok(()),
         }
-        if self.is_fp8() && self.bits.is_some() {
-            return Err(Error::Usage(
-                "FP8 weights have 8 bits: leave out --bits, or choose another --scheme".to_owned(),
-            ));
-        }
-        Ok(())
     }
 
     /// Bits of a weight: those that are given, else those of the scheme.

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use onnxquant::quant::{Method, Saturation, ScaleRule};
 use onnxquant::{ActivationBits, Activations, Format, MethodChoice, Target};
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum MethodName {
     Auto,
     Msq,

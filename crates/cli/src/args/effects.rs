@@ -1,0 +1,113 @@
+//! Options that would have no effect beside the others: one table, and an error that says beside what they have one.
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory};
+use onnxquant::{Activations, Error};
+
+use super::words::{MethodName, TargetName};
+use super::{Cli, QuantizeArgs};
+
+/// Why an option changes nothing beside the others, if so.
+type Idle = fn(&QuantizeArgs) -> Option<&'static str>;
+
+/// Options, by their name in [`QuantizeArgs`], that do not always have an effect.
+const EFFECTS: &[(&str, Idle)] = &[
+    ("activation_bits", without_fixed_scales),
+    ("activation_type", without_fixed_scales),
+    ("beam", |args| without_data(args).or_else(|| without(args, &[MethodName::Feedback], "`--method feedback`"))),
+    ("calibration_cache", without_fixed_scales),
+    ("channel_order", without_data),
+    ("cpu", without_codes),
+    ("damping", |args| without_data(args).or_else(|| without(args, &QUADRATIC, "a method that knows the data"))),
+    ("format", |args| {
+        let is_strict = matches!(args.settings.target, TargetName::QdqStrict);
+        is_strict.then_some("`--target qdq-strict` writes weights for `DequantizeLinear` alone")
+    }),
+    ("image_preset", without_data),
+    ("image_size", without_data),
+    ("layout", without_data),
+    ("mean", without_data),
+    ("memory_limit", without_data),
+    ("no_fallback", |args| {
+        let walks = matches!(args.settings.method, MethodName::MalySaab | MethodName::CellWalk);
+        (!walks).then_some("it has one with `--method maly-saab` and `cell-walk`, which may give way to rounding")
+    }),
+    ("one_pass", without_data),
+    ("power_of_two_scales", without_fixed_scales),
+    ("range", without_fixed_scales),
+    ("reduce_range", |args| {
+        let settings = &args.settings;
+        let is_of_eight = settings.bits.is_none() && settings.plan.is_none() && settings.scheme().bits() == 8;
+        let other = (!is_of_eight).then_some("it makes 7 bits of 8: leave out the bits, and use a scheme of 8 bits");
+        without_codes(args).or(other)
+    }),
+    ("samples", without_data),
+    ("saturation", |args| {
+        let saturates = matches!(args.settings.method, MethodName::MalySaab);
+        (!saturates).then_some("it is about `--method maly-saab`")
+    }),
+    ("scale", |args| {
+        let finds = matches!(args.settings.method, MethodName::Feedback | MethodName::Saturate);
+        finds.then_some("this method finds scales itself")
+    }),
+    ("shrink", |args| without_data(args).or_else(|| without(args, &[MethodName::Feedback], "`--method feedback`"))),
+    ("std", without_data),
+    ("target", |args| {
+        let settings = &args.settings;
+        let is_strict = matches!(settings.target, TargetName::QdqStrict);
+        let is_float = settings.scheme().activations() == Activations::Float;
+        (is_strict && is_float).then_some("`qdq-strict` is about integer activations: use `--scheme w8a8` or `w4a8`")
+    }),
+];
+
+/// Methods that measure errors by the Gram matrix of a layer's inputs.
+const QUADRATIC: [MethodName; 4] = [MethodName::Feedback, MethodName::Gpfq, MethodName::Optq, MethodName::Saturate];
+
+fn without_fixed_scales(args: &QuantizeArgs) -> Option<&'static str> {
+    let has_scales = matches!(args.settings.scheme().activations(), Activations::Static | Activations::Auto);
+    let text = "it is about activations on fixed scales: use `--scheme auto`, `w8a8` or `w4a8`";
+    (!has_scales).then_some(text)
+}
+
+fn without_codes(args: &QuantizeArgs) -> Option<&'static str> {
+    let is_float = args.settings.scheme().activations() == Activations::Float;
+    let text = "it is about integer activations, and this scheme has none: use `--scheme auto`, `w8a8`, `w4a8` or \
+                `w8a8-dynamic`";
+    is_float.then_some(text)
+}
+
+fn without_data(args: &QuantizeArgs) -> Option<&'static str> {
+    args.weights_only.then_some("no samples are read with --weights-only")
+}
+
+/// That the method is neither `auto` nor one of these.
+fn without(args: &QuantizeArgs, methods: &[MethodName], names: &'static str) -> Option<&'static str> {
+    let method = args.settings.method;
+    let is_used = matches!(method, MethodName::Auto) || methods.contains(&method);
+    (!is_used).then_some(names)
+}
+
+/// Refuses the first option that was given and changes nothing.
+///
+/// # Errors
+/// [`Error::Usage`], with the option and beside what it has an effect.
+pub(crate) fn check(given: &ArgMatches, args: &QuantizeArgs) -> Result<(), Error> {
+    let is_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
+    for (id, idle) in EFFECTS.iter().filter(|(id, _)| is_given(id)) {
+        if let Some(why) = idle(args) {
+            return Err(Error::Usage(format!("{} has no effect here: {why}", flag(id))));
+        }
+    }
+    Ok(())
+}
+
+/// The option as it is typed.
+fn flag(id: &str) -> String {
+    let command = Cli::command();
+    let long = command.get_arguments().find(|arg| arg.get_id() == id).and_then(|arg| arg.get_long());
+    format!("--{}", long.unwrap_or(id))
+}
+
+#[cfg(test)]
+#[path = "effects_tests.rs"]
+mod tests;
