@@ -1,9 +1,9 @@
 //! Solves the model: with the bits that the settings name, or with those that a budget allows.
 
 use crate::config::Budget;
-use crate::decide::bits::Sweep;
 use crate::decide::fit::{Fitted, Fitting};
 use crate::decide::goal::Goal;
+use crate::decide::sweep::Sweep;
 use crate::decide::trail::Trail;
 use crate::error::Error;
 use crate::plan::assignment::Assignment;
@@ -58,13 +58,13 @@ fn solve(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail) -> R
     Ok(if excess(&again) < excess(&first) { again } else { first })
 }
 
-fn solve_once(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], mut trail: Trail) -> Result<Solution, Error> {
+fn solve_once(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail) -> Result<Solution, Error> {
     let Job { model, config, calibration, progress, .. } = job;
     let (solved, of_streams) = solve_layers(job, &plan, tables)?;
     let (codes, layers): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
     let codes = Codes { layers: &codes, tables, planned_tables: &plan.tables };
     let fitting = Fitting { model, plan: &plan, codes, of_streams, config, calibration, progress };
-    let (fitted, assignment) = fitting.fit(job.assignment.clone(), &mut trail)?;
+    let (fitted, assignment, trail) = fitting.fit(job.assignment.clone(), trail)?;
     Ok(Solution { plan, assignment, trail, layers, fitted })
 }
 

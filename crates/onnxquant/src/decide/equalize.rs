@@ -23,17 +23,19 @@
 
 use std::sync::Arc;
 
+use onnxquant_calib::Measurement;
 use onnxquant_ir::Model;
 use onnxquant_passes::migrate_scale::{can_absorb, migrate};
 use onnxquant_passes::sites::Site;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_quant::{ChannelAxis, Equalization, MatrixView, Method, RangeMethod, equalization_factors};
 
-use crate::accuracy::{accuracy, power};
+use crate::accuracy::{Accuracy, accuracy};
 use crate::config::{Config, MethodChoice};
 use crate::decide::decided::Decided;
 use crate::decide::distributions::observed;
 use crate::decide::fastest::fastest;
+use crate::decide::measure::{Measure, error};
 use crate::decide::trail::Trail;
 use crate::error::Error;
 use crate::judge::compare::Reference;
@@ -76,20 +78,35 @@ pub(super) fn equalize(
         return Ok(start);
     }
     candidates.sort_by(|a, b| a.found.error_left.total_cmp(&b.found.error_left));
-    let error = |state: &Decided| {
-        let judge = Judge::beside(float.clone(), &state.model, observer.calibration(), Arithmetic::File);
-        error(&judge, &state.plan, &state.assignment, config, observer)
-    };
-    let before = error(&start)?;
-    for count in [candidates.len(), candidates.len() / 2] {
-        if count == 0 || count == candidates.len() / 2 && candidates.len() == 1 {
-            break;
-        }
+    let change = |start: &Decided, count: usize| {
         let (mut model, mut plan) = (start.model.clone(), start.plan.clone());
         let equalized = apply(&mut model, &mut plan, &candidates[..count], config)?;
         let assignment = fastest(&model, &plan, config, observer)?;
-        let changed = Decided { model, plan, assignment, trail: Trail { equalized, ..start.trail.clone() } };
-        if equalized > 0 && error(&changed)? < before {
+        let trail = Trail { equalized, ..start.trail.clone() };
+        Ok((Decided { model, plan, assignment, trail }, equalized))
+    };
+    let measure = |state: &Decided| {
+        let judge = Judge::beside(float.clone(), &state.model, observer.calibration(), Arithmetic::File);
+        accuracy_with_rounded_weights(&judge, &state.plan, &state.assignment, config, observer)
+    };
+    as_many_as_help(start, candidates.len(), &change, &measure)
+}
+
+/// With all of so many candidates, or the first half of them, or none: the first of these that makes the outputs more
+/// exact. `change` makes the state with the first ones, and says how many it could take.
+fn as_many_as_help<S>(
+    start: S,
+    candidates: usize,
+    change: &dyn Fn(&S, usize) -> Result<(S, usize), Error>,
+    measure: &dyn Measure<S>,
+) -> Result<S, Error> {
+    let before = error(measure, &start)?;
+    for count in [candidates, candidates / 2] {
+        if count == 0 || count == candidates / 2 && candidates == 1 {
+            break;
+        }
+        let (changed, taken) = change(&start, count)?;
+        if taken > 0 && error(measure, &changed)? < before {
             return Ok(changed);
         }
     }
@@ -157,15 +174,14 @@ fn apply(model: &mut Model, plan: &mut Plan, candidates: &[Candidate], config: &
     Ok(moved)
 }
 
-/// The power of the error of the held-out outputs with rounded weights and activations on scales of least error;
-/// infinite where it was not measured.
-fn error(
+/// How exact held-out outputs are with rounded weights and activations on scales of least error.
+fn accuracy_with_rounded_weights(
     judge: &Judge<'_>,
     plan: &Plan,
     assignment: &Assignment,
     config: &Config,
     observer: &Observer<'_>,
-) -> Result<f64, Error> {
+) -> Result<Measurement<Accuracy>, Error> {
     let model = judge.model();
     // Weights are rounded beside the runs of the samples.
     let mut rounded = Ok(Vec::new());
@@ -181,7 +197,7 @@ fn error(
     let held_out = &observer.calibration().samples.split.held_out;
     let samples = &held_out[..held_out.len().min(HELD_OUT_SAMPLES)];
     let codes = Codes { layers: &codes, ..Codes::default() };
-    Ok(power(&accuracy(&judge.outputs(codes, &assignment, Arithmetic::File, samples, &silent)?)))
+    Ok(accuracy(&judge.outputs(codes, &assignment, Arithmetic::File, samples, &silent)?))
 }
 
 /// The layers of `plan` with rounded weights.
@@ -200,4 +216,40 @@ fn round(model: &Model, plan: &Plan, config: &Config) -> Result<Vec<(PlannedLaye
     };
     let (solved, _) = solve_layers(job, plan, &[])?;
     Ok(solved.into_iter().map(SolvedLayer::into_parts).map(|(codes, _)| codes).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use onnxquant_calib::NotMeasured;
+
+    use super::*;
+    use crate::decide::testing::of_power;
+
+    /// How many of four candidates are taken where so many leave this power of the error.
+    fn taken(candidates: usize, power: impl Fn(usize) -> f64 + Sync) -> usize {
+        let measure = |count: &usize| Ok(of_power(power(*count)));
+        as_many_as_help(0, candidates, &|_, count| Ok((count, count)), &measure).unwrap()
+    }
+
+    #[test]
+    fn all_candidates_are_taken_where_they_help_else_half_of_them_else_none() {
+        assert_eq!(taken(4, |count| 1.0 - count as f64 / 10.0), 4);
+        assert_eq!(taken(4, |count| [0.5, 0.1, 0.4, 0.1, 0.6][count]), 2);
+        assert_eq!(taken(5, |count| [0.5, 0.1, 0.5, 0.1, 0.1, 0.5][count]), 0, "no better is not enough");
+        assert_eq!(taken(1, |count| [0.5, 0.6][count]), 0);
+        // The first that helps, not the one that helps most.
+        assert_eq!(taken(2, |count| [0.5, 0.1, 0.4][count]), 2);
+    }
+
+    #[test]
+    fn what_changes_nothing_or_was_not_measured_is_not_taken() {
+        let better = |count: &usize| Ok(of_power(if *count == 0 { 0.5 } else { 0.1 }));
+        let found = as_many_as_help(0, 4, &|_, count| Ok((count, if count == 4 { 0 } else { count })), &better);
+        assert_eq!(found.unwrap(), 2);
+        let lost = |count: &usize| match count {
+            0 => Ok(of_power(0.5)),
+            _ => Ok(Measurement::NotMeasured(NotMeasured::NoOutputs)),
+        };
+        assert_eq!(as_many_as_help(0, 4, &|_, count| Ok((count, count)), &lost).unwrap(), 0);
+    }
 }

@@ -7,14 +7,14 @@ use onnxquant_passes::sites::LayerId;
 use crate::accuracy::accuracy;
 use crate::config::{Activations, Config};
 use crate::decide::goal::Goal;
-use crate::decide::retreat::retreat;
+use crate::decide::retreat::{Retreat, SENSITIVITY_SAMPLES};
 use crate::decide::trail::{Trail, Weights};
 use crate::error::Error;
 use crate::judge::held_out::{Judge, OnHeldOut};
 use crate::observe::calibration::Calibration;
 use crate::plan::assignment::Assignment;
 use crate::plan::layers::Plan;
-use crate::progress::Progress;
+use crate::progress::{Progress, silent};
 use crate::write::codes::Codes;
 use crate::write::evaluated::Arithmetic;
 use crate::write::written::{Written, written};
@@ -43,18 +43,18 @@ pub(crate) struct Fitting<'a> {
 
 impl Fitting<'_> {
     /// Writes the model with as many of the integer layers of `assignment` as the accuracy that is asked for allows;
-    /// these too are returned.
-    pub(super) fn fit(&self, assignment: Assignment, trail: &mut Trail) -> Result<(Fitted, Assignment), Error> {
+    /// these too are returned, and the trail with what was tried.
+    pub(super) fn fit(&self, assignment: Assignment, trail: Trail) -> Result<(Fitted, Assignment, Trail), Error> {
         let has_codes = !self.codes.layers.is_empty() || !self.codes.tables.is_empty();
-        let (held_out, assignment) = match self.calibration.filter(|_| has_codes) {
+        let (held_out, assignment, trail) = match self.calibration.filter(|_| has_codes) {
             Some(calibration) => {
-                let (held_out, assignment) = self.judge(calibration, assignment, trail)?;
-                (Some(held_out), assignment)
+                let (held_out, assignment, trail) = self.judge(calibration, assignment, trail)?;
+                (Some(held_out), assignment, trail)
             }
-            None => (None, assignment),
+            None => (None, assignment, trail),
         };
         let Written { model, layers, table_bytes } = written(self.model, self.plan, self.codes, &assignment)?;
-        Ok((Fitted { written: model, layers, table_bytes, held_out }, assignment))
+        Ok((Fitted { written: model, layers, table_bytes, held_out }, assignment, trail))
     }
 
     /// Takes layers back to float activations where accuracy asks for that; the outputs then.
@@ -62,19 +62,23 @@ impl Fitting<'_> {
         &self,
         calibration: &Calibration,
         assignment: Assignment,
-        trail: &mut Trail,
-    ) -> Result<(OnHeldOut, Assignment), Error> {
+        mut trail: Trail,
+    ) -> Result<(OnHeldOut, Assignment, Trail), Error> {
         if let Some(of_streams) = self.of_streams.as_ref().filter(|outputs| is_enough(self.config, outputs)) {
             // Whole networks would take memory and time to prepare.
             trail.note_reached(&assignment, &accuracy(of_streams));
-            return Ok((OnHeldOut::new(self.model, calibration, of_streams.clone()), assignment));
+            return Ok((OnHeldOut::new(self.model, calibration, of_streams.clone()), assignment, trail));
         }
         let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
-        let measure = |candidate: &Assignment| judge.accuracy(self.codes, candidate, self.progress);
-        let assignment = retreat(assignment, trail, &judge, self.config, Weights::Codes, &measure)?;
+        let whole = |candidate: &Assignment| judge.accuracy(self.codes, candidate, self.progress);
+        let few = judge.first_samples(SENSITIVITY_SAMPLES);
+        let alone = |candidate: &Assignment| judge.with_float_weights(candidate, few, &silent);
+        let (graph, config, weights) = (self.model.graph(), self.config, Weights::Codes);
+        let question = Retreat { graph, config, weights, whole: &whole, alone: &alone };
+        let (assignment, trail) = question.from(assignment, trail)?;
         let samples = &calibration.samples.split.held_out;
         let outputs = judge.outputs(self.codes, &assignment, judge.arithmetic, samples, self.progress)?;
-        Ok((OnHeldOut::new(self.model, calibration, outputs), assignment))
+        Ok((OnHeldOut::new(self.model, calibration, outputs), assignment, trail))
     }
 }
 

@@ -18,9 +18,9 @@ use crate::decide::distributions::observed;
 use crate::decide::equalize::equalize;
 use crate::decide::fastest::fastest;
 use crate::decide::goal::Goal;
-use crate::decide::ranges::choose_ranges;
+use crate::decide::ranges::{Ranges, Trial};
 use crate::decide::rescale::rescale;
-use crate::decide::retreat::retreat;
+use crate::decide::retreat::{Retreat, SENSITIVITY_SAMPLES};
 use crate::decide::trail::Weights;
 use crate::error::Error;
 use crate::judge::compare::Reference;
@@ -28,6 +28,7 @@ use crate::judge::held_out::Judge;
 use crate::observe::observer::Observer;
 use crate::plan::assignment::Assignment;
 use crate::plan::scales::{Origin, Scales};
+use crate::progress::silent;
 use crate::write::evaluated::Arithmetic;
 
 /// Held-out samples on which integers are judged before weights are fitted.
@@ -58,9 +59,13 @@ pub(crate) fn decide_integers(start: Decided, config: &Config, observer: &Observ
         now.assignment = find_scales(&now.assignment, &now.model, config, observer, float.clone())?;
     }
     let judge = Judge::beside(float, &now.model, calibration, Arithmetic::File);
-    let samples = judge.first_samples(FIRST_SAMPLES);
-    let measure = |candidate: &Assignment| judge.with_float_weights(candidate, samples, observer.progress());
-    now.assignment = retreat(now.assignment, &mut now.trail, &judge, config, Weights::Float, &measure)?;
+    let (samples, progress) = (judge.first_samples(FIRST_SAMPLES), observer.progress());
+    let whole = |candidate: &Assignment| judge.with_float_weights(candidate, samples, progress);
+    let few = judge.first_samples(SENSITIVITY_SAMPLES);
+    let alone = |candidate: &Assignment| judge.with_float_weights(candidate, few, &silent);
+    let (graph, weights) = (now.model.graph(), Weights::Float);
+    let question = Retreat { graph, config, weights, whole: &whole, alone: &alone };
+    (now.assignment, now.trail) = question.from(now.assignment, now.trail)?;
     Ok(now)
 }
 
@@ -83,7 +88,12 @@ fn find_scales(
         }
         None => {
             let judge = Judge::beside(float, model, observer.calibration(), Arithmetic::File);
-            choose_ranges(assignment, &histograms, &judge, config, observer.progress())?
+            let progress = observer.progress();
+            let measure = |trial: &Trial| {
+                let progress = if trial.samples == Trial::ALL { progress } else { &silent };
+                judge.with_float_weights(&trial.assignment, judge.first_samples(trial.samples), progress)
+            };
+            Ranges { graph, config, histograms: &histograms, measure: &measure }.of(&assignment)?
         }
     };
     Ok(scaled.with_distributions(histograms))

@@ -32,11 +32,10 @@ use onnxquant_quant::RangeMethod;
 use rayon::prelude::*;
 
 use crate::config::Config;
+use crate::decide::measure::{Measure, error};
 use crate::error::Error;
-use crate::judge::held_out::Judge;
 use crate::plan::assignment::Assignment;
 use crate::plan::scales::{Histograms, Origin, Rules, Scales};
-use crate::progress::{Progress, silent};
 
 /// Tried for all tensors together; of equal ones the first is kept.
 const CANDIDATES: [RangeMethod; 5] = [
@@ -58,69 +57,107 @@ const WORTHWHILE: f64 = 0.25;
 /// Scales that differ by less than this part are the same.
 const SAME_SCALE: f32 = 0.05;
 
-/// Gives the tensors of the regions the scales with the least error of the outputs.
-pub(super) fn choose_ranges(
-    assignment: Assignment,
-    histograms: &Histograms,
-    judge: &Judge<'_>,
-    config: &Config,
-    progress: Progress<'_>,
-) -> Result<Assignment, Error> {
-    let graph = judge.model().graph();
-    let samples = &judge.calibration.samples.split.held_out;
-    let few = &samples[..samples.len().min(SAMPLES)];
-    let many = &samples[..samples.len().min(SAMPLES_FOR_ALL)];
-    let rules = assignment.rules(graph, config);
-    let uniform = |range: &RangeMethod| {
-        let scales = Scales::uniform(rules, assignment.values(), histograms, *range, Origin::BestForAll)?;
-        let candidate = assignment.on_scales(graph, scales)?;
-        Ok((judge.error(&candidate, many, &silent)?, candidate))
-    };
-    let tried = CANDIDATES.par_iter().map(uniform).collect::<Result<Vec<(f64, Assignment)>, Error>>()?;
-    let Some((_, best)) = tried.into_iter().reduce(worthwhile) else { return Ok(assignment) };
-    let error = judge.error(&best, few, &silent)?;
-    let is_worthwhile = |with: f64| removes_much(with, error);
-    let matter = |values: &[ValueId]| -> Result<bool, Error> {
-        let own: Vec<(ValueId, RangeMethod)> = values.iter().map(|&value| (value, RangeMethod::MinMax)).collect();
-        let wide = assignment.wide().iter().chain(values).copied().collect();
-        let scales = best.scales().with(Rules { wide: &wide, ..rules }, histograms, &own)?;
-        let candidate = assignment.on_scales(graph, scales)?;
-        Ok(!values.is_empty() && is_worthwhile(judge.error(&candidate, few, &silent)?))
-    };
-    let mut tries: Vec<(ValueId, RangeMethod)> = Vec::new();
-    let lossy = most_lossy(graph, &best, histograms)?;
-    if matter(&lossy)? {
-        for value in lossy {
-            if matter(&[value])? {
-                tries.extend(
-                    others(&best, histograms, value, best.rules(graph, config))?
-                        .into_iter()
-                        .map(|range| (value, range)),
-                );
+/// An assignment, and how many of the first held-out samples it is tried on.
+pub(super) struct Trial {
+    pub(super) assignment: Assignment,
+    pub(super) samples: usize,
+}
+
+impl Trial {
+    /// As many as there are.
+    pub(super) const ALL: usize = usize::MAX;
+}
+
+/// The question which ranges tensors get, and who can tell what they do.
+pub(super) struct Ranges<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) config: &'a Config,
+    pub(super) histograms: &'a Histograms,
+    pub(super) measure: &'a (dyn Measure<Trial> + Sync),
+}
+
+impl Ranges<'_> {
+    /// The assignment `start` on the scales with the least error of the outputs.
+    pub(super) fn of(&self, start: &Assignment) -> Result<Assignment, Error> {
+        let best = self.for_all(start)?;
+        let own = self.of_single_tensors(start, &best)?;
+        if own.is_empty() {
+            return Ok(best);
+        }
+        let scales = best.scales().with(best.rules(self.graph, self.config), self.histograms, &own)?;
+        let with = best.on_scales(self.graph, scales)?;
+        Ok(if self.error(&with, Trial::ALL)? < self.error(&best, Trial::ALL)? { with } else { best })
+    }
+
+    fn error(&self, assignment: &Assignment, samples: usize) -> Result<f64, Error> {
+        error(self.measure, &Trial { assignment: assignment.clone(), samples })
+    }
+
+    /// The method that serves all tensors best.
+    fn for_all(&self, start: &Assignment) -> Result<Assignment, Error> {
+        let rules = start.rules(self.graph, self.config);
+        let uniform = |range: &RangeMethod| {
+            let scales = Scales::uniform(rules, start.values(), self.histograms, *range, Origin::BestForAll)?;
+            let candidate = start.on_scales(self.graph, scales)?;
+            Ok((self.error(&candidate, SAMPLES_FOR_ALL)?, candidate))
+        };
+        let tried = CANDIDATES.par_iter().map(uniform).collect::<Result<Vec<(f64, Assignment)>, Error>>()?;
+        Ok(tried.into_iter().reduce(worthwhile).map_or_else(|| start.clone(), |(_, best)| best))
+    }
+
+    /// The tensors that do clearly better with a method of their own, each with the best one.
+    fn of_single_tensors(&self, start: &Assignment, best: &Assignment) -> Result<Vec<(ValueId, RangeMethod)>, Error> {
+        let error = self.error(best, SAMPLES)?;
+        let rules = start.rules(self.graph, self.config);
+        let alone = |(value, range): (ValueId, RangeMethod)| {
+            let scales = best.scales().with(rules, self.histograms, &[(value, range)])?;
+            Ok((self.error(&start.on_scales(self.graph, scales)?, SAMPLES)?, value, range))
+        };
+        let tries = self.worth_trying(start, best, error)?;
+        let mut found =
+            tries.into_par_iter().map(alone).collect::<Result<Vec<(f64, ValueId, RangeMethod)>, Error>>()?;
+        found.retain(|(with, ..)| removes_much(*with, error));
+        found.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut own: Vec<(ValueId, RangeMethod)> = Vec::new();
+        for (_, value, range) in found {
+            if !own.iter().any(|(known, _)| *known == value) {
+                own.push((value, range));
             }
         }
+        Ok(own)
     }
-    let alone = |&(value, range): &(ValueId, RangeMethod)| {
-        let scales = best.scales().with(rules, histograms, &[(value, range)])?;
-        Ok((judge.error(&assignment.on_scales(graph, scales)?, few, &silent)?, value, range))
-    };
-    let mut found = tries.par_iter().map(alone).collect::<Result<Vec<(f64, ValueId, RangeMethod)>, Error>>()?;
-    found.retain(|(with, ..)| is_worthwhile(*with));
-    found.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut own: Vec<(ValueId, RangeMethod)> = Vec::new();
-    for (_, value, range) in found {
-        if !own.iter().any(|(known, _)| *known == value) {
-            own.push((value, range));
+
+    /// Other ranges of the tensors that lose most, where the outputs gain by more exact ones; `error` is that of `best`.
+    fn worth_trying(
+        &self,
+        start: &Assignment,
+        best: &Assignment,
+        error: f64,
+    ) -> Result<Vec<(ValueId, RangeMethod)>, Error> {
+        let matter = |values: &[ValueId]| -> Result<bool, Error> {
+            Ok(!values.is_empty() && removes_much(self.error(&self.widened(start, best, values)?, SAMPLES)?, error))
+        };
+        let lossy = most_lossy(self.graph, best, self.histograms)?;
+        let mut tries = Vec::new();
+        if !matter(&lossy)? {
+            return Ok(tries);
         }
-    }
-    if !own.is_empty() {
-        let scales = best.scales().with(best.rules(graph, config), histograms, &own)?;
-        let with = best.on_scales(graph, scales)?;
-        if judge.error(&with, samples, progress)? < judge.error(&best, samples, progress)? {
-            return Ok(with);
+        for value in lossy {
+            if matter(&[value])? {
+                let others = others(best, self.histograms, value, best.rules(self.graph, self.config))?;
+                tries.extend(others.into_iter().map(|range| (value, range)));
+            }
         }
+        Ok(tries)
     }
-    Ok(best)
+
+    /// The best assignment with codes of 16 bits for `values`.
+    fn widened(&self, start: &Assignment, best: &Assignment, values: &[ValueId]) -> Result<Assignment, Error> {
+        let own: Vec<(ValueId, RangeMethod)> = values.iter().map(|&value| (value, RangeMethod::MinMax)).collect();
+        let wide = start.wide().iter().chain(values).copied().collect();
+        let rules = Rules { wide: &wide, ..start.rules(self.graph, self.config) };
+        start.on_scales(self.graph, best.scales().with(rules, self.histograms, &own)?)
+    }
 }
 
 /// The second where it has clearly less error.
@@ -164,3 +201,7 @@ fn others(
     }
     Ok(kept)
 }
+
+#[cfg(test)]
+#[path = "ranges_tests.rs"]
+mod tests;

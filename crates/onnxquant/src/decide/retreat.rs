@@ -14,15 +14,14 @@ use rayon::prelude::*;
 use crate::accuracy::Accuracy;
 use crate::config::{ActivationBits, Activations, Config};
 use crate::decide::goal::Goal;
+use crate::decide::measure::Measure;
 use crate::decide::trail::{Alone, Round, Trail, Weights};
 use crate::error::Error;
-use crate::judge::held_out::Judge;
 use crate::plan::assignment::Assignment;
-use crate::progress::silent;
 
 /// Held-out samples on which the sensitivity of single layers is measured: each layer needs an engine of its own, which
 /// takes longer than a run.
-const SENSITIVITY_SAMPLES: usize = 3;
+pub(super) const SENSITIVITY_SAMPLES: usize = 3;
 /// What plans that were chosen on the held-out samples may be worse on others, in dB.
 const CHOSEN_DB: f64 = 0.3;
 /// What may be left over before fewer layers are tried, in dB, and how often.
@@ -38,64 +37,132 @@ struct Step {
     to_16_bits: Vec<NodeId>,
 }
 
-/// Takes layers of `assignment` back until `measure` finds the goal reached, and adds what it finds to `trail`. Where the
-/// goal is out of reach, the assignment that came nearest is left.
-///
-/// `measure` gets an assignment and says how exact its outputs are.
-pub(super) fn retreat(
-    assignment: Assignment,
-    trail: &mut Trail,
-    judge: &Judge<'_>,
-    config: &Config,
-    weights: Weights,
-    measure: &dyn Fn(&Assignment) -> Result<Measurement<Accuracy>, Error>,
-) -> Result<Assignment, Error> {
-    let graph = judge.model().graph();
-    let Some(goal) = Goal::of(config).filter(|_| config.activations != Activations::Float) else {
-        return Ok(assignment);
-    };
-    let goal = if weights == Weights::Float { goal.raised(-SLACK_DB) } else { goal };
-    let aim = goal.raised(CHOSEN_DB);
-    let mut now = Step { assignment, to_float: Vec::new(), to_16_bits: Vec::new() };
-    let mut line = Line::default();
-    let mut nearest: Option<(f64, Assignment)> = None;
-    let mut last: Option<(Assignment, Vec<NodeId>)> = None;
-    for round in 1_usize.. {
-        let accuracy = measure(&now.assignment)?;
-        trail.rounds.push(now.round(weights, &accuracy));
-        let excess = aim.excess(&accuracy);
-        if excess <= 1.0 || (round == 1 && goal.excess(&accuracy) <= 1.0) {
-            if let Some((before, worst)) = last.filter(|_| aim.raised(CLOSE_DB).excess(&accuracy) <= 1.0) {
-                let reaches = |accuracy: &Measurement<Accuracy>| aim.excess(accuracy) <= 1.0;
-                let found = take_back((&before, &worst), trail, (graph, config, weights), measure, &reaches)?;
-                now.assignment = found.unwrap_or(now.assignment);
+/// The question which layers must go back, and who can tell what that does.
+pub(super) struct Retreat<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) config: &'a Config,
+    /// What weights are in the measurements of `whole`.
+    pub(super) weights: Weights,
+    /// Says how exact the outputs are with a whole assignment.
+    pub(super) whole: &'a dyn Measure<Assignment>,
+    /// The same of one layer alone; less exactly, and faster.
+    pub(super) alone: &'a (dyn Measure<Assignment> + Sync),
+}
+
+/// What all rounds have in common.
+struct Search {
+    aim: Goal,
+    line: Line,
+    /// What came nearest to the aim, and by what it misses it.
+    nearest: Option<(f64, Assignment)>,
+    /// The assignment of the round before, and what was taken from it.
+    last: Option<(Assignment, Vec<NodeId>)>,
+}
+
+impl Retreat<'_> {
+    /// Takes layers of `start` back until the goal is reached, and adds what it finds to `trail`. Where the goal is out of
+    /// reach, the assignment that came nearest is left.
+    pub(super) fn from(&self, start: Assignment, mut trail: Trail) -> Result<(Assignment, Trail), Error> {
+        let Some(goal) = Goal::of(self.config).filter(|_| self.config.activations != Activations::Float) else {
+            return Ok((start, trail));
+        };
+        let goal = if self.weights == Weights::Float { goal.raised(-SLACK_DB) } else { goal };
+        let mut search = Search { aim: goal.raised(CHOSEN_DB), line: Line::default(), nearest: None, last: None };
+        let mut now = Step { assignment: start, to_float: Vec::new(), to_16_bits: Vec::new() };
+        for round in 1_usize.. {
+            let accuracy = self.whole.accuracy(&now.assignment)?;
+            trail.rounds.push(now.round(self.weights, &accuracy));
+            if search.aim.excess(&accuracy) <= 1.0 || (round == 1 && goal.excess(&accuracy) <= 1.0) {
+                let fewer = self.take_back(&search, &accuracy, &mut trail)?;
+                return Ok((fewer.unwrap_or(now.assignment), trail));
             }
-            break;
-        }
-        if now.assignment.is_empty() {
-            // Out of reach: what came nearest, which is faster than this at any rate.
-            if let Some((_, nearest)) = nearest.filter(|(least, _)| *least < excess) {
-                now.assignment = nearest;
+            if now.assignment.is_empty() {
+                return Ok((search.or_nearest(now.assignment, &accuracy), trail));
             }
-            break;
+            let worst = self.worst(&mut search, round, &now.assignment, &accuracy, &mut trail)?;
+            let next = Step::after(&now.assignment, self.graph, &worst, self.config)?;
+            search.last = Some((now.assignment, worst));
+            now = next;
         }
-        if nearest.as_ref().is_none_or(|(least, _)| excess < *least) {
-            nearest = Some((excess, now.assignment.clone()));
+        Ok((now.assignment, trail))
+    }
+
+    /// The layers that go next, after a round that fell short.
+    fn worst(
+        &self,
+        search: &mut Search,
+        round: usize,
+        now: &Assignment,
+        accuracy: &Measurement<Accuracy>,
+        trail: &mut Trail,
+    ) -> Result<Vec<NodeId>, Error> {
+        let excess = search.aim.excess(accuracy);
+        if search.nearest.as_ref().is_none_or(|(least, _)| excess < *least) {
+            search.nearest = Some((excess, now.clone()));
         }
-        let leaders = now.assignment.leaders();
+        let leaders = now.leaders();
         let known = |leader: &NodeId| trail.alone.iter().any(|layer| layer.leader == *leader);
         if !leaders.iter().any(known) {
-            trail.alone.extend(sensitivity(&now.assignment, judge)?);
+            trail.alone.extend(self.sensitivity(now)?);
         }
         let left: Vec<&Alone> = trail.alone.iter().filter(|layer| leaders.contains(&layer.leader)).collect();
         // Errors of weights do not go away: rounds that fall short take more.
         let at_least = round.div_ceil(2);
-        let too_much = line.too_much(excess, left.iter().map(|layer| layer.power()).sum());
-        let worst = first(&left, too_much, at_least).unwrap_or(leaders);
-        last = Some((now.assignment.clone(), worst.clone()));
-        now = Step::after(&now.assignment, graph, &worst, config)?;
+        let too_much = search.line.too_much(excess, left.iter().map(|layer| layer.power()).sum());
+        Ok(first(&left, too_much, at_least).unwrap_or(leaders))
     }
-    Ok(now.assignment)
+
+    /// Where the last round was more than enough: looks for the fewest of its layers that must go. Nothing where it must be
+    /// all.
+    fn take_back(
+        &self,
+        search: &Search,
+        reached: &Measurement<Accuracy>,
+        trail: &mut Trail,
+    ) -> Result<Option<Assignment>, Error> {
+        let Some((before, worst)) = &search.last else { return Ok(None) };
+        if search.aim.raised(CLOSE_DB).excess(reached) > 1.0 {
+            return Ok(None);
+        }
+        let (mut too_few, mut enough, mut found) = (0, worst.len(), None);
+        for _ in 0..MOST_HALVINGS {
+            let some = usize::midpoint(too_few, enough);
+            if some == too_few {
+                break;
+            }
+            let step = Step::after(before, self.graph, &worst[..some], self.config)?;
+            let accuracy = self.whole.accuracy(&step.assignment)?;
+            trail.rounds.push(step.round(self.weights, &accuracy));
+            if search.aim.excess(&accuracy) <= 1.0 {
+                (found, enough) = (Some(step.assignment), some);
+            } else {
+                too_few = some;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The outputs when one layer alone is on integers: first the layers with the largest error for the time they save.
+    fn sensitivity(&self, assignment: &Assignment) -> Result<Vec<Alone>, Error> {
+        let measured = |leader: NodeId| {
+            let accuracy = self.alone.accuracy(&assignment.only(self.graph, leader)?)?;
+            Ok(Alone { leader, accuracy, saved_ns: assignment.saved_ns(self.graph, leader) })
+        };
+        let mut found = assignment.leaders().into_par_iter().map(measured).collect::<Result<Vec<Alone>, Error>>()?;
+        // Conversions at new ends of regions take time as well: as much as a layer saves on the average, say.
+        let conversions = found.iter().map(|layer| layer.saved_ns).sum::<f64>() / found.len().max(1) as f64;
+        let rate = |layer: &Alone| layer.power() / (layer.saved_ns + conversions).max(1.0);
+        found.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
+        Ok(found)
+    }
+}
+
+impl Search {
+    /// Out of reach: what came nearest, which is faster than `now` at any rate.
+    fn or_nearest(self, now: Assignment, accuracy: &Measurement<Accuracy>) -> Assignment {
+        let excess = self.aim.excess(accuracy);
+        self.nearest.filter(|(least, _)| *least < excess).map_or(now, |(_, nearest)| nearest)
+    }
 }
 
 impl Step {
@@ -130,33 +197,6 @@ impl Trail {
     }
 }
 
-/// Looks for the fewest of the `worst` layers of the assignment `before` that must go, where all of them are more than
-/// enough; nothing where it must be all.
-fn take_back(
-    (before, worst): (&Assignment, &[NodeId]),
-    trail: &mut Trail,
-    (graph, config, weights): (&Graph, &Config, Weights),
-    measure: &dyn Fn(&Assignment) -> Result<Measurement<Accuracy>, Error>,
-    reaches: &dyn Fn(&Measurement<Accuracy>) -> bool,
-) -> Result<Option<Assignment>, Error> {
-    let (mut too_few, mut enough, mut found) = (0, worst.len(), None);
-    for _ in 0..MOST_HALVINGS {
-        let some = usize::midpoint(too_few, enough);
-        if some == too_few {
-            break;
-        }
-        let step = Step::after(before, graph, &worst[..some], config)?;
-        let accuracy = measure(&step.assignment)?;
-        trail.rounds.push(step.round(weights, &accuracy));
-        if reaches(&accuracy) {
-            (found, enough) = (Some(step.assignment), some);
-        } else {
-            too_few = some;
-        }
-    }
-    Ok(found)
-}
-
 /// By how much the error is too large, over what single layers do alone.
 #[derive(Debug, Default)]
 struct Line {
@@ -174,22 +214,6 @@ impl Line {
     }
 }
 
-/// The outputs when one layer alone is on integers: first the layers with the largest error for the time they save.
-fn sensitivity(assignment: &Assignment, judge: &Judge<'_>) -> Result<Vec<Alone>, Error> {
-    let (graph, samples) = (judge.model().graph(), judge.first_samples(SENSITIVITY_SAMPLES));
-    let measured = |leader: NodeId| {
-        let alone = assignment.only(graph, leader)?;
-        let accuracy = judge.with_float_weights(&alone, samples, &silent)?;
-        Ok(Alone { leader, accuracy, saved_ns: assignment.saved_ns(graph, leader) })
-    };
-    let mut found = assignment.leaders().into_par_iter().map(measured).collect::<Result<Vec<Alone>, Error>>()?;
-    // Conversions at new ends of regions take time as well: as much as a layer saves on the average, say.
-    let conversions = found.iter().map(|layer| layer.saved_ns).sum::<f64>() / found.len().max(1) as f64;
-    let rate = |layer: &Alone| layer.power() / (layer.saved_ns + conversions).max(1.0);
-    found.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
-    Ok(found)
-}
-
 /// The first layers of `left` whose errors have this power together, at least so many; `None` where no layer is left to
 /// blame.
 fn first(left: &[&Alone], power: f64, at_least: usize) -> Option<Vec<NodeId>> {
@@ -205,18 +229,5 @@ fn first(left: &[&Alone], power: f64, at_least: usize) -> Option<Vec<NodeId>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_line_through_two_rounds_says_what_must_go() {
-        let mut line = Line::default();
-        // 1 + 3 of power: half of all must go.
-        assert!((line.too_much(2.0, 4.0) - 2.0).abs() < 1e-12);
-        // 0.5 is not theirs: excess = 0.5 + 0.375 power; of the 2 left 2/3 must go.
-        assert!((line.too_much(1.25, 2.0) - 2.0 / 3.0).abs() < 1e-12);
-        // No gain by what went: as at first.
-        assert!((line.too_much(1.25, 1.0) - 0.2).abs() < 1e-12);
-        assert!(Line::default().too_much(f64::INFINITY, 3.0) >= 3.0);
-    }
-}
+#[path = "retreat_tests.rs"]
+mod tests;

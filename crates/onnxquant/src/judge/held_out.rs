@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onnxquant_calib::{Measurement, NotMeasured, OutputComparison};
 use onnxquant_ir::{Model, Port};
 
-use crate::accuracy::{Accuracy, accuracy, power};
+use crate::accuracy::{Accuracy, accuracy};
 use crate::error::Error;
 use crate::judge::compare::Reference;
 use crate::observe::calibration::Calibration;
@@ -92,17 +92,6 @@ impl<'a> Judge<'a> {
         progress: Progress<'_>,
     ) -> Result<Measurement<Accuracy>, Error> {
         Ok(accuracy(&self.outputs(Codes::default(), assignment, Arithmetic::File, samples, progress)?))
-    }
-
-    /// The power of the error of the outputs over that of the outputs, with float weights; infinite where it was not
-    /// measured.
-    pub(crate) fn error(
-        &self,
-        assignment: &Assignment,
-        samples: &[usize],
-        progress: Progress<'_>,
-    ) -> Result<f64, Error> {
-        Ok(power(&self.with_float_weights(assignment, samples, progress)?))
     }
 
     /// The first held-out samples, at most so many.
