@@ -5,7 +5,31 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The floors of a crate's sources, from the top down; a file that lies in no folder is a floor by itself.
-const FLOORS: [(&str, &[&str]); 4] = [
+const FLOORS: [(&str, &[&str]); 7] = [
+    (
+        "onnxquant",
+        &[
+            "pipeline",
+            "report",
+            "files",
+            "attempt",
+            "decide",
+            "solve",
+            "judge",
+            "observe",
+            "write",
+            "plan",
+            "load",
+            "config",
+            "plan_file",
+            "accuracy",
+            "fingerprint",
+            "progress",
+            "error",
+        ],
+    ),
+    ("cli", &["quantize", "compare", "inspect", "args", "bars", "sink", "table"]),
+    ("xtask", &["test", "regress", "paper", "bench", "codegen", "qemu", "python", "process"]),
     ("calib", &["statistics", "stream", "run", "engine", "data", "graph", "error", "tensor"]),
     (
         "ir",
@@ -39,9 +63,11 @@ const FLOORS: [(&str, &[&str]); 4] = [
 /// Who imports whom, by module (`layer::grid`), within one crate.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
-fn sources() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository");
-    root.join("crates")
+/// Where the sources of a crate lie.
+fn sources(name: &str) -> PathBuf {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crates = xtask.parent().expect("xtask lies in the repository").join("crates");
+    if name == "xtask" { xtask.join("src") } else { crates.join(name).join("src") }
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
@@ -161,8 +187,8 @@ fn imports_only_run_down_the_floors() {
             let first = module.split("::").next().unwrap_or_default();
             floors.iter().position(|floor| *floor == first)
         };
-        let imports = imports(&sources().join(name).join("src"));
-        assert!(imports.len() > 10, "{name} has only {} files", imports.len());
+        let imports = imports(&sources(name));
+        assert!(imports.len() >= floors.len(), "{name} has only {} files", imports.len());
         for (own, others) in &imports {
             let Some(floor) = floor_of(own) else {
                 found.push(format!("crates/{name}/src/{own}.rs is on no floor"));
@@ -181,7 +207,7 @@ fn imports_only_run_down_the_floors() {
 fn no_file_comes_back_to_itself() {
     let mut found = Vec::new();
     for (name, _) in FLOORS {
-        let imports = imports(&sources().join(name).join("src"));
+        let imports = imports(&sources(name));
         found.extend(imports.keys().filter_map(|module| circle(module, &imports)).map(|way| way.join(" -> ")));
     }
     assert!(found.is_empty(), "{}", found.join("\n"));

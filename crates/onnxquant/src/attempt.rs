@@ -3,21 +3,21 @@
 use std::path::Path;
 
 use onnxquant_ir::Model;
-use onnxquant_passes::embeddings::CodedTable;
 
-use crate::allot::{Solution, solve_within_budget};
-use crate::calibration::Calibration;
 use crate::config::{Budget, Config};
-use crate::embeddings::{TableReport, quantize_tables};
+use crate::decide::budget::{Solution, solve_within_budget};
+use crate::decide::decided::Decided;
+use crate::decide::integers::decide_integers;
 use crate::error::Error;
-use crate::integer::{IntegerPlan, plan_integers};
-use crate::observe::Observer;
-use crate::plan::Plan;
+use crate::observe::calibration::Calibration;
+use crate::observe::observer::{CacheReport, Observer};
+use crate::observe::reach::Reach;
+use crate::plan::layers::Plan;
 use crate::progress::Progress;
-use crate::reach::Reach;
-use crate::report::CacheReport;
-use crate::solve::Job;
-use crate::state::State;
+use crate::solve::job::Job;
+use crate::solve::state::State;
+use crate::solve::tables::quantize_tables;
+use crate::write::codes::QuantizedTable;
 
 /// What a model is solved with.
 #[derive(Clone, Copy)]
@@ -34,7 +34,7 @@ pub(crate) struct Solved {
     /// In float, as its layers were solved.
     pub(crate) model: Model,
     pub(crate) solution: Solution,
-    pub(crate) tables: Vec<(CodedTable, TableReport)>,
+    pub(crate) tables: Vec<QuantizedTable>,
     pub(crate) cache: Option<CacheReport>,
 }
 
@@ -46,13 +46,13 @@ pub(crate) fn solve_within_reach(
     parts: Parts<'_>,
 ) -> Result<Solved, Error> {
     if let Some(calibration) = calibration {
-        calibration.reach = Reach::find(model, plan, calibration)?;
+        calibration.reach = Reach::find(model, plan, &calibration.samples)?;
         calibration.divide_outputs(model)?;
     }
     loop {
         match (solve(model.clone(), plan.clone(), calibration.as_ref(), parts), &mut *calibration) {
             (Err(error), Some(calibration)) if error.is_of_engine() => {
-                calibration.reach = calibration.reach.after(error, model, plan, calibration)?;
+                calibration.reach = calibration.reach.after(error, model, plan, &calibration.samples)?;
                 calibration.divide_outputs(model)?;
             }
             (result, _) => return result,
@@ -61,12 +61,7 @@ pub(crate) fn solve_within_reach(
 }
 
 /// Decides what runs on integers and finds the codes.
-fn solve(
-    mut model: Model,
-    mut plan: Plan,
-    calibration: Option<&Calibration>,
-    parts: Parts<'_>,
-) -> Result<Solved, Error> {
+fn solve(model: Model, plan: Plan, calibration: Option<&Calibration>, parts: Parts<'_>) -> Result<Solved, Error> {
     let Parts { config, cache, state, progress } = parts;
     let reach = calibration.map(|calibration| &calibration.reach);
     // Without a layer that the engine sees it is as if there were no data.
@@ -76,15 +71,16 @@ fn solve(
     {
         return Err(error);
     }
-    let (mut integers, mut used) = (IntegerPlan::default(), None);
+    let (mut decided, mut used) = (Decided::in_float(model, plan), None);
     if let Some(calibration) = calibration {
-        let observer = Observer::open(calibration, &model, cache, progress)?;
-        integers = plan_integers(&mut model, &mut plan, config, &observer)?;
+        let observer = Observer::open(calibration, &decided.model, cache, progress)?;
+        decided = decide_integers(decided, config, &observer)?;
         used = observer.close()?;
     }
+    let Decided { model, plan, assignment, trail } = decided;
     let tables = quantize_tables(&model, &plan.tables)?;
     let layers = plan.layers.len();
-    let job = Job { model: &model, config, layers, integers: &integers, calibration, reach, state, progress };
-    let solution = solve_within_budget(job, plan, &tables)?;
+    let job = Job { model: &model, config, layers, assignment: &assignment, calibration, reach, state, progress };
+    let solution = solve_within_budget(job, plan, &tables, trail)?;
     Ok(Solved { model, solution, tables, cache: used })
 }

@@ -28,8 +28,8 @@ use onnxquant_ir::{external_files_of, external_path};
 
 use crate::config::{Config, DataConfig};
 use crate::error::Error;
-use crate::state::{PLAN_NAME, RUN_NAME};
-use place::Place;
+use crate::solve::state::{PLAN_NAME, RUN_NAME};
+use place::{Place, folder_of};
 
 /// Digits in the name of a folder of solved layers.
 const LAYERS_NAME_DIGITS: usize = 32;
@@ -211,11 +211,6 @@ fn is_kept_layer(path: &Path, folder: &Path) -> bool {
     };
     let of_layers = path.parent().filter(|layers| layers.file_name().is_some_and(is_name));
     of_layers.is_some_and(|layers| Place::of(folder_of(layers)).is(&Place::of(folder)))
-}
-
-/// The folder of `path`; the working folder where it names none.
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What can only be written through.

@@ -1,61 +1,57 @@
 //! Makes an ONNX model smaller: float model and calibration samples in, quantized model and report out.
 //!
 //! [`quantize`] is the whole job; [`Plan::new`] says what it would do; [`compare()`] measures two models
-//! against each other. The steps stand in the order of the pipeline:
+//! against each other.
 //!
-//! ```text
-//! load -> plan -> calibration -> integer -> solve -> fit -> write -> report
-//! ```
+//! Files and folders are floors. Each imports its own and those below, and hands values up:
+//!
+//! | floor | what it does |
+//! |---|---|
+//! | `pipeline` | the job from the input file to the output file |
+//! | `report` | what was done, made once of the values below |
+//! | `files` | which files a run reads and writes, and whether it may |
+//! | `attempt` | solves what the engine can run; where it fails on the way, again with less |
+//! | `decide` | measures candidates and picks: integers, ranges, bits |
+//! | `solve` | codes for every layer |
+//! | `judge` | how exact outputs are, and what ONNX Runtime makes of the file |
+//! | `observe` | runs samples and gathers statistics |
+//! | `write` | codes into the model, the model into a file |
+//! | `plan` | what will be done with every layer and operator |
+//! | `load` | reads and prepares a model |
+//! | `config`, `plan_file`, `accuracy`, `fingerprint`, `progress`, `error` | what all of them know |
 
 #![forbid(unsafe_code)]
 
 mod accuracy;
-mod allot;
 mod attempt;
-mod calibration;
-mod compare;
 mod config;
-mod embeddings;
+mod decide;
 mod error;
 mod files;
 mod fingerprint;
-mod fit;
-mod form;
-mod integer;
 mod judge;
 mod load;
-mod mixed;
 mod observe;
-
 mod pipeline;
 mod plan;
 mod plan_file;
 mod progress;
-mod raise;
-mod reach;
 mod report;
-mod rescale;
-mod selected;
-mod sketch;
-mod slicing;
 mod solve;
-mod state;
-mod streams;
-mod tied;
-mod verify_ort;
 mod write;
 
 pub use accuracy::Accuracy;
-pub use compare::compare;
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice,
     Target, Verify,
 };
-pub use embeddings::{PlannedTable, TableReport};
+pub use decide::trail::Weights;
 pub use error::Error;
 pub use files::{Files, is_standard_output};
-pub use integer::Origin;
+pub use judge::compare::compare;
+pub use judge::verify_ort::{Mispredicted, VerifiedOrt};
 pub use load::{PassTrace, Prepared, prepare, read, trace_passes};
+pub use observe::observer::CacheReport;
 pub use onnxquant_calib as calib;
 pub use onnxquant_ir::PendingFile;
 pub use onnxquant_passes::cpu::Cpu;
@@ -64,12 +60,14 @@ pub use onnxquant_passes::runs_as::{Kernel, RunsAs};
 pub use onnxquant_passes::weight_form::{Codes, WeightForm};
 pub use onnxquant_quant as quant;
 pub use pipeline::quantize;
-pub use plan::{Plan, PlannedLayer, SkippedLayer};
+pub use plan::layers::{Plan, PlannedLayer, SkippedLayer};
+pub use plan::scales::Origin;
+pub use plan::tables::PlannedTable;
 pub use plan_file::PlanFile;
 pub use progress::{Phase, Progress, silent};
-pub use reach::{NotRun, NotRunNode};
-pub use report::{
-    CacheReport, HeldOut, IntegerReport, LayerReport, OutputFigures, OutputReport, PartReport, Report, Sensitivity,
-    TensorReport, Trade, Weights,
-};
-pub use verify_ort::{Mispredicted, VerifiedOrt};
+pub use report::integers::{IntegerReport, Sensitivity, TensorReport, Trade};
+pub use report::layers::LayerReport;
+pub use report::not_run::{NotRun, NotRunNode};
+pub use report::outputs::{HeldOut, OutputFigures, OutputReport, PartReport};
+pub use report::run::Report;
+pub use report::tables::TableReport;

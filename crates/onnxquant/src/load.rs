@@ -4,6 +4,7 @@ use std::path::Path;
 
 use onnxquant_ir::{GraphError, Model, verify};
 use onnxquant_passes::check_attributes::check_attributes;
+use onnxquant_passes::decode_weights::decode_weights;
 use onnxquant_passes::fold_affine::fold_affine;
 use onnxquant_passes::fold_batchnorm::fold_batchnorm;
 use onnxquant_passes::fold_integers::fold_integers;
@@ -144,6 +145,19 @@ pub(crate) fn check(model: &Model, pass: &str) -> Result<(), Error> {
         [] => Ok(()),
         violations => Err(Error::broken(pass, violations)),
     }
+}
+
+/// Gives the engine floats where the model has codes already.
+pub(crate) fn decode(model: &mut Model) -> Result<(), Error> {
+    decode_weights(model)?;
+    check(model, "decoding weights")
+}
+
+/// The model with floats where it has codes.
+pub(crate) fn decoded(model: &Model) -> Result<Model, Error> {
+    let mut decoded = model.clone();
+    decode(&mut decoded)?;
+    Ok(decoded)
 }
 
 #[cfg(test)]

@@ -2,19 +2,22 @@
 
 use std::path::Path;
 
-use crate::attempt::{Parts, Solved, solve_within_reach};
-use crate::calibration::Calibration;
+use crate::attempt::{Parts, solve_within_reach};
 use crate::config::{Config, DataConfig};
+use crate::decide::budget::Solution;
 use crate::error::Error;
 use crate::files::{Files, model_bytes};
+use crate::judge::verify_ort::verify;
 use crate::load::{prepare, read};
-use crate::plan::Plan;
+use crate::observe::calibration::Calibration;
+use crate::plan::layers::Plan;
+use crate::plan::raise::raise_for_codes;
 use crate::progress::Progress;
-use crate::raise::raise_for_codes;
-use crate::report::Report;
-use crate::state::State;
-use crate::verify_ort::verify;
-use crate::write::write;
+use crate::report::layers::LayerReport;
+use crate::report::not_run::NotRun;
+use crate::report::run::{Report, Run, metadata};
+use crate::solve::state::State;
+use crate::write::file::write;
 
 /// Quantizes `input` into `output`.
 ///
@@ -32,25 +35,28 @@ pub fn quantize(
         config.check_without_data()?;
     }
     Files::of_run(input, output, data, config).check()?;
-    let mut report = Report::new(config);
 
     let mut model = read(input)?;
-    report.bytes_before = model_bytes(input, model.external_files());
+    let bytes_before = model_bytes(input, model.external_files());
     let mut calibration = data.map(|data| Calibration::open(&model, data)).transpose()?;
-    let state =
-        config.state.as_ref().map(|folder| State::open(folder, &model, config, calibration.as_ref())).transpose()?;
-    report.prepared = prepare(&mut model)?;
+    let samples = calibration.as_ref().map(|calibration| &calibration.samples);
+    let state = config.state.as_ref().map(|folder| State::open(folder, &model, config, samples)).transpose()?;
+    let prepared = prepare(&mut model)?;
     let (model, opset_changes) = raise_for_codes(model, config)?;
-    report.opset_changes = opset_changes;
 
     let plan = Plan::new(&model, config)?;
     let file = data.and_then(|data| data.cache.as_deref());
     let parts = Parts { config, cache: file, state: state.as_ref(), progress };
-    let Solved { model, mut solution, tables, cache } = solve_within_reach(&model, &plan, &mut calibration, parts)?;
-    report.not_run = calibration.and_then(|calibration| calibration.reach.not_run(&model, &solution.plan));
-    report.describe(&mut solution, model.graph(), tables, cache);
-
-    report.verified = verify(&mut solution.fitted, config, output, &report)?;
-    report.bytes_after = write(&mut solution.fitted.written, output, &report)?;
-    Ok(report)
+    let mut solved = solve_within_reach(&model, &plan, &mut calibration, parts)?;
+    let layers = LayerReport::all(&solved.solution, config.ort_min);
+    let Solution { plan, fitted, .. } = &mut solved.solution;
+    if !layers.is_empty() || !solved.tables.is_empty() {
+        metadata(config, &layers)?.put_into(&mut fitted.written);
+    }
+    let ids = layers.iter().zip(&fitted.layers).map(|(layer, &(id, _))| (layer.label.as_str(), id));
+    let verified = verify(&fitted.written, config, output, ids)?;
+    let bytes_after = write(&fitted.written, output, config)?;
+    let not_run = calibration.and_then(|calibration| NotRun::of(&calibration.reach, solved.model.graph(), plan));
+    let run = Run { config, prepared, opset_changes, solved, layers, not_run, verified, bytes_before, bytes_after };
+    Ok(run.into())
 }

@@ -22,8 +22,6 @@ use onnxquant_quant::{Granularity, Symmetry};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::plan::Plan;
-use crate::report::Report;
 
 /// Bits of every layer, and the settings for which they were chosen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,18 +51,12 @@ struct LayerBits {
 }
 
 impl PlanFile {
-    /// What a run did.
-    pub fn of(report: &Report) -> Self {
-        let layers = report.layers.iter().map(|layer| (layer.label.clone(), layer.bits));
-        Self::new(report.settings.granularity, report.settings.symmetry, layers)
-    }
-
-    /// What a run will do.
-    pub(crate) fn planned(plan: &Plan, granularity: Granularity, symmetry: Symmetry) -> Self {
-        Self::new(granularity, symmetry, plan.layers.iter().map(|layer| (layer.label.clone(), layer.bits)))
-    }
-
-    fn new(granularity: Granularity, symmetry: Symmetry, layers: impl Iterator<Item = (String, u32)>) -> Self {
+    /// Bits by the name of the layer, for these settings.
+    pub(crate) fn new(
+        granularity: Granularity,
+        symmetry: Symmetry,
+        layers: impl Iterator<Item = (String, u32)>,
+    ) -> Self {
         let layers = layers.map(|(name, bits)| LayerBits { name, bits }).collect();
         Self { settings: Settings { granularity, symmetry }, layers, path: PathBuf::new() }
     }

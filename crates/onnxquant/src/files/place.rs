@@ -78,7 +78,7 @@ impl Place {
         if let Some(identity) = Identity::of(path) {
             return Self::Present(identity);
         }
-        let folder = super::folder_of(path);
+        let folder = folder_of(path);
         if let Ok(target) = std::fs::read_link(path) {
             return links.checked_sub(1).map_or(Self::Unknown, |links| Self::within(&folder.join(target), links));
         }
@@ -105,6 +105,11 @@ impl Place {
             _ => self == other,
         }
     }
+}
+
+/// The folder of `path`; the working folder where it names none.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether these are the names of one file; `ignores_case` is asked where they differ in case only.

@@ -1,0 +1,40 @@
+//! Measures candidates and picks.
+//!
+//! Rules take a [`measure::Measure`], which scores candidates, and hand back values: they are tested with scores that are
+//! made up.
+//!
+//! | file | what it decides |
+//! |---|---|
+//! | `budget` | the bits of every layer, where a budget is given, before all are solved |
+//! | `bits` | how bits are shared out among layers |
+//! | `sweep` | what layers do at every width, by which they are |
+//! | `sketch` | quick codes by which that is found |
+//! | `fit` | how many layers run on integers in the end |
+//! | `integers` | which layers run on integers, and on which scales, by the steps below |
+//! | `fastest` | the assignment that takes the least time |
+//! | `rescale` | channels of values that are quantized at run time |
+//! | `equalize` | even channels where what makes a tensor can take the factors |
+//! | `distributions`, `mixing` | what tensors hold, and which operators a common scale would spoil |
+//! | `ranges` | how ranges are found, by the error of the outputs on held-out samples |
+//! | `retreat`, `goal` | layers that go back to float until the outputs are as exact as asked |
+//! | `decided`, `trail` | what was decided, and what was tried |
+
+mod bits;
+pub(crate) mod budget;
+pub(crate) mod decided;
+mod distributions;
+mod equalize;
+mod fastest;
+mod fit;
+mod goal;
+pub(crate) mod integers;
+mod measure;
+mod mixing;
+mod ranges;
+mod rescale;
+mod retreat;
+mod sketch;
+mod sweep;
+#[cfg(test)]
+mod testing;
+pub(crate) mod trail;

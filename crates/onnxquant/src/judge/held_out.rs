@@ -1,0 +1,115 @@
+//! Says how exact the outputs of a quantized model are on held-out samples.
+
+use std::sync::Arc;
+
+use onnxquant_calib::{Measurement, NotMeasured, OutputComparison};
+use onnxquant_ir::{Model, Port};
+
+use crate::accuracy::{Accuracy, accuracy};
+use crate::error::Error;
+use crate::judge::compare::Reference;
+use crate::observe::calibration::Calibration;
+use crate::plan::assignment::Assignment;
+use crate::progress::Progress;
+use crate::write::codes::Codes;
+use crate::write::evaluated::{Arithmetic, evaluated};
+
+/// How the outputs of a quantized model are on held-out samples.
+#[derive(Debug)]
+pub(crate) struct OnHeldOut {
+    pub(crate) calibration_samples: usize,
+    pub(crate) held_out_samples: usize,
+    /// There was only one sample, used for both.
+    pub(crate) shared: bool,
+    /// Over all outputs.
+    pub(crate) accuracy: Measurement<Accuracy>,
+    /// Output by output, and value by value that is compared instead.
+    pub(crate) outputs: Vec<OutputComparison>,
+    /// Outputs that could not be compared, and why.
+    pub(crate) not_compared: Vec<(Port, NotMeasured)>,
+}
+
+impl OnHeldOut {
+    /// What `outputs` of the held-out samples say, and which are not among them.
+    pub(crate) fn new(model: &Model, calibration: &Calibration, outputs: Vec<OutputComparison>) -> Self {
+        let split = &calibration.samples.split;
+        let not_compared = calibration.reach.not_compared(model.graph()).into_iter();
+        let not_compared: Vec<(Port, NotMeasured)> = not_compared.map(|(port, why)| (port.clone(), why)).collect();
+        let accuracy = match (accuracy(&outputs), not_compared.first()) {
+            (Measurement::NotMeasured(NotMeasured::NoOutputs), Some((_, why))) => Measurement::NotMeasured(why.clone()),
+            (found, _) => found,
+        };
+        let (calibration_samples, held_out_samples) = (split.calibration.len(), split.held_out.len());
+        Self { calibration_samples, held_out_samples, shared: split.shared, accuracy, outputs, not_compared }
+    }
+}
+
+/// Compares quantized models with the float one.
+pub(crate) struct Judge<'a> {
+    model: &'a Model,
+    float: Arc<Reference>,
+    pub(crate) calibration: &'a Calibration,
+    pub(crate) arithmetic: Arithmetic,
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(model: &'a Model, calibration: &'a Calibration, arithmetic: Arithmetic) -> Result<Self, Error> {
+        let float = Reference::new(model.clone(), calibration, &calibration.samples.split.held_out)?;
+        Ok(Self::beside(Arc::new(float), model, calibration, arithmetic))
+    }
+
+    /// With a reference that computes what `model` does.
+    pub(crate) fn beside(
+        float: Arc<Reference>,
+        model: &'a Model,
+        calibration: &'a Calibration,
+        arithmetic: Arithmetic,
+    ) -> Self {
+        Self { model, float, calibration, arithmetic }
+    }
+
+    /// How exact the model with these codes and integer layers is on all held-out samples.
+    pub(crate) fn accuracy(
+        &self,
+        codes: Codes<'_>,
+        assignment: &Assignment,
+        progress: Progress<'_>,
+    ) -> Result<Measurement<Accuracy>, Error> {
+        let samples = &self.calibration.samples.split.held_out;
+        Ok(accuracy(&self.outputs(codes, assignment, self.arithmetic, samples, progress)?))
+    }
+
+    /// The float model.
+    pub(crate) fn model(&self) -> &'a Model {
+        self.model
+    }
+
+    /// How exact the model with float weights is on `samples`.
+    pub(crate) fn with_float_weights(
+        &self,
+        assignment: &Assignment,
+        samples: &[usize],
+        progress: Progress<'_>,
+    ) -> Result<Measurement<Accuracy>, Error> {
+        Ok(accuracy(&self.outputs(Codes::default(), assignment, Arithmetic::File, samples, progress)?))
+    }
+
+    /// The first held-out samples, at most so many.
+    pub(crate) fn first_samples(&self, most: usize) -> &'a [usize] {
+        let samples = &self.calibration.samples.split.held_out;
+        &samples[..samples.len().min(most)]
+    }
+
+    /// Its outputs on `samples`.
+    pub(crate) fn outputs(
+        &self,
+        codes: Codes<'_>,
+        assignment: &Assignment,
+        arithmetic: Arithmetic,
+        samples: &[usize],
+        progress: Progress<'_>,
+    ) -> Result<Vec<OutputComparison>, Error> {
+        let evaluated = evaluated(self.model, codes, assignment, arithmetic)?;
+        self.float.compare(evaluated, self.calibration, samples, progress)
+    }
+}

@@ -1,0 +1,145 @@
+//! Loads a written model in an ONNX Runtime that a Python on this machine has, and checks what was predicted of it.
+//!
+//! A short script loads the file at every optimization level and saves the graph of the level below the highest, which
+//! only changes layouts, and names with them. Every layer is looked up in it by what the runtime leaves of its names: the
+//! node's, its result's, or those of its codes and scales. The prediction is the one for the version that is found.
+
+use std::path::Path;
+use std::process::Command;
+
+use onnxquant_ir::onnx::NodeProto;
+use onnxquant_ir::{Graph, Model};
+use onnxquant_passes::ort_version::OrtVersion;
+use onnxquant_passes::runs_as::{Kernel, runs_as};
+use onnxquant_passes::sites::LayerId;
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::write::file::write;
+
+const SCRIPT: &str = include_str!("verify_ort.py");
+
+/// Names by which a layer is found in the optimized graph.
+#[derive(Clone, Debug, Default)]
+struct LayerNames {
+    /// The layer's node.
+    node: String,
+    results: Vec<String>,
+    /// Constants and intermediate values on the side of the weight.
+    weights: Vec<String>,
+}
+
+/// What ONNX Runtime made of the file.
+#[derive(Clone, Debug, Serialize)]
+pub struct VerifiedOrt {
+    /// Version of ONNX Runtime.
+    pub version: String,
+    /// Layers that run as predicted.
+    pub as_predicted: usize,
+    /// Layers that do not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mispredicted: Vec<Mispredicted>,
+}
+
+/// A layer that does not run as predicted.
+#[derive(Clone, Debug, Serialize)]
+pub struct Mispredicted {
+    /// The layer.
+    pub label: String,
+    /// What was predicted.
+    pub predicted: Kernel,
+    /// What was found; absent where the layer was not found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+}
+
+impl LayerNames {
+    /// Those of a layer in a written graph.
+    fn new(graph: &Graph, layer: LayerId) -> Self {
+        let layer = graph.node(layer.node());
+        let name = |value| graph.value(value).name().to_owned();
+        // Others may be called so too.
+        let is_its_own = graph.nodes().filter(|(_, node)| node.name() == layer.name()).count() == 1;
+        let mut found = Self {
+            node: if is_its_own { layer.name().to_owned() } else { String::new() },
+            results: layer.outputs().iter().flatten().map(|&value| name(value)).collect(),
+            weights: Vec::new(),
+        };
+        // Other inputs may be shared with other layers.
+        let mut waiting: Vec<_> = layer.input(1).into_iter().collect();
+        while let Some(value) = waiting.pop() {
+            found.weights.push(name(value));
+            waiting.extend(
+                graph.producer(value).into_iter().flat_map(|(_, node)| node.inputs().iter().copied().flatten()),
+            );
+        }
+        found
+    }
+
+    fn is(&self, node: &NodeProto) -> bool {
+        let made = node.output.iter().any(|name| self.results.contains(name));
+        let reads = node.input.iter().any(|name| self.weights.contains(name));
+        // Of a MatMul and an Add the runtime makes one node, `name/MatMulAddFusion`.
+        let of_name = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        let is_named = !self.node.is_empty() && node.name().strip_prefix(&self.node).is_some_and(of_name);
+        made || reads || is_named
+    }
+}
+
+/// Writes `model` where nobody sees it, beside `output`, and loads it in ONNX Runtime, where `config` asks for that;
+/// `layers` are known by what people call them.
+pub(crate) fn verify<'a>(
+    model: &Model,
+    config: &Config,
+    output: &Path,
+    layers: impl Iterator<Item = (&'a str, LayerId)>,
+) -> Result<Option<VerifiedOrt>, Error> {
+    let Some(verify) = &config.verify else { return Ok(None) };
+    let failed = |error: std::io::Error| Error::Verify(error.to_string());
+    let near = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = tempfile::Builder::new().prefix(".onnxquant-").tempdir_in(near).map_err(failed)?;
+    let path = folder.path().join("model.onnx");
+    write(model, &path, config)?;
+    verify_file(&path, verify.python.as_deref(), model.graph(), layers).map(Some)
+}
+
+/// Loads the file at `path`, which holds `graph` and in it `layers`, and compares.
+fn verify_file<'a>(
+    path: &Path,
+    python: Option<&Path>,
+    graph: &Graph,
+    layers: impl Iterator<Item = (&'a str, LayerId)>,
+) -> Result<VerifiedOrt, Error> {
+    let failed = |problem: String| Error::Verify(problem);
+    let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
+    let python = python.unwrap_or(Path::new("python3"));
+    let mut command = Command::new(python);
+    let output = command.arg("-c").arg(SCRIPT).arg(path).arg(folder.path()).output();
+    let output = output.map_err(|error| failed(format!("cannot start `{}`: {error}", python.display())))?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    let version = said(&output.stdout);
+    if !output.status.success() {
+        let why = said(&output.stderr);
+        return Err(failed(match version.as_str() {
+            "" => format!("`{}` has {why}; name another with --python or ONNXQUANT_PYTHON", python.display()),
+            version => format!("ONNX Runtime {version} does not load the written model {why}"),
+        }));
+    }
+    let optimized = folder.path().join("optimized.onnx");
+    let model = onnxquant_proto::read_model(&optimized).map_err(|error| failed(error.to_string()))?;
+    let nodes = model.graph.unwrap_or_default().node;
+    let mut found = VerifiedOrt { version, as_predicted: 0, mispredicted: Vec::new() };
+    let version = found.version.parse::<OrtVersion>().map_err(failed)?;
+    for (label, layer) in layers {
+        let (names, predicted) = (LayerNames::new(graph, layer), runs_as(graph, layer.node(), version).kernel);
+        let of_layer: Vec<&NodeProto> = nodes.iter().filter(|node| names.is(node)).collect();
+        if of_layer.iter().any(|node| predicted.is(node.op_type())) {
+            found.as_predicted += 1;
+        } else {
+            let found_as = of_layer.first().map(|node| node.op_type().to_owned());
+            found.mispredicted.push(Mispredicted { label: label.to_owned(), predicted, found: found_as });
+        }
+    }
+    Ok(found)
+}

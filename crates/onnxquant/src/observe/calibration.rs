@@ -1,0 +1,132 @@
+//! The statistics of layer inputs over the samples, as far as the engine reaches.
+
+use onnxquant_calib::{StatKind, StatRequest, collect, gram_bytes};
+use onnxquant_ir::Model;
+use onnxquant_quant::GramStats;
+
+use crate::config::DataConfig;
+use crate::error::Error;
+use crate::observe::reach::Reach;
+use crate::observe::samples::Samples;
+use crate::observe::slicing::slicings;
+use crate::plan::layers::PlannedLayer;
+use crate::progress::{Phase, Progress};
+
+/// The samples, and what the engine can compute on them.
+#[derive(Debug)]
+pub(crate) struct Calibration {
+    pub(crate) samples: Samples,
+    /// What the engine can compute of the model.
+    pub(crate) reach: Reach,
+}
+
+/// Statistics of one stage: by request, by group; no groups for an input that has no rows.
+pub(crate) struct StageStats {
+    /// The request of each layer; none for one whose input the engine cannot compute.
+    pub(crate) of_layer: Vec<Option<usize>>,
+    pub(crate) calibration: Vec<Vec<GramStats>>,
+    pub(crate) held_out: Option<Vec<Vec<GramStats>>>,
+}
+
+/// Calibration and, where wanted, held-out statistics of one layer, by group.
+pub(crate) struct LayerStats<'a> {
+    pub(crate) calibration: &'a [GramStats],
+    /// Those of the calibration samples where no held-out sample has rows.
+    pub(crate) held_out: Option<&'a [GramStats]>,
+    /// Held-out samples were to have statistics of their own and have no rows.
+    pub(crate) lacks_held_out: bool,
+}
+
+impl Calibration {
+    pub(crate) fn open(model: &Model, config: &DataConfig) -> Result<Self, Error> {
+        Ok(Self { samples: Samples::open(model, config)?, reach: Reach::all(model) })
+    }
+
+    /// Finds out which parts of the outputs are judged apart.
+    pub(crate) fn divide_outputs(&mut self, model: &Model) -> Result<(), Error> {
+        let slicings = slicings(model, &self.samples, &self.reach.names())?;
+        self.reach.divide(slicings);
+        Ok(())
+    }
+
+    /// Runs the samples and gathers what the layers of one stage need.
+    pub(crate) fn statistics(
+        &self,
+        model: &Model,
+        layers: &[PlannedLayer],
+        held_out: bool,
+        progress: Progress<'_>,
+    ) -> Result<StageStats, Error> {
+        let behind = self.reach.behind(model.graph());
+        let wanted =
+            layers.iter().map(|layer| (!behind.contains_key(&layer.site.input)).then(|| request(model, layer)));
+        let (requests, of_layer) = distinct(wanted);
+        let mut values = requests.iter().map(|request| request.value.clone()).collect::<Vec<_>>();
+        values.dedup();
+        let Samples { data, split } = &self.samples;
+        let samples = if held_out { (0..data.len()).collect() } else { split.calibration.clone() };
+        let session = self.samples.session(model, &values, &samples)?;
+        let run = |samples: &[usize]| {
+            let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
+            collect(&session, data, samples, &requests, &report)
+        };
+        let calibration = run(&split.calibration)?;
+        let held_out = held_out.then(|| run(&split.held_out)).transpose()?;
+        Ok(StageStats { of_layer, calibration, held_out })
+    }
+}
+
+impl StageStats {
+    /// Of the layer at this place of the stage, where there are any.
+    pub(crate) fn of(&self, layer: usize) -> Option<LayerStats<'_>> {
+        let index = self.of_layer[layer]?;
+        let calibration = self.calibration[index].as_slice();
+        let held_out = self.held_out.as_ref().map(|stats| stats[index].as_slice());
+        let lacks_held_out = held_out.is_some_and(<[_]>::is_empty);
+        let held_out = if lacks_held_out { Some(calibration) } else { held_out };
+        (!calibration.is_empty()).then_some(LayerStats { calibration, held_out, lacks_held_out })
+    }
+}
+
+/// The requests among these, each once, and where each one is.
+pub(crate) fn distinct<R: PartialEq>(wanted: impl Iterator<Item = Option<R>>) -> (Vec<R>, Vec<Option<usize>>) {
+    let mut requests: Vec<R> = Vec::new();
+    let place = |request: R| {
+        requests.iter().position(|found| *found == request).unwrap_or_else(|| {
+            requests.push(request);
+            requests.len() - 1
+        })
+    };
+    let mut place = place;
+    let places = wanted.map(|request| request.map(&mut place)).collect();
+    (requests, places)
+}
+
+/// Splits `layers` into runs whose statistics fit `limit_bytes`; a layer too large alone stands alone.
+pub(crate) fn stages(model: &Model, layers: &[PlannedLayer], limit_bytes: u64) -> Vec<std::ops::Range<usize>> {
+    let mut stages = Vec::new();
+    let mut start = 0;
+    let mut requests: Vec<StatRequest> = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        let request = request(model, layer);
+        if requests.contains(&request) {
+            continue;
+        }
+        requests.push(request.clone());
+        if gram_bytes(&requests) > limit_bytes && start < index {
+            stages.push(start..index);
+            start = index;
+            requests = vec![request];
+        }
+    }
+    if start < layers.len() {
+        stages.push(start..layers.len());
+    }
+    stages
+}
+
+/// What a layer wants to know of its input; layers that read one value alike get equal requests.
+pub(crate) fn request(model: &Model, layer: &PlannedLayer) -> StatRequest {
+    let view = layer.site.view.of_one_output();
+    StatRequest { value: model.graph().value(layer.site.input).name().to_owned(), view, kind: StatKind::Gram }
+}

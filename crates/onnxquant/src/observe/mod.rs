@@ -1,0 +1,15 @@
+//! Runs samples and gathers what the decisions and the solvers need to know.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `samples` | the samples, and engines that run models on them |
+//! | `reach` | what of a model the engine can compute |
+//! | `slicing` | which parts of the outputs are judged apart |
+//! | `calibration` | second moments of what layers read |
+//! | `observer` | distributions, channels and sizes of activations, kept in a file where that is wanted |
+
+pub(crate) mod calibration;
+pub(crate) mod observer;
+pub(crate) mod reach;
+pub(crate) mod samples;
+pub(crate) mod slicing;

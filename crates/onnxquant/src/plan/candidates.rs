@@ -1,0 +1,133 @@
+//! What could run on codes, from the graph and the sizes of its values alone.
+
+use std::collections::{HashMap, HashSet};
+
+use onnxquant_ir::{Graph, NodeId, ValueId};
+use onnxquant_passes::cpu::Cpu;
+use onnxquant_passes::integer::costs::{Alternative, Costs};
+use onnxquant_passes::integer::kernels::{Kernel, Unit, find_units};
+use onnxquant_passes::integer::regions::{Regions, choose_regions};
+use onnxquant_passes::sites::Site;
+
+use crate::config::{Activations, Config, Target};
+use crate::plan::exposed::exposed;
+
+/// Regions must take at most this part of the time in float.
+const WORTHWHILE: f64 = 0.97;
+
+/// What could run on codes. All assignments of a run share it.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    units: Vec<Unit>,
+    costs: Costs,
+    target: Target,
+    cpu: Cpu,
+    /// Values that make outputs without a layer in between.
+    exposed: HashSet<ValueId>,
+}
+
+impl Candidates {
+    /// The operators of `graph` that `config` lets run on codes; `sizes` are the elements of its values in one sample.
+    pub(crate) fn new(
+        graph: &Graph,
+        sites: &HashMap<NodeId, Site>,
+        sizes: HashMap<ValueId, usize>,
+        config: &Config,
+    ) -> Self {
+        let mut units = find_units(graph, sites, |value| sizes.contains_key(&value));
+        if config.power_of_two {
+            units.retain(|unit| !matches!(unit.kernel, Kernel::Rescale(factor) if factor.log2().fract() != 0.0));
+        }
+        if config.signed_activations && config.cpu.saturates() {
+            // Products of two activations: no rule binds their codes.
+            units.retain(|unit| unit.kernel != Kernel::Product);
+        }
+        let alternative = match config.activations {
+            Activations::Static => Alternative::WeightOnly,
+            _ => Alternative::Dynamic,
+        };
+        let costs = Costs::new(graph, sites, sizes, alternative);
+        Self { units, costs, target: config.target, cpu: config.cpu, exposed: exposed(graph) }
+    }
+
+    /// The operators, in topological order.
+    pub(super) fn units(&self) -> &[Unit] {
+        &self.units
+    }
+
+    /// What they cost.
+    pub(super) fn costs(&self) -> &Costs {
+        &self.costs
+    }
+
+    /// What the written model is for.
+    pub(super) fn target(&self) -> Target {
+        self.target
+    }
+
+    /// Where integer products must be exact.
+    pub(super) fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+
+    /// Whether `value` makes an output without a layer in between.
+    pub(super) fn is_exposed(&self, value: ValueId) -> bool {
+        self.exposed.contains(&value)
+    }
+
+    /// The upper end of the Clip that vanishes into the range of `value`.
+    pub(super) fn ceiling(&self, value: ValueId) -> Option<f32> {
+        self.units.iter().find_map(|unit| unit.ceiling.filter(|_| unit.outputs.contains(&value)))
+    }
+
+    /// The regions that take the least time without the nodes `float`; for accelerators all that is left.
+    pub(super) fn regions(&self, graph: &Graph, float: &HashSet<NodeId>) -> Regions {
+        if self.target == Target::QdqStrict {
+            let coded = self.units.iter().filter(|unit| !float.contains(&unit.node)).cloned().collect();
+            return Regions::of(graph, coded);
+        }
+        let regions = choose_regions(graph, &self.units, &self.costs, float);
+        match regions.relative_time > WORTHWHILE {
+            true => Regions { relative_time: 1.0, ..Regions::default() },
+            false => regions,
+        }
+    }
+
+    /// By unit: the last layer before it, or itself where none is.
+    pub(super) fn leader_of(&self) -> HashMap<NodeId, NodeId> {
+        let mut leader_of: HashMap<NodeId, NodeId> = HashMap::new();
+        let mut made_by: HashMap<ValueId, NodeId> = HashMap::new();
+        for unit in &self.units {
+            let before = unit.inputs.iter().find_map(|(_, value)| made_by.get(value));
+            let leader = match before.filter(|_| unit.kernel != Kernel::Linear) {
+                Some(before) => leader_of[before],
+                None => unit.node,
+            };
+            leader_of.insert(unit.node, leader);
+            made_by.extend(unit.outputs.iter().map(|value| (*value, unit.node)));
+        }
+        leader_of
+    }
+
+    /// MatMuls and what is not fed, over units alone, by a Conv: transformers lose too much on fixed scales.
+    pub(super) fn not_behind_convolutions(&self, graph: &Graph) -> HashSet<NodeId> {
+        let mut behind: HashSet<ValueId> = HashSet::new();
+        let mut float = HashSet::new();
+        for unit in &self.units {
+            let node = graph.node(unit.node);
+            let fed = unit.inputs.iter().any(|(_, value)| behind.contains(value));
+            let starts = unit.kernel == Kernel::Linear && !node.is("MatMul");
+            if unit.kernel != Kernel::Product && (starts || fed) {
+                behind.extend(&unit.outputs);
+            } else if unit.kernel != Kernel::Movement {
+                float.insert(unit.node);
+            }
+        }
+        float
+    }
+}
+
+/// The values that a unit reads and makes.
+pub(crate) fn values_of(unit: &Unit) -> impl Iterator<Item = ValueId> {
+    unit.inputs.iter().map(|(_, value)| *value).chain(unit.outputs.iter().copied())
+}

@@ -1,0 +1,169 @@
+//! Decides what will be done with every layer, without doing it.
+
+use onnxquant_ir::Model;
+use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_passes::embeddings::Table;
+use onnxquant_passes::layers::Decoding;
+use onnxquant_passes::raise_opset::LOWEST_TARGET;
+use onnxquant_passes::sites::{Site, SkipReason, find_sites};
+use onnxquant_passes::weight_form::{Codes, WeightForm};
+use onnxquant_quant::Granularity;
+use serde::Serialize;
+
+use crate::config::{Activations, Budget, Config, Selection};
+use crate::error::Error;
+use crate::plan::form::Wanted;
+use crate::plan::tables::{PlannedTable, plan_tables};
+
+/// A layer that will be quantized.
+#[derive(Clone, Debug)]
+pub struct PlannedLayer {
+    /// What people call it; no other layer is called so.
+    pub label: String,
+    /// Its operator.
+    pub op_type: String,
+    /// Where it is and how it is read.
+    pub site: Site,
+    /// Which weights share a scale: as configured, but never blocks in a convolution.
+    pub granularity: Granularity,
+    /// Bits a weight.
+    pub bits: u32,
+    /// The form of the weight where activations are floats.
+    pub form: WeightForm,
+    /// How the codes are stored where activations are integers.
+    pub integer_codes: Codes,
+    /// The smallest type that holds the codes.
+    pub packed_type: DataType,
+}
+
+/// A layer that stays in float.
+#[derive(Clone, Debug, Serialize)]
+pub struct SkippedLayer {
+    /// The node's name, or its first output's.
+    pub label: String,
+    /// Its operator.
+    pub op_type: String,
+    /// Shape of the weight, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_shape: Option<Vec<usize>>,
+    /// Why.
+    #[serde(flatten)]
+    pub reason: SkipReason,
+}
+
+/// What will be done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Layers to quantize, in topological order.
+    pub layers: Vec<PlannedLayer>,
+    /// Layers that stay in float, in the same order.
+    pub skipped: Vec<SkippedLayer>,
+    /// Tables of embeddings to quantize.
+    pub tables: Vec<PlannedTable>,
+    /// Opset of the written model: the least one for all bits that layers may get.
+    pub opset: i64,
+}
+
+impl Plan {
+    /// The plan for `model` under `config`.
+    pub fn new(model: &Model, config: &Config) -> Result<Self, Error> {
+        let selection = Selection::new(config)?;
+        let (mut layers, mut skipped) = (Vec::new(), Vec::new());
+        for candidate in find_sites(model) {
+            let outcome = candidate.outcome.and_then(|site| match selection.contains(&candidate.label) {
+                true => Ok(site),
+                false => Err(SkipReason::Excluded),
+            });
+            let (label, op_type, weight_shape) = (candidate.label, candidate.op_type, candidate.weight_shape);
+            match outcome {
+                Ok(site) => {
+                    let bits = config.plan.as_ref().map_or(Ok(config.bits), |plan| plan.bits_of(&label))?;
+                    layers.push(PlannedLayer::new(config, label, op_type, site, bits)?);
+                }
+                Err(reason) => skipped.push(SkippedLayer { label, op_type, weight_shape, reason }),
+            }
+        }
+        if let Some(plan) = &config.plan {
+            plan.check_names(layers.iter().map(|layer| layer.label.as_str()))?;
+        }
+        let tables = plan_tables(model, config.embeddings);
+        let mut plan = Self { layers, skipped, tables, opset: 0 };
+        plan.opset = plan.needed_opset(model, config)?;
+        Ok(plan)
+    }
+
+    /// Gives every layer bits of its own, in the order of the layers.
+    pub(crate) fn set_bits(&mut self, config: &Config, bits: &[u32]) -> Result<(), Error> {
+        for (layer, &bits) in self.layers.iter_mut().zip(bits) {
+            *layer = layer.with_bits(config, bits)?;
+        }
+        Ok(())
+    }
+
+    /// The opset of the written model, where what `model` has is not enough.
+    fn needed_opset(&self, model: &Model, config: &Config) -> Result<i64, Error> {
+        let of_tables = self.tables.iter().map(|planned| Table::needed_opset(planned.bits)).max();
+        let of_layers = self.layers.iter().map(|layer| layer.highest_opset(config));
+        let of_layers = of_layers.collect::<Result<Vec<i64>, Error>>()?.into_iter().max();
+        let of_activations = of_layers.map_or(0, |_| config.activation_opset());
+        let of_codes = of_tables.max(of_layers).unwrap_or(0);
+        let present = model.opset("").unwrap_or(0);
+        let needed = of_codes.max(of_activations);
+        let opset = if needed > present { needed.max(LOWEST_TARGET) } else { present };
+        if opset <= config.opset_max || opset <= present {
+            return Ok(opset);
+        }
+        let most = config.opset_max;
+        let coarser = if config.alphabet.is_integers() { "choose a coarser granularity, or " } else { "" };
+        Err(Error::Usage(match of_activations > of_codes {
+            true => format!("integer activations need opset {opset}, but at most {most} is allowed"),
+            false => format!(
+                "the codes need opset {opset}, but at most {most} is allowed: {coarser}allow a higher opset with \
+                 --opset-max"
+            ),
+        }))
+    }
+}
+
+impl PlannedLayer {
+    fn new(config: &Config, label: String, op_type: String, site: Site, bits: u32) -> Result<Self, Error> {
+        let granularity = granularity(&site, config.granularity);
+        let wanted = Wanted { config, bits, granularity };
+        let form = wanted.form(&label, &site)?;
+        let (integer_codes, packed_type) = (wanted.byte_codes(&site), wanted.packed_type());
+        Ok(Self { label, op_type, site, granularity, bits, form, integer_codes, packed_type })
+    }
+
+    /// The same layer with other bits.
+    pub(crate) fn with_bits(&self, config: &Config, bits: u32) -> Result<Self, Error> {
+        Self::new(config, self.label.clone(), self.op_type.clone(), self.site.clone(), bits)
+    }
+
+    /// What the written layer needs with any of the bits that it may get.
+    fn highest_opset(&self, config: &Config) -> Result<i64, Error> {
+        if config.budget.is_none() {
+            return Ok(self.needed_opset(config.activations));
+        }
+        let needed = |bits| Ok(self.with_bits(config, bits)?.needed_opset(config.activations));
+        let needed = Budget::WIDTHS.into_iter().map(needed).collect::<Result<Vec<i64>, Error>>()?;
+        Ok(needed.into_iter().max().unwrap_or(0))
+    }
+
+    /// What the written layer needs with the bits that it has.
+    fn needed_opset(&self, activations: Activations) -> i64 {
+        let of_form = self.form.needed_opset(&self.site, self.granularity);
+        match activations {
+            Activations::Float => of_form,
+            _ => of_form.max(self.integer_codes.needed_opset()),
+        }
+    }
+}
+
+/// Blocks along K mean nothing to a convolution, whose inputs are channels times kernel positions.
+fn granularity(site: &Site, wanted: Granularity) -> Granularity {
+    match (site.layer.decoding(), wanted) {
+        (Decoding::Folded, Granularity::Block(_)) => Granularity::Channel,
+        (Decoding::Fused, Granularity::Block(size)) if size >= site.view.inputs() => Granularity::Channel,
+        _ => wanted,
+    }
+}

@@ -1,0 +1,21 @@
+//! What will be done, before anything is measured or solved: the values that the floors above fill in and hand on.
+//!
+//! | file | what it says |
+//! |---|---|
+//! | `layers` | which layers are quantized, and why others are not |
+//! | `form` | how the weight of each is written |
+//! | `tables` | which tables of embeddings are |
+//! | `raise` | the opset in which all that can be written |
+//! | `candidates` | which operators could run on codes |
+//! | `assignment` | which do, and on which scales |
+//! | `scales` | scales and zero points of tensors, from the distributions of their values |
+//! | `exposed` | tensors that make outputs without a layer in between |
+
+pub(crate) mod assignment;
+pub(crate) mod candidates;
+pub(crate) mod exposed;
+pub(crate) mod form;
+pub(crate) mod layers;
+pub(crate) mod raise;
+pub(crate) mod scales;
+pub(crate) mod tables;

@@ -1,0 +1,135 @@
+//! What was done with every layer.
+
+use onnxquant_ir::Graph;
+use onnxquant_passes::ort_version::OrtVersion;
+use onnxquant_passes::runs_as::{RunsAs, runs_as};
+use onnxquant_passes::sites::LayerId;
+use onnxquant_quant::{Alphabet, Certificate, Granularity, Method, Verdict};
+use serde::Serialize;
+
+use crate::decide::budget::Solution;
+use crate::plan::assignment::Form;
+use crate::plan::layers::PlannedLayer;
+use crate::solve::solved::{AboutLayer, Findings};
+
+/// One quantized layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerReport {
+    /// What people call it; no other layer is called so.
+    pub label: String,
+    /// Its operator.
+    pub op_type: String,
+    /// Shape of the weight as the operator has it.
+    pub weight_shape: Vec<usize>,
+    /// Number of weights.
+    pub parameters: usize,
+    /// Of layers that read one weight this is the first, for which the weight counts.
+    #[serde(skip)]
+    pub(super) is_first_reader: bool,
+    /// Rows of calibration data that the layer saw (in each group); absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration_rows: Option<usize>,
+    /// Bits a weight.
+    pub bits: u32,
+    /// What the codes stand for, where that is not themselves.
+    #[serde(skip_serializing_if = "Alphabet::is_integers")]
+    pub alphabet: Alphabet,
+    /// Which weights share a scale.
+    pub granularity: Granularity,
+    /// Bytes of codes, scales and zero points; those that several layers read count for the first.
+    pub bytes: usize,
+    /// What becomes of its input: `float`, `static` or `dynamic`.
+    pub activations: &'static str,
+    /// Pairs of codes that saturate side by side on x86 without VNNI; absent where no kernel does that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saturating_pairs: Option<usize>,
+    /// What ONNX Runtime makes of the layer, from the version of the settings on.
+    #[serde(flatten)]
+    pub runs_as: RunsAs,
+    /// The method that made the codes.
+    pub method: Method,
+    /// Relative error of the layer's output on the calibration samples, bias correction included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<f64>,
+    /// The same on held-out samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_error: Option<f64>,
+    /// What a reader should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// What was promised and achieved, recomputed independently.
+    pub certificate: Certificate,
+    /// How `auto` chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+}
+
+impl LayerReport {
+    /// Of every layer of a solution, in its order.
+    pub(crate) fn all(solution: &Solution, oldest: OrtVersion) -> Vec<Self> {
+        let Solution { plan, assignment, layers, fitted, .. } = solution;
+        let written = fitted.written.graph();
+        let parts = plan.layers.iter().zip(layers).zip(&fitted.layers);
+        parts
+            .map(|((planned, about), &stored)| {
+                Self::new(planned, about.clone(), assignment.form(planned.site.id()), (written, stored), oldest)
+            })
+            .collect()
+    }
+
+    /// Of one layer: as planned, solved, and stored in the written graph.
+    fn new(
+        planned: &PlannedLayer,
+        about: AboutLayer,
+        form: Form,
+        (written, (id, bytes)): (&Graph, (LayerId, usize)),
+        oldest: OrtVersion,
+    ) -> Self {
+        let AboutLayer { is_first_reader, alphabet, findings } = about;
+        let Findings { saturating_pairs, calibration_rows, method, error, held_out_error, .. } = findings;
+        Self {
+            label: planned.label.clone(),
+            op_type: planned.op_type.clone(),
+            weight_shape: planned.site.view.weight_shape(),
+            parameters: planned.site.parameters(),
+            is_first_reader,
+            calibration_rows,
+            bits: planned.bits,
+            alphabet,
+            granularity: planned.granularity,
+            bytes,
+            activations: name_of(form),
+            saturating_pairs,
+            runs_as: runs_as(written, id.node(), oldest),
+            method,
+            error,
+            held_out_error,
+            notes: findings.notes,
+            certificate: findings.certificate,
+            verdict: findings.verdict,
+        }
+    }
+}
+
+/// What becomes of the input of a layer of this form.
+fn name_of(form: Form) -> &'static str {
+    match form {
+        Form::WeightOnly => "float",
+        Form::Static { .. } => "static",
+        Form::Dynamic => "dynamic",
+    }
+}
+
+/// The short form that goes into the model's metadata: method, bits, error and bound of every layer.
+pub(super) fn certificates_summary(layers: &[LayerReport]) -> serde_json::Value {
+    let layer = |layer: &LayerReport| {
+        serde_json::json!({
+            "layer": layer.label,
+            "method": layer.method,
+            "bits": layer.bits,
+            "error": layer.certificate.achieved,
+            "bound": layer.certificate.bound,
+        })
+    };
+    layers.iter().map(layer).collect()
+}

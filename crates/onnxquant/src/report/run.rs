@@ -1,0 +1,182 @@
+//! What a run did.
+
+use onnxquant_calib::NotMeasured;
+use onnxquant_passes::cpu::Cpu;
+use serde::Serialize;
+
+use crate::accuracy::Accuracy;
+use crate::attempt::Solved;
+use crate::config::{Budget, Config};
+use crate::error::Error;
+use crate::judge::verify_ort::VerifiedOrt;
+use crate::load::Prepared;
+use crate::plan::layers::SkippedLayer;
+use crate::plan_file::PlanFile;
+use crate::report::integers::IntegerReport;
+use crate::report::layers::{LayerReport, certificates_summary};
+use crate::report::not_run::NotRun;
+use crate::report::outputs::HeldOut;
+use crate::report::tables::TableReport;
+use crate::write::file::Metadata;
+
+/// Version of this program.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The whole report, as written by `--report`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Version of this program.
+    pub version: &'static str,
+    /// The settings.
+    pub settings: Config,
+    /// What was done before quantization.
+    pub prepared: Prepared,
+    /// Quantized layers, in topological order.
+    pub layers: Vec<LayerReport>,
+    /// Layers left in float.
+    pub skipped: Vec<SkippedLayer>,
+    /// Quantized tables of embeddings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub embeddings: Vec<TableReport>,
+    /// What runs on integers, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub integers: Option<IntegerReport>,
+    /// Processors on which no integer layer saturates.
+    pub exact_on: Vec<Cpu>,
+    /// Opset of the written model.
+    pub opset: i64,
+    /// Operators rewritten to reach that opset.
+    pub opset_changes: Vec<String>,
+    /// Calibration samples and how the result does on those held out; absent without calibration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
+    /// What the calibration engine could not run, where there was something.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_run: Option<NotRun>,
+    /// What ONNX Runtime made of the written file, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<VerifiedOrt>,
+    /// Bytes of the input model, external data included.
+    pub bytes_before: u64,
+    /// Bytes of the written model, external data included.
+    pub bytes_after: u64,
+}
+
+/// What a report is made of.
+pub(crate) struct Run<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) prepared: Prepared,
+    pub(crate) opset_changes: Vec<String>,
+    pub(crate) solved: Solved,
+    pub(crate) layers: Vec<LayerReport>,
+    pub(crate) not_run: Option<NotRun>,
+    pub(crate) verified: Option<VerifiedOrt>,
+    pub(crate) bytes_before: u64,
+    pub(crate) bytes_after: u64,
+}
+
+impl From<Run<'_>> for Report {
+    fn from(run: Run<'_>) -> Self {
+        let Run { config, layers, solved: Solved { model, solution, tables, cache }, .. } = run;
+        let of_tables = solution.plan.tables.iter().zip(&tables).zip(&solution.fitted.table_bytes);
+        Self {
+            version: VERSION,
+            settings: config.clone(),
+            prepared: run.prepared,
+            exact_on: Cpu::exact_on(layers.iter().any(|layer| layer.saturating_pairs > Some(0))),
+            layers,
+            embeddings: of_tables.map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect(),
+            integers: IntegerReport::new(model.graph(), config, (&solution.assignment, &solution.trail), cache),
+            skipped: solution.plan.skipped,
+            opset: solution.fitted.written.opset("").unwrap_or(0),
+            opset_changes: run.opset_changes,
+            held_out: solution.fitted.held_out.map(HeldOut::from),
+            not_run: run.not_run,
+            verified: run.verified,
+            bytes_before: run.bytes_before,
+            bytes_after: run.bytes_after,
+        }
+    }
+}
+
+/// What stands in the metadata of a model with these layers.
+pub(crate) fn metadata(config: &Config, layers: &[LayerReport]) -> Result<Metadata, Error> {
+    let settings = serde_json::to_string(config).map_err(|error| Error::Internal(error.to_string()))?;
+    Ok(Metadata { version: VERSION, settings, certificates: certificates_summary(layers).to_string() })
+}
+
+impl Report {
+    /// Weights of the quantized layers; those that several layers read count once.
+    pub fn weights(&self) -> usize {
+        self.first_readers().map(|layer| layer.parameters).sum()
+    }
+
+    /// Bits a weight, on the average over [these](Report::weights).
+    pub fn average_bits(&self) -> f64 {
+        let bits = self.first_readers().map(|layer| layer.parameters as f64 * f64::from(layer.bits));
+        bits.sum::<f64>() / (self.weights() as f64).max(1.0)
+    }
+
+    fn first_readers(&self) -> impl Iterator<Item = &LayerReport> {
+        self.layers.iter().filter(|layer| layer.is_first_reader)
+    }
+
+    /// What was asked for and was not reached, in words.
+    pub fn missed(&self) -> Option<String> {
+        let size = match self.settings.budget {
+            Some(Budget::TargetBytes(most)) if self.bytes_after > most => {
+                Some(format!("the file has {} bytes, at most {most} wanted", self.bytes_after))
+            }
+            _ => None,
+        };
+        let parts: Vec<String> = self.missed_accuracy().into_iter().chain(size).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    fn missed_accuracy(&self) -> Option<String> {
+        let (wanted, most) = (self.settings.min_sqnr_db, self.settings.max_loss);
+        let is_quantized = !self.layers.is_empty() || !self.embeddings.is_empty();
+        if !is_quantized || (wanted.is_none() && most.is_none()) {
+            return None;
+        }
+        let mut parts = Vec::new();
+        // What is not a number reaches nothing.
+        if let Some(Accuracy { sqnr_db, loss, .. }) = self.held_out.as_ref().and_then(|found| found.accuracy.measured())
+        {
+            let sqnr = wanted.filter(|wanted| sqnr_db.is_nan() || sqnr_db < wanted);
+            parts.extend(sqnr.map(|wanted| format!("SQNR {sqnr_db:.2} dB, {wanted:.2} dB wanted")));
+            let loss = most.filter(|most| loss.is_nan() || loss > most).map(|most| (loss, most));
+            parts.extend(loss.map(|(loss, most)| format!("loss {loss:.2e}, at most {most:.2e} wanted")));
+        }
+        let missed = (!parts.is_empty()).then(|| format!("held-out {}", parts.join("; ")));
+        let parts: Vec<String> = missed.into_iter().chain(self.not_measured()).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// That the accuracy of outputs was not measured: of which, and why. A goal that was not measured is missed.
+    fn not_measured(&self) -> Option<String> {
+        let Some(held_out) = &self.held_out else {
+            return Some(format!("the accuracy that is wanted was not measured: {}", NotMeasured::NoSamples));
+        };
+        let of_outputs: Vec<String> =
+            held_out.not_measured().map(|(name, why)| format!("`{name}` was not measured: {why}")).collect();
+        match (of_outputs.is_empty(), held_out.accuracy.why_not()) {
+            (false, _) => Some(of_outputs.join("; ")),
+            (true, Some(why)) => Some(format!("the accuracy that is wanted was not measured: {why}")),
+            (true, None) => None,
+        }
+    }
+
+    /// The short form that goes into the model's metadata: method, bits, error and bound of every layer.
+    pub fn certificates_summary(&self) -> serde_json::Value {
+        certificates_summary(&self.layers)
+    }
+}
+
+impl PlanFile {
+    /// What a run did.
+    pub fn of(report: &Report) -> Self {
+        let layers = report.layers.iter().map(|layer| (layer.label.clone(), layer.bits));
+        Self::new(report.settings.granularity, report.settings.symmetry, layers)
+    }
+}

@@ -1,0 +1,271 @@
+//! Keeps solved layers in a folder, so that a run that was killed can go on.
+//!
+//! | file | what |
+//! |---|---|
+//! | `run.toml` | what codes depend on: formats, algorithms, engine, model, samples, settings; another run is refused |
+//! | `plan.toml` | the bits of every layer, once they are chosen |
+//! | `FINGERPRINT/0007.layer` | layer 7 in a run with these bits: codes, scales, zero points, correction, report |
+//!
+//! A layer file is the text `onnxquant layer`, a header in TOML, little-endian numbers and a fingerprint of all that;
+//! it appears whole or not at all. Numbers are read back as they were written, bit by bit, so that a run that went on
+//! writes the same bytes as one that was not interrupted. The memory limit and the number of threads change no code and
+//! are no part of the key; where the folder lies, what is verified and how weights are stored neither.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ndarray::Array3;
+use onnxquant_calib::engine;
+use onnxquant_ir::{Model, PendingFile};
+use onnxquant_quant::{Alphabet, LayerSolution};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::fingerprint::{of_bytes, of_model, of_samples};
+use crate::observe::samples::Samples;
+use crate::plan::layers::{Plan, PlannedLayer};
+use crate::plan_file::PlanFile;
+use crate::solve::solved::{Findings, Solved};
+
+/// Files in the folder.
+pub(crate) const RUN_NAME: &str = "run.toml";
+pub(crate) const PLAN_NAME: &str = "plan.toml";
+/// First bytes of a layer file.
+const MAGIC: &[u8] = b"onnxquant layer\n";
+/// Of the files, and of what a report takes from them. Raised when these change.
+const FORMAT: u32 = 2;
+/// Raised when this program makes other codes of the same model, samples and settings: golden files change then.
+const ALGORITHMS: u32 = 2;
+/// Bytes of a fingerprint.
+const CHECK_BYTES: usize = 32;
+
+/// The folder of a run.
+#[derive(Debug)]
+pub(crate) struct State {
+    folder: PathBuf,
+}
+
+/// What a run depends on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Key {
+    format: u32,
+    version: String,
+    algorithms: u32,
+    engine: String,
+    model: String,
+    samples: String,
+    settings: String,
+}
+
+impl State {
+    /// Opens the folder, or makes it; one of another run is an error.
+    pub(crate) fn open(
+        folder: &Path,
+        model: &Model,
+        config: &Config,
+        samples: Option<&Samples>,
+    ) -> Result<Self, Error> {
+        let all = |samples: &Samples| (0..samples.data.len()).collect::<Vec<_>>();
+        let samples = samples.map(|samples| of_samples(&samples.data, &all(samples))).transpose()?;
+        let key = Key {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            algorithms: ALGORITHMS,
+            engine: engine().name().to_owned(),
+            model: of_model(model)?,
+            samples: samples.unwrap_or_default(),
+            settings: serde_json::to_string(config).map_err(|error| Error::Internal(error.to_string()))?,
+        };
+        let path = folder.join(RUN_NAME);
+        std::fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
+        match read(&path)? {
+            Some(found) => key.check(folder, &path, &found)?,
+            None => {
+                let text = toml::to_string(&key).map_err(|error| Error::Internal(error.to_string()))?;
+                write(&path, &[text.as_bytes()])?;
+            }
+        }
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// The bits of every layer, where they were chosen.
+    pub(crate) fn bits(&self, plan: &Plan) -> Result<Option<Vec<u32>>, Error> {
+        let path = self.folder.join(PLAN_NAME);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let kept = PlanFile::read(&path)?;
+        plan.layers.iter().map(|layer| kept.bits_of(&layer.label)).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Keeps the bits of every layer.
+    pub(crate) fn keep_bits(&self, plan: &Plan, config: &Config) -> Result<(), Error> {
+        let layers = plan.layers.iter().map(|layer| (layer.label.clone(), layer.bits));
+        PlanFile::new(config.granularity, config.symmetry, layers).write(&self.folder.join(PLAN_NAME))
+    }
+
+    /// The layers of a run with the bits of `plan`.
+    pub(crate) fn layers(&self, plan: &Plan) -> Result<KeptLayers, Error> {
+        let bits = plan.layers.iter().flat_map(|layer| layer.bits.to_le_bytes()).collect::<Vec<u8>>();
+        let folder = self.folder.join(of_bytes(&bits));
+        std::fs::create_dir_all(&folder).map_err(|error| failed(&folder, &error))?;
+        Ok(KeptLayers { folder })
+    }
+}
+
+impl Key {
+    fn check(&self, folder: &Path, path: &Path, found: &[u8]) -> Result<(), Error> {
+        let text = String::from_utf8_lossy(found);
+        let found: Self = toml::from_str(&text).map_err(|error| failed(path, &error))?;
+        let parts = [
+            ("version of this program", (&self.version, self.format) == (&found.version, found.format)),
+            ("version of the algorithms", self.algorithms == found.algorithms),
+            ("engine", self.engine == found.engine),
+            ("model", self.model == found.model),
+            ("samples", self.samples == found.samples),
+            ("settings", self.settings == found.settings),
+        ];
+        let other: Vec<&str> = parts.iter().filter(|(_, same)| !same).map(|(part, _)| *part).collect();
+        match other.is_empty() {
+            true => Ok(()),
+            false => {
+                let problem = format!("it was made with another {}", other.join(", another "));
+                Err(failed(folder, &format!("{problem}; remove it, or name another folder")))
+            }
+        }
+    }
+}
+
+/// The solved layers of a run.
+#[derive(Debug)]
+pub(crate) struct KeptLayers {
+    folder: PathBuf,
+}
+
+/// What comes before the numbers in a layer file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    label: String,
+    /// Of the codes, `[groups, K, M]`.
+    dims: [usize; 3],
+    /// Of the scales and zero points, `[groups, blocks, M]`.
+    scale_dims: [usize; 3],
+    block_size: usize,
+    #[serde(default)]
+    alphabet: Alphabet,
+    corrections: usize,
+    findings: Findings,
+}
+
+impl KeptLayers {
+    fn path(&self, index: usize) -> PathBuf {
+        self.folder.join(format!("{index:04}.layer"))
+    }
+
+    /// All layers of a stage, the first of which is layer `start`, or nothing where one is missing.
+    pub(crate) fn stage(&self, start: usize, layers: &[PlannedLayer]) -> Result<Option<Vec<Solved>>, Error> {
+        layers.iter().enumerate().map(|(index, layer)| self.layer(start + index, layer)).collect()
+    }
+
+    fn layer(&self, index: usize, layer: &PlannedLayer) -> Result<Option<Solved>, Error> {
+        let path = self.path(index);
+        let Some(bytes) = read(&path)? else { return Ok(None) };
+        let damaged = || failed(&path, &"the file is damaged; remove it, and its layer will be solved again");
+        let (header, solved) = decode(&bytes).ok_or_else(damaged)?;
+        match header == layer.label {
+            true => Ok(Some(solved)),
+            false => Err(failed(&path, &format!("it is of layer `{header}`, expected `{}`", layer.label))),
+        }
+    }
+
+    /// Keeps a layer.
+    pub(crate) fn keep(&self, index: usize, layer: &PlannedLayer, solved: &Solved) -> Result<(), Error> {
+        let bytes = encode(&layer.label, solved).map_err(|error| Error::Internal(error.to_string()))?;
+        write(&self.path(index), &[&bytes, of_bytes(&bytes).as_bytes()])
+    }
+}
+
+fn encode(label: &str, solved: &Solved) -> Result<Vec<u8>, toml::ser::Error> {
+    let Solved { solution, correction, findings } = solved;
+    let dims = |(groups, rows, columns): (usize, usize, usize)| [groups, rows, columns];
+    let header = toml::to_string(&Header {
+        label: label.to_owned(),
+        dims: dims(solution.codes.dim()),
+        scale_dims: dims(solution.scales.dim()),
+        block_size: solution.block_size,
+        alphabet: solution.alphabet,
+        corrections: correction.len(),
+        findings: findings.clone(),
+    })?;
+    let mut bytes = [MAGIC, &(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    bytes.extend(solution.codes.iter().flat_map(|code| code.to_le_bytes()));
+    bytes.extend(solution.scales.iter().flat_map(|scale| scale.to_le_bytes()));
+    bytes.extend(solution.zero_points.iter().flat_map(|code| code.to_le_bytes()));
+    bytes.extend(correction.iter().flat_map(|number| number.to_le_bytes()));
+    Ok(bytes)
+}
+
+/// The layer's label and what was found; `None` where the bytes are damaged.
+fn decode(bytes: &[u8]) -> Option<(String, Solved)> {
+    let (bytes, check) = bytes.split_at_checked(bytes.len().checked_sub(CHECK_BYTES)?)?;
+    if of_bytes(bytes).as_bytes() != check {
+        return None;
+    }
+    let (length, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
+    let (header, mut rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let header: Header = toml::from_str(std::str::from_utf8(header).ok()?).ok()?;
+    let (codes, scales) = (count(header.dims)?, count(header.scale_dims)?);
+    let codes = take(&mut rest, codes, i16::from_le_bytes)?;
+    let numbers = take(&mut rest, scales, f32::from_le_bytes)?;
+    let zero_points = take(&mut rest, scales, i16::from_le_bytes)?;
+    let correction = take(&mut rest, header.corrections, f32::from_le_bytes)?;
+    let solution = LayerSolution {
+        codes: Array3::from_shape_vec(header.dims, codes).ok()?,
+        scales: Array3::from_shape_vec(header.scale_dims, numbers).ok()?,
+        zero_points: Array3::from_shape_vec(header.scale_dims, zero_points).ok()?,
+        block_size: header.block_size,
+        alphabet: header.alphabet,
+        preprocessed: None,
+        promise: None,
+        notes: Vec::new(),
+    };
+    rest.is_empty().then_some((header.label, Solved { solution, correction, findings: header.findings }))
+}
+
+fn count(dims: [usize; 3]) -> Option<usize> {
+    dims.into_iter().try_fold(1usize, usize::checked_mul)
+}
+
+fn take<T, const N: usize>(rest: &mut &[u8], count: usize, number: impl Fn([u8; N]) -> T) -> Option<Vec<T>> {
+    let (taken, left) = rest.split_at_checked(count.checked_mul(N)?)?;
+    *rest = left;
+    Some(taken.as_chunks::<N>().0.iter().map(|bytes| number(*bytes)).collect())
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(path, &error)),
+    }
+}
+
+fn write(path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
+    let write = || {
+        let mut file = PendingFile::create(path)?;
+        parts.iter().try_for_each(|part| file.file().write_all(part))?;
+        file.commit()
+    };
+    write().map_err(|error: std::io::Error| failed(path, &error))
+}
+
+fn failed(path: &Path, problem: &dyn std::fmt::Display) -> Error {
+    Error::State { path: path.to_owned(), problem: problem.to_string() }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

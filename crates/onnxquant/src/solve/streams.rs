@@ -1,0 +1,305 @@
+//! The float network and the one whose layers are quantized so far, side by side.
+//!
+//! Each layer is fitted so that the partly quantized network gives at its output what the float network gives there. So
+//! both advance over the samples together, from stage to stage: the inputs of a stage's layers are gathered in both, the
+//! layers are solved, and their codes join the second network before it goes on. While some samples have rows enough for
+//! the layers, as early convolutions of a picture have, the others wait at the inputs.
+//!
+//! Activations and embeddings that will be codes are rounded in the second network from the start, so that weights make up
+//! for that as well. So is what ONNX Runtime rounds inside a layer; there the layer itself is fitted to its input as it is
+//! before: fitted to inputs that are rounded for it alone, layers with few rows learn the noise.
+//!
+//! In the end both give their outputs for held-out samples, by which the model is judged: no network is ever run as a
+//! whole, so that only the weights of one stage are in memory as floats.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use onnxquant_calib::{
+    CalibError, Network, OutputComparison, PairRequest, StatKind, Stream, collect_pairs, compare_streams, gram_bytes,
+    inline_functions,
+};
+use onnxquant_ir::onnx::ModelProto;
+use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::{Model, ValueId, tensor};
+use onnxquant_passes::add_to_bias::add_to_bias;
+use onnxquant_passes::sites::{LayerId, Site};
+use onnxquant_passes::write_codes::PackedWeight;
+use onnxquant_quant::GramStats;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::load::decode;
+use crate::observe::calibration::{Calibration, StageStats, distinct, request};
+use crate::plan::assignment::Assignment;
+use crate::plan::layers::{Plan, PlannedLayer};
+use crate::progress::{Phase, Progress};
+use crate::solve::selected::selected;
+use crate::write::codes::QuantizedTable;
+use crate::write::evaluated::{Arithmetic, round_inside, with_rounded_activations};
+use crate::write::tables::decode_tables;
+
+/// Part of the memory limit that one stream may fill, at each of its two ends.
+const STREAM_SHARE: u64 = 16;
+/// Calibration samples that go from stage to stage where layers are fitted. The others wait until these have too few
+/// rows for a layer.
+const FIRST_JUDGED: usize = 128;
+/// The same where weights are rounded.
+const FIRST_ROUNDED: usize = 64;
+
+/// By set of samples, by request, by group.
+type Moments = Vec<Vec<Vec<GramStats>>>;
+
+/// Both networks on their way.
+pub(crate) struct Streams<'a> {
+    calibration: &'a Calibration,
+    model: &'a Model,
+    float_proto: ModelProto,
+    float: Stream,
+    quantized_model: Model,
+    quantized: Stream,
+    /// What layers are fitted to, by name.
+    inputs: HashMap<LayerId, String>,
+    /// Held-out samples have statistics of their own. Without, weights are rounded and not fitted.
+    judged: bool,
+    /// Layers that are solved.
+    settled: Vec<Settled>,
+    /// Values that the engine cannot compute.
+    behind: HashSet<ValueId>,
+    /// Values whose rows data select.
+    selected: HashSet<ValueId>,
+}
+
+/// A weight that was put into the quantized network.
+struct Settled {
+    /// The float numbers; absent once the layer has been run on all samples.
+    value: ValueId,
+    output: String,
+    site: Site,
+    weight: PackedWeight,
+}
+
+impl<'a> Streams<'a> {
+    /// At the networks' inputs. Held-out samples are gathered apart where results are `judged` on them.
+    pub(crate) fn new(
+        model: &'a Model,
+        assignment: &Assignment,
+        plan: &Plan,
+        tables: &[QuantizedTable],
+        calibration: &'a Calibration,
+        judged: bool,
+        config: &Config,
+    ) -> Result<Self, Error> {
+        let mut quantized_model = with_rounded_activations(model, assignment);
+        let input = |layer: &PlannedLayer| {
+            let graph = quantized_model.graph();
+            let input = graph.node(layer.site.node).input(0)?;
+            Some((layer.site.id(), graph.value(input).name().to_owned()))
+        };
+        let inputs = plan.layers.iter().filter_map(input).collect();
+        if Arithmetic::of(config, model) == Arithmetic::Runtime {
+            round_inside(&mut quantized_model, assignment, plan.layers.iter());
+        }
+        decode_tables(quantized_model.graph_mut(), tables, &plan.tables);
+        decode(&mut quantized_model)?;
+        let mut float_model = model.clone();
+        decode(&mut float_model)?;
+        let (first, waiting) = calibration.samples.divide(if judged { FIRST_JUDGED } else { FIRST_ROUNDED }, judged);
+        let limit = usize::try_from(config.memory_limit_bytes / STREAM_SHARE).unwrap_or(usize::MAX);
+        let stream = || Stream::with_waiting(&first, &waiting, limit);
+        Ok(Self {
+            calibration,
+            model,
+            float_proto: inline_functions(&float_model.to_proto())?,
+            float: stream(),
+            quantized_model,
+            quantized: stream(),
+            inputs,
+            judged,
+            settled: Vec::new(),
+            behind: calibration.reach.behind(model.graph()).into_keys().collect(),
+            selected: selected(model.graph()),
+        })
+    }
+
+    /// Takes both networks to their outputs and compares these on held-out samples.
+    pub(crate) fn finish(mut self, progress: Progress<'_>) -> Result<Vec<OutputComparison>, Error> {
+        let held_out = &self.calibration.samples.split.held_out;
+        self.float.narrow(held_out);
+        self.quantized.narrow(held_out);
+        let quantized_proto = inline_functions(&self.quantized_model.to_proto())?;
+        let [seen, float] = self.outputs();
+        let whole = || whole(&self.quantized_model, &self.settled);
+        let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
+        Ok(compare_streams(
+            Network {
+                stream: &mut self.float,
+                model: &self.float_proto,
+                whole: &|| Ok(self.float_proto.clone()),
+                later: &[],
+            },
+            Network { stream: &mut self.quantized, model: &quantized_proto, whole: &whole, later: &[] },
+            &self.calibration.samples.data,
+            [&float, &seen],
+            &self.calibration.reach.slicings(),
+            &report,
+        )?)
+    }
+
+    /// Takes both networks to the inputs of `layers` and gathers their moments; `later` are the layers to come.
+    pub(crate) fn statistics(
+        &mut self,
+        layers: &[PlannedLayer],
+        later: &[PlannedLayer],
+        progress: Progress<'_>,
+    ) -> Result<StageStats, Error> {
+        let split = &self.calibration.samples.split;
+        let sets = [&split.calibration[..], &split.held_out[..]];
+        let (of_layer, mut stats) =
+            self.advance(layers, later, if self.judged { &sets } else { &sets[..1] }, progress)?;
+        let held_out = if self.judged { stats.pop() } else { None };
+        let calibration = stats.pop().unwrap_or_default();
+        Ok(StageStats { of_layer, calibration, held_out })
+    }
+
+    /// Takes both networks to the inputs of `layers`, which are solved already.
+    ///
+    /// They stop where they stopped when the layers were solved: the engine then computes the same numbers, bit by bit,
+    /// whatever it fuses.
+    pub(crate) fn pass(
+        &mut self,
+        layers: &[PlannedLayer],
+        later: &[PlannedLayer],
+        progress: Progress<'_>,
+    ) -> Result<(), Error> {
+        self.advance(layers, later, &[], progress).map(drop)
+    }
+
+    /// The place of every layer's request, and the moments; nothing for layers that the engine does not reach.
+    fn advance(
+        &mut self,
+        layers: &[PlannedLayer],
+        later: &[PlannedLayer],
+        sets: &[&[usize]],
+        progress: Progress<'_>,
+    ) -> Result<(Vec<Option<usize>>, Moments), Error> {
+        let (requests, of_layer) = distinct(layers.iter().map(|layer| self.request(layer)));
+        let quantized_proto = inline_functions(&self.quantized_model.to_proto())?;
+        let [mut later_seen, mut later_float] = self.outputs();
+        for request in later.iter().filter_map(|layer| self.request(layer)) {
+            later_seen.push(request.seen.value);
+            later_float.push(request.reference);
+        }
+        let whole = || whole(&self.quantized_model, &self.settled);
+        let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
+        let stats = collect_pairs(
+            Network { stream: &mut self.quantized, model: &quantized_proto, whole: &whole, later: &later_seen },
+            Network {
+                stream: &mut self.float,
+                model: &self.float_proto,
+                whole: &|| Ok(self.float_proto.clone()),
+                later: &later_float,
+            },
+            &self.calibration.samples.data,
+            sets,
+            &requests,
+            &report,
+        )?;
+        self.forget();
+        Ok((of_layer, stats))
+    }
+
+    /// Drops the weights of layers that have been run on all samples.
+    fn forget(&mut self) {
+        let nothing = tensor::from_f32_as(DataType::Float, &[0], &[]);
+        for settled in self.settled.iter().filter(|settled| self.quantized.has_made(&settled.output)) {
+            self.quantized_model.graph_mut().set_tensor(settled.value, nothing.clone());
+        }
+    }
+
+    /// Puts a solved layer into the quantized network: its weight as the runtime will have it, and what is added to its
+    /// bias.
+    pub(crate) fn settle(&mut self, layer: &PlannedLayer, weight: &PackedWeight) -> Result<(), Error> {
+        if self.behind.contains(&layer.site.input) {
+            return Ok(());
+        }
+        let site = layer.site.clone();
+        let graph = self.quantized_model.graph_mut();
+        let name = format!("{}_rounded", graph.value(site.weight).name());
+        let value = graph.add_constant(&name, weight.decode(&site)?);
+        graph.set_input(site.node, 1, Some(value));
+        graph.remove_if_unused(site.weight);
+        let output =
+            graph.node(site.node).output(0).map_or(String::new(), |value| graph.value(value).name().to_owned());
+        if weight.correction().iter().any(|&c| c != 0.0) {
+            add_to_bias(graph, &site, weight.correction());
+        }
+        self.settled.push(Settled { value, output, site, weight: weight.clone() });
+        Ok(())
+    }
+
+    /// What is compared in the end, in the quantized and in the float network.
+    fn outputs(&self) -> [Vec<String>; 2] {
+        let reach = &self.calibration.reach;
+        [reach.names_in(&self.quantized_model), reach.names()]
+    }
+
+    /// What is asked of the input of a layer; nothing where the engine cannot compute it.
+    fn request(&self, layer: &PlannedLayer) -> Option<PairRequest> {
+        if self.behind.contains(&layer.site.input) {
+            return None;
+        }
+        let mut seen = request(self.model, layer);
+        let reference = std::mem::take(&mut seen.value);
+        if !self.judged {
+            seen.kind = StatKind::RoughGram;
+        }
+        seen.value = self.inputs.get(&layer.site.id()).unwrap_or(&reference).clone();
+        Some(PairRequest { seen, reference, is_selected: self.selected.contains(&layer.site.input) })
+    }
+}
+
+/// The quantized network with all weights, for pieces that have to be run from its inputs.
+fn whole(model: &Model, settled: &[Settled]) -> Result<ModelProto, CalibError> {
+    let mut whole = model.clone();
+    for Settled { value, site, weight, .. } in settled {
+        let decoded = weight.decode(site).map_err(|error| CalibError::BadModel(error.to_string()))?;
+        whole.graph_mut().set_tensor(*value, decoded);
+    }
+    inline_functions(&whole.to_proto())
+}
+
+/// Divides `layers` into stages: runs of layers that do not depend on each other, whose statistics fit `limit_bytes`.
+pub(crate) fn stages(model: &Model, layers: &[PlannedLayer], limit_bytes: u64) -> Vec<Range<usize>> {
+    let graph = model.graph();
+    let mut behind = HashSet::new();
+    let (mut stages, mut start, mut next) = (Vec::new(), 0, 0);
+    let mut requests = Vec::new();
+    for &id in graph.order() {
+        let node = graph.node(id);
+        let layer = layers.get(next).filter(|layer| layer.site.node == id);
+        if let Some(layer) = layer {
+            let request = request(model, layer);
+            let depends = node.input(0).is_some_and(|input| behind.contains(&input));
+            let is_new = !requests.contains(&request);
+            if is_new {
+                requests.push(request.clone());
+            }
+            if start < next && (depends || (is_new && gram_bytes(&requests) > limit_bytes)) {
+                stages.push(start..next);
+                start = next;
+                requests = vec![request];
+                behind.clear();
+            }
+            next += 1;
+        }
+        let reads = node.inputs().iter().flatten().chain(node.captures());
+        if layer.is_some() || reads.into_iter().any(|value| behind.contains(value)) {
+            behind.extend(node.outputs().iter().flatten().copied());
+        }
+    }
+    if start < layers.len() {
+        stages.push(start..layers.len());
+    }
+    stages
+}

@@ -1,0 +1,53 @@
+//! Quantizes tables of embeddings, one scale a row.
+//!
+//! Scales are those of least squared error over the row; no calibration data are needed, because a row that is read is
+//! read as it is.
+
+use ndarray::Array3;
+use onnxquant_ir::{Model, tensor};
+use onnxquant_passes::embeddings::CodedTable;
+use onnxquant_quant::{Granularity, Grid, LayerProblem, Method, QuantError, QuantSpec, ScaleRule, solve};
+
+use crate::error::Error;
+use crate::plan::tables::PlannedTable;
+use crate::solve::weights::scale_type;
+use crate::write::codes::QuantizedTable;
+
+/// Rows that are quantized together.
+const ROWS: usize = 4096;
+
+/// Codes of the planned tables, with what they lose.
+pub(crate) fn quantize_tables(model: &Model, tables: &[PlannedTable]) -> Result<Vec<QuantizedTable>, Error> {
+    tables.iter().map(|planned| quantize_table(model, planned)).collect()
+}
+
+fn quantize_table(model: &Model, planned: &PlannedTable) -> Result<QuantizedTable, Error> {
+    let name = &planned.name;
+    let stored = model.graph().value(planned.table.value).constant();
+    let stored = stored.ok_or_else(|| Error::Internal(format!("table `{name}` is gone")))?;
+    let numbers = tensor::to_f32(stored)?;
+    let [_, columns] = planned.table.dims;
+    if let Some((index, &value)) = numbers.iter().enumerate().find(|(_, x)| !x.is_finite()) {
+        return Err(Error::NonFinite { tensor: name.clone(), index: vec![index / columns, index % columns], value });
+    }
+    let failed = |source: QuantError| Error::Layer { layer: name.clone(), weight: name.clone(), source };
+    let grid = Grid::symmetric(planned.bits).map_err(failed)?;
+    let spec = QuantSpec::new(grid, Granularity::Channel, ScaleRule::LeastSquares).map_err(failed)?;
+    let spec = spec.with_scale_type(scale_type(planned.table.dtype));
+    let mut coded = CodedTable { bits: planned.bits, codes: Vec::new(), scales: Vec::new() };
+    for chunk in numbers.chunks(ROWS * columns) {
+        let count = chunk.len() / columns;
+        let weights = Array3::from_shape_fn((1, columns, count), |(_, column, row)| chunk[row * columns + column]);
+        let problem = LayerProblem::new(weights.view(), None, spec).map_err(failed)?;
+        let solution = solve(Method::Msq, &problem).map_err(failed)?;
+        let codes = (0..count).flat_map(|row| (0..columns).map(move |column| [0, column, row]));
+        coded.codes.extend(codes.map(|index| solution.codes[index] as i8));
+        coded.scales.extend((0..count).map(|row| solution.scales[[0, 0, row]]));
+    }
+    let decoded = coded.decode();
+    let power = |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|x| f64::from(x).powi(2)).sum::<f64>();
+    let signal = power(&mut numbers.iter().copied());
+    let noise = power(&mut numbers.iter().zip(&decoded).map(|(a, b)| a - b));
+    let error = if noise == 0.0 { 0.0 } else { (noise / signal).sqrt() };
+    Ok(QuantizedTable { coded, error })
+}
