@@ -29,32 +29,22 @@ fn shared(user: &str) -> SkipReason {
     SkipReason::SharedWithOther { user: user.to_owned() }
 }
 
+#[track_caller]
+fn assert_reasons(table: Vec<(&str, ModelProto, SkipReason)>) {
+    for (what, proto, expected) in table {
+        assert_eq!(reason_of(proto), expected, "{what}");
+    }
+}
+
 #[test]
-fn layer_that_stays_in_float_says_why() {
+fn layer_without_a_float_constant_of_its_own_says_why() {
     let codes = tensor::from_codes(DataType::Int8, &[6, 4], [1; 24]);
     let dequantize = node("DequantizeLinear", &["q", "s"], &["w"], vec![]);
     let cast = node("Cast", &["q"], &["c"], vec![int_attribute("to", 1)]);
     let mul = node("Mul", &["c", "s"], &["w"], vec![]);
     let quantized = || vec![("q", codes.clone()), ("s", tensor::from_f32(&[], &[0.5]))];
-    let with = |nodes: Vec<NodeProto>, outputs: &str| {
-        message("x", vec![("w", floats(&[6, 4], 1))], [nodes, vec![layer("MatMul", vec![])]].concat(), outputs)
-    };
     let overridable = message("x w", vec![("w", floats(&[6, 4], 1))], vec![layer("MatMul", vec![])], "y");
-    let reader = |op: &str, inputs: &[&str]| vec![node(op, inputs, &["z"], vec![])];
-    let captures = || {
-        let branch = |name: &str| body(vec![node("Identity", &["w"], &[name], vec![])], &[name]);
-        vec![graph_attribute("then_branch", branch("t")), graph_attribute("else_branch", branch("e"))]
-    };
-    let f64s = tensor::from_f32_as(DataType::Double, &[6, 4], &[1.0; 24]);
-    let dense = "two dimensions";
-    let spatial = "at least three dimensions";
-    let form = |attribute| SkipReason::GemmForm { attribute };
-    let gemm = |attributes| one("Gemm", floats(&[6, 4], 1), attributes);
-    let beta = {
-        let gemm = node("Gemm", &["x", "w", "b"], &["y"], vec![float_attribute("beta", 0.5)]);
-        message("x", vec![("w", floats(&[6, 4], 1)), ("b", floats(&[4], 1))], vec![gemm], "y")
-    };
-    let table = vec![
+    assert_reasons(vec![
         ("computed", message("x w", vec![], vec![layer("MatMul", vec![])], "y"), SkipReason::NoConstantWeight),
         (
             "no weight",
@@ -77,6 +67,22 @@ fn layer_that_stays_in_float_says_why() {
             message("x", quantized(), vec![cast, mul, layer("MatMul", vec![])], "y"),
             SkipReason::AlreadyQuantized,
         ),
+    ]);
+}
+
+#[test]
+fn layer_of_another_form_says_which() {
+    let codes = tensor::from_codes(DataType::Int8, &[6, 4], [1; 24]);
+    let f64s = tensor::from_f32_as(DataType::Double, &[6, 4], &[1.0; 24]);
+    let dense = "two dimensions";
+    let spatial = "at least three dimensions";
+    let form = |attribute| SkipReason::GemmForm { attribute };
+    let gemm = |attributes| one("Gemm", floats(&[6, 4], 1), attributes);
+    let beta = {
+        let gemm = node("Gemm", &["x", "w", "b"], &["y"], vec![float_attribute("beta", 0.5)]);
+        message("x", vec![("w", floats(&[6, 4], 1)), ("b", floats(&[4], 1))], vec![gemm], "y")
+    };
+    assert_reasons(vec![
         ("vector", one("MatMul", floats(&[6], 1), vec![]), rank(&[6], dense)),
         ("stack", one("MatMul", floats(&[2, 6, 4], 1), vec![]), rank(&[2, 6, 4], dense)),
         ("Gemm of a vector", one("Gemm", floats(&[6], 1), vec![]), rank(&[6], dense)),
@@ -87,18 +93,29 @@ fn layer_that_stays_in_float_says_why() {
         ("transA", gemm(vec![int_attribute("transA", 1)]), form("transA")),
         ("f64", one("MatMul", f64s, vec![]), SkipReason::UnsupportedType { dtype: "DOUBLE" }),
         ("codes", one("MatMul", codes.clone(), vec![]), SkipReason::UnsupportedType { dtype: "INT8" }),
+        ("no rows", one("MatMul", floats(&[0, 4], 1), vec![]), SkipReason::Empty),
+        ("no columns", one("Gemm", floats(&[4, 0], 1), vec![]), SkipReason::Empty),
+    ]);
+}
+
+#[test]
+fn weight_that_others_read_too_says_who() {
+    let with = |nodes: Vec<NodeProto>, outputs: &str| {
+        message("x", vec![("w", floats(&[6, 4], 1))], [nodes, vec![layer("MatMul", vec![])]].concat(), outputs)
+    };
+    let reader = |op: &str, inputs: &[&str]| vec![node(op, inputs, &["z"], vec![])];
+    let captures = || {
+        let branch = |name: &str| body(vec![node("Identity", &["w"], &[name], vec![])], &[name]);
+        vec![graph_attribute("then_branch", branch("t")), graph_attribute("else_branch", branch("e"))]
+    };
+    assert_reasons(vec![
         ("another reader", with(reader("Relu", &["w"]), "y z"), shared("`node_z` (Relu)")),
         ("as data of a layer", with(reader("MatMul", &["w", "x"]), "y z"), shared("`node_z` (MatMul)")),
         ("as shape of a link", with(reader("Reshape", &["x", "w"]), "y z"), shared("`node_z` (Reshape)")),
         ("output", with(vec![], "y w"), SkipReason::WeightIsOutput),
         ("output behind a link", with(reader("Identity", &["w"]), "y z"), SkipReason::WeightIsOutput),
         ("read by a body", with(vec![node("If", &["x"], &["z"], captures())], "y z"), SkipReason::ReadBySubgraph),
-        ("no rows", one("MatMul", floats(&[0, 4], 1), vec![]), SkipReason::Empty),
-        ("no columns", one("Gemm", floats(&[4, 0], 1), vec![]), SkipReason::Empty),
-    ];
-    for (what, proto, expected) in table {
-        assert_eq!(reason_of(proto), expected, "{what}");
-    }
+    ]);
 }
 
 #[test]

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 
 use onnxquant_ir::{Graph, Node, NodeId, ValueId};
-use onnxquant_quant::MatrixView;
 
 use super::kernels::{Kernel, Unit};
 use crate::find::sites::Site;
@@ -100,15 +99,16 @@ const DEPTHWISE_CHANNELS: usize = 16;
 
 impl Layer {
     fn new(site: &Site, outputs: usize) -> Layer {
-        let kind = match &site.view {
-            MatrixView::Dense { .. } => Kind::Dense,
-            MatrixView::Conv(conv) if conv.groups == 1 => Kind::Conv(Convolution::new(conv)),
-            MatrixView::Conv(conv) if conv.groups == conv.in_channels => match conv.groups % DEPTHWISE_CHANNELS {
+        let kind = match site.view.conv() {
+            None => Kind::Dense,
+            // It is never one of a region.
+            Some(_) if site.layer.on_codes().is_none() => Kind::Grouped,
+            Some(conv) if conv.groups == 1 => Kind::Conv(Convolution::new(conv)),
+            Some(conv) if conv.groups == conv.in_channels => match conv.groups % DEPTHWISE_CHANNELS {
                 0 => Kind::Depthwise,
                 _ => Kind::RaggedDepthwise,
             },
-            // The runtime has no kernel for a ConvTranspose on codes: it is never one of a region.
-            MatrixView::Conv(_) | MatrixView::ConvTranspose(_) => Kind::Grouped,
+            Some(_) => Kind::Grouped,
         };
         let outputs = outputs as f64;
         Layer { macs: outputs * site.view.inputs() as f64, weights: site.parameters() as f64, outputs, kind }
@@ -163,7 +163,8 @@ impl Costs {
         let node = graph.node(unit.node);
         let tail = unit.tail.map_or(0.0, |tail| FLOAT_ELEMENTWISE * self.output_size(graph.node(tail)));
         // The runtime fuses the activation after a Conv, and what is left of a hard sigmoid is one operator.
-        let fused = node.is("Conv") || unit.tail.is_some_and(|tail| hard_sigmoid::is_clip(graph, tail));
+        let is_conv = self.layers.get(&unit.node).is_some_and(|layer| !matches!(layer.kind, Kind::Dense));
+        let fused = is_conv || unit.tail.is_some_and(|tail| hard_sigmoid::is_clip(graph, tail));
         let tail = if fused { 0.0 } else { tail };
         if hard_sigmoid::is_scaled_clip(graph, unit.node) {
             return 0;

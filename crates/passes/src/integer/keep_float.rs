@@ -37,6 +37,7 @@ use std::collections::HashSet;
 use onnxquant_ir::{Graph, Node, NodeId, Use, ValueId};
 
 use crate::graph::insert::insert;
+use crate::layers;
 
 /// Operators over which the runtime moves conversions.
 const MOVES: [&str; 9] =
@@ -64,10 +65,12 @@ fn is_taken(graph: &Graph, node: &Node, decoded: &HashSet<ValueId>) -> bool {
     }
     let weight_on_codes = || node.input(1).is_some_and(|weight| is_decoded_constant(graph, weight));
     let encoded = || node.output(0).is_some_and(|output| is_encoded(graph, output));
+    if let Some(layer) = layers::layer(node) {
+        let to_floats = layer.on_codes().is_some_and(|kernels| kernels.to_floats.is_some());
+        return to_floats && weight_on_codes() || layer.float_weight_becomes_codes() && encoded();
+    }
     match node.op_type() {
-        "MatMul" => weight_on_codes(),
-        "Gemm" => weight_on_codes() || encoded(),
-        "Conv" | "ConvTranspose" | "AveragePool" | "GlobalAveragePool" => encoded(),
+        "AveragePool" | "GlobalAveragePool" => encoded(),
         "Resize" => node.text("mode", "nearest") != "nearest" && encoded(),
         _ => false,
     }

@@ -34,6 +34,7 @@ use std::collections::HashMap;
 use onnxquant_ir::{Graph, Node, NodeId, Origin, Use, ValueId, tensor};
 
 use crate::find::sites::Site;
+use crate::layers::{self, Bias, Layer};
 use crate::write::add_to_bias::has_bias;
 
 /// How the runtime computes a node on codes.
@@ -73,9 +74,9 @@ pub struct Unit {
 impl Unit {
     /// Whether the runtime has a kernel that reads codes and writes floats.
     pub fn may_write_floats(&self, graph: &Graph) -> bool {
-        let dense = matches!(self.kernel, Kernel::Product)
-            || self.kernel == Kernel::Linear && !graph.node(self.node).is("Conv");
-        dense && self.tail.is_none()
+        let kernels = layers::layer(graph.node(self.node)).and_then(Layer::on_codes);
+        let may = matches!(self.kernel, Kernel::Product | Kernel::Linear);
+        may && kernels.is_some_and(|kernels| kernels.to_floats.is_some()) && self.tail.is_none()
     }
 
     /// Whether the kernel takes codes on the scale `input` to codes on the scale `output`.
@@ -138,10 +139,12 @@ fn kernel(graph: &Graph, id: NodeId, node: &Node, sites: &HashMap<NodeId, Site>)
         return None;
     }
     let constant = |slot| node.input(slot).is_none_or(|value| graph.value(value).constant().is_some());
-    match node.op_type() {
+    if let Some(site) = sites.get(&id) {
         // The integer bias is one number an output.
-        "Conv" | "Gemm" => sites.get(&id).filter(|site| has_bias(graph, site)).map(|_| Kernel::Linear),
-        "MatMul" if sites.contains_key(&id) => Some(Kernel::Linear),
+        let fits = site.layer.bias() == Bias::AddBehind || has_bias(graph, site);
+        return site.layer.on_codes().filter(|_| fits).map(|_| Kernel::Linear);
+    }
+    match node.op_type() {
         "MatMul" => (!constant(0) && !constant(1)).then_some(Kernel::Product),
         "Mul" | "Div" if factor(graph, node).is_some() => factor(graph, node).map(Kernel::Rescale),
         "Add" | "Mul" | "Concat" => Some(Kernel::Elementwise),

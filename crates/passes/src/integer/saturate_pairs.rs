@@ -90,12 +90,12 @@ enum Scalar {
 impl Layer {
     fn find(graph: &Graph, id: NodeId) -> Result<Option<Self>, TensorError> {
         let node = graph.node(id);
-        let is_layer = ["Conv", "Gemm", "MatMul", "MatMulInteger"].iter().any(|op_type| node.is(op_type));
-        let Some(input) = is_layer.then(|| input(graph, id, node)).flatten() else { return Ok(None) };
+        let known = layers::layer(node).or_else(|| layers::of_integer_op(node));
+        let Some(layer) = known.filter(|layer| layer.on_codes().is_some()) else { return Ok(None) };
+        let Some(input) = input(graph, id, node) else { return Ok(None) };
         let Some((codes, scales)) = weight(graph, node)? else { return Ok(None) };
         let shape = tensor::shape(codes)?;
-        let layer = layers::layer(node).or_else(|| layers::named("MatMul"));
-        let Some(Ok(view)) = layer.map(|layer| layer.view(node, &shape)) else { return Ok(None) };
+        let Ok(view) = layer.view(node, &shape) else { return Ok(None) };
         let numbers = tensor::to_codes(codes)?;
         let (Some(codes), Some(scales)) = (matrix(&view, &shape, &numbers), matrix(&view, &shape, &scales)) else {
             return Ok(None);
@@ -137,13 +137,10 @@ impl Layer {
         let weight_scales = graph.add_constant(&format!("{name}_weight_scales"), weight_scales);
         let inputs = [self.input.value, scale, low, weight_scales];
         inputs.into_iter().enumerate().for_each(|(slot, value)| graph.set_input(behind, slot + 1, Some(value)));
-        let shape: Vec<i64> = match &self.view {
-            MatrixView::Dense { inputs, outputs, .. } => [*inputs, *outputs].map(position).to_vec(),
-            _ => self.view.weight_shape().into_iter().map(position).collect(),
-        };
+        let shape: Vec<i64> = self.view.untransposed().weight_shape().into_iter().map(position).collect();
         graph.set_attribute(behind, ints_attribute("weight_shape", &shape));
         graph.set_attribute(behind, ints_attribute("pairs", pairs));
-        if let MatrixView::Conv(conv) = &self.view {
+        if let Some(conv) = self.view.plain_conv() {
             set_geometry(graph, behind, conv);
         }
     }
@@ -160,7 +157,7 @@ fn matrix<T: Copy>(view: &MatrixView, shape: &[usize], numbers: &[T]) -> Option<
 /// The signed codes of a layer's constant weight, and the scale of each.
 fn weight<'a>(graph: &'a Graph, node: &Node) -> Result<Option<(&'a TensorProto, Vec<f32>)>, TensorError> {
     let Some(weight) = node.input(1) else { return Ok(None) };
-    let found = match graph.value(weight).constant().filter(|_| node.is("MatMulInteger")) {
+    let found = match graph.value(weight).constant().filter(|_| is_integer_op(node)) {
         Some(codes) => Some((codes, vec![1.0; tensor::element_count(codes)?])),
         None => match graph.producer(weight) {
             Some((_, decoding)) => codes_and_scales(graph, decoding)?,
@@ -170,9 +167,14 @@ fn weight<'a>(graph: &'a Graph, node: &Node) -> Result<Option<(&'a TensorProto, 
     Ok(found.filter(|(codes, _)| codes.data_type() == DataType::Int8 as i32))
 }
 
+/// Whether the node reads codes themselves.
+fn is_integer_op(node: &Node) -> bool {
+    layers::of_integer_op(node).is_some()
+}
+
 fn input(graph: &Graph, id: NodeId, node: &Node) -> Option<Input> {
     let value = node.input(0)?;
-    if node.is("MatMulInteger") {
+    if is_integer_op(node) {
         let low = lowest(graph, value, node.input(2))?;
         return Some(Input { value, scale: Scalar::Number(1.0), low: Scalar::Number(low) });
     }

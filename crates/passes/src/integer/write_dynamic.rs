@@ -21,7 +21,6 @@ use std::collections::HashMap;
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, NewNode, NodeId, TensorError, ValueId, int_attribute};
-use onnxquant_quant::MatrixView;
 
 use crate::find::sites::Site;
 use crate::graph::constant_chain;
@@ -39,8 +38,7 @@ const MAX_INPUTS: usize = (i32::MAX / (255 * 128)) as usize;
 
 /// Whether `site` can become an integer product; others are left to the caller.
 pub fn is_supported(site: &Site) -> bool {
-    let is_dense = matches!(site.view, MatrixView::Dense { inputs, .. } if inputs <= MAX_INPUTS);
-    is_dense && site.dtype == DataType::Float
+    site.view.is_dense() && site.view.inputs() <= MAX_INPUTS && site.dtype == DataType::Float
 }
 
 /// Writes `layers` into the graph as integer products; those that read the same value share its codes.

@@ -1,7 +1,7 @@
 use ndarray::{Array3, ArrayD};
 use onnxquant_ir::onnx::NodeProto;
 use onnxquant_ir::{Model, Use, float_attribute, tensor};
-use onnxquant_quant::{Alphabet, Granularity, LayerSolution};
+use onnxquant_quant::{Alphabet, Granularity, LayerSolution, MatrixView};
 
 use super::*;
 use crate::integer::fake_quantize::fake_quantize_dynamically;

@@ -21,11 +21,11 @@
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, NodeId, TensorError, ValueId, int_attribute, tensor};
-use onnxquant_quant::MatrixView;
 
 use crate::find::sites::Site;
 use crate::graph::constant_chain;
 use crate::graph::insert::insert;
+use crate::layers::Decoding;
 use crate::write::add_to_bias::{Slot, add_to_bias, numbers, row_dims, slot};
 use crate::write::byte_planes::write_planes;
 use crate::write::codes::Codes;
@@ -58,7 +58,7 @@ pub fn write_static(
     if let Some(slot) = slot(graph, site).filter(|slot| slot.old.is_some())
         && let Some(bias) = numbers(graph, site, &slot)
     {
-        codes = make_room(&site.view, codes, &mut scales, &bias, input_scale)?;
+        codes = make_room(site, weight, &mut scales, &bias, input_scale)?;
         write_bias(graph, &slot, &bias, &scales, input_scale);
     }
     let source = constant_chain::source(graph, site.weight).unwrap_or(site.weight);
@@ -70,17 +70,26 @@ pub fn write_static(
     let zeros = tensor::from_codes(DataType::Int8, dims, std::iter::repeat_n(0, scales.len()));
     let zero_point = graph.add_constant(&format!("{name}_zero_point"), zeros);
     held.extend([scale, zero_point]);
-    let axis = match site.view {
-        MatrixView::Dense { .. } | MatrixView::ConvTranspose(_) => 1,
-        MatrixView::Conv(_) => 0,
-    };
-    let attributes = if dims.is_empty() { vec![] } else { vec![int_attribute("axis", axis)] };
+    let attributes = if dims.is_empty() { vec![] } else { vec![int_attribute("axis", output_axis(graph, site)?)] };
     let output = format!("{name}_dequantized");
     let decoded = insert(graph, site.node, "DequantizeLinear", &[codes, scale, zero_point], output, attributes);
     graph.set_input(site.node, 1, Some(decoded));
     graph.remove_attribute(site.node, "transB");
     graph.remove_if_unused(site.weight);
     Ok(held)
+}
+
+/// The axis of the codes that counts the outputs.
+fn output_axis(graph: &Graph, site: &Site) -> Result<i64, TensorError> {
+    let axis = match site.layer.decoding() {
+        // `[K, M]`
+        Decoding::Fused => Some(1),
+        Decoding::Folded => site.layer.output_axis(graph.node(site.node), site.view.weight_shape().len()),
+    };
+    axis.and_then(|axis| i64::try_from(axis).ok()).ok_or_else(|| TensorError {
+        tensor: graph.value(site.weight).name().to_owned(),
+        problem: "has no axis of outputs, which an integer kernel needs".to_owned(),
+    })
 }
 
 /// The codes of `weight`, or `codes` in their place, as int8 before the node `before`; and the initializers that
@@ -114,8 +123,8 @@ pub(crate) fn integer_codes(
 
 /// Raises scales whose bias would not fit, and rounds the codes on them anew.
 fn make_room(
-    view: &MatrixView,
-    codes: TensorProto,
+    site: &Site,
+    weight: &PackedWeight,
     scales: &mut [f32],
     bias: &[f32],
     input_scale: f32,
@@ -129,19 +138,14 @@ fn make_room(
     let ratios: Vec<f32> =
         scales.iter().zip(&least).map(|(scale, least)| (scale / least.max(*scale)).min(1.0)).collect();
     if ratios.iter().all(|&ratio| ratio == 1.0) {
-        return Ok(codes);
+        return Ok(weight.codes.clone());
     }
     scales.iter_mut().zip(&least).for_each(|(scale, least)| *scale = scale.max(*least));
-    let shape = tensor::shape(&codes)?;
-    let old = tensor::to_codes(&codes)?;
-    let output = |position: usize| match view {
-        _ if per_tensor => 0,
-        MatrixView::Dense { outputs, .. } => position % outputs,
-        MatrixView::Conv(_) | MatrixView::ConvTranspose(_) => view.channel_and_output(position).1,
-    };
-    let rounded =
-        old.iter().enumerate().map(|(i, &code)| (f32::from(code) * ratios[output(i)]).round_ties_even() as i16);
-    Ok(tensor::from_codes(tensor::data_type(&codes)?, &shape, rounded))
+    let shape = tensor::shape(&weight.codes)?;
+    let old = tensor::to_codes(&weight.codes)?;
+    let ratio = |index: usize| ratios[weight.scale_index(site, index)];
+    let rounded = old.iter().enumerate().map(|(i, &code)| (f32::from(code) * ratio(i)).round_ties_even() as i16);
+    Ok(tensor::from_codes(tensor::data_type(&weight.codes)?, &shape, rounded))
 }
 
 fn write_bias(graph: &mut Graph, slot: &Slot, bias: &[f32], weight_scales: &[f32], input_scale: f32) {

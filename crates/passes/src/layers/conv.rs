@@ -3,9 +3,10 @@
 use onnxquant_ir::Node;
 use onnxquant_quant::MatrixView;
 
-use super::layer::{Bias, Channels, Decoding, Layer};
+use super::layer::{Bias, Channels, Decoding, Layer, OnCodes};
 use super::skip_reason::SkipReason;
-use super::window::{Window, kernel, problem};
+use super::window::{Window, is_unpadded, kernel, problem};
+use crate::runtime::kernel::Kernel;
 
 #[derive(Debug)]
 pub(super) struct Conv;
@@ -42,5 +43,21 @@ impl Layer for Conv {
 
     fn decoding(&self) -> Decoding {
         Decoding::Folded
+    }
+
+    fn output_axis(&self, _: &Node, rank: usize) -> Option<usize> {
+        (rank >= 3).then_some(0)
+    }
+
+    fn sums_all_weights(&self, node: &Node) -> bool {
+        is_unpadded(node)
+    }
+
+    fn on_codes(&self) -> Option<OnCodes> {
+        Some(OnCodes { to_codes: Kernel::QLinearConv, plus_constant: None, to_floats: None })
+    }
+
+    fn float_weight_becomes_codes(&self) -> bool {
+        true
     }
 }

@@ -6,7 +6,7 @@
 use onnxquant_ir::Node;
 use onnxquant_quant::{MatrixView, TransposedConv};
 
-use super::layer::{Bias, Channels, Decoding, Layer};
+use super::layer::{Bias, Channels, Decoding, Layer, OnCodes};
 use super::skip_reason::SkipReason;
 use super::window::{Window, kernel, problem};
 
@@ -51,6 +51,24 @@ impl Layer for ConvTranspose {
 
     fn decoding(&self) -> Decoding {
         Decoding::Folded
+    }
+
+    /// In groups an output channel is told by both of the first axes.
+    fn output_axis(&self, node: &Node, rank: usize) -> Option<usize> {
+        (rank >= 3 && node.int("group", 1) == 1).then_some(1)
+    }
+
+    /// At the edges windows of the result overlap with fewer others.
+    fn sums_all_weights(&self, _: &Node) -> bool {
+        false
+    }
+
+    fn on_codes(&self) -> Option<OnCodes> {
+        None
+    }
+
+    fn float_weight_becomes_codes(&self) -> bool {
+        true
     }
 }
 

@@ -3,8 +3,9 @@
 use onnxquant_ir::Node;
 use onnxquant_quant::MatrixView;
 
-use super::layer::{Bias, Channels, Decoding, Layer, dense};
+use super::layer::{Bias, Channels, Decoding, Layer, OnCodes, dense};
 use super::skip_reason::SkipReason;
+use crate::runtime::kernel::Kernel;
 
 #[derive(Debug)]
 pub(super) struct Gemm;
@@ -46,5 +47,26 @@ impl Layer for Gemm {
 
     fn decoding(&self) -> Decoding {
         Decoding::Fused
+    }
+
+    fn output_axis(&self, node: &Node, rank: usize) -> Option<usize> {
+        (rank == 2).then(|| if node.int("transB", 0) != 0 { 0 } else { 1 })
+    }
+
+    fn is_plain(&self, node: &Node) -> bool {
+        node.float("alpha", 1.0) == 1.0 && (node.float("beta", 1.0) == 1.0 || node.input(2).is_none())
+    }
+
+    fn sums_all_weights(&self, _: &Node) -> bool {
+        true
+    }
+
+    fn on_codes(&self) -> Option<OnCodes> {
+        let kernel = Kernel::QGemm;
+        Some(OnCodes { to_codes: kernel, plus_constant: Some(kernel), to_floats: Some(kernel) })
+    }
+
+    fn float_weight_becomes_codes(&self) -> bool {
+        true
     }
 }

@@ -6,6 +6,7 @@ use onnxquant_ir::Node;
 use onnxquant_quant::MatrixView;
 
 use super::skip_reason::SkipReason;
+use crate::runtime::kernel::Kernel;
 
 /// An operator whose weight can be codes. Its input is input 0, its weight input 1.
 pub trait Layer: fmt::Debug + Sync {
@@ -29,6 +30,34 @@ pub trait Layer: fmt::Debug + Sync {
 
     /// How the runtime takes codes where activations are floats.
     fn decoding(&self) -> Decoding;
+
+    /// The axis of a weight of `rank` dimensions that counts the outputs, where one axis alone does.
+    fn output_axis(&self, node: &Node, rank: usize) -> Option<usize>;
+
+    /// Whether the result is the product and the bias, without factors.
+    fn is_plain(&self, _: &Node) -> bool {
+        true
+    }
+
+    /// Whether every element of the result sums up products with all the weights of its output: none lies beyond the
+    /// edge of the input.
+    fn sums_all_weights(&self, node: &Node) -> bool;
+
+    /// The runtime's kernels for codes of input and weight, where it has some.
+    fn on_codes(&self) -> Option<OnCodes>;
+
+    /// Whether the runtime quantizes a float weight by itself where input and result are stored as codes.
+    fn float_weight_becomes_codes(&self) -> bool;
+
+    /// The operator that multiplies codes like this one, and makes integers.
+    fn integer_op_type(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether all versions of the runtime fuse a `DequantizeLinear` of 4 bits in blocks.
+    fn fuses_blocks_of_four_bits(&self) -> bool {
+        false
+    }
 }
 
 /// Where a layer adds its bias.
@@ -58,6 +87,17 @@ pub enum Decoding {
     Fused,
     /// It has no kernel on such codes: `Cast -> Mul`, computed when the model loads. Scales per tensor or per output.
     Folded,
+}
+
+/// The runtime's kernels for a layer on codes, by what comes of its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnCodes {
+    /// It is stored as codes.
+    pub to_codes: Kernel,
+    /// A constant is added to it.
+    pub plus_constant: Option<Kernel>,
+    /// It stays as it is: floats.
+    pub to_floats: Option<Kernel>,
 }
 
 /// The view of a weight of two dimensions.

@@ -20,7 +20,7 @@ mod window;
 
 use onnxquant_ir::Node;
 
-pub use layer::{Bias, Channels, Decoding, Layer};
+pub use layer::{Bias, Channels, Decoding, Layer, OnCodes};
 pub use skip_reason::SkipReason;
 
 /// All of them.
@@ -29,6 +29,11 @@ const LAYERS: [&dyn Layer; 4] = [&gemm::Gemm, &matmul::MatMul, &conv::Conv, &con
 /// The layer that a node is, if it is one.
 pub(crate) fn layer(node: &Node) -> Option<&'static dyn Layer> {
     LAYERS.into_iter().find(|layer| node.is(layer.op_type()))
+}
+
+/// The layer that `node` computes on codes, making integers.
+pub(crate) fn of_integer_op(node: &Node) -> Option<&'static dyn Layer> {
+    LAYERS.into_iter().find(|layer| layer.integer_op_type().is_some_and(|op_type| node.is(op_type)))
 }
 
 /// The layer of this name in the default domain.

@@ -23,6 +23,12 @@ pub(super) fn problem(problem: impl Into<String>) -> SkipReason {
     SkipReason::Geometry { problem: problem.into() }
 }
 
+/// Whether no window reaches beyond the edges of the input.
+pub(super) fn is_unpadded(conv: &Node) -> bool {
+    let zeros = conv.ints("pads").unwrap_or_default().iter().all(|&pad| pad == 0);
+    matches!(conv.text("auto_pad", "NOTSET"), "NOTSET" | "" | "VALID") && zeros
+}
+
 impl Window<'_> {
     /// The numbers of an attribute, if it is there.
     pub(super) fn given(&self, name: &str, count: usize) -> Result<Option<Vec<usize>>, SkipReason> {

@@ -2,7 +2,7 @@
 //!
 //! | taken by | where |
 //! |---|---|
-//! | Conv, Gemm, MatMul with a constant weight | weight and bias |
+//! | Conv, ConvTranspose of one group, Gemm, MatMul with a constant weight | weight and bias |
 //! | LayerNormalization, RMSNormalization, BatchNormalization, InstanceNormalization | scale and bias |
 //! | Mul by a constant with one number a channel | the constant |
 //!
@@ -25,6 +25,7 @@ use onnxquant_ir::{Graph, Node, NodeId, Use, ValueId, tensor};
 
 use super::change::{Change, stored};
 use crate::graph::constant_chain;
+use crate::layers::{self, Bias, Channels};
 
 /// Longest chain followed.
 const MAX_LINKS: usize = 16;
@@ -107,13 +108,12 @@ impl Search<'_> {
             "Mul" => self
                 .vector(id, node, place)
                 .or_else(|| (0..2).find_map(|slot| self.before(node, slot, place.of_operand(), links))),
-            "Conv" | "Gemm" | "MatMul" => self.layer(id, node, place),
             "LayerNormalization" | "RMSNormalization" if place.last => self.parameters(id, node),
             "BatchNormalization" if node.int("spatial", 1) == 0 => None,
             "BatchNormalization" | "InstanceNormalization" if place.second && (place.whole || place.last) => {
                 self.parameters(id, node).filter(|changes| changes.iter().all(|change| change.tensor.dims.len() == 1))
             }
-            _ => None,
+            _ => self.layer(id, node, place),
         }
     }
 
@@ -152,18 +152,18 @@ impl Search<'_> {
     }
 
     fn layer(&self, id: NodeId, node: &Node, place: Place) -> Option<Vec<Change>> {
+        let layer = layers::layer(node)?;
         let rank = self.constant(node, 1)?.dims.len();
-        let of_conv = place.second && rank >= 3 && place.rank.map_or(place.whole, |known| known == rank);
-        let behind = match node.op_type() {
-            "Conv" if of_conv => rank - 1,
-            "Gemm" if place.last && rank == 2 => usize::from(node.int("transB", 0) != 0),
-            "MatMul" if place.last && rank >= 2 => 0,
-            _ => return None,
+        let axis = layer.output_axis(node, rank)?;
+        // Its result has its channels where its input has them.
+        let fits = match layer.channels() {
+            Channels::Second => place.second && place.rank.map_or(place.whole, |known| known == rank),
+            Channels::Columns | Channels::Last => place.last,
         };
-        let weight = self.change(id, 1, behind, false)?;
-        match node.input(2) {
-            Some(_) => Some(vec![weight, self.change(id, 2, 0, true)?]),
-            None => Some(vec![weight]),
+        let weight = self.change(id, 1, rank - 1 - axis, false).filter(|_| fits)?;
+        match layer.bias() {
+            Bias::Input(slot) if node.input(slot).is_some() => Some(vec![weight, self.change(id, slot, 0, true)?]),
+            _ => Some(vec![weight]),
         }
     }
 

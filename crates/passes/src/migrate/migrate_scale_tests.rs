@@ -1,262 +1,22 @@
-use ndarray::ArrayD;
-use onnxquant_ir::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto};
-use onnxquant_ir::{Model, float_attribute, int_attribute, ints_attribute};
+use onnxquant_ir::onnx::{GraphProto, NodeProto};
+use onnxquant_ir::{Model, ints_attribute};
 
 use super::*;
+use crate::migrate::testing::{FACTORS, conv, dense, image, matrix, migrated, op, readers, with};
 use crate::testing::{
-    array, assert_close, assert_valid, body, constant_named, floats, graph_attribute, info, input_names, message, node,
+    array, assert_close, assert_valid, body, constant_named, floats, graph_attribute, info, input_names, message,
     numbers, op_types, run, sites,
 };
 
-type Constants = Vec<(&'static str, TensorProto)>;
+type Change = fn(&mut GraphProto);
 
-/// One factor for each of four channels; no power of two among them.
-const FACTORS: [f32; 4] = [0.3, 7.0, 1.1, 25.0];
-
-fn op(op_type: &str, inputs: &[&str], output: &str) -> NodeProto {
-    node(op_type, inputs, &[output], vec![])
-}
-
-fn with(op_type: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) -> NodeProto {
-    node(op_type, inputs, &[output], attributes)
-}
-
-/// The value in the middle is `h`, with four channels; `w` goes into it and `v` out of it.
-fn dense(constants: Constants, nodes: Vec<NodeProto>) -> ModelProto {
-    let own = [("w", floats(&[5, 4], 1)), ("v", floats(&[4, 3], 2))];
-    message("x", own.into_iter().chain(constants).collect(), nodes, "y")
-}
-
-fn conv(constants: Constants, nodes: Vec<NodeProto>) -> ModelProto {
-    let own = [("w", floats(&[4, 3, 2, 2], 1)), ("v", floats(&[6, 4, 2, 1], 2))];
-    message("x", own.into_iter().chain(constants).collect(), nodes, "y")
-}
-
-fn matrix() -> ArrayD<f32> {
-    ArrayD::from_shape_vec(vec![3, 5], numbers(15, 3)).unwrap()
-}
-
-fn image() -> ArrayD<f32> {
-    ArrayD::from_shape_vec(vec![2, 3, 6, 6], numbers(216, 3)).unwrap()
-}
-
-fn readers(model: &Model, value: ValueId) -> Vec<Site> {
-    sites(model).into_iter().flatten().filter(|site| site.input == value).collect()
-}
-
-/// Migrates `h`, and checks outputs, weights and what else must hold whatever the outcome.
-#[track_caller]
-fn migrated(what: &str, proto: ModelProto, x: &ArrayD<f32>, factors: &[f32]) -> (Model, Absorbed) {
-    let mut model = Model::from_proto(proto).unwrap_or_else(|violations| panic!("{what}: {violations:?}"));
-    let h = model.graph().find("h").unwrap();
-    let layers = readers(&model, h);
-    assert!(!layers.is_empty(), "{what}");
-    let before = run(&model, x);
-    let weights = layers.iter().map(|site| array(&site.weight_tensor(model.graph()).unwrap())).collect::<Vec<_>>();
-    let absorbs = can_absorb(model.graph(), h, &layers);
-    let outcome = migrate(model.graph_mut(), h, &layers, factors).unwrap();
-    assert!(absorbs || outcome == Absorbed::ByMul, "{what}");
-    assert!(!absorbs || outcome == Absorbed::IntoProducer || what == "overflow", "{what}");
-    assert_valid(&model);
-    assert_close(&run(&model, x), &before, 1e-4, what);
-    let again = sites(&model).into_iter().flatten().collect::<Vec<_>>();
-    for (site, old) in layers.iter().zip(weights) {
-        let new = again.iter().find(|again| again.node == site.node).unwrap();
-        let scaled = array(&new.weight_tensor(model.graph()).unwrap());
-        assert_eq!(new.view, site.view, "{what}");
-        let product = old.iter().enumerate().map(|(i, w)| w * factors[site.view.channel_and_output(i).0]);
-        let product = ArrayD::from_shape_vec(old.shape(), product.collect()).unwrap();
-        assert_close(&[scaled], &[product], 1e-6, what);
-    }
-    (model, outcome)
-}
-
-#[test]
-fn factors_go_into_the_producer_where_it_takes_them() {
-    let four = |seed| floats(&[4], seed);
-    let out = || op("MatMul", &["h", "v"], "y");
-    let last = || op("Conv", &["h", "v"], "y");
-    let first = || op("Conv", &["x", "w"], "a");
-    let parameters = || {
-        let variance = tensor::from_f32(&[3], &[0.5, 1.0, 2.0]);
-        vec![("g", floats(&[3], 4)), ("b", floats(&[3], 5)), ("m", floats(&[3], 6)), ("s", variance)]
-    };
-    let window = || vec![ints_attribute("kernel_shape", &[2, 2]), ints_attribute("strides", &[2, 1])];
-    let gemm = || vec![int_attribute("transB", 1), float_attribute("alpha", 0.5), float_attribute("beta", 2.0)];
-    let turned = || vec![("t", floats(&[4, 5], 7)), ("b", floats(&[1, 4], 4))];
-    let with_bias = |bias: TensorProto| dense(vec![("b", bias)], vec![op("Gemm", &["x", "w", "b"], "h"), out()]);
-    let squeezing = |nodes: Vec<NodeProto>| {
-        let pooled = vec![first(), op("Relu", &["a"], "r"), op("GlobalAveragePool", &["r"], "p")];
-        let constants = vec![("shape", tensor::from_i64(&[2], &[-1, 4])), ("u", floats(&[4, 3], 5))];
-        conv(constants, [pooled, nodes, vec![op("Gemm", &["h", "u"], "y")]].concat())
-    };
-    let table: Vec<(&str, ModelProto)> = vec![
-        ("MatMul", dense(vec![], vec![op("MatMul", &["x", "w"], "h"), out()])),
-        (
-            "Gemm with attributes, Relu",
-            dense(
-                turned(),
-                vec![
-                    with("Gemm", &["x", "t", "b"], "a", gemm()),
-                    op("Relu", &["a"], "h"),
-                    op("Gemm", &["h", "v"], "y"),
-                ],
-            ),
-        ),
-        ("Gemm, column bias", with_bias(floats(&[3, 1], 4))),
-        ("Gemm, matrix bias", with_bias(floats(&[3, 4], 4))),
-        ("Gemm, scalar bias", with_bias(floats(&[], 4))),
-        (
-            "MatMul, Add, LeakyRelu, Dropout, Identity",
-            dense(
-                vec![("b", four(4))],
-                vec![
-                    op("MatMul", &["x", "w"], "a"),
-                    op("Add", &["b", "a"], "c"),
-                    op("LeakyRelu", &["c"], "d"),
-                    op("Dropout", &["d"], "e"),
-                    op("Identity", &["e"], "h"),
-                    out(),
-                ],
-            ),
-        ),
-        (
-            "MatMul, Add of a scalar, PRelu",
-            dense(
-                vec![("b", floats(&[], 4)), ("s", four(5))],
-                vec![op("MatMul", &["x", "w"], "a"), op("Add", &["a", "b"], "c"), op("PRelu", &["c", "s"], "h"), out()],
-            ),
-        ),
-        (
-            "Mul by a scalar on the way",
-            dense(
-                vec![("s", tensor::from_f32(&[1], &[-3.0]))],
-                vec![op("MatMul", &["x", "w"], "a"), op("Mul", &["s", "a"], "h"), out()],
-            ),
-        ),
-        (
-            "gate",
-            dense(
-                vec![("u", floats(&[5, 4], 6))],
-                vec![
-                    op("MatMul", &["x", "u"], "a"),
-                    op("Sigmoid", &["a"], "g"),
-                    op("MatMul", &["x", "w"], "u2"),
-                    op("Mul", &["g", "u2"], "h"),
-                    out(),
-                ],
-            ),
-        ),
-        ("Conv with bias, Relu", {
-            let nodes = vec![op("Conv", &["x", "w", "b"], "a"), op("Relu", &["a"], "h"), last()];
-            conv(vec![("b", four(4))], nodes)
-        }),
-        ("Conv, Conv with pads", {
-            let padded = with("Conv", &["h", "v"], "y", vec![ints_attribute("pads", &[1, 0, 2, 1])]);
-            conv(vec![], vec![op("Conv", &["x", "w"], "h"), padded])
-        }),
-        ("PRelu, MaxPool, AveragePool, groups", {
-            let nodes = vec![
-                first(),
-                op("PRelu", &["a", "s"], "b"),
-                with("MaxPool", &["b"], "c", window()),
-                with("AveragePool", &["c"], "h", window()),
-                with("Conv", &["h", "u"], "y", vec![int_attribute("group", 2)]),
-            ];
-            conv(vec![("s", floats(&[4, 1, 1], 4)), ("u", floats(&[6, 2, 1, 2], 5))], nodes)
-        }),
-        ("depthwise and full", {
-            let depthwise = with("Conv", &["h", "u"], "z", vec![int_attribute("group", 4)]);
-            let mut proto =
-                conv(vec![("u", floats(&[8, 1, 2, 2], 5))], vec![op("Conv", &["x", "w"], "h"), depthwise, last()]);
-            proto.graph.as_mut().unwrap().output.push(info("z"));
-            proto
-        }),
-        ("Add of a number a channel", {
-            conv(vec![("b", floats(&[4, 1, 1], 4))], vec![first(), op("Add", &["a", "b"], "h"), last()])
-        }),
-        ("Add of one number", {
-            conv(vec![("b", floats(&[], 4))], vec![first(), op("Add", &["b", "a"], "h"), last()])
-        }),
-        ("Mul by a number a channel", {
-            let nodes = vec![first(), op("Sigmoid", &["a"], "c"), op("Mul", &["c", "b"], "h"), last()];
-            conv(vec![("b", floats(&[1, 4, 1, 1], 4))], nodes)
-        }),
-        ("squeeze and excitation", {
-            let nodes = vec![
-                first(),
-                op("Conv", &["x", "e"], "b"),
-                op("Sigmoid", &["b"], "c"),
-                op("Mul", &["c", "a"], "h"),
-                last(),
-            ];
-            conv(vec![("e", floats(&[4, 3, 2, 2], 5))], nodes)
-        }),
-        ("global pool, Flatten", squeezing(vec![op("Flatten", &["p"], "h")])),
-        ("global pool, Reshape", squeezing(vec![op("Reshape", &["p", "shape"], "h")])),
-        ("global pool, Squeeze, Dropout", squeezing(vec![op("Squeeze", &["p"], "q"), op("Dropout", &["q"], "h")])),
-        ("global maximum", {
-            let nodes = vec![first(), op("GlobalMaxPool", &["a"], "h"), op("Conv", &["h", "u"], "y")];
-            conv(vec![("u", floats(&[2, 4, 1, 1], 5))], nodes)
-        }),
-        ("BatchNormalization, Conv", {
-            let nodes = vec![op("BatchNormalization", &["x", "g", "b", "m", "s"], "h"), op("Conv", &["h", "u"], "y")];
-            conv([parameters(), vec![("u", floats(&[2, 3, 1, 1], 5))]].concat(), nodes)
-        }),
-        ("InstanceNormalization, Conv", {
-            let nodes = vec![op("InstanceNormalization", &["x", "g", "b"], "h"), op("Conv", &["h", "w"], "y")];
-            conv(parameters(), nodes)
-        }),
-    ];
-    for (what, proto) in table {
-        let names = |proto: &ModelProto| {
-            proto.graph.as_ref().unwrap().node.iter().map(|node| node.op_type().to_owned()).collect::<Vec<_>>()
-        };
-        let nodes = names(&proto);
-        let is_dense = proto.graph.as_ref().unwrap().initializer[0].dims.len() == 2;
-        let x = if is_dense { matrix() } else { image() };
-        let channels = if what.contains("Normalization") { 3 } else { 4 };
-        let (model, outcome) = migrated(what, proto, &x, &FACTORS[..channels]);
-        assert_eq!(outcome, Absorbed::IntoProducer, "{what}");
-        assert_eq!(op_types(&model), nodes, "{what}");
-    }
-}
-
-#[test]
-fn normalization_takes_the_factors_of_all_its_readers() {
-    let five = |seed| floats(&[5], seed);
-    let variance = tensor::from_f32(&[5], &[0.5, 1.0, 2.0, 3.0, 0.1]);
-    let constants = || -> Constants {
-        vec![("g", five(4)), ("b", five(5)), ("m", five(6)), ("s", variance.clone()), ("k", floats(&[5, 4], 7))]
-    };
-    let readers = || vec![op("MatMul", &["h", "w"], "y"), op("Gemm", &["h", "k"], "z"), op("MatMul", &["h", "w"], "q")];
-    let table: Vec<(&str, Vec<NodeProto>)> = vec![
-        ("LayerNormalization", vec![op("LayerNormalization", &["x", "g", "b"], "h")]),
-        ("LayerNormalization without bias", vec![op("LayerNormalization", &["x", "g"], "h")]),
-        ("RMSNormalization", vec![op("RMSNormalization", &["x", "g"], "h")]),
-        ("in parts", vec![op("Sigmoid", &["x"], "n"), op("Mul", &["n", "g"], "a"), op("Add", &["a", "b"], "h")]),
-        ("in parts, constants first", vec![op("Mul", &["g", "x"], "a"), op("Add", &["b", "a"], "h")]),
-        ("BatchNormalization", vec![op("BatchNormalization", &["x", "g", "b", "m", "s"], "h")]),
-    ];
-    for (what, nodes) in table {
-        let count = nodes.len() + 3;
-        let mut proto = dense(constants(), [nodes, readers()].concat());
-        proto.graph.as_mut().unwrap().output.extend([info("z"), info("q")]);
-        let (model, outcome) = migrated(what, proto, &matrix(), &[0.3, 7.0, 1.1, 25.0, 0.9]);
-        assert_eq!(outcome, Absorbed::IntoProducer, "{what}");
-        assert_eq!(op_types(&model).len(), count, "{what}");
-        assert!(model.graph().find("w").is_none(), "{what}: the shared weight goes");
-    }
-}
-
-#[test]
-fn factors_go_into_a_mul_where_the_producer_does_not_take_them() {
-    type Change = fn(&mut GraphProto);
+/// Nodes and changes of the graph that leave no place for factors.
+fn without_a_place() -> Vec<(&'static str, Vec<NodeProto>, Change)> {
     let matmul = || op("MatMul", &["x", "w"], "a");
     let plain = || vec![op("MatMul", &["x", "w"], "h"), op("MatMul", &["h", "v"], "y")];
     let between = |nodes: Vec<NodeProto>| [vec![matmul()], nodes, vec![op("MatMul", &["h", "v"], "y")]].concat();
     let same: Change = |_| {};
-    let table: Vec<(&str, Vec<NodeProto>, Change)> = vec![
+    vec![
         ("graph input", vec![op("Identity", &["x"], "h"), op("MatMul", &["h", "w"], "y")], same),
         ("Clip", between(vec![op("Clip", &["a"], "h")]), same),
         ("Sigmoid", between(vec![op("Sigmoid", &["a"], "h")]), same),
@@ -299,8 +59,12 @@ fn factors_go_into_a_mul_where_the_producer_does_not_take_them() {
             },
             same,
         ),
-    ];
-    for (what, nodes, change) in table {
+    ]
+}
+
+#[test]
+fn factors_go_into_a_mul_where_the_producer_does_not_take_them() {
+    for (what, nodes, change) in without_a_place() {
         let mut proto = dense(vec![], nodes);
         change(proto.graph.as_mut().unwrap());
         let count = proto.graph.as_ref().unwrap().node.len();
@@ -309,63 +73,6 @@ fn factors_go_into_a_mul_where_the_producer_does_not_take_them() {
         assert_eq!(outcome, Absorbed::ByMul, "{what}");
         assert_eq!(op_types(&model).len(), count + 1, "{what}");
         assert_eq!(constant_named(model.graph(), "h_factors").dims, [channels as i64], "{what}");
-    }
-}
-
-#[test]
-fn channels_that_are_not_those_of_the_producer_are_left_to_a_mul() {
-    let norm = || op("BatchNormalization", &["x", "g", "b", "m", "s"], "a");
-    let four = |seed| floats(&[4], seed);
-    let statistics = || -> Constants {
-        let variance = tensor::from_f32(&[4], &[0.5, 1.0, 2.0, 3.0]);
-        vec![("g", four(4)), ("b", four(5)), ("m", four(6)), ("s", variance)]
-    };
-    let first = || op("Conv", &["x", "w"], "a");
-    let image = image();
-    let cube = ArrayD::from_shape_vec(vec![4, 4, 6], numbers(96, 3)).unwrap();
-    let table: Vec<(&str, ModelProto, &ArrayD<f32>, usize)> = vec![
-        (
-            "channels and places flattened",
-            {
-                let nodes = vec![first(), op("Flatten", &["a"], "h"), op("Gemm", &["h", "u"], "y")];
-                conv(vec![("u", floats(&[100, 2], 5))], nodes)
-            },
-            &image,
-            100,
-        ),
-        (
-            "pool, then the last axis",
-            {
-                let pool = with("MaxPool", &["a"], "h", vec![ints_attribute("kernel_shape", &[2, 2])]);
-                conv(vec![("u", floats(&[4, 2], 5))], vec![first(), pool, op("MatMul", &["h", "u"], "y")])
-            },
-            &image,
-            4,
-        ),
-        (
-            "axis added in front by broadcasting",
-            {
-                let nodes = vec![norm(), op("Add", &["a", "one"], "h"), op("Conv", &["h", "v"], "y")];
-                conv([statistics(), vec![("one", floats(&[1, 1, 1, 1], 7))]].concat(), nodes)
-            },
-            &cube,
-            4,
-        ),
-        (
-            "Conv of fewer axes",
-            {
-                let nodes =
-                    vec![op("Conv", &["x", "u"], "a"), op("Mul", &["a", "one"], "h"), op("Conv", &["h", "v"], "y")];
-                conv(vec![("one", floats(&[1, 1, 1, 1], 7)), ("u", floats(&[4, 4, 1], 5))], nodes)
-            },
-            &cube,
-            4,
-        ),
-    ];
-    for (what, proto, x, channels) in table {
-        let factors = (0..channels).map(|index| 0.3 + index as f32).collect::<Vec<_>>();
-        let (_, outcome) = migrated(what, proto, x, &factors);
-        assert_eq!(outcome, Absorbed::ByMul, "{what}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Folds multiplications and additions of constants into the Conv or Gemm beside them.
+//! Folds multiplications and additions of constants into the layer beside them.
 //!
 //! # Problem
 //!
@@ -10,7 +10,7 @@
 //! | found | becomes |
 //! |---|---|
 //! | layer -> Mul, Div, Add or Sub by a constant | the layer with other weights and bias |
-//! | Mul or Div by a number -> Convs, Gemms | the layers with other weights |
+//! | Mul or Div by a number -> Convs, ConvTransposes, Gemms | the layers with other weights |
 //! | Add or Sub of a number -> Convs without padding, Gemms | the layers with other biases |
 //! | Mul or Div by a number -> Add or Sub of a number -> Convs with padding | `s x + b = s (x + b / s)`: the Add alone |
 //!
@@ -30,7 +30,9 @@
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, GraphError, Model, Node, NodeId, Use, ValueId, tensor};
+use onnxquant_quant::MatrixView;
 
+use crate::layers::{self, Bias, Layer};
 use crate::prepare::scaled_layer::{Scaled, ScaledLayer, numbers, own_shape, row};
 
 /// Folds wherever it is exact; returns the number of nodes removed.
@@ -193,46 +195,47 @@ fn to_readers(
 
 /// The weight of a layer whose input is not multiplied by `factor` any more.
 fn scaled(graph: &Graph, reader: NodeId, factor: f64) -> Option<(usize, Vec<f32>, Vec<usize>)> {
-    let node = graph.node(reader);
-    let weight = weight(graph, node)?;
-    let numbers = weight.0.iter().map(|&w| (f64::from(w) * factor) as f32).collect();
-    Some((1, numbers, weight.1))
+    let found = Reader::new(graph, reader)?;
+    let numbers = found.weights.iter().map(|&w| (f64::from(w) * factor) as f32).collect();
+    Some((1, numbers, found.view.weight_shape()))
 }
 
 /// The bias of a layer whose input is not raised by `offset` any more.
 fn shifted(graph: &Graph, reader: NodeId, offset: f64) -> Option<(usize, Vec<f32>, Vec<usize>)> {
     let node = graph.node(reader);
-    let (weights, shape) = weight(graph, node)?;
-    let transposed = node.is("Gemm") && node.int("transB", 0) == 0;
-    let outputs = if transposed { shape[1] } else { shape[0] };
-    if node.is("Conv") && !is_unpadded(node) {
-        return None;
-    }
-    let output = |index: usize| if transposed { index % outputs } else { index / (weights.len() / outputs) };
+    let found = Reader::new(graph, reader).filter(|found| found.layer.sums_all_weights(node))?;
+    let outputs = found.view.groups() * found.view.outputs();
     let mut sums = vec![0.0; outputs];
-    weights.iter().enumerate().for_each(|(index, &w)| sums[output(index)] += f64::from(w));
-    let old = match node.input(2) {
+    let weights = found.weights.iter().enumerate();
+    weights.for_each(|(index, &w)| sums[found.view.channel_and_output(index).1] += f64::from(w));
+    let old = match node.input(found.bias) {
         Some(bias) => row(graph, bias, outputs)?,
         None => vec![0.0; outputs],
     };
     let bias = old.iter().zip(&sums).map(|(&b, sum)| (f64::from(b) + offset * sum) as f32).collect();
-    Some((2, bias, vec![outputs]))
+    Some((found.bias, bias, vec![outputs]))
 }
 
-/// Numbers and shape of the weight of a Conv or plain Gemm, which nothing else reads.
-fn weight(graph: &Graph, node: &Node) -> Option<(Vec<f32>, Vec<usize>)> {
-    let value = node.input(1)?;
-    let shape = own_shape(graph, value).filter(|shape| !shape.contains(&0))?;
-    let gemm = node.float("alpha", 1.0) == 1.0
-        && (node.float("beta", 1.0) == 1.0 || node.input(2).is_none())
-        && node.int("transA", 0) == 0;
-    let fits = node.is("Conv") && shape.len() >= 3 || node.is("Gemm") && shape.len() == 2 && gemm;
-    fits.then(|| Some((numbers(graph, value, shape.iter().product())?, shape)))?
+/// A layer without factors, with a bias of its own and a weight that nothing else reads.
+struct Reader {
+    layer: &'static dyn Layer,
+    weights: Vec<f32>,
+    view: MatrixView,
+    /// The slot of the bias.
+    bias: usize,
 }
 
-fn is_unpadded(conv: &Node) -> bool {
-    let zeros = conv.ints("pads").unwrap_or_default().iter().all(|&pad| pad == 0);
-    matches!(conv.text("auto_pad", "NOTSET"), "NOTSET" | "" | "VALID") && zeros
+impl Reader {
+    fn new(graph: &Graph, reader: NodeId) -> Option<Self> {
+        let node = graph.node(reader);
+        let layer = layers::layer(node)?;
+        let Bias::Input(bias) = layer.bias() else { return None };
+        let value = node.input(1)?;
+        let shape = own_shape(graph, value).filter(|shape| !shape.contains(&0))?;
+        let view = layer.view(node, &shape).ok()?;
+        let weights = numbers(graph, value, shape.iter().product())?;
+        Some(Self { layer, weights, view, bias })
+    }
 }
 
 impl Ahead {
@@ -252,8 +255,8 @@ impl Ahead {
 /// Lets `reader` read other numbers; whatever else reads the old ones sees no change.
 fn write(graph: &mut Graph, reader: NodeId, slot: usize, tensor: TensorProto) {
     let old = graph.node(reader).input(slot);
-    if graph.node(reader).is("Gemm") && slot == 2 {
-        // 1 where there was a bias, and without meaning where there was none.
+    if layers::layer(graph.node(reader)).is_some_and(|layer| layer.bias() == Bias::Input(slot)) {
+        // Of a Gemm: 1 where there was a bias, and without meaning where there was none.
         graph.remove_attribute(reader, "beta");
     }
     match old.filter(|&old| graph.value(old).uses().len() == 1) {

@@ -16,6 +16,7 @@ fn constants() -> Vec<(&'static str, TensorProto)> {
     vec![
         ("w", floats(&[4, 3, 2, 2], 1)),
         ("v", floats(&[2, 4, 1, 1], 7)),
+        ("u", floats(&[3, 2, 2, 2], 8)),
         ("m", floats(&[3, 4], 8)),
         ("b", floats(&[4], 2)),
         ("half", tensor::from_f32(&[1], &[0.5])),
@@ -92,6 +93,10 @@ fn what_stands_before_layers_is_folded() {
         ];
         assert_folds("Mul past a sum", blocked, image(), 1, &[sum, "Conv"]);
     }
+    let upsampling = || node("ConvTranspose", &["a", "u"], &["y"], vec![ints_attribute("strides", &[2, 2])]);
+    assert_folds("ConvTranspose", vec![step("Mul", &["x", "half"], "a"), upsampling()], image(), 1, &["ConvTranspose"]);
+    let sum = proto(vec![step("Add", &["x", "half"], "a"), upsampling()]);
+    assert_unchanged("edges see fewer weights", sum, |model| fold_affine(model).unwrap());
     for transposed in [0, 1] {
         let w = if transposed == 1 { "t" } else { "m" };
         let gemm = node("Gemm", &["a", w, "b"], &["y"], vec![int_attribute("transB", transposed)]);
@@ -110,12 +115,12 @@ fn biases_that_others_read_stay_theirs() {
     let nodes = vec![
         step("Add", &["x", "half"], "a"),
         conv(&["a", "w", "b"], "c", vec![]),
-        conv(&["x", "u", "b"], "d", vec![]),
+        conv(&["x", "other", "b"], "d", vec![]),
         step("Concat", &["c", "d"], "y"),
     ];
     let mut proto = proto(nodes);
     let graph = proto.graph.as_mut().unwrap();
-    graph.initializer.push(named("u", floats(&[4, 3, 2, 2], 6)));
+    graph.initializer.push(named("other", floats(&[4, 3, 2, 2], 6)));
     graph.node[3].attribute.push(int_attribute("axis", 1));
     let mut model = Model::from_proto(proto).unwrap();
     let before = run(&model, &image());

@@ -9,7 +9,9 @@
 //! A Gemm must have alpha and beta of 1.
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::{Graph, GraphError, Node, NodeId, ValueId, tensor};
+use onnxquant_ir::{Graph, GraphError, NodeId, ValueId, tensor};
+
+use crate::layers::{self, Bias};
 
 /// A layer whose weights can be changed.
 pub(crate) struct ScaledLayer {
@@ -17,6 +19,7 @@ pub(crate) struct ScaledLayer {
     weight: ValueId,
     shape: Vec<usize>,
     channel_axis: usize,
+    bias_slot: usize,
     bias: Vec<f32>,
 }
 
@@ -39,13 +42,15 @@ impl ScaledLayer {
         let found = graph.node(node);
         let weight = found.input(1)?;
         let shape = own_shape(graph, weight)?;
-        let channel_axis = channel_axis(found, &shape)?;
+        let layer = layers::layer(found).filter(|layer| layer.is_plain(found))?;
+        let Bias::Input(bias_slot) = layer.bias() else { return None };
+        let channel_axis = layer.output_axis(found, shape.len())?;
         let channels = *shape.get(channel_axis).filter(|_| !shape.contains(&0))?;
-        let bias = match found.input(2) {
+        let bias = match found.input(bias_slot) {
             Some(bias) => row(graph, bias, channels)?,
             None => vec![0.0; channels],
         };
-        Some(Self { node, weight, shape, channel_axis, bias })
+        Some(Self { node, weight, shape, channel_axis, bias_slot, bias })
     }
 
     pub(crate) fn channels(&self) -> usize {
@@ -78,12 +83,12 @@ impl Scaled {
     ///
     /// `data` is the slot in which `after` reads the layer.
     pub(crate) fn replace(self, graph: &mut Graph, after: NodeId, data: usize) -> Result<(), GraphError> {
-        let ScaledLayer { node, weight, shape, .. } = self.layer;
+        let ScaledLayer { node, weight, shape, bias_slot, .. } = self.layer;
         graph.set_tensor(weight, tensor::from_f32(&shape, &self.weights));
-        let old_bias = graph.node(node).input(2);
+        let old_bias = graph.node(node).input(bias_slot);
         let base = format!("{}_folded_bias", graph.value(weight).name());
         let new_bias = graph.add_constant(&base, tensor::from_f32(&[self.bias.len()], &self.bias));
-        graph.set_input(node, 2, Some(new_bias));
+        graph.set_input(node, bias_slot, Some(new_bias));
         // A Gemm without bias may have any beta, which meant nothing until now.
         graph.remove_attribute(node, "beta");
         let result = graph.node(after).output(0);
@@ -96,20 +101,6 @@ impl Scaled {
         orphans.into_iter().for_each(|value| graph.remove_if_unused(value));
         Ok(())
     }
-}
-
-/// The axis of the weight that numbers output channels, for the layers that can be changed.
-fn channel_axis(layer: &Node, shape: &[usize]) -> Option<usize> {
-    if layer.is("Conv") && shape.len() >= 3 {
-        return Some(0);
-    }
-    // In groups an output channel is told by both of the first axes.
-    if layer.is("ConvTranspose") && shape.len() >= 3 && layer.int("group", 1) == 1 {
-        return Some(1);
-    }
-    let plain = layer.float("alpha", 1.0) == 1.0 && (layer.float("beta", 1.0) == 1.0 || layer.input(2).is_none());
-    let gemm = layer.is("Gemm") && shape.len() == 2 && plain;
-    gemm.then(|| if layer.int("transB", 0) != 0 { 0 } else { 1 })
 }
 
 /// The shape of an f32 constant that only one node reads.

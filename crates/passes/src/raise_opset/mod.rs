@@ -31,6 +31,8 @@ mod span;
 mod steps;
 mod table;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 
 use onnxquant_ir::Model;

@@ -78,17 +78,15 @@ impl Cpu {
 ///
 /// `aligned`: the layer is one that [`align_channels`](crate::align_channels) reaches.
 pub fn pair_rule(view: &MatrixView, aligned: bool) -> Option<PairRule> {
-    match view {
-        MatrixView::Dense { inputs, .. } => Some(PairRule::dense(*inputs)),
-        MatrixView::Conv(conv) => {
-            let channels = conv.in_channels / conv.groups.max(1);
-            let widened = channels == 1 && conv.out_channels == conv.groups;
-            let written = if aligned { aligned_channels(conv) } else { channels };
-            (!widened).then(|| PairRule::convolution(channels, conv.kernel.iter().product(), written))
-        }
-        // It has no integer kernel.
-        MatrixView::ConvTranspose(_) => None,
+    if view.is_dense() {
+        return Some(PairRule::dense(view.inputs()));
     }
+    // A transposed one has no integer kernel.
+    let conv = view.plain_conv()?;
+    let channels = conv.in_channels / conv.groups.max(1);
+    let widened = channels == 1 && conv.out_channels == conv.groups;
+    let written = if aligned { aligned_channels(conv) } else { channels };
+    (!widened).then(|| PairRule::convolution(channels, view.positions(), written))
 }
 
 impl fmt::Display for Cpu {

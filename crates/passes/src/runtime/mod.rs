@@ -4,10 +4,12 @@
 //! |---|---|
 //! | [`ort_version`] | from which version on it does what |
 //! | [`cpu`] | classes of processors, and what their integer products do to codes |
+//! | `kernel` | what it computes layers with |
 //! | `convolution` | which kernel a Conv without groups gets |
 //! | `nbits` | its operator for weights in blocks |
 
 pub(crate) mod convolution;
 pub mod cpu;
+pub(crate) mod kernel;
 pub(crate) mod nbits;
 pub mod ort_version;

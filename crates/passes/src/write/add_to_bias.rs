@@ -39,8 +39,8 @@ pub fn add_to_bias(graph: &mut Graph, site: &Site, vector: &[f32]) -> bool {
     let dims = row_dims(graph, &slot, sum.len());
     let value = graph.add_constant(&name, tensor::from_f32_as(site.dtype, &dims, &sum));
     graph.set_input(slot.node, slot.input, Some(value));
-    if graph.node(slot.node).is("Gemm") {
-        // 1 where there was a bias, and without meaning where there was none.
+    if slot.node == site.node {
+        // Of a Gemm: 1 where there was a bias, and without meaning where there was none.
         graph.remove_attribute(slot.node, "beta");
     }
     if let Some(old) = slot.old {

@@ -23,6 +23,7 @@ use onnxquant_ir::{Graph, NewNode, NodeId, ValueId, tensor};
 
 use crate::find::sites::Site;
 use crate::graph::readers;
+use crate::layers::{self, Channels};
 use crate::write::add_to_bias::{numbers, slot};
 
 /// Rewrites what follows `site`, a MatMul or Gemm with a quantized weight.
@@ -70,7 +71,8 @@ fn has_rows(graph: &Graph, value: ValueId, steps: usize) -> bool {
     let Some((_, node)) = graph.producer(value).filter(|_| steps > 0) else { return false };
     let mut inputs = node.inputs().iter().flatten();
     match node.op_type() {
-        "Conv" | "Gemm" | "Flatten" => true,
+        "Flatten" => true,
+        _ if layers::layer(node).is_some_and(|layer| layer.channels() != Channels::Last) => true,
         // The result has the rank of the operand with the most dimensions.
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Max" | "Min" | "Where" => {
             inputs.any(|&input| has_rows(graph, input, steps - 1))

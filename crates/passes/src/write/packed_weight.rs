@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use ndarray::{Array3, Zip};
+use ndarray::{Array3, ArrayView3, Zip};
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{TensorError, tensor};
-use onnxquant_quant::{Granularity, LayerSolution, MatrixView, QuantError};
+use onnxquant_quant::{Granularity, LayerSolution, QuantError};
 
 use super::byte_planes::Fields;
 use crate::decode::decode_weights::alphabet;
@@ -100,19 +100,21 @@ impl PackedWeight {
             scales[scale] * alphabet.value(code - zero_point(scale))
         };
         let real = codes.iter().enumerate().map(real).collect::<Vec<f32>>();
-        let shape = site.view.weight_shape();
-        let real = match site.view {
-            MatrixView::Dense { inputs, outputs, transposed: true } => {
-                let by_output = (0..outputs).flat_map(|m| (0..inputs).map(move |k| k * outputs + m));
-                by_output.map(|index| real[index]).collect()
+        let unfit = |problem: String| TensorError { tensor: self.codes.name().to_owned(), problem };
+        let real = match site.layer.decoding() {
+            Decoding::Folded => real,
+            // `[K, M]`, which the operator may store the other way round.
+            Decoding::Fused => {
+                let matrix = ArrayView3::from_shape((1, site.view.inputs(), site.view.outputs()), &real);
+                let matrix = matrix.map_err(|error| unfit(error.to_string()))?;
+                site.view.from_matrix(matrix).map_err(|error| unfit(error.to_string()))?.into_iter().collect()
             }
-            _ => real,
         };
-        Ok(tensor::from_f32_as(site.dtype, &shape, &real))
+        Ok(tensor::from_f32_as(site.dtype, &site.view.weight_shape(), &real))
     }
 
     /// Which scale the `index`th code has.
-    fn scale_index(&self, site: &Site, index: usize) -> usize {
+    pub(crate) fn scale_index(&self, site: &Site, index: usize) -> usize {
         let outputs = site.view.outputs();
         match (site.layer.decoding(), self.granularity) {
             (_, Granularity::Tensor) => 0,

@@ -19,73 +19,12 @@
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, Node, NodeId, ValueId};
-use serde::Serialize;
 
 use crate::graph::readers;
-use crate::layers::{self, Decoding};
+use crate::layers::{self, Decoding, Layer};
+pub use crate::runtime::kernel::{Kernel, RunsAs};
 use crate::runtime::nbits::is_nbits;
 use crate::runtime::ort_version::OrtVersion;
-
-/// Operators of the optimized graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[allow(missing_docs, reason = "they are named as the runtime names them")]
-pub enum Kernel {
-    MatMulNBits,
-    QLinearConv,
-    QGemm,
-    QLinearMatMul,
-    MatMulIntegerToFloat,
-    DynamicQuantizeMatMul,
-    /// Conv, ConvTranspose, Gemm, MatMul, or what they are fused with.
-    #[serde(rename = "float")]
-    Float,
-}
-
-/// What a layer runs as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct RunsAs {
-    /// The operator.
-    #[serde(rename = "runs_as")]
-    pub kernel: Kernel,
-    /// Why its weight is decoded at every run, which makes it slower than in float.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slow_because: Option<&'static str>,
-}
-
-impl RunsAs {
-    fn fast(kernel: Kernel) -> Self {
-        Self { kernel, slow_because: None }
-    }
-
-    fn slow(why: &'static str) -> Self {
-        Self { kernel: Kernel::Float, slow_because: Some(why) }
-    }
-}
-
-impl Kernel {
-    /// Its name in the optimized graph and in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::MatMulNBits => "MatMulNBits",
-            Self::QLinearConv => "QLinearConv",
-            Self::QGemm => "QGemm",
-            Self::QLinearMatMul => "QLinearMatMul",
-            Self::MatMulIntegerToFloat => "MatMulIntegerToFloat",
-            Self::DynamicQuantizeMatMul => "DynamicQuantizeMatMul",
-            Self::Float => "float",
-        }
-    }
-
-    /// Whether an operator of the optimized graph is this one.
-    pub fn is(self, op_type: &str) -> bool {
-        const FLOAT: [&str; 8] =
-            ["Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"];
-        match self {
-            Self::Float => FLOAT.contains(&op_type),
-            other => other.name() == op_type,
-        }
-    }
-}
 
 /// What the layer at `node` of a written graph runs as in ONNX Runtime from version `oldest` on.
 pub fn runs_as(graph: &Graph, node: NodeId, oldest: OrtVersion) -> RunsAs {
@@ -110,13 +49,13 @@ fn on_codes(graph: &Graph, layer: &Node) -> RunsAs {
     let result = layer.output(0);
     let to_codes = result.is_some_and(|result| is_coded(graph, result));
     let adds_constant = result.is_some_and(|result| adds_constant(graph, result));
-    match layer.op_type() {
-        "Conv" if to_codes => RunsAs::fast(Kernel::QLinearConv),
-        "Conv" => RunsAs::slow("a Conv on codes is fused only where its result is stored as codes"),
-        "Gemm" => RunsAs::fast(Kernel::QGemm),
-        _ if to_codes => RunsAs::fast(Kernel::QLinearMatMul),
-        _ if adds_constant => RunsAs::fast(Kernel::QGemm),
-        _ => RunsAs::fast(Kernel::MatMulIntegerToFloat),
+    let Some(kernels) = layers::layer(layer).and_then(Layer::on_codes) else {
+        return RunsAs::slow("there is no kernel that takes its codes");
+    };
+    let on_floats = kernels.plus_constant.filter(|_| adds_constant).or(kernels.to_floats);
+    match Some(kernels.to_codes).filter(|_| to_codes).or(on_floats) {
+        Some(kernel) => RunsAs::fast(kernel),
+        None => RunsAs::slow("a Conv on codes is fused only where its result is stored as codes"),
     }
 }
 
@@ -149,7 +88,8 @@ fn adds_constant(graph: &Graph, value: ValueId) -> bool {
 
 /// The weight alone is decoded from codes.
 fn weight_only(graph: &Graph, layer: &Node, weight: &Node, oldest: OrtVersion) -> RunsAs {
-    if layers::layer(layer).is_some_and(|layer| layer.decoding() == Decoding::Folded) {
+    let of_layer = layers::layer(layer);
+    if of_layer.is_some_and(|layer| layer.decoding() == Decoding::Folded) {
         return RunsAs::slow("DequantizeLinear before a Conv is not fused");
     }
     let constant = |slot: usize| weight.input(slot).and_then(|value| graph.value(value).constant());
@@ -159,11 +99,12 @@ fn weight_only(graph: &Graph, layer: &Node, weight: &Node, oldest: OrtVersion) -
     let block = weight.int("block_size", 0);
     let fits = block == 0 || (16..=256).contains(&block) && block & (block - 1) == 0;
     let four_bits = has_type(constant(0), &[DataType::Int4, DataType::Uint4]);
+    let is_known_early = of_layer.is_some_and(Layer::fuses_blocks_of_four_bits);
     if !has_type(constant(1), &[DataType::Float, DataType::Float16]) {
         RunsAs::slow("there is no kernel for scales of this type")
     } else if !fits {
         RunsAs::slow("blocks that are no power of two from 16 to 256 are not fused")
-    } else if oldest >= OrtVersion::FUSES_ALL_DEQUANTIZE || (four_bits && block > 0 && layer.is("MatMul")) {
+    } else if oldest >= OrtVersion::FUSES_ALL_DEQUANTIZE || (four_bits && block > 0 && is_known_early) {
         RunsAs::fast(Kernel::MatMulNBits)
     } else {
         RunsAs::slow("DequantizeLinear of this kind is fused from ONNX Runtime 1.26 on")

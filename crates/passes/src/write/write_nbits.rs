@@ -25,7 +25,7 @@
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, NewNode, NodeId, TensorError, ValueId, int_attribute, tensor};
-use onnxquant_quant::{Granularity, MatrixView};
+use onnxquant_quant::Granularity;
 
 use super::codes::Codes;
 use super::packed_weight::PackedWeight;
@@ -91,7 +91,7 @@ impl Blocks {
 /// Writes `weight` in blocks of `block`; returns the initializers that hold it.
 ///
 /// # Panics
-/// When the layer is a Conv.
+/// When the layer is a convolution.
 pub(crate) fn write_nbits(
     graph: &mut Graph,
     site: &Site,
@@ -99,9 +99,8 @@ pub(crate) fn write_nbits(
     weight: &PackedWeight,
     (bits, block, codes): (u32, usize, Codes),
 ) -> Result<Vec<ValueId>, TensorError> {
-    let MatrixView::Dense { inputs: k, outputs: m, .. } = site.view else {
-        unreachable!("only dense layers are planned as MatMulNBits")
-    };
+    assert!(site.view.is_dense(), "only dense layers are planned as MatMulNBits");
+    let (k, m) = (site.view.inputs(), site.view.outputs());
     let layout = Blocks { bits, block, k, m };
     let (values, held) = write_operands(graph, site, name, weight, &layout, codes)?;
     let bias = take_bias(graph, site);

@@ -51,6 +51,22 @@ impl MatrixView {
         }
     }
 
+    /// The same of a convolution that is not transposed.
+    pub fn plain_conv(&self) -> Option<&ConvGeometry> {
+        match self {
+            MatrixView::Conv(conv) => Some(conv),
+            MatrixView::Dense { .. } | MatrixView::ConvTranspose(_) => None,
+        }
+    }
+
+    /// The same matrices of a weight that is not stored transposed.
+    pub fn untransposed(&self) -> MatrixView {
+        match *self {
+            MatrixView::Dense { inputs, outputs, .. } => MatrixView::Dense { inputs, outputs, transposed: false },
+            _ => self.clone(),
+        }
+    }
+
     /// Spatial dimensions of input and result, none of a dense layer.
     pub fn spatial_rank(&self) -> usize {
         self.conv().map_or(0, |conv| conv.kernel.len())
