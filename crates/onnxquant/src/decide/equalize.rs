@@ -89,7 +89,7 @@ pub(super) fn equalize(
         let judge = Judge::beside(float.clone(), &state.model, observer.calibration(), Arithmetic::File);
         accuracy_with_rounded_weights(&judge, &state.plan, &state.assignment, config, observer)
     };
-    as_many_as_help(start, candidates.len(), &change, &measure)
+    as_many_as_help(start, candidates.len(), change, &measure)
 }
 
 /// With all of so many candidates, or the first half of them, or none: the first of these that makes the outputs more
@@ -97,7 +97,7 @@ pub(super) fn equalize(
 fn as_many_as_help<S>(
     start: S,
     candidates: usize,
-    change: &dyn Fn(&S, usize) -> Result<(S, usize), Error>,
+    change: impl Fn(&S, usize) -> Result<(S, usize), Error>,
     measure: &dyn Measure<S>,
 ) -> Result<S, Error> {
     let before = error(measure, &start)?;
@@ -228,7 +228,7 @@ mod tests {
     /// How many of four candidates are taken where so many leave this power of the error.
     fn taken(candidates: usize, power: impl Fn(usize) -> f64 + Sync) -> usize {
         let measure = |count: &usize| Ok(of_power(power(*count)));
-        as_many_as_help(0, candidates, &|_, count| Ok((count, count)), &measure).unwrap()
+        as_many_as_help(0, candidates, |_, count| Ok((count, count)), &measure).unwrap()
     }
 
     #[test]
@@ -244,12 +244,12 @@ mod tests {
     #[test]
     fn what_changes_nothing_or_was_not_measured_is_not_taken() {
         let better = |count: &usize| Ok(of_power(if *count == 0 { 0.5 } else { 0.1 }));
-        let found = as_many_as_help(0, 4, &|_, count| Ok((count, if count == 4 { 0 } else { count })), &better);
+        let found = as_many_as_help(0, 4, |_, count| Ok((count, if count == 4 { 0 } else { count })), &better);
         assert_eq!(found.unwrap(), 2);
         let lost = |count: &usize| match count {
             0 => Ok(of_power(0.5)),
             _ => Ok(Measurement::NotMeasured(NotMeasured::NoOutputs)),
         };
-        assert_eq!(as_many_as_help(0, 4, &|_, count| Ok((count, count)), &lost).unwrap(), 0);
+        assert_eq!(as_many_as_help(0, 4, |_, count| Ok((count, count)), &lost).unwrap(), 0);
     }
 }
