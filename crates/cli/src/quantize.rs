@@ -92,7 +92,7 @@ fn outputs(report: &Report) -> String {
         let none = format!("output  not measured: {}\n", NotMeasured::NoSamples);
         return if is_quantized { none } else { String::new() };
     };
-    let among = if held_out.shared { "also used for calibration" } else { "held out" };
+    let among = if held_out.shared { "also used for calibration or choices" } else { "held out" };
     let of_samples = format!("on {} samples {among}", held_out.held_out_samples);
     let mut not_measured: Vec<String> =
         held_out.not_measured().map(|(name, why)| format!("not measured: `{name}`: {why}\n")).collect();
@@ -101,7 +101,10 @@ fn outputs(report: &Report) -> String {
         Measurement::NotMeasured(why) if not_measured.is_empty() => text += &format!("output  not measured: {why}\n"),
         Measurement::NotMeasured(_) => text += &format!("output  {}", not_measured.remove(0)),
         Measurement::Measured(found) => {
-            let sqnr = decibels(found.sqnr_db);
+            let sqnr = match held_out.held_out_samples {
+                0..=1 => decibels(found.sqnr_db),
+                _ => format!("{} (worst sample {})", decibels(found.sqnr_db), decibels(found.worst_sample_db)),
+            };
             let least = found.least_exact.as_ref().map_or(String::new(), |name| format!("; least exact: {name}"));
             match report.not_run.as_ref().map_or("", compared) {
                 BEFORE if !not_measured.is_empty() => {

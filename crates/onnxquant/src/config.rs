@@ -310,7 +310,7 @@ impl Config {
             (self.format != Format::Auto, "are written in one form, which the runtime folds: leave out --format"),
             (
                 self.activations != Activations::Float,
-                "stand beside float activations: choose another scheme for integers",
+                "stand beside float activations, and --target qdq-strict wants integers: choose another scheme or target",
             ),
             (matches!(self.granularity, Granularity::Block(_)), "have a scale a tensor or a channel, not one a block"),
         ];

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use onnxquant::quant::{Alphabet, Granularity, RangeMethod, ScaleRule, Symmetry};
-use onnxquant::{Budget, Config, Cpu, DEFAULT_OPSET_MAX, Error, OrtVersion, PlanFile, Verify};
+use onnxquant::{Activations, Budget, Config, Cpu, DEFAULT_OPSET_MAX, Error, OrtVersion, PlanFile, Verify};
 
 use super::words::{
     ActivationType, BitsName, EmbeddingBits, FormatName, MethodName, SaturationName, ScaleName, Scheme, TargetName,
@@ -46,7 +46,8 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
 
-    /// What becomes of weights and activations; by default `w8`, and `w8a8` with `--target qdq-strict`.
+    /// What becomes of weights and activations; by default `w8`. With `--target qdq-strict` activations have integers
+    /// beside weights of any width.
     #[arg(long, value_enum)]
     scheme: Option<Scheme>,
 
@@ -141,7 +142,7 @@ pub(crate) struct SettingsArgs {
     /// How weights of MatMul and Gemm are written: `auto`, as is fast from --ort-min on; `dq`, standard ONNX;
     /// `matmulnbits`, ONNX Runtime's own operator.
     #[arg(long, value_enum, default_value_t = FormatName::Auto)]
-    format: FormatName,
+    pub(super) format: FormatName,
 
     /// Bits of tables that Gather reads, one scale a row; `off` leaves them in float.
     #[arg(long, value_enum, value_name = "BITS", default_value_t = EmbeddingBits::Eight)]
@@ -168,16 +169,23 @@ pub(crate) struct SettingsArgs {
 impl SettingsArgs {
     /// Accuracy is bought with bits where activations stay floats and nothing says how many bits there are.
     pub(super) fn budget(&self) -> Option<Budget> {
-        let is_open = matches!(self.scheme(), Scheme::W8) && self.bits.is_none() && self.plan.is_none();
+        let is_open = matches!(self.scheme(), Scheme::W8)
+            && self.activations() == Activations::Float
+            && self.bits.is_none()
+            && self.plan.is_none();
         self.min_sqnr.filter(|_| is_open).map(Budget::MinSqnrDb)
     }
 
-    /// The scheme that is asked for; accelerators are served by integer activations alone.
     pub(super) fn scheme(&self) -> Scheme {
-        self.scheme.unwrap_or(match self.target {
-            TargetName::QdqStrict => Scheme::W8a8,
-            TargetName::OrtCpu => Scheme::W8,
-        })
+        self.scheme.unwrap_or(Scheme::W8)
+    }
+
+    /// What becomes of activations: accelerators are served by integers.
+    pub(super) fn activations(&self) -> Activations {
+        match (self.target, self.scheme().activations()) {
+            (TargetName::QdqStrict, Activations::Float) => Activations::Static,
+            (_, activations) => activations,
+        }
     }
 
     /// Refuses a scheme whose bits `option` would set aside.
@@ -226,8 +234,7 @@ impl SettingsArgs {
 
     /// Bits of a weight: those that are given, else those of the scheme.
     fn bits(&self) -> u32 {
-        let is_reduced =
-            self.reduce_range && matches!(self.scheme(), Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto);
+        let is_reduced = self.reduce_range && self.scheme().bits() == 8 && self.activations() != Activations::Float;
         self.bits.unwrap_or(if is_reduced { 7 } else { self.scheme().bits() })
     }
 
@@ -244,7 +251,7 @@ impl SettingsArgs {
             budget: None,
             plan: None,
             state: None,
-            activations: self.scheme().activations(),
+            activations: self.activations(),
             target: self.target.into(),
             cpu: self.cpu.unwrap_or_default(),
             range: self.range,

@@ -194,7 +194,7 @@ fn accuracy_with_rounded_weights(
     let rules = assignment.rules(model.graph(), config);
     let scales = Scales::uniform(rules, assignment.values(), &histograms, range, Origin::Settings)?;
     let assignment = assignment.on_scales(model.graph(), scales)?;
-    let held_out = &observer.calibration().samples.split.held_out;
+    let held_out = &observer.calibration().samples.split.validation;
     let samples = &held_out[..held_out.len().min(HELD_OUT_SAMPLES)];
     let codes = Codes { layers: &codes, ..Codes::default() };
     Ok(accuracy(&judge.outputs(codes, &assignment, Arithmetic::File, samples, &silent)?))

@@ -53,7 +53,7 @@ pub(crate) fn decide_integers(start: Decided, config: &Config, observer: &Observ
         return Ok(now);
     }
     let calibration = observer.calibration();
-    let float = Arc::new(Reference::new(now.model.clone(), calibration, &calibration.samples.split.held_out)?);
+    let float = Arc::new(Reference::new(now.model.clone(), calibration, &calibration.samples.split.validation)?);
     if has_regions {
         now = equalize(now, config, observer, &float)?;
         now.assignment = find_scales(&now.assignment, &now.model, config, observer, float.clone())?;

@@ -163,7 +163,7 @@ impl<'a> Sweep<'a> {
         if parameters.saturating_mul(self.plan.layers.len()) > LARGEST_PROBE {
             return Ok(());
         }
-        let samples = &judge.calibration.samples.split.held_out;
+        let samples = &judge.calibration.samples.split.validation;
         let samples = &samples[..samples.len().min(PROBE_SAMPLES)];
         let measure = |layer: usize| {
             let codes = Codes { layers: &self.codes[PROBE][layer..=layer], ..Codes::default() };

@@ -17,7 +17,8 @@ use crate::plan::scales::{Histograms, Origin, Scales};
 
 /// What was measured where the power of the error is this part of that of the outputs.
 pub(super) fn of_power(power: f64) -> Measurement<Accuracy> {
-    Measurement::Measured(Accuracy { sqnr_db: -10.0 * power.log10(), loss: power / 2.0, least_exact: None })
+    let sqnr_db = -10.0 * power.log10();
+    Measurement::Measured(Accuracy { sqnr_db, worst_sample_db: sqnr_db, loss: power / 2.0, least_exact: None })
 }
 
 /// Settings under which all that can run on codes does.

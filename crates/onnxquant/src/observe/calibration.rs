@@ -71,7 +71,7 @@ impl Calibration {
             collect(&session, data, samples, &requests, &report)
         };
         let calibration = run(&split.calibration)?;
-        let held_out = held_out.then(|| run(&split.held_out)).transpose()?;
+        let held_out = held_out.then(|| run(&split.validation)).transpose()?;
         Ok(StageStats { of_layer, calibration, held_out })
     }
 }

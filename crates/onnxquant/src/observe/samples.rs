@@ -8,7 +8,7 @@ use onnxquant_ir::Model;
 use crate::config::DataConfig;
 use crate::error::Error;
 
-/// The samples, divided into those to calibrate with and those held out.
+/// The samples, divided by what they are for.
 #[derive(Debug)]
 pub(crate) struct Samples {
     pub(crate) data: CalibSet,
@@ -24,14 +24,14 @@ impl Samples {
         Ok(Self { data, split })
     }
 
-    /// All samples: `first` of those to calibrate with, evenly spaced, and those held out where they are `judged` on; the
-    /// others.
+    /// All samples: `first` of those to calibrate with, evenly spaced, and those to choose on where layers are `judged`;
+    /// the others.
     pub(crate) fn divide(&self, first: usize, judged: bool) -> (Vec<usize>, Vec<usize>) {
         let all = &self.split.calibration;
         let first = first.min(all.len());
         let chosen: HashSet<usize> = (0..first).map(|at| all[at * all.len() / first]).collect();
-        let held_out: HashSet<usize> = self.split.held_out.iter().copied().filter(|_| judged).collect();
-        (0..self.data.len()).partition(|sample| chosen.contains(sample) || held_out.contains(sample))
+        let validation: HashSet<usize> = self.split.validation.iter().copied().filter(|_| judged).collect();
+        (0..self.data.len()).partition(|sample| chosen.contains(sample) || validation.contains(sample))
     }
 
     /// An engine that runs `model` on `samples` and observes `values`.

@@ -15,9 +15,11 @@ use crate::judge::held_out::OnHeldOut;
 pub struct HeldOut {
     /// Samples used for calibration.
     pub calibration_samples: usize,
-    /// Samples compared.
+    /// Samples on which methods, ranges and bits were chosen.
+    pub validation_samples: usize,
+    /// Samples compared, on which nothing was chosen.
     pub held_out_samples: usize,
-    /// There was only one sample, used for both.
+    /// There were so few samples that some were used for both.
     pub shared: bool,
     /// How exact the outputs are, or the values that are compared instead of those that the engine cannot compute.
     #[serde(flatten)]
@@ -46,6 +48,8 @@ pub struct OutputReport {
 pub struct OutputFigures {
     /// Signal-to-quantization-noise ratio in dB, over all of it; `null` in JSON where nothing differs.
     pub sqnr_db: f64,
+    /// The same of the sample where it is least.
+    pub worst_sample_db: f64,
     /// Mean cosine over the samples.
     pub mean_cosine: f64,
     /// Largest absolute difference.
@@ -73,6 +77,7 @@ impl From<OnHeldOut> for HeldOut {
         let others = found.not_compared.iter().map(|(port, why)| OutputReport::not_compared(port, why));
         Self {
             calibration_samples: found.calibration_samples,
+            validation_samples: found.validation_samples,
             held_out_samples: found.held_out_samples,
             shared: found.shared,
             outputs: compared.chain(others).collect(),
@@ -118,6 +123,7 @@ impl From<OutputError> for OutputFigures {
     fn from(found: OutputError) -> Self {
         Self {
             sqnr_db: found.sqnr_db(),
+            worst_sample_db: found.worst_sample_db,
             mean_cosine: found.mean_cosine,
             max_abs_error: found.max_abs_error,
             parts: found.slices.iter().map(PartReport::from).collect(),

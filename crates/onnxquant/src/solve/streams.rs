@@ -154,7 +154,7 @@ impl<'a> Streams<'a> {
         progress: Progress<'_>,
     ) -> Result<StageStats, Error> {
         let split = &self.calibration.samples.split;
-        let sets = [&split.calibration[..], &split.held_out[..]];
+        let sets = [&split.calibration[..], &split.validation[..]];
         let (of_layer, mut stats) =
             self.advance(layers, later, if self.judged { &sets } else { &sets[..1] }, progress)?;
         let held_out = if self.judged { stats.pop() } else { None };
