@@ -26,6 +26,7 @@ Examples:
   onnxquant model.onnx small.onnx --method msq --weights-only
   onnxquant inspect model.onnx
   onnxquant compare model.onnx small.onnx --data samples/
+  onnxquant bench model.onnx small.onnx --calib samples/
 
 Exit codes: 0 done, 1 an accuracy that was asked for was missed, 2 bad input or usage, 3 a defect of this program.";
 
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Compares the outputs of two models on data.
     Compare(CompareArgs),
+    /// Measures how long a model takes in ONNX Runtime, and another one beside it.
+    Bench(BenchArgs),
     /// Prints a completion script for a shell.
     Completions {
         /// The shell.
@@ -154,6 +157,43 @@ pub(crate) struct CompareArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// The model.
+    pub(crate) model: PathBuf,
+
+    /// Another one, which is run in turns with it.
+    pub(crate) other: Option<PathBuf>,
+
+    /// Samples: whatever --calib takes when models are quantized; else one is made from the shapes of the inputs.
+    #[arg(long = "calib", value_name = "PATH")]
+    pub(crate) path: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+
+    /// Length of a symbolic dimension of the inputs, where no samples are given; may be repeated. Others are 1.
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = parse_length, conflicts_with = "path")]
+    pub(crate) lengths: Vec<(String, usize)>,
+
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which ONNX Runtime.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "ONNX Runtime")]
+pub(crate) struct RuntimeArgs {
+    /// The library of ONNX Runtime, or the folder that holds it; else that of ORT_DYLIB_PATH, of the package
+    /// `onnxruntime` of Python (that of ONNXQUANT_PYTHON or VIRTUAL_ENV, else python3), or of the system.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ort_lib: Option<PathBuf>,
+}
+
 impl QuantizeArgs {
     pub(crate) fn config(&self) -> Result<Config, Error> {
         let config = self.settings.config()?;
@@ -172,4 +212,9 @@ impl QuantizeArgs {
         };
         Ok(Config { budget, state: self.state.clone(), ..config })
     }
+}
+
+fn parse_length(text: &str) -> Result<(String, usize), String> {
+    let parts = text.split_once('=').and_then(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));
+    parts.filter(|(_, n)| *n > 0).ok_or_else(|| "expected a name and a length, for example batch=8".to_owned())
 }

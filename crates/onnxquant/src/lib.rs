@@ -24,6 +24,7 @@
 
 mod accuracy;
 mod attempt;
+mod bench;
 mod config;
 mod decide;
 mod error;
@@ -41,6 +42,7 @@ mod solve;
 mod write;
 
 pub use accuracy::Accuracy;
+pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice,
     Target, Verify,

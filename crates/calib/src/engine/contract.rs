@@ -16,7 +16,7 @@ pub type Shapes = Vec<Vec<usize>>;
 /// Runs models.
 pub trait Engine: Send + Sync {
     /// Name and version, on which every number depends that is observed.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Why it cannot run the node, where it lacks the operator or would misread it.
     fn unknown(&self, node: &NodeProto) -> Option<&'static str>;

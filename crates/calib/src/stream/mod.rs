@@ -242,7 +242,7 @@ impl Step {
         if let Some(values) = self.piece.as_ref().and_then(|piece| piece.run(given).ok()) {
             return Ok(values);
         }
-        let make = || open_session(&make_whole()?, &self.observed, data);
+        let make = || open_session(engine(), &make_whole()?, &self.observed, data);
         match self.whole.get_or_init(|| make().map_err(|error| error.to_string())) {
             Ok(whole) => whole.run(&data.load(sample)?),
             // Once more, for the error itself.

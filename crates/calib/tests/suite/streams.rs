@@ -2,7 +2,7 @@
 
 use ndarray::Array1;
 use onnxquant_calib::{
-    CalibSet, Network, PairRequest, StatKind, StatRequest, Stream, collect, collect_pairs, compare_streams,
+    CalibSet, Network, PairRequest, StatKind, StatRequest, Stream, collect, collect_pairs, compare_streams, engine,
     open_session,
 };
 use onnxquant_proto::onnx::ModelProto;
@@ -57,7 +57,7 @@ fn stages(quantized: &ModelProto, float: &ModelProto, data: &CalibSet, limit_byt
 
 fn whole(model: &ModelProto, data: &CalibSet) -> Vec<GramStats> {
     let all: Vec<usize> = (0..data.len()).collect();
-    let session = open_session(model, &["x", "a", "q"].map(str::to_owned), data).unwrap();
+    let session = open_session(engine(), model, &["x", "a", "q"].map(str::to_owned), data).unwrap();
     let requests = ["x", "a", "q"].map(request);
     collect(&session, data, &all, &requests, &|_| ()).unwrap().into_iter().flatten().collect()
 }

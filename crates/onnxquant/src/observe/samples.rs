@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use onnxquant_calib::{CalibSet, InputSpec, Session, Split, inline_functions, open_session_for};
+use onnxquant_calib::{CalibSet, InputSpec, Session, Split, engine, inline_functions, open_session_for};
 use onnxquant_ir::Model;
 
 use crate::config::DataConfig;
@@ -42,6 +42,6 @@ impl Samples {
         samples: &[usize],
     ) -> Result<Box<dyn Session>, Error> {
         let proto = inline_functions(&model.to_proto())?;
-        Ok(open_session_for(&proto, values, &self.data, samples)?)
+        Ok(open_session_for(engine(), &proto, values, &self.data, samples)?)
     }
 }

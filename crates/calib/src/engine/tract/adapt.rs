@@ -23,7 +23,7 @@ use onnxquant_proto::onnx::{
 
 use crate::engine::blocked::{BlockedNode, Fault};
 use crate::error::CalibError;
-use crate::graph::label;
+use crate::graph::{drop_trailing_empty, label, subgraphs_mut};
 
 const FLOAT: i32 = 1;
 const BFLOAT16: i32 = 16;
@@ -53,11 +53,6 @@ fn adapt_graph(graph: &mut GraphProto, opset: i64) -> Result<(), CalibError> {
     Ok(())
 }
 
-/// The graphs in a node's attributes.
-fn subgraphs_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
-    node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().map(AsMut::as_mut).chain(&mut a.graphs))
-}
-
 fn check_domain(node: &NodeProto) -> Result<(), CalibError> {
     foreign(node).map_or(Ok(()), |reason| Err(CalibError::from(&BlockedNode::new(node, reason, Fault::Unknown))))
 }
@@ -81,17 +76,6 @@ fn cuts_as_told(node: &NodeProto) -> bool {
     let has_numbers = |name: &str| attribute(name).is_some_and(|found| found.ints.iter().any(|&number| number != 0));
     let is_same = attribute("auto_pad").is_some_and(|found| found.s().starts_with(b"SAME"));
     !(has_numbers("output_shape") || is_same && has_numbers("output_padding"))
-}
-
-/// Drops the names of optional inputs and outputs that are left out at the end. The outputs of a Split are its parts,
-/// none of which is optional.
-fn drop_trailing_empty(node: &mut NodeProto) {
-    let has_parts = node.op_type() == "Split";
-    let outputs = Some(&mut node.output).filter(|_| !has_parts);
-    for names in std::iter::once(&mut node.input).chain(outputs) {
-        let kept = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
-        names.truncate(kept);
-    }
 }
 
 fn adapt_node(node: &mut NodeProto, opset: i64, initializers: &mut Vec<TensorProto>) {

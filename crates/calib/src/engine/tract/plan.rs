@@ -21,7 +21,7 @@ use tract_onnx::tract_hir::infer::InferenceOp;
 use super::least_rank::check_ranks;
 use super::model::EngineModel;
 use super::{round_to_grid, saturate_pairs};
-use crate::engine::blocked::{BlockedNode, Fault, PANICKED};
+use crate::engine::blocked::{BlockedNode, Fault, PANICKED, shorten};
 use crate::engine::contract::Shapes;
 use crate::error::CalibError;
 use crate::graph::all_nodes;
@@ -156,13 +156,4 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, Str
             Err(shorten(&format!("{PANICKED}{text}")))
         }
     }
-}
-
-/// Messages of the engine can contain whole graphs.
-fn shorten(text: &str) -> String {
-    const LONGEST: usize = 600;
-    if text.chars().count() <= LONGEST {
-        return text.into();
-    }
-    text.chars().take(LONGEST).chain(" ...".chars()).collect()
 }
