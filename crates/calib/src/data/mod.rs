@@ -29,6 +29,8 @@ pub use input_spec::{Dim, InputSpec};
 pub use npy::read_npy;
 pub use npz::{NamedTensors, read_npz};
 pub use picture::{ChannelOrder, ImageFit, ImageLayout, ImageOptions};
+#[cfg(test)]
+pub(crate) use tensor_proto::to_tensor;
 
 use crate::error::CalibError;
 use crate::tensor::Tensor;

@@ -7,7 +7,6 @@ mod find;
 mod model;
 mod session;
 mod strings;
-mod strings;
 
 pub use error::OrtError;
 pub use ffi::OrtLevel;

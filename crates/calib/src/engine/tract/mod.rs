@@ -7,7 +7,15 @@ mod convert;
 #[cfg(feature = "tract")]
 mod least_rank;
 #[cfg(feature = "tract")]
+mod lower;
+#[cfg(feature = "tract")]
+mod mend;
+#[cfg(feature = "tract")]
+mod misread;
+#[cfg(feature = "tract")]
 mod model;
+#[cfg(all(test, feature = "tract"))]
+mod node_tests;
 #[cfg(feature = "tract")]
 mod plan;
 #[cfg(feature = "tract")]

@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use onnxquant_proto::onnx::{ModelProto, NodeProto};
 use tract_onnx::prelude::{InferenceModel, IntoTensor, TValue, TractResult};
 
-use super::adapt::foreign;
 use super::convert::{from_tract, to_tract};
+use super::misread::misread;
 use super::model::{EngineModel, engine_model};
 use super::plan::{Operators, Plan, PlanShapes, guarded, operators, parse, prepare};
 use super::shapes::{KEPT_PLANS, Strategy, choose, distinct};
@@ -28,7 +28,7 @@ impl Engine for Tract {
     }
 
     fn unknown(&self, node: &NodeProto) -> Option<&'static str> {
-        foreign(node).or_else(|| OPERATORS.unknown(node))
+        misread(node).or_else(|| OPERATORS.unknown(node))
     }
 
     fn open(&self, model: &ModelProto, wanted: &[String], given: &Given) -> Result<Box<dyn Session>, CalibError> {
@@ -41,7 +41,7 @@ impl Engine for Tract {
 /// Plans hold the weights as they need them. The weights as they are in the model are copied
 /// only while plans are made, unless there are so many shapes that plans come and go.
 /// Samples may be run from several threads at once.
-struct TractSession {
+pub(super) struct TractSession {
     model: EngineModel,
     observed: Observed,
     symbolic: Option<Plan>,
@@ -56,10 +56,19 @@ type PlanCell = OnceLock<Result<Plan, String>>;
 
 impl TractSession {
     fn new(model: &ModelProto, values: &[String], given: &Given) -> Result<Self, CalibError> {
+        Self::with(values, given, |computed| engine_model(model, computed, &given.feeds))
+    }
+
+    /// A session of what `make` prepares to compute the values named to it.
+    pub(super) fn with(
+        values: &[String],
+        given: &Given,
+        make: impl FnOnce(&[String]) -> Result<EngineModel, CalibError>,
+    ) -> Result<Self, CalibError> {
         let Given { feeds, shapes: samples } = given;
         let names: Vec<&str> = feeds.iter().map(|feed| feed.name.as_str()).collect();
         let observed = Observed::new(values, feeds);
-        let engine_model = engine_model(model, observed.computed(), feeds)?;
+        let engine_model = make(observed.computed())?;
         let positions = engine_model.inputs.iter().filter_map(|i| names.iter().position(|name| name == i));
         let positions: Vec<usize> = positions.collect();
         let samples: Vec<Shapes> =
