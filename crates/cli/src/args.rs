@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Compares the outputs of two models on data.
     Compare(CompareArgs),
-    /// Measures how long a model takes in ONNX Runtime, and another one beside it.
+    /// Measures how long a model takes in ONNX Runtime, with one thread and with --threads, and another one beside it.
     Bench(BenchArgs),
     /// Prints a completion script for a shell.
     Completions {
@@ -169,6 +169,10 @@ pub(crate) struct BenchArgs {
     #[arg(long = "calib", value_name = "PATH")]
     pub(crate) path: Option<PathBuf>,
 
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
     #[command(flatten)]
     pub(crate) data: DataArgs,
 
@@ -178,10 +182,6 @@ pub(crate) struct BenchArgs {
 
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
-
-    /// Print JSON instead of a table.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// Which ONNX Runtime.

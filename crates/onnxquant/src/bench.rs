@@ -15,6 +15,7 @@ use std::time::Duration;
 use onnxquant_calib::{CalibSet, Dim, ElementType, InputSpec, OrtEngine, OrtModel, OrtOptions, Sample, Tensor};
 use onnxquant_passes::cpu::Cpu;
 use onnxquant_proto::onnx::ModelProto;
+use onnxquant_proto::read_model;
 use serde::Serialize;
 
 use crate::config::DataConfig;
@@ -79,7 +80,7 @@ pub struct Timing {
 /// # Errors
 /// A model cannot be read, loaded or run on the samples.
 pub fn bench(ort: &OrtEngine, bench: &Bench<'_>) -> Result<BenchReport, Error> {
-    let protos = bench.models.iter().map(|path| read_proto(path)).collect::<Result<Vec<_>, _>>()?;
+    let protos = bench.models.iter().map(|path| read_model(path)).collect::<Result<Vec<_>, _>>()?;
     let (Some(first), Some(path)) = (protos.first(), bench.models.first()) else {
         return Err(Error::Usage("no model is named".to_owned()));
     };
@@ -164,10 +165,6 @@ fn quantile(values: &[f64], q: f64) -> f64 {
     let rank = q * sorted.len().saturating_sub(1) as f64;
     let at = |rank: f64| sorted.get(rank as usize).copied().unwrap_or(f64::NAN);
     at(rank.floor()) + (at(rank.ceil()) - at(rank.floor())) * rank.fract()
-}
-
-fn read_proto(path: &Path) -> Result<ModelProto, Error> {
-    onnxquant_proto::read_model(path).map_err(|error| Error::Run { path: path.to_owned(), problem: error.to_string() })
 }
 
 fn output_names(model: &ModelProto) -> Vec<String> {

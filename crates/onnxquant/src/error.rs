@@ -7,6 +7,7 @@ use onnxquant_ir::{GraphError, ReadModelError, TensorError, Violation, WriteMode
 use onnxquant_passes::check_attributes::IllegalAttribute;
 use onnxquant_passes::decode_weights::DecodeError;
 use onnxquant_passes::raise_opset::RaiseError;
+use onnxquant_proto::ReadError;
 use onnxquant_quant::QuantError;
 
 /// Why a run failed.
@@ -90,6 +91,9 @@ pub enum Error {
     /// ONNX Runtime cannot be used, or not with a file.
     #[error(transparent)]
     Runtime(#[from] OrtError),
+    /// A model that is to be run cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] ReadError),
     /// A file cannot be run.
     #[error("cannot run `{}`: {problem}", path.display())]
     Run {

@@ -22,7 +22,7 @@ use ort_sys::{
     OrtMemType, OrtMemoryInfo, OrtSession, OrtSessionOptions, OrtStatusPtr, OrtTensorTypeAndShapeInfo, OrtValue,
 };
 
-use super::strings::{c_string, os_path};
+use super::strings::{c_string, os_path, with_causes};
 use crate::tensor::{ElementType, Tensor, with_array};
 
 /// The table of functions that is asked for: that of ONNX Runtime 1.17.
@@ -110,21 +110,15 @@ impl Library {
         // SAFETY: what the file runs when it is loaded is trusted as the program that loads it: the user has named it, or
         // has installed it as ONNX Runtime.
         let library = unsafe { libloading::Library::new(path) };
-        let library = library.map_err(|error| Refusal::Broken(error.to_string()))?;
+        let library = library.map_err(|error| Refusal::Broken(with_causes(&error)))?;
         // SAFETY: the C header declares it so.
         let entry = unsafe { library.get::<Entry>(ENTRY) };
         let entry = *entry.map_err(|_| Refusal::Broken(format!("it does not export `{ENTRY}`")))?;
         std::mem::forget(library);
         // SAFETY: it takes nothing and returns a static table, or nothing.
         let base = unsafe { entry().as_ref() }.ok_or_else(|| Refusal::Broken(format!("`{ENTRY}` returns nothing")))?;
-        // SAFETY: it returns a static string.
-        let version = unsafe { CStr::from_ptr((base.GetVersionString)()) }.to_string_lossy().into_owned();
-        // Asked for a table that it does not have, the library would print so.
-        if is_too_old(&version) {
-            return Err(Refusal::TooOld(version));
-        }
-        // SAFETY: it returns the static table of that number, or nothing.
-        let api = unsafe { (base.GetApi)(API).as_ref() }.ok_or_else(|| Refusal::TooOld(version.clone()))?;
+        // SAFETY: it is the table of that library, which is not unloaded.
+        let (api, version) = unsafe { functions(base) }?;
         Self::start(api, version).map_err(Refusal::Broken)
     }
 
@@ -378,6 +372,28 @@ unsafe fn copied(code: i32, shape: &[usize], data: *const c_void) -> Result<Tens
     }
 }
 
+/// The functions of a library, and its version.
+///
+/// # Safety
+/// The functions of `base` do what the C header says.
+unsafe fn functions(base: &OrtApiBase) -> Result<(&'static OrtApi, String), Refusal> {
+    // SAFETY: it takes nothing.
+    let version = unsafe { (base.GetVersionString)() };
+    if version.is_null() {
+        return Err(Refusal::Broken("it does not tell its version".to_owned()));
+    }
+    // SAFETY: it is a static string.
+    let version = unsafe { CStr::from_ptr(version) }.to_string_lossy().into_owned();
+    // Asked for a table that it does not have, the library would print so.
+    if is_too_old(&version) {
+        return Err(Refusal::TooOld(version));
+    }
+    // SAFETY: it returns the static table of that number, or nothing.
+    let api = unsafe { (base.GetApi)(API).as_ref() };
+    let lacking = || Refusal::Broken(format!("its version is {version}, but it lacks the functions of 1.{API}"));
+    Ok((api.ok_or_else(lacking)?, version))
+}
+
 /// Whether a library of this version lacks the table of functions.
 fn is_too_old(version: &str) -> bool {
     let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
@@ -429,15 +445,5 @@ fn element_type(code: i32) -> Result<ONNXTensorElementDataType, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_before_the_table_of_functions_are_too_old() {
-        for (version, expected) in
-            [("1.16.3", true), ("0.5.0", true), ("", true), ("1.17.0", false), ("1.32.0", false), ("2.0.0", false)]
-        {
-            assert_eq!(is_too_old(version), expected, "{version}");
-        }
-    }
-}
+#[path = "ffi_tests.rs"]
+mod tests;

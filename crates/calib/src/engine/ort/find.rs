@@ -38,7 +38,8 @@ const FILE: &str = if cfg!(windows) {
 /// The first library in these places, loaded.
 pub(super) fn find(places: &OrtPlaces) -> Result<(PathBuf, Library), OrtError> {
     let mut looked = Vec::new();
-    for (named, name) in [(&places.named, "none is named"), (&places.variable, "no variable names one")] {
+    let not_named = [(&places.named, "`--ort-lib` is not given"), (&places.variable, "`ORT_DYLIB_PATH` is not set")];
+    for (named, name) in not_named {
         match named {
             Some(path) => return load(&in_folder(path).unwrap_or_else(|| path.clone())),
             None => looked.push(name.to_owned()),
@@ -63,10 +64,9 @@ pub(super) fn find(places: &OrtPlaces) -> Result<(PathBuf, Library), OrtError> {
             match Library::open(Path::new(&name)) {
                 Ok(library) => return Ok((name.into(), library)),
                 Err(Refusal::TooOld(version)) => return Err(OrtError::TooOld { path: name.into(), version }),
-                Err(Refusal::Broken(_)) => {}
+                Err(Refusal::Broken(detail)) => looked.push(format!("`{name}` of the system: {detail}")),
             }
         }
-        looked.push(format!("the system has no `{FILE}`"));
     }
     Err(OrtError::NotFound { looked })
 }
@@ -76,6 +76,8 @@ fn load(path: &Path) -> Result<(PathBuf, Library), OrtError> {
     match path.metadata() {
         Err(error) => return Err(broken(error.to_string())),
         Ok(found) if found.is_dir() => return Err(broken(format!("the folder holds no `{FILE}`"))),
+        // A pipe would be waited for.
+        Ok(found) if !found.is_file() => return Err(broken("it is not a file".to_owned())),
         Ok(_) => {}
     }
     if let Some(missing) = cut_off(path) {
@@ -152,7 +154,7 @@ mod tests {
         std::fs::write(&text, "no library").unwrap();
         // A library, but another one: what the system loads for every program.
         let cases =
-            [(folder.path().join("none.so"), "No such file"), (text, "text.so"), (folder.path().into(), "holds no")];
+            [(folder.path().join("none.so"), "No such file"), (text, "failed: "), (folder.path().into(), "holds no")];
         for (path, part) in cases {
             let by_name = OrtPlaces { named: Some(path.clone()), ..OrtPlaces::default() };
             let by_variable = OrtPlaces { variable: Some(path), system: true, ..OrtPlaces::default() };
@@ -161,6 +163,16 @@ mod tests {
                 assert!(said.starts_with("cannot load `") && said.contains(part), "{part}: {said}");
             }
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_no_file_is_refused_and_what_the_system_lacks_is_told() {
+        let said = refused(&OrtPlaces { named: Some("/dev/null".into()), ..OrtPlaces::default() });
+        assert!(said.contains("it is not a file"), "{said}");
+        // Where the system has one it is found.
+        let said = refused(&OrtPlaces { system: true, ..OrtPlaces::default() });
+        assert!(said.is_empty() || said.contains("`libonnxruntime.so.1` of the system: "), "{said}");
     }
 
     #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -1,5 +1,6 @@
-//! Text and paths as C has them.
+//! Text and paths as C has them, and messages.
 
+use std::error::Error;
 use std::ffi::{CString, c_char};
 use std::path::Path;
 
@@ -8,6 +9,12 @@ use ort_sys::os_char;
 /// Text as the library takes it.
 pub(super) fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("the name {text:?} holds a zero byte"))
+}
+
+/// What an error says, and what its causes say: the system's loader gives its reason as a cause.
+pub(super) fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A path as the library takes it, with 0 at its end.
