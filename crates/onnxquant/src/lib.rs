@@ -39,6 +39,8 @@ mod plan_file;
 mod progress;
 mod report;
 mod solve;
+#[cfg(test)]
+mod testing;
 mod write;
 
 pub use accuracy::Accuracy;
