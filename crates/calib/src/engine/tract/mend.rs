@@ -11,12 +11,13 @@
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::prelude::{DatumType, SpecialOps, TractResult, tensor0};
-use tract_onnx::tract_core::internal::{Op, OutletId, StaticName, TVec, TypedModel, Validation, bail, ensure, tvec};
+use tract_onnx::tract_core::internal::{OutletId, StaticName, TVec, TypedModel, Validation, bail, ensure, tvec};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::logic::{Iff, comp_eq};
-use tract_onnx::tract_hir::infer::InferenceOp;
 use tract_onnx::tract_hir::internal::{InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
+
+use super::wrap::{Built, expansion, inner, wrap};
 
 /// How an operator is mended.
 #[derive(Clone, Copy, Debug)]
@@ -36,31 +37,18 @@ const MENDED: [(&str, Mend); 4] = [
     ("ReduceMin", Mend::Infinite(f32::INFINITY)),
 ];
 
+/// Names what this file puts around operators.
+const PURPOSE: &str = "mended";
+
 /// Wraps the operators of the table.
 pub(super) fn mend(onnx: &mut Onnx) {
-    let register = &mut onnx.op_register.0;
-    for (op_type, _) in MENDED {
-        if let Some(builder) = register.insert(op_type.to_owned(), mended) {
-            register.insert(plain_name(op_type), builder);
-        }
-    }
+    wrap(onnx, MENDED.iter().map(|(op_type, _)| *op_type), PURPOSE, mended);
 }
 
-/// The engine's own operator stands under this name. It stands in no file.
-fn plain_name(op_type: &str) -> String {
-    format!("onnxquant.plain.{op_type}")
-}
-
-fn mended(
-    context: &ParsingContext<'_>,
-    node: &tract_onnx::pb::NodeProto,
-) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+fn mended(context: &ParsingContext<'_>, node: &tract_onnx::pb::NodeProto) -> TractResult<Built> {
+    let (op, closures) = inner(context, node, PURPOSE)?;
     let mend = MENDED.iter().find(|(op_type, _)| *op_type == node.op_type);
-    let builder = context.framework.op_register.0.get(&plain_name(&node.op_type));
-    let Some((builder, &(_, mend))) = builder.zip(mend) else { bail!("there is no {}", node.op_type) };
-    let (op, closures) = builder(context, node)?;
-    let as_op: &dyn Op = op.as_ref();
-    let Some(inner) = as_op.downcast_ref::<Box<dyn Expansion>>().cloned() else { bail!("it cannot be mended") };
+    let Some((inner, &(_, mend))) = expansion(op.as_ref()).zip(mend) else { bail!("it cannot be mended") };
     Ok((expand(Mended { inner, mend }), closures))
 }
 

@@ -26,6 +26,8 @@ mod saturate_pairs;
 mod session;
 #[cfg(feature = "tract")]
 mod shapes;
+#[cfg(feature = "tract")]
+mod wrap;
 
 use super::contract::Engine;
 
