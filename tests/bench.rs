@@ -66,10 +66,11 @@ fn a_library_that_is_none_is_refused_with_its_reason() {
 fn what_cannot_be_measured_is_refused_with_its_reason() {
     let (mlp, cnn) = (Fixture::MLP.model(), Fixture::CNN.model());
     let nothing = Path::new("none.onnx");
-    let cases: [(&[&Path], &[&str], &str); 4] = [
+    let cases: [(&[&Path], &[&str], &str); 5] = [
         (&[nothing], &[], "cannot read model `none.onnx`: No such file"),
         (&[&mlp], &["--dim", "rows=3"], "no symbolic dimension `rows` (those of its inputs: `batch`)"),
         (&[&mlp], &["--dim", "batch=0"], "for example batch=8"),
+        (&[&cnn], &["--mean", "1"], "--calib"),
         // It is given samples of the first one.
         (&[&mlp, &cnn], &[], "mnist_cnn/model.onnx`: "),
     ];

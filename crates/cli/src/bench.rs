@@ -3,6 +3,7 @@
 use std::num::NonZero;
 use std::thread::available_parallelism;
 
+use anyhow::bail;
 use onnxquant::{Bench, BenchReport, Timing};
 
 use crate::args::BenchArgs;
@@ -14,6 +15,9 @@ use crate::table::{shape, table};
 const SAMPLES: usize = 4;
 
 pub(crate) fn run(args: &BenchArgs, threads: Option<NonZero<usize>>) -> anyhow::Result<()> {
+    if args.path.is_none() && args.data.is_given() {
+        bail!("options about samples have no effect without --calib");
+    }
     let ort = runtime::load(&args.runtime)?;
     let models: Vec<_> = std::iter::once(&args.model).chain(&args.other).cloned().collect();
     let data = args.path.clone().map(|path| {
