@@ -106,7 +106,7 @@ fn layers_without_held_out_rows_are_judged_on_calibration_rows() {
     let mut failures = Failures::default();
     for (name, report) in reports(|sample| calibration[..4].contains(&sample)) {
         let found = layer(&report, "make_f");
-        let judged = found["held_out_error"].is_number();
+        let judged = found["validation_error"].is_number();
         let noted = found["notes"].to_string().contains("judged on the calibration rows");
         failures.check(judged == noted, || format!("{name}: {found}"));
         failures.check(noted || name.contains("msq"), || format!("{name}: {found}"));

@@ -147,20 +147,20 @@ fn widths(report: &Report) -> String {
     }
 }
 
-/// The layers with the largest error on held-out samples, worst first. A bound is one for the error beside it, that on the
+/// The layers with the largest error on validation samples, worst first. A bound is one for the error beside it, that on the
 /// calibration samples.
 fn worst_layers(layers: &[LayerReport]) -> String {
-    let worst = |layer: &LayerReport| layer.held_out_error.or(layer.error);
+    let worst = |layer: &LayerReport| layer.validation_error.or(layer.error);
     let mut ranked = layers.iter().filter_map(|layer| Some((worst(layer)?, layer))).collect::<Vec<_>>();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     if ranked.is_empty() {
         return String::new();
     }
-    let head = ["worst layers", "operator", "weights", "method", "held-out error", "calibration error", "bound"];
+    let head = ["worst layers", "operator", "weights", "method", "validation error", "calibration error", "bound"];
     let head = head.map(str::to_owned).to_vec();
     let row = |(_, layer): &(f64, &LayerReport)| {
         let number = |number: Option<f64>| number.map_or("-".to_owned(), short);
-        let numbers = [layer.held_out_error, layer.certificate.achieved, layer.certificate.bound].map(number);
+        let numbers = [layer.validation_error, layer.certificate.achieved, layer.certificate.bound].map(number);
         let words =
             [shortened(&layer.label), layer.op_type.clone(), layer.parameters.to_string(), layer.method.to_string()];
         words.into_iter().chain(numbers).collect()

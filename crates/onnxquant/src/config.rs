@@ -26,7 +26,7 @@ pub const AUTO_SQNR_DB: f64 = 20.0;
 /// How layers are quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MethodChoice {
-    /// Several methods a layer; the one with the least error on held-out samples is kept.
+    /// Several methods a layer; the one with the least error on validation samples is kept.
     Auto,
     /// One method for all.
     Fixed(Method),
@@ -125,7 +125,7 @@ impl Budget {
 pub struct Config {
     /// How layers are quantized.
     pub method: MethodChoice,
-    /// A layer for which plain rounding is no worse than the fixed method, on held-out samples, is rounded.
+    /// A layer for which plain rounding is no worse than the fixed method, on validation samples, is rounded.
     pub fallback: bool,
     /// Layers are fitted to what they see in the float network, not to what they see behind quantized layers.
     pub one_pass: bool,
@@ -135,7 +135,7 @@ pub struct Config {
     /// Weight of the range of a neuron's weights against its error, by which they are shrunk before they are rounded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shrink: Option<f64>,
-    /// What is added to the diagonal of the Gram matrix, as a fraction of its mean; by default held-out samples choose.
+    /// What is added to the diagonal of the Gram matrix, as a fraction of its mean; by default validation samples choose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damping: Option<f64>,
     /// Bits a weight, 1 to 8.
@@ -158,7 +158,7 @@ pub struct Config {
     pub target: Target,
     /// Where integer products must be exact.
     pub cpu: Cpu,
-    /// How the range of an activation is found; by default tensor by tensor, by the error on held-out samples.
+    /// How the range of an activation is found; by default tensor by tensor, by the error on validation samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<RangeMethod>,
     /// Codes of activations have a sign.

@@ -15,11 +15,11 @@ use super::words::{
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Quantization")]
 pub(crate) struct SettingsArgs {
-    /// How weights become codes; `auto` lets held-out samples choose, layer by layer.
+    /// How weights become codes; `auto` lets validation samples choose, layer by layer.
     #[arg(long, value_enum, default_value_t = MethodName::Auto)]
     pub(super) method: MethodName,
 
-    /// Quantize every layer by the named method, even where rounding is better on held-out samples.
+    /// Quantize every layer by the named method, even where rounding is better on validation samples.
     ///
     /// Also lifts the limit on how long the walk of a layer may take.
     #[arg(long)]
@@ -38,7 +38,7 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "X")]
     shrink: Option<f64>,
 
-    /// Added to the diagonal of Gram matrices, as a fraction of its mean; by default held-out samples choose.
+    /// Added to the diagonal of Gram matrices, as a fraction of its mean; by default validation samples choose.
     #[arg(long, value_name = "X")]
     damping: Option<f64>,
 
@@ -57,7 +57,7 @@ pub(crate) struct SettingsArgs {
     pub(super) target: TargetName,
 
     /// How ranges of activations are found: `min-max`, `min-max:F` (F times as wide), `moving-average`, `percentile:P`,
-    /// `mse`, `entropy`; by default held-out samples choose.
+    /// `mse`, `entropy`; by default validation samples choose.
     #[arg(long, value_name = "METHOD")]
     range: Option<RangeMethod>,
 

@@ -1,4 +1,5 @@
-//! Measures the model on held-out samples, takes layers back to float activations where that is needed, and writes it.
+//! Takes layers back to float activations where accuracy asks for that, measures the model on held-out samples, and
+//! writes it.
 
 use onnxquant_calib::OutputComparison;
 use onnxquant_ir::Model;
@@ -57,7 +58,8 @@ impl Fitting<'_> {
         Ok((Fitted { written: model, layers, table_bytes, held_out }, assignment, trail))
     }
 
-    /// Takes layers back to float activations where accuracy asks for that; the outputs then.
+    /// Takes layers back to float activations where accuracy asks for that; the outputs then. How many go is decided on
+    /// validation samples, and on the held-out ones only where these miss a goal all the same.
     fn judge(
         &self,
         calibration: &Calibration,
@@ -70,15 +72,32 @@ impl Fitting<'_> {
             return Ok((OnHeldOut::new(self.model, calibration, of_streams.clone()), assignment, trail));
         }
         let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
-        let whole = |candidate: &Assignment| judge.accuracy(self.codes, candidate, self.progress);
+        let split = &calibration.samples.split;
+        let (mut assignment, mut trail) = self.retreat(&judge, &split.validation, assignment, trail)?;
+        let outputs = |assignment: &Assignment| {
+            judge.outputs(self.codes, assignment, judge.arithmetic, &split.held_out, self.progress)
+        };
+        let mut found = outputs(&assignment)?;
+        if !is_enough(self.config, &found) {
+            (assignment, trail) = self.retreat(&judge, &split.held_out, assignment, trail)?;
+            found = outputs(&assignment)?;
+        }
+        Ok((OnHeldOut::new(self.model, calibration, found), assignment, trail))
+    }
+
+    /// Takes as many layers back as `samples` ask for; which go first validation samples say.
+    fn retreat(
+        &self,
+        judge: &Judge<'_>,
+        samples: &[usize],
+        assignment: Assignment,
+        trail: Trail,
+    ) -> Result<(Assignment, Trail), Error> {
+        let whole = |candidate: &Assignment| judge.accuracy(self.codes, candidate, samples, self.progress);
         let few = judge.first_samples(SENSITIVITY_SAMPLES);
         let alone = |candidate: &Assignment| judge.with_float_weights(candidate, few, &silent);
         let (graph, config, weights) = (self.model.graph(), self.config, Weights::Codes);
-        let question = Retreat { graph, config, weights, whole: &whole, alone: &alone };
-        let (assignment, trail) = question.from(assignment, trail)?;
-        let samples = &calibration.samples.split.held_out;
-        let outputs = judge.outputs(self.codes, &assignment, judge.arithmetic, samples, self.progress)?;
-        Ok((OnHeldOut::new(self.model, calibration, outputs), assignment, trail))
+        Retreat { graph, config, weights, whole: &whole, alone: &alone }.from(assignment, trail)
     }
 }
 

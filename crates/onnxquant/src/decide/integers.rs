@@ -70,7 +70,7 @@ pub(crate) fn decide_integers(start: Decided, config: &Config, observer: &Observ
 }
 
 /// Gives the tensors of the regions their scales: by the method that is asked for, else by those that leave the
-/// outputs of held-out samples the least error, in comparison with `float`.
+/// outputs of validation samples the least error, in comparison with `float`.
 fn find_scales(
     assignment: &Assignment,
     model: &Model,

@@ -19,10 +19,10 @@ use crate::decide::trail::{Alone, Round, Trail, Weights};
 use crate::error::Error;
 use crate::plan::assignment::Assignment;
 
-/// Held-out samples on which the sensitivity of single layers is measured: each layer needs an engine of its own, which
+/// Validation samples on which the sensitivity of single layers is measured: each layer needs an engine of its own, which
 /// takes longer than a run.
 pub(super) const SENSITIVITY_SAMPLES: usize = 3;
-/// What plans that were chosen on the held-out samples may be worse on others, in dB.
+/// What plans that were chosen on few samples may be worse on others, in dB.
 const CHOSEN_DB: f64 = 0.3;
 /// What may be left over before fewer layers are tried, in dB, and how often.
 const CLOSE_DB: f64 = 0.2;

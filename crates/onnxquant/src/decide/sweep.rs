@@ -186,11 +186,11 @@ impl<'a> Sweep<'a> {
 }
 
 impl Measure<Widths> for Sweep<'_> {
-    /// On all held-out samples, with the quick codes.
+    /// On all validation samples, with the quick codes.
     fn accuracy(&self, widths: &Widths) -> Result<Measurement<Accuracy>, Error> {
         let Some(judge) = &self.judge else { return Ok(Measurement::NotMeasured(NotMeasured::NoSamples)) };
         let layers = self.quick_codes(widths);
         let codes = Codes { layers: &layers, tables: self.tables, planned_tables: &self.plan.tables };
-        judge.accuracy(codes, &Assignment::default(), &silent)
+        judge.accuracy(codes, &Assignment::default(), &judge.calibration.samples.split.validation, &silent)
     }
 }

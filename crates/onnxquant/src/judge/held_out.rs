@@ -78,14 +78,14 @@ impl<'a> Judge<'a> {
         Self { model, float, calibration, arithmetic }
     }
 
-    /// How exact the model with these codes and integer layers is on all held-out samples.
+    /// How exact the model with these codes and integer layers is on `samples`.
     pub(crate) fn accuracy(
         &self,
         codes: Codes<'_>,
         assignment: &Assignment,
+        samples: &[usize],
         progress: Progress<'_>,
     ) -> Result<Measurement<Accuracy>, Error> {
-        let samples = &self.calibration.samples.split.held_out;
         Ok(accuracy(&self.outputs(codes, assignment, self.arithmetic, samples, progress)?))
     }
 

@@ -35,7 +35,7 @@ pub(crate) struct Job<'a> {
     pub(crate) progress: Progress<'a>,
 }
 
-/// Whether held-out samples have statistics of their own.
+/// Whether validation samples have statistics of their own.
 pub(crate) fn judges(config: &Config) -> bool {
     config.method != MethodChoice::Fixed(Method::Msq)
 }

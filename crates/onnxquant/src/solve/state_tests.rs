@@ -18,7 +18,7 @@ fn solved() -> Solved {
         calibration_rows: Some(7),
         method: Method::Feedback,
         error: Some(5e-324),
-        held_out_error: Some(f64::from(0.1f32)),
+        validation_error: Some(f64::from(0.1f32)),
         notes: vec!["a \"note\"\n".to_owned()],
         certificate,
         verdict: None,

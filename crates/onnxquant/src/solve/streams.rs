@@ -60,7 +60,7 @@ pub(crate) struct Streams<'a> {
     quantized: Stream,
     /// What layers are fitted to, by name.
     inputs: HashMap<LayerId, String>,
-    /// Held-out samples have statistics of their own. Without, weights are rounded and not fitted.
+    /// Validation samples have statistics of their own. Without, weights are rounded and not fitted.
     judged: bool,
     /// Layers that are solved.
     settled: Vec<Settled>,
@@ -80,7 +80,7 @@ struct Settled {
 }
 
 impl<'a> Streams<'a> {
-    /// At the networks' inputs. Held-out samples are gathered apart where results are `judged` on them.
+    /// At the networks' inputs. Validation samples are gathered apart where results are `judged` on them.
     pub(crate) fn new(
         model: &'a Model,
         assignment: &Assignment,
@@ -157,9 +157,9 @@ impl<'a> Streams<'a> {
         let sets = [&split.calibration[..], &split.validation[..]];
         let (of_layer, mut stats) =
             self.advance(layers, later, if self.judged { &sets } else { &sets[..1] }, progress)?;
-        let held_out = if self.judged { stats.pop() } else { None };
+        let validation = if self.judged { stats.pop() } else { None };
         let calibration = stats.pop().unwrap_or_default();
-        Ok(StageStats { of_layer, calibration, held_out })
+        Ok(StageStats { of_layer, calibration, validation })
     }
 
     /// Takes both networks to the inputs of `layers`, which are solved already.
