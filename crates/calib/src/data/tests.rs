@@ -82,6 +82,29 @@ fn options_for_pictures_are_refused_beside_arrays() {
 }
 
 #[test]
+fn caches_may_be_empty_and_samples_may_not() {
+    let inputs = [spec("x", ElementType::F32, &[0, 2]), spec("past", ElementType::F32, &[1, 0, 2])];
+    let open = |x: &[usize], past: &[usize]| {
+        let dir = tempfile::tempdir().unwrap();
+        save_npz(&dir.path().join("0.npz"), &[("x", ramp(x)), ("past", ramp(past))]);
+        let set = CalibSet::open(dir.path(), &inputs, &DataOptions::default())?;
+        Ok::<_, CalibError>(set.load(0)?.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect::<Vec<_>>())
+    };
+    assert_eq!(open(&[3, 2], &[1, 0, 2]).unwrap(), [vec![3, 2], vec![1, 0, 2]]);
+    let error = open(&[0, 2], &[1, 4, 2]).unwrap_err().to_string();
+    assert!(error.contains("array `x`") && error.contains("[0, 2]: it has no elements"), "{error}");
+}
+
+#[test]
+fn samples_of_empty_arrays_alone_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    save_npz(&dir.path().join("0.npz"), &[("past", ramp(&[1, 0, 2]))]);
+    let inputs = [spec("past", ElementType::F32, &[1, 0, 2])];
+    let error = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("[1, 0, 2]: it has no elements"), "{error}");
+}
+
+#[test]
 fn optional_inputs_are_given_always_or_never() {
     let dir = tempfile::tempdir().unwrap();
     let inputs = [spec("a", ElementType::F32, &[0]), InputSpec { optional: true, ..spec("b", ElementType::F32, &[0]) }];

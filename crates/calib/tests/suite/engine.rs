@@ -1,6 +1,6 @@
 //! Sessions: what they return, for which models, and what they say when they cannot.
 
-use ndarray::{ArrayD, Ix2, array};
+use ndarray::{ArrayD, Ix2, array, s};
 use onnxquant_calib::{
     BlockedNode, CalibError, CalibSet, Engine, Fault, Session, failing_nodes, inline_functions, open_session,
     unknown_operators,
@@ -70,6 +70,31 @@ fn few_many_and_grouped_shapes_give_the_same_values() {
                 assert!(close(&values[0], &expected_dense(&sample[0].1)), "{} on {shapes} shapes", engine.name());
             }
         }
+    }
+}
+
+/// A decoder's cache is empty before the first step.
+#[test]
+fn empty_cache_adds_nothing() {
+    let axis = AttributeProto {
+        name: Some("axis".into()),
+        i: Some(1),
+        r#type: Some(AttributeType::Int.into()),
+        ..AttributeProto::default()
+    };
+    let join = NodeProto { attribute: vec![axis], ..node("Concat", &["past", "x"], &["present"]) };
+    let nodes = vec![join, node("MatMul", &["present", "w"], &["y"])];
+    let inputs = vec![input("x", &[1, -1, 4]), input("past", &[1, -2, 4])];
+    let decoder = model(inputs, nodes, vec![tensor("w", &[4, 2], &noise(7, 8))]);
+    let folder = tempfile::tempdir().unwrap();
+    let (x, past) = (models::array(1, &[1, 3, 4]), models::array(2, &[1, 2, 4]));
+    let samples = [vec![("x", x.clone()), ("past", past)], vec![("x", x), ("past", models::array(2, &[1, 0, 4]))]];
+    let data = data(folder.path(), &decoder, &samples);
+    for engine in engines() {
+        let runs = run(engine, &decoder, &data, &["y"]).unwrap();
+        let of_new = runs[0][0].slice(s![.., 2.., ..]).to_owned().into_dyn();
+        assert_eq!(runs[1][0].shape(), [1, 3, 2], "{}", engine.name());
+        assert!(close(&runs[1][0], &of_new), "{}", engine.name());
     }
 }
 

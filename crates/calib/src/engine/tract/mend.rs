@@ -4,14 +4,13 @@
 //! |---|---|---|
 //! | ReduceMax, ReduceMin | the largest of nothing but minus infinities is the least finite number, and the smallest likewise | infinite again |
 //! | BitShift | numbers with a sign, shifted by less than 0 or by all their bits | refused unless the shifts are known |
-//! | Attention | a mask of booleans, which is added as zeros and ones where the graph is not optimized | refused |
 //!
 //! These operators are built as before and wrapped in one that adds what is missing.
 
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::prelude::{DatumType, SpecialOps, TractResult, tensor0};
-use tract_onnx::tract_core::internal::{OutletId, StaticName, TVec, TypedModel, Validation, bail, ensure, tvec};
+use tract_onnx::tract_core::internal::{Op, OutletId, StaticName, TVec, TypedModel, Validation, bail, ensure, tvec};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::logic::{Iff, comp_eq};
 use tract_onnx::tract_hir::internal::{InferenceResult, Solver, TensorProxy};
@@ -26,12 +25,9 @@ enum Mend {
     Infinite(f32),
     /// Numbers with a sign are refused unless they are known to be shifted by some of their bits.
     Shift,
-    /// Masks of booleans are refused.
-    FloatMask,
 }
 
-const MENDED: [(&str, Mend); 4] = [
-    ("Attention", Mend::FloatMask),
+const MENDED: [(&str, Mend); 3] = [
     ("BitShift", Mend::Shift),
     ("ReduceMax", Mend::Infinite(f32::NEG_INFINITY)),
     ("ReduceMin", Mend::Infinite(f32::INFINITY)),
@@ -91,13 +87,6 @@ impl Expansion for Mended {
         match self.mend {
             Mend::Infinite(infinity) if datum_type.is_float() => self.wire_infinite(prefix, model, inputs, infinity),
             Mend::Infinite(_) => self.inner.wire(prefix, model, inputs),
-            Mend::FloatMask => {
-                for &input in inputs {
-                    let is_mask = model.outlet_fact(input)?.datum_type == DatumType::Bool;
-                    ensure!(!is_mask, "it computes masks of booleans otherwise, as numbers");
-                }
-                self.inner.wire(prefix, model, inputs)
-            }
             Mend::Shift => {
                 ensure!(
                     datum_type.is_unsigned() || shifts_some_bits(model, inputs)?,

@@ -8,7 +8,7 @@
 //! # Method
 //!
 //! A table of rules, each as narrow as the fault: by domain, operator and attributes. What is easy to express otherwise
-//! is rewritten instead, see [`super::lower`] and [`super::mend`].
+//! is rewritten instead, see [`super::lower`], [`super::mend`] and [`super::attention`].
 //!
 //! # Guarantee
 //!
@@ -38,7 +38,7 @@ pub(super) struct Rule {
     pub(super) reason: &'static str,
 }
 
-pub(super) const RULES: [Rule; 13] = [
+pub(super) const RULES: [Rule; 11] = [
     Rule {
         domains: MICROSOFT,
         op_types: &["Attention"],
@@ -50,20 +50,6 @@ pub(super) const RULES: [Rule; 13] = [
         op_types: &["MultiHeadAttention"],
         applies: |node| int(node, "unidirectional") == Some(1),
         reason: "it computes attention to what comes before otherwise, as attention to all",
-    },
-    Rule {
-        domains: STANDARD,
-        op_types: &["Attention"],
-        applies: |node| {
-            ["left_window_size", "right_window_size"].iter().any(|name| int(node, name).is_some_and(|n| n >= 0))
-        },
-        reason: "it computes attention within a window otherwise, as attention to all",
-    },
-    Rule {
-        domains: STANDARD,
-        op_types: &["Attention"],
-        applies: |node| int(node, "is_causal") == Some(1) && has_input(node, 4),
-        reason: "it computes causal attention with a past otherwise, as if there were none",
     },
     Rule {
         domains: STANDARD,
@@ -208,18 +194,12 @@ mod tests {
         let crop = || string("coordinate_transformation_mode", "tf_crop_and_resize");
         let sized =
             NodeProto { input: ["x", "roi", "", "sizes"].map(String::from).into(), ..with("Resize", vec![crop()]) };
-        let cached = NodeProto {
-            input: ["q", "k", "v", "", "past_key", "past_value"].map(String::from).into(),
-            ..with("Attention", vec![int_of("is_causal", 0)])
-        };
         let right = [
             with("ConvTranspose", vec![]),
             with("ConvTranspose", vec![same()]),
             with("ConvTranspose", vec![padded()]),
             with("Resize", vec![string("coordinate_transformation_mode", "asymmetric")]),
             sized,
-            with("Attention", vec![int_of("is_causal", 1), int_of("left_window_size", -1)]),
-            cached.clone(),
             with("RNN", vec![activations(&["tanh"])]),
             with("GRU", vec![activations(&["Sigmoid", "Tanh", "Sigmoid", "Tanh"])]),
             with("LSTM", vec![activations(&["Sigmoid", "Tanh", "Tanh"]), int_of("input_forget", 0)]),
@@ -234,8 +214,6 @@ mod tests {
             with("ConvTranspose", vec![ints("output_shape", &[8, 8])]),
             with("ConvTranspose", vec![same(), padded()]),
             with("Resize", vec![crop()]),
-            with("Attention", vec![int_of("left_window_size", 0)]),
-            NodeProto { attribute: vec![int_of("is_causal", 1)], ..cached },
             with("RNN", vec![activations(&["Relu"])]),
             with("GRU", vec![activations(&["Sigmoid", "Tanh", "Sigmoid", "Relu"])]),
             with("LSTM", vec![int_of("input_forget", 1)]),

@@ -3,6 +3,8 @@
 #[cfg(feature = "tract")]
 mod adapt;
 #[cfg(feature = "tract")]
+mod attention;
+#[cfg(feature = "tract")]
 mod convert;
 #[cfg(feature = "tract")]
 mod least_rank;

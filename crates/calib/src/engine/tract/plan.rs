@@ -22,7 +22,7 @@ use super::least_rank::check_ranks;
 use super::lower::REVERSE;
 use super::mend::mend;
 use super::model::EngineModel;
-use super::{round_to_grid, saturate_pairs};
+use super::{attention, round_to_grid, saturate_pairs};
 use crate::engine::blocked::{BlockedNode, Fault, PANICKED, shorten};
 use crate::engine::contract::Shapes;
 use crate::error::CalibError;
@@ -80,6 +80,7 @@ pub(super) fn operators() -> Operators {
     onnx.op_register.insert("Upsample", upsample);
     onnx.op_register.insert(REVERSE, reverse);
     mend(&mut onnx);
+    attention::register(&mut onnx);
     check_ranks(&mut onnx);
     round_to_grid::register(&mut onnx);
     saturate_pairs::register(&mut onnx);
