@@ -41,8 +41,8 @@ pub use data::{
     Split, read_npy, read_npz, sample_files, write_captures,
 };
 pub use engine::{
-    BlockedNode, Cut, Engine, Fault, Feed, Given, SATURATE_PAIRS, Session, Shapes, cut, engine, failing_nodes,
-    open_session, open_session_for, unknown_operators,
+    BlockedNode, Cut, Engine, Fault, Feed, Given, SATURATE_PAIRS, Session, Shapes, SharedEngine, cut, engine,
+    failing_nodes, open_session, open_session_for, unknown_operators,
 };
 #[cfg(feature = "ort")]
 pub use engine::{OrtEngine, OrtError, OrtLevel, OrtModel, OrtOptions, OrtPlaces};

@@ -15,6 +15,11 @@ pub(crate) use effects::check;
 
 use data::DataArgs;
 use settings::SettingsArgs;
+pub(crate) use words::EngineName;
+use words::VerifyName;
+
+/// The heading of options about it.
+const RUNTIME: &str = "ONNX Runtime";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -113,6 +118,19 @@ pub(crate) struct QuantizeArgs {
     /// Print nothing but errors.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+
+    /// What runs the float model on samples: `tract`, which is part of this program; `ort`, ONNX Runtime; or `auto`: tract,
+    /// unless it cannot run the model or, on one sample, gives something else than ONNX Runtime.
+    #[arg(long, value_enum, default_value_t = EngineName::Auto, help_heading = RUNTIME)]
+    pub(crate) engine: EngineName,
+
+    /// Load the written file in ONNX Runtime at every optimization level, and check there what layers run as. Nothing is
+    /// written where it does not load; a layer that does not run as predicted is an error.
+    #[arg(long, value_enum, value_name = "RUNTIME", help_heading = RUNTIME)]
+    pub(crate) verify: Option<VerifyName>,
 }
 
 #[derive(Debug, Args)]
@@ -186,12 +204,15 @@ pub(crate) struct BenchArgs {
 
 /// Which ONNX Runtime.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "ONNX Runtime")]
 pub(crate) struct RuntimeArgs {
     /// The library of ONNX Runtime, or the folder that holds it; else that of ORT_DYLIB_PATH, of the package
-    /// `onnxruntime` of Python (that of ONNXQUANT_PYTHON or VIRTUAL_ENV, else python3), or of the system.
-    #[arg(long, value_name = "PATH")]
+    /// `onnxruntime` of Python, or of the system. With `off` none is used, and accuracy is simulated.
+    #[arg(long, value_name = "PATH", help_heading = RUNTIME)]
     pub(crate) ort_lib: Option<PathBuf>,
+
+    /// The Python whose package is meant; else that of ONNXQUANT_PYTHON or VIRTUAL_ENV, else python3.
+    #[arg(long, value_name = "PATH", conflicts_with = "ort_lib", help_heading = RUNTIME)]
+    pub(crate) python: Option<PathBuf>,
 }
 
 impl QuantizeArgs {
@@ -210,7 +231,8 @@ impl QuantizeArgs {
             (None, Some(megabytes)) => Some(Budget::TargetBytes((megabytes * 1e6).max(0.0) as u64)),
             (None, None) => self.settings.budget(),
         };
-        Ok(Config { budget, state: self.state.clone(), ..config })
+        let (engine, verify) = (self.engine.into(), self.verify.is_some());
+        Ok(Config { budget, state: self.state.clone(), engine, verify, ..config })
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn run(args: &BenchArgs, threads: Option<NonZero<usize>>) -> anyhow::
     if args.path.is_none() && args.data.is_given() {
         bail!("options about samples have no effect without --calib");
     }
-    let ort = runtime::load(&args.runtime)?;
+    let Some(ort) = runtime::find(&args.runtime, Some("`bench`"))? else { bail!("`bench` needs ONNX Runtime") };
     let models: Vec<_> = std::iter::once(&args.model).chain(&args.other).cloned().collect();
     let data = args.path.clone().map(|path| {
         let mut data = args.data.config(path);

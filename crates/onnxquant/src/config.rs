@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use onnxquant_calib::DataOptions;
+use onnxquant_calib::{DataOptions, OrtEngine};
 use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::fake_quantize::QUANTIZE_16_OPSET;
 use onnxquant_passes::ort_version::OrtVersion;
@@ -81,11 +81,24 @@ pub enum Format {
     MatMulNBits,
 }
 
-/// Checks of the written file.
-#[derive(Clone, Debug, Default)]
-pub struct Verify {
-    /// The Python that has ONNX Runtime; else `python3`.
-    pub python: Option<PathBuf>,
+/// What runs the float model on samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineChoice {
+    /// The embedded one; where it cannot run the model, or gives something else than ONNX Runtime, that.
+    #[default]
+    Auto,
+    /// The embedded one, which is tract.
+    Tract,
+    /// ONNX Runtime.
+    Ort,
+}
+
+impl EngineChoice {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
 }
 
 /// Bits of an activation on a fixed scale.
@@ -198,9 +211,15 @@ pub struct Config {
     /// and no speed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embeddings: Option<u32>,
-    /// The written file is checked in ONNX Runtime before it gets its name.
+    /// What runs the float model on samples.
+    #[serde(skip_serializing_if = "EngineChoice::is_auto")]
+    pub engine: EngineChoice,
+    /// The runtime that judges what is written; without one that is simulated.
     #[serde(skip)]
-    pub verify: Option<Verify>,
+    pub runtime: Option<OrtEngine>,
+    /// The written file is loaded there at every optimization level, and its layers are looked at, before it gets its name.
+    #[serde(skip)]
+    pub verify: bool,
     /// Weights go into a file beside the model.
     #[serde(skip)]
     pub external_data: bool,
@@ -241,7 +260,9 @@ impl Default for Config {
             ort_min: OrtVersion::default(),
             format: Format::Auto,
             embeddings: Some(8),
-            verify: None,
+            engine: EngineChoice::Auto,
+            runtime: None,
+            verify: false,
             external_data: false,
             memory_limit_bytes: 1 << 30,
         }

@@ -13,7 +13,7 @@ mod ort;
 mod tract;
 
 pub use blocked::{BlockedNode, Fault};
-pub use contract::{Engine, Feed, Given, SATURATE_PAIRS, Session, Shapes};
+pub use contract::{Engine, Feed, Given, SATURATE_PAIRS, Session, Shapes, SharedEngine};
 pub use cut::{Cut, cut};
 pub use failing::{failing_nodes, unknown_operators};
 pub use open::{engine, open_session, open_session_for};

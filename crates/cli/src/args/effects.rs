@@ -19,6 +19,7 @@ const EFFECTS: &[(&str, Idle)] = &[
     ("channel_order", without_data),
     ("cpu", without_codes),
     ("damping", |args| without_data(args).or_else(|| without(args, &QUADRATIC, "a method that knows the data"))),
+    ("engine", without_data),
     ("format", |args| {
         let settings = &args.settings;
         let is_foreign = matches!((settings.target, settings.format), (TargetName::QdqStrict, FormatName::Matmulnbits));
@@ -34,7 +35,9 @@ const EFFECTS: &[(&str, Idle)] = &[
         (!walks).then_some("it has one with `--method maly-saab` and `cell-walk`, which may give way to rounding")
     }),
     ("one_pass", without_data),
+    ("ort_lib", without_runtime),
     ("power_of_two_scales", without_fixed_scales),
+    ("python", without_runtime),
     ("range", without_fixed_scales),
     ("reduce_range", |args| {
         let settings = &args.settings;
@@ -73,6 +76,11 @@ fn without_codes(args: &QuantizeArgs) -> Option<&'static str> {
 
 fn without_data(args: &QuantizeArgs) -> Option<&'static str> {
     args.weights_only.then_some("no samples are read with --weights-only")
+}
+
+fn without_runtime(args: &QuantizeArgs) -> Option<&'static str> {
+    let is_idle = args.weights_only && args.verify.is_none();
+    is_idle.then_some("nothing is measured without samples: use it with --calib or `--verify ort`")
 }
 
 /// That the method is neither `auto` nor one of these.

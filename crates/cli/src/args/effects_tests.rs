@@ -28,7 +28,7 @@ const BESIDE: [&str; 12] = [
 ];
 
 /// Options, and by column of [`BESIDE`] whether they have an effect there (`+`) or not (`-`).
-const HAS_EFFECT: [(&str, &str); 24] = [
+const HAS_EFFECT: [(&str, &str); 27] = [
     ("--activation-bits 16", "----++-+----"),
     ("--activation-type s8", "----++-+----"),
     ("--beam 4", "+-++++++---+"),
@@ -36,6 +36,7 @@ const HAS_EFFECT: [(&str, &str); 24] = [
     ("--channel-order bgr", "+-++++++++++"),
     ("--cpu avx2", "----++++----"),
     ("--damping 0.1", "+-++++++--++"),
+    ("--engine ort", "+-++++++++++"),
     ("--format matmulnbits", "+++++-++++++"),
     ("--image-preset imagenet", "+-++++++++++"),
     ("--image-size 32", "+-++++++++++"),
@@ -44,7 +45,9 @@ const HAS_EFFECT: [(&str, &str); 24] = [
     ("--memory-limit 100", "+-++++++++++"),
     ("--no-fallback", "---------+--"),
     ("--one-pass", "+-++++++++++"),
+    ("--ort-lib f", "+-++++++++++"),
     ("--power-of-two-scales", "----++-+----"),
+    ("--python p", "+-++++++++++"),
     ("--range mse", "----++-+----"),
     ("--reduce-range", "----+-++----"),
     ("--samples 3", "+-++++++++++"),

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use onnxquant::quant::{Alphabet, Granularity, RangeMethod, ScaleRule, Symmetry};
-use onnxquant::{Activations, Budget, Config, Cpu, DEFAULT_OPSET_MAX, Error, OrtVersion, PlanFile, Verify};
+use onnxquant::{Activations, Budget, Config, Cpu, DEFAULT_OPSET_MAX, EngineChoice, Error, OrtVersion, PlanFile};
 
 use super::words::{
     ActivationType, BitsName, EmbeddingBits, FormatName, MethodName, SaturationName, ScaleName, Scheme, TargetName,
-    VerifyName,
 };
 
 /// How layers are quantized.
@@ -148,15 +147,6 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, value_name = "BITS", default_value_t = EmbeddingBits::Eight)]
     embeddings: EmbeddingBits,
 
-    /// Load the written file in ONNX Runtime at every optimization level, and check there what layers run as. Nothing is
-    /// written where that fails.
-    #[arg(long, value_enum, value_name = "RUNTIME")]
-    verify: Option<VerifyName>,
-
-    /// The Python that has ONNX Runtime, for --verify; else that of ONNXQUANT_PYTHON, else python3.
-    #[arg(long, value_name = "PATH", requires = "verify")]
-    python: Option<PathBuf>,
-
     /// Keep weights in a file beside the model (OUT.data); automatic above 2 GB.
     #[arg(long)]
     external_data: bool,
@@ -196,11 +186,6 @@ impl SettingsArgs {
         let problem =
             format!("{option} gives every layer bits of its own, but `--scheme {name}` fixes them: leave one out");
         Err(Error::Usage(problem))
-    }
-
-    /// The Python that has ONNX Runtime, where one is named.
-    fn python(&self) -> Option<PathBuf> {
-        self.python.clone().or_else(|| std::env::var_os("ONNXQUANT_PYTHON").map(PathBuf::from))
     }
 
     pub(crate) fn config(&self) -> Result<Config, Error> {
@@ -248,9 +233,7 @@ impl SettingsArgs {
             damping: self.damping,
             bits: self.bits(),
             alphabet: if self.is_fp8() { Alphabet::E4m3 } else { Alphabet::Integers },
-            budget: None,
             plan: None,
-            state: None,
             activations: self.activations(),
             target: self.target.into(),
             cpu: self.cpu.unwrap_or_default(),
@@ -269,9 +252,14 @@ impl SettingsArgs {
             ort_min: self.ort_min,
             format: self.format.into(),
             embeddings: self.embeddings.number(),
-            verify: self.verify.map(|VerifyName::Ort| Verify { python: self.python() }),
             external_data: self.external_data,
             memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),
+            // They are not about layers.
+            budget: None,
+            state: None,
+            engine: EngineChoice::Auto,
+            runtime: None,
+            verify: false,
         }
     }
 }

@@ -211,6 +211,7 @@ fn round(model: &Model, plan: &Plan, config: &Config) -> Result<Vec<(PlannedLaye
         assignment: &none,
         calibration: None,
         reach: None,
+        served: None,
         state: None,
         progress: &silent,
     };

@@ -21,7 +21,7 @@ use crate::decide::goal::Goal;
 use crate::decide::ranges::{Ranges, Trial};
 use crate::decide::rescale::rescale;
 use crate::decide::retreat::{Retreat, SENSITIVITY_SAMPLES};
-use crate::decide::trail::Weights;
+use crate::decide::trail::{JudgedBy, Weights};
 use crate::error::Error;
 use crate::judge::compare::Reference;
 use crate::judge::held_out::Judge;
@@ -64,7 +64,7 @@ pub(crate) fn decide_integers(start: Decided, config: &Config, observer: &Observ
     let few = judge.first_samples(SENSITIVITY_SAMPLES);
     let alone = |candidate: &Assignment| judge.with_float_weights(candidate, few, &silent);
     let (graph, weights) = (now.model.graph(), Weights::Float);
-    let question = Retreat { graph, config, weights, whole: &whole, alone: &alone };
+    let question = Retreat { graph, config, weights, judged_by: JudgedBy::Simulation, whole: &whole, alone: &alone };
     (now.assignment, now.trail) = question.from(now.assignment, now.trail)?;
     Ok(now)
 }

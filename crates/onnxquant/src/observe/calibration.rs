@@ -63,7 +63,7 @@ impl Calibration {
         let (requests, of_layer) = distinct(wanted);
         let mut values = requests.iter().map(|request| request.value.clone()).collect::<Vec<_>>();
         values.dedup();
-        let Samples { data, split } = &self.samples;
+        let Samples { data, split, .. } = &self.samples;
         let samples = if validation { (0..data.len()).collect() } else { split.calibration.clone() };
         let session = self.samples.session(model, &values, &samples)?;
         let run = |samples: &[usize]| {

@@ -18,7 +18,7 @@ fn model() -> Model {
 }
 
 fn without_odd(model: &Model) -> Reach {
-    let blocked = unknown_operators(engine(), &model.to_proto());
+    let blocked = unknown_operators(onnxquant_calib::engine(), &model.to_proto());
     assert_eq!(blocked.len(), 1);
     Reach { blocked, compared: Vec::new() }
 }

@@ -72,25 +72,35 @@ pub struct PartReport {
 
 impl From<OnHeldOut> for HeldOut {
     fn from(found: OnHeldOut) -> Self {
-        let any_float = found.outputs.iter().any(|output| output.is_float);
-        let compared = found.outputs.iter().map(|output| OutputReport::new(output, output.is_float || !any_float));
+        let compared = outputs_of(&found.outputs);
         let others = found.not_compared.iter().map(|(port, why)| OutputReport::not_compared(port, why));
         Self {
             calibration_samples: found.calibration_samples,
             validation_samples: found.validation_samples,
             held_out_samples: found.held_out_samples,
             shared: found.shared,
-            outputs: compared.chain(others).collect(),
+            outputs: compared.into_iter().chain(others).collect(),
             accuracy: found.accuracy,
         }
     }
 }
 
+/// What was compared.
+pub(super) fn outputs_of(outputs: &[OutputComparison]) -> Vec<OutputReport> {
+    let any_float = outputs.iter().any(|output| output.is_float);
+    outputs.iter().map(|output| OutputReport::new(output, output.is_float || !any_float)).collect()
+}
+
+/// Outputs of which nothing is known, and why.
+pub(super) fn not_measured(outputs: &[OutputReport]) -> impl Iterator<Item = (&str, &NotMeasured)> {
+    let judged = outputs.iter().filter(|output| output.is_judged);
+    judged.filter_map(|output| Some((output.name.as_str(), output.found.why_not()?)))
+}
+
 impl HeldOut {
     /// Outputs of which nothing is known, and why.
     pub fn not_measured(&self) -> impl Iterator<Item = (&str, &NotMeasured)> {
-        let judged = self.outputs.iter().filter(|output| output.is_judged);
-        judged.filter_map(|output| Some((output.name.as_str(), output.found.why_not()?)))
+        not_measured(&self.outputs)
     }
 }
 

@@ -106,7 +106,7 @@ impl<'a> Streams<'a> {
         decode(&mut float_model)?;
         let (first, waiting) = calibration.samples.divide(if judged { FIRST_JUDGED } else { FIRST_ROUNDED }, judged);
         let limit = usize::try_from(config.memory_limit_bytes / STREAM_SHARE).unwrap_or(usize::MAX);
-        let stream = || Stream::with_waiting(&first, &waiting, limit);
+        let stream = || Stream::with_waiting(calibration.samples.engine.clone(), &first, &waiting, limit);
         Ok(Self {
             calibration,
             model,

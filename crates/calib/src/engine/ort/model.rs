@@ -35,11 +35,15 @@ pub(super) struct OrtGraph {
 pub(super) fn ort_graph(model: &ModelProto, values: &[String], feeds: &[Feed]) -> Result<OrtGraph, CalibError> {
     let Cut { model: mut proto, inputs } = cut(model, values, feeds)?;
     proto.graph.iter_mut().for_each(drop_empty);
-    let mut constants = Vec::new();
-    for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
-        constants.extend(take(tensor));
-    }
-    Ok(OrtGraph { bytes: proto.encode_to_vec(), constants, inputs })
+    let (bytes, constants) = message(proto);
+    Ok(OrtGraph { bytes, constants, inputs })
+}
+
+/// The message of a model without its large constants, and these.
+pub(super) fn message(mut model: ModelProto) -> (Vec<u8>, Vec<Constant>) {
+    let tensors = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
+    let constants = tensors.filter_map(take).collect();
+    (model.encode_to_vec(), constants)
 }
 
 fn drop_empty(graph: &mut GraphProto) {

@@ -2,7 +2,7 @@
 //!
 //! - Parts of models, to observe values in them: nodes run as they stand, without fusion, so that a value does not depend
 //!   on where the model was cut.
-//! - Files, as they are served.
+//! - Files and models, as they are served.
 //!
 //! # Numerics
 //!
@@ -19,7 +19,7 @@ use onnxquant_proto::onnx::{ModelProto, NodeProto};
 use super::error::OrtError;
 use super::ffi::{Library, OrtLevel, RawSession, Setup};
 use super::find::{OrtPlaces, find};
-use super::model::{OrtGraph, ort_graph};
+use super::model::{OrtGraph, message, ort_graph};
 use crate::data::Sample;
 use crate::engine::blocked::shorten;
 use crate::engine::contract::{Engine, Given, Session};
@@ -38,6 +38,9 @@ const OBSERVING: Setup<'static> = Setup {
     entries: &[("session.intra_op.allow_spinning", "0")],
     optimized: None,
 };
+
+/// What a session has where nothing is said, but for the threads: samples are run side by side.
+const SERVING: Setup<'static> = Setup { level: OrtLevel::All, threads: 1, arena: true, entries: &[], optimized: None };
 
 /// ONNX Runtime, loaded.
 #[derive(Clone)]
@@ -92,6 +95,23 @@ impl OrtEngine {
         };
         RawSession::of_file(&self.library, model, &setup).map(OrtModel).map_err(failed)
     }
+
+    /// Prepares a file to be run as it is served, and to give these of its outputs.
+    ///
+    /// # Errors
+    /// The message of ONNX Runtime, which does not load it.
+    pub fn serve_file(&self, path: &Path, outputs: &[String]) -> Result<Box<dyn Session>, String> {
+        served(RawSession::of_file(&self.library, path, &SERVING), outputs)
+    }
+
+    /// The same of a model in memory.
+    ///
+    /// # Errors
+    /// The message of ONNX Runtime, which does not load it.
+    pub fn serve(&self, model: ModelProto, outputs: &[String]) -> Result<Box<dyn Session>, String> {
+        let (bytes, constants) = message(model);
+        served(RawSession::of_bytes(&self.library, &bytes, constants, &SERVING), outputs)
+    }
 }
 
 impl Engine for OrtEngine {
@@ -111,6 +131,31 @@ impl Engine for OrtEngine {
         let runs = !observed.computed().is_empty();
         let raw = runs.then(|| RawSession::of_bytes(&self.library, &bytes, constants, &OBSERVING)).transpose();
         Ok(Box::new(OrtSession { raw: raw.map_err(refused)?, observed, inputs }))
+    }
+}
+
+fn served(raw: Result<RawSession, String>, outputs: &[String]) -> Result<Box<dyn Session>, String> {
+    let model = raw.map(OrtModel).map_err(|detail| shorten(&detail))?;
+    Ok(Box::new(ServedModel { model, outputs: outputs.to_vec() }))
+}
+
+/// A model as it is served.
+struct ServedModel {
+    model: OrtModel,
+    outputs: Vec<String>,
+}
+
+impl Session for ServedModel {
+    fn values(&self) -> &[String] {
+        &self.outputs
+    }
+
+    fn run(&self, sample: &Sample) -> Result<Vec<Tensor>, CalibError> {
+        self.model.run(sample, &self.outputs).map_err(|detail| {
+            let (inputs, shapes): (Vec<String>, _) =
+                sample.iter().map(|(name, tensor)| (name.clone(), tensor.shape().to_vec())).unzip();
+            failed(&inputs, &shapes, shorten(&detail))
+        })
     }
 }
 

@@ -9,7 +9,7 @@
 
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
-use tract_onnx::prelude::{DatumType, SpecialOps, TractResult, tensor0};
+use tract_onnx::prelude::{SpecialOps, TractResult, tensor0};
 use tract_onnx::tract_core::internal::{Op, OutletId, StaticName, TVec, TypedModel, Validation, bail, ensure, tvec};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::logic::{Iff, comp_eq};
