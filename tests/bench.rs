@@ -4,12 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Failures, Fixture, Run, folder, onnxquant, refused};
-
-/// The library that `cargo xtask test` names.
-fn library() -> String {
-    std::env::var("ONNXQUANT_ORT_LIB").expect("ONNXQUANT_ORT_LIB is not set: run `cargo xtask test`, which sets it up")
-}
+use crate::support::{Failures, Fixture, Run, folder, library, onnxquant, refused};
 
 #[test]
 fn two_models_are_measured_in_turns_with_one_thread_and_with_all() {

@@ -28,6 +28,7 @@ mod refused;
 mod runtime;
 mod saturation;
 mod selected;
+mod served;
 mod support;
 mod tied;
 mod transposed;

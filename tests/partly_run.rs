@@ -14,6 +14,9 @@ use crate::support::{
     shadowing_loop, write,
 };
 
+/// ONNX Runtime would run what the embedded engine cannot.
+const ALONE: [&str; 2] = ["--ort-lib", "off"];
+
 /// Writes samples of `x` and returns their paths.
 fn samples(folder: &Path, count: usize) -> Vec<PathBuf> {
     std::fs::create_dir(folder).expect("the folder can be made");
@@ -92,7 +95,7 @@ fn what_comes_before_a_node_that_cannot_be_run_is_calibrated() {
         write(model, &input);
         for (index, args) in settings.iter().enumerate() {
             let output = folder.path().join(format!("{label}_{index}.onnx"));
-            let report = report(&input, &output, args, Some(&calib));
+            let report = report(&input, &output, &[args, &ALONE[..]].concat(), Some(&calib));
             let fits = |label: &str| layer(&report, label)["calibration_rows"].is_number();
             let behind = layer(&report, "behind");
             let not_run = &report["not_run"];
@@ -125,7 +128,7 @@ fn what_is_not_run_is_said_in_the_summary() {
     let input = folder.path().join("in.onnx");
     write(&repeating(), &input);
     let mut command = onnxquant(&[&input, &folder.path().join("out.onnx")]);
-    let run = Run::of(command.arg("--calib").arg(&calib)).succeeded();
+    let run = Run::of(command.args(ALONE).arg("--calib").arg(&calib)).succeeded();
     let expected = "\
 not run `repeat` (Loop): the calibration engine cannot
         it says: it does not know this operator
@@ -192,7 +195,7 @@ fn model_all_of_whose_layers_depend_on_such_a_node_is_rounded_without_data() {
         for (index, args) in settings.iter().enumerate() {
             let output = folder.path().join(format!("{case}_{index}.onnx"));
             let mut command = onnxquant(&[&input, &output]);
-            let run = Run::of(command.args(*args).arg("--calib").arg(&calib));
+            let run = Run::of(command.args(*args).args(ALONE).arg("--calib").arg(&calib));
             let texts =
                 [*label, "1 layers that depend on that are rounded without data: `behind`", "that is all layers"];
             let missing = texts.iter().find(|text| !run.stdout.contains(**text));
@@ -218,7 +221,7 @@ fn layers_before_an_operator_with_the_name_of_another_are_calibrated() {
     let (calib, input) = (folder.path().join("calib"), folder.path().join("in.onnx"));
     samples(&calib, 8);
     write(&attending("h"), &input);
-    let report = report(&input, &folder.path().join("out.onnx"), &["--scheme", "w8"], Some(&calib));
+    let report = report(&input, &folder.path().join("out.onnx"), &ALONE, Some(&calib));
     assert!(layer(&report, "second")["calibration_rows"].is_number());
     assert_eq!(report["not_run"]["nodes"][0]["reason"], "it knows only another operator of this name");
     assert_eq!(report["not_run"]["layers"], json!(["behind"]));

@@ -285,7 +285,7 @@ fn quantize_with_samples(args: &[&str], least_db: f64) {
     for trap in index().into_iter().filter(|trap| trap.state != "invalid" && trap.sample) {
         let output = folder.path().join(&trap.file);
         let mut command = onnxquant(&[trap.model(), output.clone()]);
-        let run = Run::of(command.args(args).arg("--calib").args(trap.samples()));
+        let run = Run::of(command.args(["--engine", "tract"]).args(args).arg("--calib").args(trap.samples()));
         // Raising the opset may have made it a model that the engine runs.
         let partly = entry(&PARTLY_RUN, trap.name()).filter(|_| args.is_empty());
         let told = partly.is_none_or(|node| run.stdout.contains(&format!("not run `{node}`")));

@@ -19,7 +19,7 @@ pub use models::{
 };
 pub use net::Net;
 pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python, python_code};
-pub use tool::{Run, files_in, inspect, onnxquant, refused, report, try_report};
+pub use tool::{Run, files_in, inspect, library, onnxquant, refused, report, try_report};
 
 use std::path::PathBuf;
 

@@ -37,6 +37,11 @@ pub fn onnxquant(args: &[impl AsRef<OsStr>]) -> Command {
     command
 }
 
+/// The library of ONNX Runtime that `cargo xtask test` names.
+pub fn library() -> String {
+    std::env::var("ONNXQUANT_ORT_LIB").expect("ONNXQUANT_ORT_LIB is not set: run `cargo xtask test`, which sets it up")
+}
+
 /// Runs the command on `input` and returns its report.
 pub fn report(input: &Path, output: &Path, args: &[&str], calib: Option<&Path>) -> Value {
     try_report(input, output, args, calib).unwrap_or_else(|said| panic!("{said}"))

@@ -33,11 +33,12 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     };
     let cache = args.calibration_cache.clone();
     let data = args.calib.clone().map(|path| DataConfig { cache, ..args.data.config(path) });
-    let config = Config { runtime: runtime(args)?, ..args.config()? };
+    let config = args.config()?;
     let files = Files::of_run(input, output, data.as_ref(), &config);
     let files = args.report.iter().fold(files, |files, path| files.reports("the report", path));
     let files = args.save_plan.iter().fold(files, |files, path| files.reports("the saved plan", path));
     files.check()?;
+    let config = Config { runtime: runtime(args)?, ..config };
     let bars = Bars::new(args.quiet);
     let progress = |phase, done, total| bars.report(phase, done, total);
     let report = onnxquant::quantize(input, output, data.as_ref(), &config, &progress)?;
@@ -62,7 +63,29 @@ fn runtime(args: &QuantizeArgs) -> anyhow::Result<Option<OrtEngine>> {
     let needed = [(args.engine == EngineName::Ort, "`--engine ort`"), (args.verify.is_some(), "`--verify ort`")];
     let needed = needed.into_iter().find_map(|(is_needed, option)| is_needed.then_some(option));
     // Without samples it has nothing to measure.
-    if args.weights_only && needed.is_none() { Ok(None) } else { runtime::find(&args.runtime, needed) }
+    if args.weights_only && needed.is_none() {
+        return Ok(None);
+    }
+    let found = runtime::find(&args.runtime, needed)?;
+    match found.as_ref().filter(|_| args.calib.is_some()).and_then(runtime::crashes) {
+        None => Ok(found),
+        Some(how) => match needed {
+            Some(option) => bail!("{option} needs ONNX Runtime, and {how}"),
+            None => {
+                eprintln!("warning: {how}; accuracy is simulated");
+                Ok(None)
+            }
+        },
+    }
+}
+
+/// Does with ONNX Runtime what may crash it, in the process that [`runtime::crashes`] starts for that.
+pub(crate) fn try_runtime(args: &QuantizeArgs) -> anyhow::Result<()> {
+    let (Some(input), Some(path), Some(runtime)) = (&args.input, &args.calib, runtime::find(&args.runtime, None)?)
+    else {
+        return Ok(());
+    };
+    Ok(onnxquant::try_runtime(input, &args.data.config(path.clone()), &runtime)?)
 }
 
 fn summary(report: &Report) -> String {

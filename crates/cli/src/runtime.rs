@@ -1,6 +1,6 @@
 //! Where ONNX Runtime is on this machine: what the environment and Python say.
 
-use std::env::var_os;
+use std::env::{args_os, var_os};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,6 +14,23 @@ const PACKAGES: &str = "import sys; print(*sys.path, sep='\\n')";
 
 /// What stands for a library where none is wanted.
 const OFF: &str = "off";
+
+/// Set in the process that tries it.
+const TRIED: &str = "ONNXQUANT_TRIES_RUNTIME";
+
+/// How it ends on the model and samples that this program was called with, where it does not survive them. They are
+/// tried in a process of their own, for a crash would take this one along.
+pub(crate) fn crashes(runtime: &OrtEngine) -> Option<String> {
+    let mut command = Command::new(std::env::current_exe().ok()?);
+    command.args(args_os().skip(1)).env(TRIED, "1").env("ORT_DYLIB_PATH", runtime.path());
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
+    (!status.success()).then(|| format!("ONNX Runtime {} crashes on the float model ({status})", runtime.version()))
+}
+
+/// Whether this is that process.
+pub(crate) fn is_tried() -> bool {
+    var_os(TRIED).is_some()
+}
 
 /// Loads it, where it is there; a library that is named must be, and any that is `needed` for an option.
 pub(crate) fn find(args: &RuntimeArgs, needed: Option<&str>) -> anyhow::Result<Option<OrtEngine>> {

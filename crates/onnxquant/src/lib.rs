@@ -53,6 +53,7 @@ pub use decide::trail::{JudgedBy, Weights};
 pub use error::Error;
 pub use files::{Files, is_standard_output};
 pub use judge::compare::compare;
+pub use judge::served::try_runtime;
 pub use judge::verify_ort::{Mispredicted, VerifiedOrt};
 pub use load::{PassTrace, Prepared, prepare, read, trace_passes};
 pub use observe::engine::EngineReport;

@@ -14,10 +14,12 @@ use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::ort_version::OrtVersion;
 
 use crate::accuracy::{Accuracy, accuracy};
-use crate::config::{Config, Target};
+use crate::config::{Config, DataConfig, Target};
 use crate::error::Error;
+use crate::load::{decoded, read};
 use crate::observe::calibration::Calibration;
 use crate::observe::reach::output_names;
+use crate::observe::samples::Samples;
 use crate::observe::slicing::slicings;
 use crate::progress::{Phase, Progress};
 
@@ -47,6 +49,25 @@ pub(crate) struct OnRuntime {
     pub(crate) outputs: Vec<OutputComparison>,
     /// Whether goals hold against it: not where it cannot run the float model, nor where what is written is for others.
     pub(crate) counts: bool,
+}
+
+/// Lets ONNX Runtime load the float model in the file `input` and run one sample, as it would be asked to when the model
+/// is quantized. What it says is not looked at: this is for a process that may crash.
+///
+/// # Errors
+/// Model or samples cannot be read.
+pub fn try_runtime(input: &Path, data: &DataConfig, runtime: &OrtEngine) -> Result<(), Error> {
+    let model = read(input)?;
+    let samples = Samples::open(&model, data)?;
+    let outputs = output_names(&model);
+    let Some(&sample) = samples.split.held_out.first() else { return Ok(()) };
+    let loaded = samples.data.load(sample)?;
+    let served = runtime.serve_file(input, &outputs);
+    drop(served.map(|served| served.run(&loaded)));
+    let samples = Samples { engine: Arc::new(runtime.clone()), ..samples };
+    let observed = samples.session(&decoded(&model)?, &outputs, &[sample]);
+    drop(observed.map(|observed| observed.run(&loaded)));
+    Ok(())
 }
 
 impl Served {

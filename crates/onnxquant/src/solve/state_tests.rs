@@ -57,7 +57,7 @@ fn a_key_of_another_run_is_refused_by_what_differs() {
         format: FORMAT,
         version: "1".to_owned(),
         algorithms: ALGORITHMS,
-        engine: String::new(),
+        engine: "e".to_owned(),
         model: "m".to_owned(),
         samples: "s".to_owned(),
         settings: "{}".to_owned(),
