@@ -3,7 +3,7 @@
 //! What an edit cannot know, and [`crate::verify()`] checks afterwards, is the order of execution: a value must be
 //! made before the place where it is read.
 
-use onnxquant_proto::onnx::{AttributeProto, NodeProto, TensorProto};
+use onnxquant_proto::onnx::{AttributeProto, NodeProto, StringStringEntryProto, TensorAnnotation, TensorProto};
 
 use crate::error::GraphError;
 use crate::graph::{Graph, Node, Origin, Use, Value};
@@ -43,6 +43,24 @@ impl Graph {
         let id = self.new_value(name, Origin::Constant, Some(tensor));
         self.initializers.push(id);
         id
+    }
+
+    /// Says in the graph's list which scale and zero point a tensor has, unless something is said there; returns whether
+    /// it was added. The keys are those of `TensorAnnotation` in `onnx.proto`.
+    pub fn annotate_quantization(&mut self, tensor: ValueId, scale: ValueId, zero_point: Option<ValueId>) -> bool {
+        let name = self.value(tensor).name();
+        if self.rest.quantization_annotation.iter().any(|note| note.tensor_name() == name) {
+            return false;
+        }
+        let entry = |key: &str, value: ValueId| StringStringEntryProto {
+            key: Some(key.to_owned()),
+            value: Some(self.value(value).name().to_owned()),
+        };
+        let parameters = std::iter::once(("SCALE_TENSOR", scale)).chain(zero_point.map(|it| ("ZERO_POINT_TENSOR", it)));
+        let quant_parameter_tensor_names = parameters.map(|(key, value)| entry(key, value)).collect();
+        let note = TensorAnnotation { tensor_name: Some(name.to_owned()), quant_parameter_tensor_names };
+        self.rest.quantization_annotation.push(note);
+        true
     }
 
     /// Inserts a node before `anchor` in execution order; its inputs must be available there.

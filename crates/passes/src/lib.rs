@@ -36,6 +36,7 @@
 //! | [`layers`] | the operators whose weights can be codes, and what depends on which one it is |
 //! | [`sites`] | finds the layers to quantize, and says why others stay in float |
 //! | [`saturate_pairs`] | adds what saturating sums of products change, for evaluation |
+//! | [`annotate`] | lists the scales of activations where other tools look for them |
 //! | [`keep_fusible`] | changes what comes after a layer where it would keep the runtime from fusing |
 //! | [`weight_form`] | the forms in which weights are written |
 //! | [`write_codes`] | replaces a float weight by codes and the nodes that decode them |
@@ -72,5 +73,6 @@ pub use prepare::{
 };
 pub use runtime::{cpu, ort_version};
 pub use write::{
-    add_to_bias, byte_planes, embeddings, keep_fusible, runs_as, share_constants, weight_form, write_codes, write_nbits,
+    add_to_bias, annotate, byte_planes, embeddings, keep_fusible, runs_as, share_constants, weight_form, write_codes,
+    write_nbits,
 };

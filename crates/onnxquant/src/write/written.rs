@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use onnxquant_ir::{Graph, IR_WITH_PLAIN_INITIALIZERS, Model, ValueId};
 use onnxquant_passes::align_channels::align_channels;
+use onnxquant_passes::annotate::annotate;
 use onnxquant_passes::constant_chain::source;
 use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::integer::keep_float::keep_float;
@@ -88,6 +89,7 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, assignment: 
     // What stayed in float.
     fuse_hard_sigmoids(&mut written)?;
     check(&written, "writing forms for the runtime")?;
+    annotate(written.graph_mut());
     let layers = layers.iter().map(|(layer, stored)| (*layer, stored_bytes(written.graph(), stored))).collect();
     Ok(Written { model: written, layers, table_bytes })
 }

@@ -9,10 +9,12 @@
 //! | [`byte_planes`] | codes of few bits in as many bits |
 //! | [`embeddings`] | tables of embeddings |
 //! | [`add_to_bias`], [`keep_fusible`] | what stands behind a layer |
+//! | [`annotate`] | the scales of activations, where other tools look for them |
 //! | [`share_constants`] | equal constants once |
 //! | [`runs_as`] | what the runtime makes of it |
 
 pub mod add_to_bias;
+pub mod annotate;
 pub mod byte_planes;
 pub(crate) mod codes;
 pub mod embeddings;
