@@ -1,20 +1,23 @@
 //! The main command: quantize, print the summary, write the report.
 
+mod left_in_float;
+
 use std::collections::BTreeMap;
 
 use anyhow::bail;
 use onnxquant::calib::{Measurement, NotMeasured, OrtEngine};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
-    Accuracy, Config, DataConfig, EngineReport, Files, IntegerReport, LayerReport, Measured, NotRun, NotRunNode,
-    OutputReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights, is_standard_output,
+    Accuracy, Activations, Config, DataConfig, EngineReport, Files, IntegerReport, LayerReport, Measured, NotRun,
+    NotRunNode, OutputReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights, is_standard_output,
 };
 
 use crate::args::{EngineName, QuantizeArgs};
 use crate::bars::Bars;
 use crate::runtime;
 use crate::sink;
-use crate::table::{bytes, decibels, short, table};
+use crate::table::{bytes, decibels, listed, short, table};
+use left_in_float::{float_activations, skipped};
 
 /// Layers listed in the summary.
 const WORST_SHOWN: usize = 5;
@@ -24,8 +27,6 @@ const NAME_SHOWN: usize = 60;
 const BEFORE: &str = " of the values before what is not run";
 /// Characters of a reason that are shown.
 const REASON_SHOWN: usize = 200;
-/// Nodes, layers or outputs listed on a line.
-const NAMES_SHOWN: usize = 5;
 
 pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     let (Some(input), Some(output)) = (&args.input, &args.output) else {
@@ -105,7 +106,7 @@ fn summary(report: &Report) -> String {
     text += &worst_layers(&report.layers);
     text += &without_rows(report);
     let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
-    text += &on_codes.map_or(String::new(), |found| integers(found, &report.layers));
+    text += &on_codes.map_or(String::new(), |found| integers(found, report.settings.activations, &report.layers));
     text += &embeddings(&report.embeddings);
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
@@ -269,11 +270,12 @@ fn shortened(name: &str) -> String {
 }
 
 /// What runs on integers.
-fn integers(found: &IntegerReport, layers: &[LayerReport]) -> String {
+fn integers(found: &IntegerReport, activations: Activations, layers: &[LayerReport]) -> String {
     let (fixed, dynamic) = (found.static_layers, found.dynamic_layers);
     if fixed + dynamic == 0 {
-        let none = "integers none: they would not save time, or cost too much accuracy\n";
-        return none.to_owned() + &trade(&found.trade);
+        let is_open = activations == Activations::Auto;
+        let why = if is_open { ": they would not save time, or cost too much accuracy" } else { "" };
+        return format!("integers none{why}\n") + &float_activations(layers) + &trade(&found.trade);
     }
     let mut parts = Vec::new();
     if fixed > 0 {
@@ -287,6 +289,7 @@ fn integers(found: &IntegerReport, layers: &[LayerReport]) -> String {
     if found.equalized > 0 {
         text += &format!("         channels of {} tensors evened out\n", found.equalized);
     }
+    text += &float_activations(layers);
     let saturating: usize = layers.iter().filter_map(|layer| layer.saturating_pairs).sum();
     text += &match saturating {
         0 => "exact   on every processor: no codes can saturate\n".to_owned(),
@@ -409,27 +412,4 @@ fn compared(found: &NotRun) -> &'static str {
         (true, false) => " of the other outputs",
         (false, _) => BEFORE,
     }
-}
-
-/// The first few of a list.
-fn listed(mut words: impl Iterator<Item = String>) -> String {
-    let mut shown: Vec<String> = words.by_ref().take(NAMES_SHOWN).collect();
-    let more = words.count();
-    if more > 0 {
-        shown.push(format!("and {more} more"));
-    }
-    shown.join(", ")
-}
-
-/// Why layers stayed in float, each reason with a count.
-fn skipped(report: &Report) -> String {
-    let mut reasons: Vec<(String, usize)> = Vec::new();
-    for layer in &report.skipped {
-        let reason = layer.reason.to_string();
-        match reasons.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, count)) => *count += 1,
-            None => reasons.push((reason, 1)),
-        }
-    }
-    reasons.into_iter().map(|(reason, count)| format!("float   {count} layers: {reason}\n")).collect()
 }

@@ -8,6 +8,7 @@
 //! | `raise` | the opset in which all that can be written |
 //! | `candidates` | which operators could run on codes |
 //! | `assignment` | which do, and on which scales |
+//! | `why_float` | why activations stay floats where integers were asked for |
 //! | `scales` | scales and zero points of tensors, from the distributions of their values |
 //! | `exposed` | tensors that make outputs without a layer in between |
 
@@ -19,3 +20,4 @@ pub(crate) mod layers;
 pub(crate) mod raise;
 pub(crate) mod scales;
 pub(crate) mod tables;
+pub(crate) mod why_float;
