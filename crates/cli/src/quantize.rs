@@ -1,23 +1,21 @@
 //! The main command: quantize, print the summary, write the report.
 
-mod left_in_float;
-
 use std::collections::BTreeMap;
 
 use anyhow::bail;
 use onnxquant::calib::{Measurement, NotMeasured, OrtEngine};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
-    Accuracy, Activations, Config, DataConfig, EngineReport, Files, IntegerReport, LayerReport, Measured, NotRun,
-    NotRunNode, OutputReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights, is_standard_output,
+    AUTO_SQNR_DB, Accuracy, Activations, Config, DataConfig, EngineReport, Files, IntegerReport, LayerReport, Measured,
+    NotRun, NotRunNode, OutputReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights, is_standard_output,
 };
 
 use crate::args::{EngineName, QuantizeArgs};
 use crate::bars::Bars;
+use crate::left_in_float::{float_activations, float_weights, skipped};
 use crate::runtime;
 use crate::sink;
 use crate::table::{bytes, decibels, listed, short, table};
-use left_in_float::{float_activations, skipped};
 
 /// Layers listed in the summary.
 const WORST_SHOWN: usize = 5;
@@ -91,7 +89,7 @@ pub(crate) fn try_runtime(args: &QuantizeArgs) -> anyhow::Result<()> {
 
 fn summary(report: &Report) -> String {
     let mut text = format!(
-        "{} layers quantized to {} {}, {} left in float; {} weights\n",
+        "{} layers quantized to {} {}, {} layers left in float; {} weights\n",
         report.layers.len(),
         widths(report),
         match report.settings.granularity {
@@ -111,12 +109,22 @@ fn summary(report: &Report) -> String {
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);
+    text += &float_weights(&report.float_weights);
+    text += &report.doubts().iter().map(|doubt| format!("doubt   {doubt}\n")).collect::<String>();
     text += &report.engine.as_ref().map_or(String::new(), engine);
     text += &report.not_run.as_ref().map_or(String::new(), |found| not_run(report, found));
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
     let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
     text += &format!("size    {before} -> {after} ({:.1} %), opset {}\n", 100.0 * ratio, report.opset);
-    text + &outputs(report)
+    text + &goal(report) + &outputs(report)
+}
+
+/// What the outputs must keep though nobody said so.
+fn goal(report: &Report) -> String {
+    let settings = &report.settings;
+    let is_own = settings.activations == Activations::Auto && settings.min_sqnr_db.is_none();
+    let text = format!("goal    SQNR {AUTO_SQNR_DB:.0} dB, that of `--scheme auto`; --min-sqnr asks for another\n");
+    if is_own { text } else { String::new() }
 }
 
 /// Which engine ran the samples, where the embedded one did not.

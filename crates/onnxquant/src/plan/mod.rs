@@ -5,6 +5,7 @@
 //! | `layers` | which layers are quantized, and why others are not |
 //! | `form` | how the weight of each is written |
 //! | `tables` | which tables of embeddings are |
+//! | `float_weights` | which weights stay floats, of all operators, and why |
 //! | `raise` | the opset in which all that can be written |
 //! | `candidates` | which operators could run on codes |
 //! | `assignment` | which do, and on which scales |
@@ -15,6 +16,7 @@
 pub(crate) mod assignment;
 pub(crate) mod candidates;
 pub(crate) mod exposed;
+pub(crate) mod float_weights;
 pub(crate) mod form;
 pub(crate) mod layers;
 pub(crate) mod raise;
