@@ -110,7 +110,7 @@ fn summary_tells_layers_bits_sizes_worst_layers_and_error() {
     command.arg("--calib").arg(Fixture::CNN.calib()).args(["--bits", "4", "--exclude", "*logits*"]);
     let text = Run::of(&mut command).succeeded().stdout;
     let parts = [
-        "5 layers quantized to 4 bits per channel, 1 left in float; 31904 weights",
+        "5 layers quantized to 4 bits per channel, 1 layers left in float; 31904 weights",
         "worst layers",
         "node_conv1",
         "1 layers: excluded by the settings",

@@ -16,6 +16,7 @@ mod forms;
 mod hostile;
 mod integers;
 mod judged;
+mod left_in_float;
 mod lossless;
 mod matrix;
 #[cfg(unix)]

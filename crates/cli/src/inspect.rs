@@ -1,10 +1,11 @@
 //! `onnxquant inspect`: every candidate layer and what would be done with it.
 
 use onnxquant::quant::Granularity;
-use onnxquant::{PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
+use onnxquant::{FloatWeight, PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
+use crate::left_in_float::float_weights;
 use crate::sink;
 use crate::table::{shape, table};
 
@@ -21,7 +22,11 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let config = args.settings.config()?;
     config.check()?;
     let plan = Plan::new(&model, &config)?;
-    let text = if args.json { format!("{:#}\n", as_json(&plan)) } else { as_table(&plan) };
+    let floats = plan.float_weights(&model, &config);
+    let text = match args.json {
+        true => format!("{:#}\n", as_json(&plan, &floats)),
+        false => as_table(&plan) + &float_weights(&floats),
+    };
     sink::print(&text)
 }
 
@@ -70,7 +75,7 @@ fn of_passes(passes: &[PassTrace]) -> String {
     table(&std::iter::once(head).chain(passes.iter().map(row)).collect::<Vec<_>>())
 }
 
-fn as_json(plan: &Plan) -> Value {
+fn as_json(plan: &Plan, floats: &[FloatWeight]) -> Value {
     let layer = |layer: &PlannedLayer| {
         json!({
             "label": layer.label,
@@ -89,6 +94,8 @@ fn as_json(plan: &Plan) -> Value {
         "layers": plan.layers.iter().map(layer).collect::<Vec<_>>(),
         "embeddings": plan.tables.iter().map(embeddings).collect::<Vec<_>>(),
         "skipped": plan.skipped,
+        "unmatched": plan.unmatched,
+        "float_weights": floats,
         "opset": plan.opset,
     })
 }

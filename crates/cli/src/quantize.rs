@@ -6,15 +6,16 @@ use anyhow::bail;
 use onnxquant::calib::{Measurement, NotMeasured, OrtEngine};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
-    Accuracy, Config, DataConfig, EngineReport, Files, IntegerReport, LayerReport, Measured, NotRun, NotRunNode,
-    OutputReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights, is_standard_output,
+    AUTO_SQNR_DB, Accuracy, Activations, Config, DataConfig, EngineReport, Files, IntegerReport, LayerReport, Measured,
+    NotRun, NotRunNode, OutputReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights, is_standard_output,
 };
 
 use crate::args::{EngineName, QuantizeArgs};
 use crate::bars::Bars;
+use crate::left_in_float::{float_activations, float_weights, skipped};
 use crate::runtime;
 use crate::sink;
-use crate::table::{bytes, decibels, short, table};
+use crate::table::{bytes, decibels, listed, short, table};
 
 /// Layers listed in the summary.
 const WORST_SHOWN: usize = 5;
@@ -24,8 +25,6 @@ const NAME_SHOWN: usize = 60;
 const BEFORE: &str = " of the values before what is not run";
 /// Characters of a reason that are shown.
 const REASON_SHOWN: usize = 200;
-/// Nodes, layers or outputs listed on a line.
-const NAMES_SHOWN: usize = 5;
 
 pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     let (Some(input), Some(output)) = (&args.input, &args.output) else {
@@ -90,7 +89,7 @@ pub(crate) fn try_runtime(args: &QuantizeArgs) -> anyhow::Result<()> {
 
 fn summary(report: &Report) -> String {
     let mut text = format!(
-        "{} layers quantized to {} {}, {} left in float; {} weights\n",
+        "{} layers quantized to {} {}, {} layers left in float; {} weights\n",
         report.layers.len(),
         widths(report),
         match report.settings.granularity {
@@ -105,17 +104,27 @@ fn summary(report: &Report) -> String {
     text += &worst_layers(&report.layers);
     text += &without_rows(report);
     let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
-    text += &on_codes.map_or(String::new(), |found| integers(found, &report.layers));
+    text += &on_codes.map_or(String::new(), |found| integers(found, report.settings.activations, &report.layers));
     text += &embeddings(&report.embeddings);
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);
+    text += &float_weights(&report.float_weights);
+    text += &report.doubts().iter().map(|doubt| format!("doubt   {doubt}\n")).collect::<String>();
     text += &report.engine.as_ref().map_or(String::new(), engine);
     text += &report.not_run.as_ref().map_or(String::new(), |found| not_run(report, found));
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
     let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
     text += &format!("size    {before} -> {after} ({:.1} %), opset {}\n", 100.0 * ratio, report.opset);
-    text + &outputs(report)
+    text + &goal(report) + &outputs(report)
+}
+
+/// What the outputs must keep though nobody said so.
+fn goal(report: &Report) -> String {
+    let settings = &report.settings;
+    let is_own = settings.activations == Activations::Auto && settings.min_sqnr_db.is_none();
+    let text = format!("goal    SQNR {AUTO_SQNR_DB:.0} dB, that of `--scheme auto`; --min-sqnr asks for another\n");
+    if is_own { text } else { String::new() }
 }
 
 /// Which engine ran the samples, where the embedded one did not.
@@ -269,11 +278,12 @@ fn shortened(name: &str) -> String {
 }
 
 /// What runs on integers.
-fn integers(found: &IntegerReport, layers: &[LayerReport]) -> String {
+fn integers(found: &IntegerReport, activations: Activations, layers: &[LayerReport]) -> String {
     let (fixed, dynamic) = (found.static_layers, found.dynamic_layers);
     if fixed + dynamic == 0 {
-        let none = "integers none: they would not save time, or cost too much accuracy\n";
-        return none.to_owned() + &trade(&found.trade);
+        let is_open = activations == Activations::Auto;
+        let why = if is_open { ": they would not save time, or cost too much accuracy" } else { "" };
+        return format!("integers none{why}\n") + &float_activations(layers) + &trade(&found.trade);
     }
     let mut parts = Vec::new();
     if fixed > 0 {
@@ -287,6 +297,7 @@ fn integers(found: &IntegerReport, layers: &[LayerReport]) -> String {
     if found.equalized > 0 {
         text += &format!("         channels of {} tensors evened out\n", found.equalized);
     }
+    text += &float_activations(layers);
     let saturating: usize = layers.iter().filter_map(|layer| layer.saturating_pairs).sum();
     text += &match saturating {
         0 => "exact   on every processor: no codes can saturate\n".to_owned(),
@@ -409,27 +420,4 @@ fn compared(found: &NotRun) -> &'static str {
         (true, false) => " of the other outputs",
         (false, _) => BEFORE,
     }
-}
-
-/// The first few of a list.
-fn listed(mut words: impl Iterator<Item = String>) -> String {
-    let mut shown: Vec<String> = words.by_ref().take(NAMES_SHOWN).collect();
-    let more = words.count();
-    if more > 0 {
-        shown.push(format!("and {more} more"));
-    }
-    shown.join(", ")
-}
-
-/// Why layers stayed in float, each reason with a count.
-fn skipped(report: &Report) -> String {
-    let mut reasons: Vec<(String, usize)> = Vec::new();
-    for layer in &report.skipped {
-        let reason = layer.reason.to_string();
-        match reasons.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, count)) => *count += 1,
-            None => reasons.push((reason, 1)),
-        }
-    }
-    reasons.into_iter().map(|(reason, count)| format!("float   {count} layers: {reason}\n")).collect()
 }

@@ -34,6 +34,7 @@
 //! | [`runs_as`] | predicts what ONNX Runtime makes of a quantized layer |
 //! | [`integer`] | chooses the regions that run on 8-bit codes, and writes their conversions |
 //! | [`layers`] | the operators whose weights can be codes, and what depends on which one it is |
+//! | [`float_weights`] | lists every constant that is stored as floats, and why |
 //! | [`sites`] | finds the layers to quantize, and says why others stay in float |
 //! | [`saturate_pairs`] | adds what saturating sums of products change, for evaluation |
 //! | [`annotate`] | lists the scales of activations where other tools look for them |
@@ -64,7 +65,7 @@ mod testing;
 mod write;
 
 pub use decode::{decode_weights, fold_planes};
-pub use find::sites;
+pub use find::{float_weights, sites};
 pub use graph::constant_chain;
 pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};
 pub use migrate::migrate_scale;

@@ -252,6 +252,7 @@ impl SettingsArgs {
             ort_min: self.ort_min,
             format: self.format.into(),
             embeddings: self.embeddings.number(),
+            allow_float: false,
             external_data: self.external_data,
             memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),
             // They are not about layers.

@@ -24,7 +24,7 @@ pub(crate) mod budget;
 pub(crate) mod decided;
 mod distributions;
 mod equalize;
-mod fastest;
+pub(crate) mod fastest;
 mod fit;
 mod goal;
 pub(crate) mod integers;

@@ -101,6 +101,11 @@ impl Assignment {
         self.dynamic.iter().any(|layer| layer.node() == node)
     }
 
+    /// Whether the runtime has a kernel on codes for this node.
+    pub(crate) fn could_run(&self, node: NodeId) -> bool {
+        self.candidates.units().iter().any(|unit| unit.node == node)
+    }
+
     /// Whether nothing runs on integers.
     pub(crate) fn is_empty(&self) -> bool {
         self.regions.units.is_empty() && self.dynamic.is_empty()

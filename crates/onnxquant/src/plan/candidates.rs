@@ -12,7 +12,7 @@ use onnxquant_passes::sites::Site;
 use crate::config::{Activations, Config, Target};
 use crate::plan::exposed::exposed;
 
-/// Regions must take at most this part of the time in float.
+/// Regions must take at most this part of the time in float, where nobody asked for them.
 const WORTHWHILE: f64 = 0.97;
 
 /// What could run on codes. All assignments of a run share it.
@@ -20,6 +20,8 @@ const WORTHWHILE: f64 = 0.97;
 pub(crate) struct Candidates {
     units: Vec<Unit>,
     costs: Costs,
+    /// The part of the time in float that regions may take.
+    worthwhile: f64,
     target: Target,
     cpu: Cpu,
     /// Values that make outputs without a layer in between.
@@ -42,12 +44,15 @@ impl Candidates {
             // Products of two activations: no rule binds their codes.
             units.retain(|unit| unit.kernel != Kernel::Product);
         }
+        let is_asked_for = config.activations == Activations::Static;
+        units.iter_mut().for_each(|unit| unit.is_wanted = is_asked_for && unit.kernel == Kernel::Linear);
+        let worthwhile = if is_asked_for { f64::INFINITY } else { WORTHWHILE };
         let alternative = match config.activations {
             Activations::Static => Alternative::WeightOnly,
             _ => Alternative::Dynamic,
         };
         let costs = Costs::new(graph, sites, sizes, alternative);
-        Self { units, costs, target: config.target, cpu: config.cpu, exposed: exposed(graph) }
+        Self { units, costs, worthwhile, target: config.target, cpu: config.cpu, exposed: exposed(graph) }
     }
 
     /// The operators, in topological order.
@@ -80,14 +85,15 @@ impl Candidates {
         self.units.iter().find_map(|unit| unit.ceiling.filter(|_| unit.outputs.contains(&value)))
     }
 
-    /// The regions that take the least time without the nodes `float`; for accelerators all that is left.
+    /// The regions that take the least time without the nodes `float`, with all other layers where that was asked for; for
+    /// accelerators all that is left.
     pub(super) fn regions(&self, graph: &Graph, float: &HashSet<NodeId>) -> Regions {
         if self.target == Target::QdqStrict {
             let coded = self.units.iter().filter(|unit| !float.contains(&unit.node)).cloned().collect();
             return Regions::of(graph, coded);
         }
         let regions = choose_regions(graph, &self.units, &self.costs, float);
-        match regions.relative_time > WORTHWHILE {
+        match regions.relative_time > self.worthwhile {
             true => Regions { relative_time: 1.0, ..Regions::default() },
             false => regions,
         }

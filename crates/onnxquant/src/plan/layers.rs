@@ -1,7 +1,7 @@
 //! Decides what will be done with every layer, without doing it.
 
-use onnxquant_ir::Model;
 use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::{Model, NodeId};
 use onnxquant_passes::embeddings::Table;
 use onnxquant_passes::layers::Decoding;
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
@@ -39,6 +39,9 @@ pub struct PlannedLayer {
 /// A layer that stays in float.
 #[derive(Clone, Debug, Serialize)]
 pub struct SkippedLayer {
+    /// Its node, where that is one of the main graph.
+    #[serde(skip)]
+    pub node: Option<NodeId>,
     /// The node's name, or its first output's.
     pub label: String,
     /// Its operator.
@@ -58,6 +61,8 @@ pub struct Plan {
     pub layers: Vec<PlannedLayer>,
     /// Layers that stay in float, in the same order.
     pub skipped: Vec<SkippedLayer>,
+    /// Options that select layers by name and match none: `--include GLOB`.
+    pub unmatched: Vec<String>,
     /// Tables of embeddings to quantize.
     pub tables: Vec<PlannedTable>,
     /// Opset of the written model: the least one for all bits that layers may get.
@@ -67,9 +72,11 @@ pub struct Plan {
 impl Plan {
     /// The plan for `model` under `config`.
     pub fn new(model: &Model, config: &Config) -> Result<Self, Error> {
-        let selection = Selection::new(config)?;
+        let selection = Selection::new(&config.include, &config.exclude)?;
         let (mut layers, mut skipped) = (Vec::new(), Vec::new());
-        for candidate in find_sites(model) {
+        let candidates = find_sites(model);
+        let unmatched = selection.unmatched(candidates.iter().map(|candidate| candidate.label.as_str()));
+        for candidate in candidates {
             let outcome = candidate.outcome.and_then(|site| match selection.contains(&candidate.label) {
                 true => Ok(site),
                 false => Err(SkipReason::Excluded),
@@ -80,14 +87,16 @@ impl Plan {
                     let bits = config.plan.as_ref().map_or(Ok(config.bits), |plan| plan.bits_of(&label))?;
                     layers.push(PlannedLayer::new(config, label, op_type, site, bits)?);
                 }
-                Err(reason) => skipped.push(SkippedLayer { label, op_type, weight_shape, reason }),
+                Err(reason) => {
+                    skipped.push(SkippedLayer { node: candidate.node, label, op_type, weight_shape, reason });
+                }
             }
         }
         if let Some(plan) = &config.plan {
             plan.check_names(layers.iter().map(|layer| layer.label.as_str()))?;
         }
         let tables = plan_tables(model, config.embeddings);
-        let mut plan = Self { layers, skipped, tables, opset: 0 };
+        let mut plan = Self { layers, skipped, unmatched, tables, opset: 0 };
         plan.opset = plan.needed_opset(model, config)?;
         Ok(plan)
     }

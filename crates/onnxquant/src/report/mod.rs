@@ -6,6 +6,7 @@
 //! | file | what it is about |
 //! |---|---|
 //! | `run` | the whole report |
+//! | `doubts` | what people hardly meant |
 //! | `layers` | every layer |
 //! | `tables` | tables of embeddings |
 //! | `integers` | what runs on integers |
@@ -13,6 +14,7 @@
 //! | `measured` | the same as ONNX Runtime computes them |
 //! | `not_run` | what the calibration engine could not run |
 
+mod doubts;
 pub(crate) mod integers;
 pub(crate) mod layers;
 pub(crate) mod measured;

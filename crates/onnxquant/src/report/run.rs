@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::judge::verify_ort::VerifiedOrt;
 use crate::load::Prepared;
 use crate::observe::engine::EngineReport;
+use crate::plan::float_weights::FloatWeight;
 use crate::plan::layers::SkippedLayer;
 use crate::plan_file::PlanFile;
 use crate::report::integers::IntegerReport;
@@ -40,6 +41,12 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// Layers left in float.
     pub skipped: Vec<SkippedLayer>,
+    /// Options that select layers by name and match none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmatched: Vec<String>,
+    /// Every weight that is stored as floats, of all operators.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub float_weights: Vec<FloatWeight>,
     /// Quantized tables of embeddings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<TableReport>,
@@ -97,6 +104,8 @@ impl From<Run<'_>> for Report {
             layers,
             embeddings: of_tables.map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect(),
             integers: IntegerReport::new(model.graph(), config, (&solution.assignment, &solution.trail), cache),
+            float_weights: solution.plan.float_weights(&solution.fitted.written, config),
+            unmatched: solution.plan.unmatched,
             skipped: solution.plan.skipped,
             opset: solution.fitted.written.opset("").unwrap_or(0),
             opset_changes: run.opset_changes,
@@ -128,7 +137,8 @@ impl Report {
         bits.sum::<f64>() / (self.weights() as f64).max(1.0)
     }
 
-    fn first_readers(&self) -> impl Iterator<Item = &LayerReport> {
+    /// The layers without those that read a weight which an earlier one reads.
+    pub(super) fn first_readers(&self) -> impl Iterator<Item = &LayerReport> {
         self.layers.iter().filter(|layer| layer.is_first_reader)
     }
 
@@ -140,7 +150,8 @@ impl Report {
             }
             _ => None,
         };
-        let parts = self.missed_accuracy().into_iter().chain(size).chain(self.mispredicted());
+        let doubts = if self.settings.allow_float { Vec::new() } else { self.doubts() };
+        let parts = self.missed_accuracy().into_iter().chain(size).chain(self.mispredicted()).chain(doubts);
         let parts: Vec<String> = parts.collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -160,16 +171,18 @@ impl Report {
     }
 
     fn missed_accuracy(&self) -> Option<String> {
-        let (wanted, most) = (self.settings.min_sqnr_db, self.settings.max_loss);
+        let (wanted, most) = (self.settings.wanted_sqnr_db(), self.settings.max_loss);
         let is_quantized = !self.layers.is_empty() || !self.embeddings.is_empty();
         if !is_quantized || (wanted.is_none() && most.is_none()) {
             return None;
         }
+        let by =
+            if self.settings.min_sqnr_db.is_none() { " by `--scheme auto`; --min-sqnr asks for another" } else { "" };
         let mut parts = Vec::new();
         // What is not a number reaches nothing.
         if let Some(Accuracy { sqnr_db, loss, .. }) = self.judged().and_then(|(accuracy, _)| accuracy.measured()) {
             let sqnr = wanted.filter(|wanted| sqnr_db.is_nan() || sqnr_db < wanted);
-            parts.extend(sqnr.map(|wanted| format!("SQNR {sqnr_db:.2} dB, {wanted:.2} dB wanted")));
+            parts.extend(sqnr.map(|wanted| format!("SQNR {sqnr_db:.2} dB, {wanted:.2} dB wanted{by}")));
             let loss = most.filter(|most| loss.is_nan() || loss > most).map(|most| (loss, most));
             parts.extend(loss.map(|(loss, most)| format!("loss {loss:.2e}, at most {most:.2e} wanted")));
         }

@@ -72,6 +72,8 @@ impl Site {
 /// A layer of the model.
 #[derive(Clone, Debug)]
 pub struct Candidate {
+    /// Its node, where that is one of the main graph.
+    pub node: Option<NodeId>,
     /// What people call it: the node's name, or its first output's where it has none or one that is not its own. No two
     /// layers of the main graph have the same.
     pub label: String,
@@ -89,6 +91,7 @@ pub fn find_sites(model: &Model) -> Vec<Candidate> {
     let layers: Vec<(NodeId, &Node)> = graph.nodes().filter(|(_, node)| is_layer(node) || is_nbits(node)).collect();
     let claims = Claims::new(graph, &layers);
     let main = layers.iter().map(|&(id, node)| Candidate {
+        node: Some(id),
         label: claims.label(graph, id).to_owned(),
         op_type: node.op_type().to_owned(),
         weight_shape: weight_shape(graph, node),
@@ -132,7 +135,7 @@ fn result_name<'g>(graph: &'g Graph, node: &Node) -> &'g str {
     node.outputs().iter().flatten().next().map_or("", |&output| graph.value(output).name())
 }
 
-fn is_layer(node: &Node) -> bool {
+pub(super) fn is_layer(node: &Node) -> bool {
     layers::layer(node).is_some()
 }
 
@@ -141,7 +144,7 @@ fn skipped(node: &NodeProto, reason: SkipReason) -> Candidate {
         "" => node.output.first().cloned().unwrap_or_default(),
         name => name.to_owned(),
     };
-    Candidate { label, op_type: node.op_type().to_owned(), weight_shape: None, outcome: Err(reason) }
+    Candidate { node: None, label, op_type: node.op_type().to_owned(), weight_shape: None, outcome: Err(reason) }
 }
 
 fn layers_of(nodes: &[NodeProto]) -> Vec<&NodeProto> {
@@ -162,7 +165,8 @@ fn weight_shape(graph: &Graph, node: &Node) -> Option<Vec<usize>> {
     Some(constant(1).or_else(|| constant(0))?.shape)
 }
 
-fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
+/// What can be done with one layer of the main graph.
+pub(super) fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
     // What is found besides the layers is a MatMulNBits.
     let Some(layer) = layers::layer(node) else { return Err(SkipReason::AlreadyQuantized) };
     let (Some(input), Some(weight)) = (node.input(0), node.input(1)) else {

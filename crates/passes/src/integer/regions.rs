@@ -86,7 +86,8 @@ impl Regions {
     }
 }
 
-/// The regions that take the least time. `float` names nodes that must stay in float.
+/// The regions that take the least time with the units that are [wanted](Unit::is_wanted) on codes. `float` names nodes that
+/// must stay in float, wanted or not.
 pub fn choose_regions(graph: &Graph, units: &[Unit], costs: &Costs, float: &HashSet<NodeId>) -> Regions {
     let chosen = cut(graph, units, costs, float);
     let coded = units.iter().zip(&chosen).filter(|(_, coded)| **coded).map(|(unit, _)| unit.clone()).collect();
@@ -108,8 +109,10 @@ fn cut(graph: &Graph, units: &[Unit], costs: &Costs, float: &HashSet<NodeId>) ->
     let maker: HashMap<ValueId, usize> =
         units.iter().enumerate().flat_map(|(i, unit)| unit.outputs.iter().map(move |value| (*value, i))).collect();
     for (unit, &node) in units.iter().zip(&nodes) {
-        let on_codes = if float.contains(&unit.node) { NEVER } else { costs.on_codes(graph, unit) };
-        network.add_edge(source, node, costs.in_float(graph, unit));
+        let is_float = float.contains(&unit.node);
+        let on_codes = if is_float { NEVER } else { costs.on_codes(graph, unit) };
+        let in_float = if unit.is_wanted && !is_float { NEVER } else { costs.in_float(graph, unit) };
+        network.add_edge(source, node, in_float);
         network.add_edge(node, sink, on_codes);
     }
     let mut values: Vec<ValueId> =

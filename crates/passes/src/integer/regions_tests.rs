@@ -161,6 +161,24 @@ fn long_chain_is_kept_on_codes_across_a_slow_kernel() {
 }
 
 #[test]
+fn wanted_units_run_on_codes_though_that_takes_longer_and_others_where_it_does_not() {
+    let nodes = vec![
+        plain("Sigmoid", &["x"], "s"),
+        plain("MatMul", &["s", "z"], "a"),
+        plain("Softmax", &["a"], "f"),
+        plain("Sigmoid", &["f"], "y"),
+    ];
+    let model = of(nodes, "y");
+    let (graph, costs) = (model.graph(), costs(&model, |_| 10));
+    let mut units = units(&model);
+    assert_eq!(cut(graph, &units, &costs, &HashSet::new()), [false, false, false]);
+    units[1].is_wanted = true;
+    assert_eq!(cut(graph, &units, &costs, &HashSet::new()), [false, true, false]);
+    let float = HashSet::from([units[1].node]);
+    assert_eq!(cut(graph, &units, &costs, &float), [false, false, false], "it must stay in float");
+}
+
+#[test]
 fn relative_time_is_the_cost_of_the_choice_over_that_of_floats() {
     let nodes = vec![
         plain("MatMul", &["x", "z"], "a"),
