@@ -14,12 +14,16 @@ use crate::plan::exposed::exposed;
 
 /// Regions must take at most this part of the time in float.
 const WORTHWHILE: f64 = 0.97;
+/// The same where nobody asked for them: a smaller gain, which is estimated, is not worth what they cost in accuracy.
+const WORTH_ACCURACY: f64 = 0.85;
 
 /// What could run on codes. All assignments of a run share it.
 #[derive(Debug, Default)]
 pub(crate) struct Candidates {
     units: Vec<Unit>,
     costs: Costs,
+    /// The part of the time in float that regions may take.
+    worthwhile: f64,
     target: Target,
     cpu: Cpu,
     /// Values that make outputs without a layer in between.
@@ -46,8 +50,12 @@ impl Candidates {
             Activations::Static => Alternative::WeightOnly,
             _ => Alternative::Dynamic,
         };
-        let costs = Costs::new(graph, sites, sizes, alternative);
-        Self { units, costs, target: config.target, cpu: config.cpu, exposed: exposed(graph) }
+        let worthwhile = match config.activations {
+            Activations::Auto => WORTH_ACCURACY,
+            _ => WORTHWHILE,
+        };
+        let costs = Costs::new(graph, sites, sizes, alternative, config.cpu);
+        Self { units, costs, worthwhile, target: config.target, cpu: config.cpu, exposed: exposed(graph) }
     }
 
     /// The operators, in topological order.
@@ -80,14 +88,15 @@ impl Candidates {
         self.units.iter().find_map(|unit| unit.ceiling.filter(|_| unit.outputs.contains(&value)))
     }
 
-    /// The regions that take the least time without the nodes `float`; for accelerators all that is left.
+    /// The regions that take the least time without the nodes `float`, where that is worthwhile; for accelerators all that
+    /// is left.
     pub(super) fn regions(&self, graph: &Graph, float: &HashSet<NodeId>) -> Regions {
         if self.target == Target::QdqStrict {
             let coded = self.units.iter().filter(|unit| !float.contains(&unit.node)).cloned().collect();
             return Regions::of(graph, coded);
         }
         let regions = choose_regions(graph, &self.units, &self.costs, float);
-        match regions.relative_time > WORTHWHILE {
+        match regions.relative_time > self.worthwhile {
             true => Regions { relative_time: 1.0, ..Regions::default() },
             false => regions,
         }
@@ -131,3 +140,7 @@ impl Candidates {
 pub(crate) fn values_of(unit: &Unit) -> impl Iterator<Item = ValueId> {
     unit.inputs.iter().map(|(_, value)| *value).chain(unit.outputs.iter().copied())
 }
+
+#[cfg(test)]
+#[path = "candidates_tests.rs"]
+mod tests;
