@@ -1,6 +1,6 @@
 //! What is captured inside a model while it runs is what ONNX Runtime computes there.
 
-use onnxquant::calib::{CalibSet, DataOptions, InputSpec, Session, open_session, write_captures};
+use onnxquant::calib::{CalibSet, DataOptions, InputSpec, Session, engine, open_session, write_captures};
 use onnxquant::{Config, Plan};
 
 use crate::support::{Failures, Fixture, Job, folder, measure};
@@ -29,7 +29,7 @@ fn captured_layer_inputs_equal_those_of_onnx_runtime() {
         let inputs = InputSpec::from_graph(graph, model.ir_version()).expect("the inputs are tensors");
         let options = DataOptions { samples: Some(SAMPLES), ..DataOptions::default() };
         let data = CalibSet::open(&fixture.calib(), &inputs, &options).expect("the samples can be read");
-        let session = open_session(&proto, &values, &data).expect("tract runs the fixture");
+        let session = open_session(engine(), &proto, &values, &data).expect("tract runs the fixture");
         let mut captures = Vec::new();
         for index in 0..data.len() {
             let captured = session.run(&data.load(index).expect("the sample can be read")).expect("the sample runs");

@@ -117,7 +117,7 @@ fn summary_tells_layers_bits_sizes_worst_layers_and_error() {
         "runs as 5 float",
         "size ",
         "opset 18",
-        "on 4 samples held out",
+        "on 9 samples held out",
     ];
     let missing = parts.iter().filter(|part| !text.contains(**part)).collect::<Vec<_>>();
     assert!(missing.is_empty(), "{missing:?} not in\n{text}");
@@ -296,7 +296,7 @@ fn samples_limits_how_many_are_used() {
     let found = report(&Fixture::MLP.model(), &folder.path().join("out.onnx"), &args, Some(&Fixture::MLP.calib()));
     assert_eq!(
         (&found["held_out"]["calibration_samples"], &found["held_out"]["held_out_samples"]),
-        (&9.into(), &1.into())
+        (&6.into(), &3.into())
     );
 }
 

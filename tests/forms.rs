@@ -9,7 +9,7 @@ mod operators;
 use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayD, IxDyn};
-use onnxquant::calib::{Tensor, write_captures};
+use onnxquant::calib::{Split, Tensor, write_captures};
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::tensor;
 use serde_json::Value;
@@ -24,8 +24,6 @@ use crate::support::{Failures, Job, Measured, Net, agree, folder, measure, repor
 /// The first that knows all forms, 16-bit codes included.
 const OPSET: i64 = 21;
 const SAMPLES: usize = 48;
-/// The middle of each quarter of the samples.
-const HELD_OUT: [usize; 4] = [6, 18, 30, 42];
 /// The least that any form keeps, in dB.
 const LEAST_DB: f64 = 18.0;
 /// Tract and ONNX Runtime round near ties differently.
@@ -65,7 +63,7 @@ fn samples(folder: &Path) -> Vec<PathBuf> {
         path
     };
     let all: Vec<PathBuf> = (0..SAMPLES).map(path).collect();
-    HELD_OUT.map(|at| all[at].clone()).to_vec()
+    Split::of(SAMPLES).held_out.into_iter().map(|at| all[at].clone()).collect()
 }
 
 /// Quantizes the networks of all forms and checks what ONNX Runtime makes of them.

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use onnxquant::calib::Split;
 use onnxquant_ir::{ExternalData, Model, write_model};
 use onnxquant_passes::raise_opset::raise_opset;
 use rayon::prelude::*;
@@ -16,6 +17,8 @@ use crate::support::{Failures, Fixture, Job, Measured, agree, folder, measure, t
 const FIXTURE: Fixture = Fixture::RESNET;
 /// Opsets of the float model; the fixture has the second.
 const OPSETS: [i64; 4] = [11, 13, 17, 21];
+/// Scales by channel need it.
+const PER_CHANNEL_OPSET: i64 = 13;
 const TARGETS: [&str; 2] = ["ort-cpu", "qdq-strict"];
 
 /// A way to quantize.
@@ -51,9 +54,9 @@ const SETTINGS: [Setting; 18] = [
     setting(&["--scheme", "auto", "--average-bits", "4", "--min-sqnr", "5"], 18),
 ];
 
-/// Rounding, and few samples, of which these are held out: there are many runs.
-const FAST: [&str; 8] = ["--method", "msq", "--range", "mse", "--samples", "20", "--threads", "1"];
-const HELD_OUT: [usize; 2] = [12, 36];
+/// Rounding, and few samples: there are many runs.
+const FAST: [&str; 6] = ["--method", "msq", "--samples", "20", "--threads", "1"];
+const SAMPLES: usize = 20;
 
 /// Tract and ONNX Runtime round near ties differently.
 const MARGIN_DB: f64 = 1.5;
@@ -70,9 +73,11 @@ impl Case {
         format!("opset {} {} --target {}", self.opset, self.setting.args.join(" "), self.target)
     }
 
-    /// Of which layers run on codes.
+    /// Of which layers run on codes, with scales of activations that samples tell.
     fn has_regions(&self) -> bool {
-        self.setting.args.iter().any(|arg| ["w8a8", "w4a8", "auto"].contains(arg))
+        let is_dynamic = self.setting.args.contains(&"w8a8-dynamic");
+        let is_named = self.setting.args.iter().any(|arg| ["w8a8", "w4a8", "auto"].contains(arg));
+        is_named || self.target == "qdq-strict" && !is_dynamic
     }
 }
 
@@ -90,7 +95,8 @@ fn every_setting_gives_a_model_that_loads_and_does_what_was_told() {
         }
     }
     let run = |case: &Case| {
-        let args = [case.setting.args, &["--target", case.target], &FAST].concat();
+        let range: &[&str] = if case.has_regions() { &["--range", "mse"] } else { &[] };
+        let args = [case.setting.args, &["--target", case.target], &FAST, range].concat();
         try_report(&input(folder.path(), case.opset), &case.output, &args, Some(&FIXTURE.calib()))
     };
     let reports: Vec<Result<Value, String>> = cases.par_iter().map(run).collect();
@@ -102,7 +108,7 @@ fn every_setting_gives_a_model_that_loads_and_does_what_was_told() {
             Err(said) => failures.check(false, || format!("{}: {said}", case.name())),
         }
     }
-    let samples = HELD_OUT.map(|index| FIXTURE.sample(index));
+    let samples = FIXTURE.held_out_of(SAMPLES);
     let job = |case: &Case| Job { load: false, ..Job::compare(&case.output, &FIXTURE.model(), &samples) };
     let jobs: Vec<Job> = written.iter().map(|(case, _)| job(case)).collect();
     let half = jobs.len() / 2;
@@ -131,14 +137,15 @@ fn write_at(opset: i64, path: &Path) {
 fn check(case: &Case, report: &Value, found: &Measured, failures: &mut Failures) {
     let name = case.name();
     failures.check(found.faults().is_empty(), || format!("{name}: {}", found.faults()));
-    assert_eq!(report["held_out"]["held_out_samples"], HELD_OUT.len());
+    assert_eq!(report["held_out"]["held_out_samples"], Split::of(SAMPLES).held_out.len());
     let told = report["held_out"]["sqnr_db"].as_f64();
     // For a CPU what users get is told, for accelerators what the operators mean.
     let measured = if case.target == "ort-cpu" { found.default_sqnr_db } else { found.sqnr_db };
     let as_told = measured.zip(told).is_some_and(|(measured, told)| agree(measured, told, MARGIN_DB));
     failures.check(as_told, || format!("{name}: SQNR {measured:?} dB, {told:?} dB told"));
     let opset = report["opset"].as_i64();
-    let expected = case.opset.max(case.setting.opset);
+    let of_scales = if case.has_regions() { PER_CHANNEL_OPSET } else { 0 };
+    let expected = case.opset.max(case.setting.opset).max(of_scales);
     failures.check(opset == Some(expected), || format!("{name}: written in opset {opset:?}, expected {expected}"));
     let on_codes = report["integers"]["static_layers"].as_u64();
     failures

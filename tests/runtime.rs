@@ -1,16 +1,17 @@
 //! What is written runs in ONNX Runtime: at every optimization level, with the outputs that were promised, fused,
 //! and as accurate as it should be.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use onnxquant::calib::Split;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{ModelProto, NodeProto, TensorProto};
 use onnxquant_ir::{int_attribute, tensor};
 use serde_json::Value;
 
 use crate::support::{
-    Failures, Fixture, Job, MatMulModel, Measured, Run, files_in, folder, measure, node, noise_samples, onnxquant,
-    refused, report, write,
+    Failures, Fixture, Job, MatMulModel, Measured, Run, agree, files_in, folder, measure, node, noise_samples,
+    onnxquant, refused, report, write,
 };
 
 /// A way to quantize, and what it must achieve.
@@ -127,7 +128,8 @@ fn written_files_run_in_onnx_runtime_as_reported() {
 /// The simulated error on held-out samples is the one that ONNX Runtime has.
 fn check_simulation(case: &Written, found: &Measured, failures: &mut Failures) {
     let simulated = case.report["held_out"]["sqnr_db"].as_f64();
-    let agree = simulated.zip(found.default_sqnr_db).is_some_and(|(a, b)| (a - b).abs() <= SIMULATION_MARGIN_DB);
+    let agree =
+        found.default_sqnr_db.zip(simulated).is_some_and(|(found, told)| agree(found, told, SIMULATION_MARGIN_DB));
     failures.check(agree, || {
         let (name, found) = (case.name(), found.default_sqnr_db);
         format!("{name}: held-out SQNR {found:?} dB in ONNX Runtime, {simulated:?} dB reported")
@@ -272,7 +274,7 @@ fn fp8_weights_of_a_half_precision_layer_are_folded_too() {
     write(&half_model(256, 64), &model);
     let calib = folder.path().join("calib");
     let samples = noise_samples(&calib, &[1, 256], 30);
-    let held_out = [5, 15, 25].map(|index| samples[index].clone());
+    let held_out: Vec<PathBuf> = Split::of(30).held_out.into_iter().map(|at| samples[at].clone()).collect();
     let found = report(&model, &output, &["--scheme", "fp8", "--verify", "ort"], Some(&calib));
     assert_eq!((&found["verified"]["as_predicted"], &found["layers"][0]["alphabet"]), (&1.into(), &"e4m3".into()));
     let measured = measure(&[Job { nodes: true, ..Job::compare(&output, &model, &held_out) }]).remove(0);

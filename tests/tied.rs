@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use onnxquant::calib::Split;
 use onnxquant_ir::onnx::{NodeProto, TensorProto};
 use serde_json::Value;
 
@@ -10,8 +11,6 @@ use crate::support::{
 };
 
 const SAMPLES: usize = 30;
-/// Those that are held out: the middle of each third.
-const HELD_OUT: [usize; 3] = [5, 15, 25];
 /// Tract and ONNX Runtime round near ties differently.
 const SIMULATION_MARGIN_DB: f64 = 1.0;
 /// Least SQNR in dB, as users run the model.
@@ -54,7 +53,7 @@ fn cases() -> Vec<Case> {
 /// Writes samples of the model; returns those that are held out.
 fn samples(model: &TiedModel, folder: &Path) -> Vec<PathBuf> {
     let all = noise_samples(folder, &model.shape, SAMPLES);
-    HELD_OUT.map(|index| all[index].clone()).to_vec()
+    Split::of(SAMPLES).held_out.into_iter().map(|at| all[at].clone()).collect()
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use onnxquant::calib::Split;
 use onnxquant_ir::onnx::{AttributeProto, ModelProto};
 use onnxquant_ir::{int_attribute, ints_attribute, tensor, text_attribute};
 use serde_json::Value;
@@ -14,8 +15,6 @@ use crate::support::{Failures, Job, Net, agree, folder, measure, noise_samples, 
 const OPSET: i64 = 17;
 const INPUT: [i64; 4] = [1, 3, 9, 10];
 const SAMPLES: usize = 40;
-/// The middle of each quarter of the samples.
-const HELD_OUT: [usize; 4] = [5, 15, 25, 35];
 /// Channels between the layers.
 const CHANNELS: [usize; 2] = [32, 24];
 const UNEVEN: f32 = 300.0;
@@ -102,7 +101,7 @@ fn transposed_convolutions_compute_what_was_told() {
     let folder = folder();
     let calib = folder.path().join("calib");
     let samples = noise_samples(&calib, &INPUT, SAMPLES);
-    let held_out: Vec<PathBuf> = HELD_OUT.iter().map(|&at| samples[at].clone()).collect();
+    let held_out: Vec<PathBuf> = Split::of(SAMPLES).held_out.into_iter().map(|at| samples[at].clone()).collect();
     let (mut jobs, mut told, mut failures) = (Vec::new(), Vec::new(), Failures::default());
     for (at, form) in forms().iter().enumerate() {
         let input = folder.path().join(format!("{at}.onnx"));

@@ -2,6 +2,11 @@
 
 use std::path::PathBuf;
 
+use onnxquant::calib::Split;
+
+/// How many a fixture has.
+const SAMPLES: usize = 48;
+
 /// A model with samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fixture {
@@ -42,9 +47,15 @@ impl Fixture {
         self.calib().join(format!("{index:04}.npz"))
     }
 
-    /// The samples that are held out: the middle of each quarter of 48 samples.
+    /// The samples that are held out, of all.
     pub fn held_out(self) -> Vec<PathBuf> {
-        [6, 18, 30, 42].map(|index| self.sample(index)).to_vec()
+        self.held_out_of(SAMPLES)
+    }
+
+    /// The samples that are held out where so many are used.
+    pub fn held_out_of(self, used: usize) -> Vec<PathBuf> {
+        let sample = |at: usize| self.sample(at * SAMPLES / used);
+        Split::of(used).held_out.into_iter().map(sample).collect()
     }
 
     /// Labelled samples.

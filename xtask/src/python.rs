@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 use crate::process;
 
@@ -12,6 +12,12 @@ const NAMES: [&str; 2] = ["python3", "python"];
 
 /// Exits with 0 where Python is new enough for the pinned packages.
 const NEW_ENOUGH: &str = "import sys; sys.exit(sys.version_info < (3, 11))";
+
+/// Prints the path of ONNX Runtime's library, which is named after its version.
+const FIND_LIBRARY: &str = "\
+import pathlib, onnxruntime
+folder = pathlib.Path(onnxruntime.__file__).parent / 'capi'
+print(*[file for file in folder.iterdir() if file.name.startswith(('libonnxruntime.', 'onnxruntime.dll'))][:1])";
 
 /// A Python that has the packages of `tests/python/requirements.txt`.
 pub struct Python {
@@ -44,6 +50,14 @@ impl Python {
     /// What is installed in it, as pip reads it.
     pub fn requirements(&self) -> &str {
         &self.requirements
+    }
+
+    /// The library of ONNX Runtime that is installed in it.
+    pub fn ort_library(&self) -> anyhow::Result<PathBuf> {
+        let output = self.command().args(["-c", FIND_LIBRARY]).output().context("cannot start Python")?;
+        let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        ensure!(!path.is_empty(), "the package onnxruntime of `{}` has no library", self.path.display());
+        Ok(path.into())
     }
 
     /// Starts a command line for the interpreter.

@@ -79,6 +79,7 @@ fn classes(qemu: Option<&Qemu>) -> String {
 fn cargo_test(python: &Python, models: &Path, qemu: Option<&Qemu>, args: &[String]) -> anyhow::Result<()> {
     let mut cargo = process::cargo();
     cargo.args(["test", "--release", "--workspace", "--locked", "--no-fail-fast"]).args(args);
+    cargo.env("ONNXQUANT_ORT_LIB", python.ort_library()?);
     cargo.env("ONNXQUANT_PYTHON", python.path()).env("ONNXQUANT_NODE_MODELS", models);
     if let Some(qemu) = qemu {
         cargo.env("ONNXQUANT_QEMU", qemu.path());

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use onnxquant_calib::{
-    CalibSet, DataOptions, InputSpec, Session, graph_outputs, inline_functions, open_session, write_captures,
+    CalibSet, DataOptions, InputSpec, Session, engine, graph_outputs, inline_functions, open_session, write_captures,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => values.to_vec(),
     };
     let start = Instant::now();
-    let session = open_session(&model, &values, &data)?;
+    let session = open_session(engine(), &model, &values, &data)?;
     eprintln!("session: {:?}", start.elapsed());
     let start = Instant::now();
     std::fs::create_dir_all(out)?;

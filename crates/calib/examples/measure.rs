@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use onnxquant_calib::{
-    CalibSet, DataOptions, InputSpec, Original, Session, StatKind, StatRequest, collect, compare, gram_bytes,
+    CalibSet, DataOptions, InputSpec, Original, Session, StatKind, StatRequest, collect, compare, engine, gram_bytes,
     graph_outputs, open_session,
 };
 use onnxquant_proto::onnx::{GraphProto, NodeProto, TensorProto};
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let values: Vec<String> = requests.iter().map(|r| r.value.clone()).collect();
     println!("{} requests, {} MB", requests.len(), gram_bytes(&requests) >> 20);
     let start = Instant::now();
-    let session = open_session(&model, &values, &data)?;
+    let session = open_session(engine(), &model, &values, &data)?;
     println!("session: {:?}; {}", start.elapsed(), memory());
     let all: Vec<usize> = (0..data.len()).collect();
     let start = Instant::now();
@@ -54,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let outputs = graph_outputs(&model);
     let start = Instant::now();
-    let session = open_session(&model, &outputs, &data)?;
+    let session = open_session(engine(), &model, &outputs, &data)?;
     let same = compare(&Original::new(&session), &session, &data, &data.split().held_out, &|_| ())?;
     println!("compare {} outputs of {}: {:?}", same.len(), session.values().len(), start.elapsed());
     Ok(())

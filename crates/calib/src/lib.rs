@@ -8,7 +8,9 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! use onnxquant_calib::{CalibSet, DataOptions, InputSpec, StatKind, StatRequest, collect, inline_functions, open_session};
+//! use onnxquant_calib::{
+//!     CalibSet, DataOptions, InputSpec, StatKind, StatRequest, collect, engine, inline_functions, open_session,
+//! };
 //! use onnxquant_quant::MatrixView;
 //!
 //! let model = inline_functions(&onnxquant_proto::read_model(Path::new("model.onnx"))?)?;
@@ -17,12 +19,11 @@
 //! let data = CalibSet::open(Path::new("calib"), &inputs, &DataOptions::default())?;
 //! let view = MatrixView::Dense { inputs: 64, outputs: 32, transposed: false };
 //! let request = StatRequest { value: "x".into(), view, kind: StatKind::Gram };
-//! let session = open_session(&model, &[request.value.clone()], &data)?;
+//! let session = open_session(engine(), &model, &[request.value.clone()], &data)?;
 //! let stats = collect(&session, &data, &data.split().calibration, &[request], &|_| ())?;
 //! println!("{} rows", stats[0][0].n_rows());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![forbid(unsafe_code)]
 
 mod data;
 mod engine;
@@ -40,9 +41,11 @@ pub use data::{
     Split, read_npy, read_npz, sample_files, write_captures,
 };
 pub use engine::{
-    BlockedNode, Cut, Engine, Fault, Feed, Given, SATURATE_PAIRS, Session, Shapes, cut, engine, failing_nodes,
-    open_session, open_session_for, unknown_operators,
+    BlockedNode, Cut, Engine, Fault, Feed, Given, SATURATE_PAIRS, Session, Shapes, SharedEngine, cut, engine,
+    failing_nodes, open_session, open_session_for, unknown_operators,
 };
+#[cfg(feature = "ort")]
+pub use engine::{OrtEngine, OrtError, OrtLevel, OrtModel, OrtOptions, OrtPlaces};
 pub use error::{CalibError, FormatError};
 pub use graph::{graph_outputs, inline_functions};
 pub use run::{Progress, SampleRun, for_each_batch};

@@ -1,5 +1,6 @@
 //! Tensors of calibration data: the element types ONNX graph inputs use.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use half::f16;
@@ -186,6 +187,24 @@ impl Tensor {
         }
     }
 
+    /// Floats that `next` gives, in C order; integers of 1 and true.
+    pub fn filled(element_type: ElementType, shape: &[usize], mut next: impl FnMut() -> f32) -> Self {
+        match element_type {
+            ElementType::F32 => Self::F32(ArrayD::from_shape_simple_fn(shape, next)),
+            ElementType::F64 => Self::F64(ArrayD::from_shape_simple_fn(shape, || f64::from(next()))),
+            ElementType::F16 => Self::F16(ArrayD::from_shape_simple_fn(shape, || f16::from_f32(next()))),
+            ElementType::I64 => Self::I64(ArrayD::ones(shape)),
+            ElementType::I32 => Self::I32(ArrayD::ones(shape)),
+            ElementType::I16 => Self::I16(ArrayD::ones(shape)),
+            ElementType::I8 => Self::I8(ArrayD::ones(shape)),
+            ElementType::U64 => Self::U64(ArrayD::ones(shape)),
+            ElementType::U32 => Self::U32(ArrayD::ones(shape)),
+            ElementType::U16 => Self::U16(ArrayD::ones(shape)),
+            ElementType::U8 => Self::U8(ArrayD::ones(shape)),
+            ElementType::Bool => Self::Bool(ArrayD::from_elem(shape, true)),
+        }
+    }
+
     /// The element type.
     pub fn element_type(&self) -> ElementType {
         match self {
@@ -217,6 +236,14 @@ impl Tensor {
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The same, with its elements one after the other in memory.
+    pub(crate) fn in_c_order(&self) -> Cow<'_, Self> {
+        if with_array!(self, a => a.is_standard_layout()) {
+            return Cow::Borrowed(self);
+        }
+        self.clone().into_shape(self.shape()).map_or(Cow::Borrowed(self), Cow::Owned)
     }
 
     /// The elements as 32-bit floats, if the tensor is of a floating-point type

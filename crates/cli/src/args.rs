@@ -15,6 +15,11 @@ pub(crate) use effects::check;
 
 use data::DataArgs;
 use settings::SettingsArgs;
+pub(crate) use words::EngineName;
+use words::VerifyName;
+
+/// The heading of options about it.
+const RUNTIME: &str = "ONNX Runtime";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,6 +31,7 @@ Examples:
   onnxquant model.onnx small.onnx --method msq --weights-only
   onnxquant inspect model.onnx
   onnxquant compare model.onnx small.onnx --data samples/
+  onnxquant bench model.onnx small.onnx --calib samples/
 
 Exit codes: 0 done, 1 an accuracy that was asked for was missed, 2 bad input or usage, 3 a defect of this program.";
 
@@ -51,6 +57,8 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Compares the outputs of two models on data.
     Compare(CompareArgs),
+    /// Measures how long a model takes in ONNX Runtime, with one thread and with --threads, and another one beside it.
+    Bench(BenchArgs),
     /// Prints a completion script for a shell.
     Completions {
         /// The shell.
@@ -110,6 +118,19 @@ pub(crate) struct QuantizeArgs {
     /// Print nothing but errors.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+
+    /// What runs the float model on samples: `tract`, which is part of this program; `ort`, ONNX Runtime; or `auto`: tract,
+    /// unless it cannot run the model or, on one sample, gives something else than ONNX Runtime.
+    #[arg(long, value_enum, default_value_t = EngineName::Auto, help_heading = RUNTIME)]
+    pub(crate) engine: EngineName,
+
+    /// Load the written file in ONNX Runtime at every optimization level, and check there what layers run as. Nothing is
+    /// written where it does not load; a layer that does not run as predicted is an error.
+    #[arg(long, value_enum, value_name = "RUNTIME", help_heading = RUNTIME)]
+    pub(crate) verify: Option<VerifyName>,
 }
 
 #[derive(Debug, Args)]
@@ -154,6 +175,46 @@ pub(crate) struct CompareArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// The model.
+    pub(crate) model: PathBuf,
+
+    /// Another one, which is run in turns with it.
+    pub(crate) other: Option<PathBuf>,
+
+    /// Samples: whatever --calib takes when models are quantized; else one is made from the shapes of the inputs.
+    #[arg(long = "calib", value_name = "PATH")]
+    pub(crate) path: Option<PathBuf>,
+
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+
+    /// Length of a symbolic dimension of the inputs, where no samples are given; may be repeated. Others are 1.
+    #[arg(long = "dim", value_name = "NAME=N", value_parser = parse_length, conflicts_with = "path")]
+    pub(crate) lengths: Vec<(String, usize)>,
+
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+}
+
+/// Which ONNX Runtime.
+#[derive(Debug, Args)]
+pub(crate) struct RuntimeArgs {
+    /// The library of ONNX Runtime, or the folder that holds it; else that of ORT_DYLIB_PATH, of the package
+    /// `onnxruntime` of Python, or of the system. With `off` none is used, and accuracy is simulated.
+    #[arg(long, value_name = "PATH", help_heading = RUNTIME)]
+    pub(crate) ort_lib: Option<PathBuf>,
+
+    /// The Python whose package is meant; else that of ONNXQUANT_PYTHON or VIRTUAL_ENV, else python3.
+    #[arg(long, value_name = "PATH", conflicts_with = "ort_lib", help_heading = RUNTIME)]
+    pub(crate) python: Option<PathBuf>,
+}
+
 impl QuantizeArgs {
     pub(crate) fn config(&self) -> Result<Config, Error> {
         let config = self.settings.config()?;
@@ -170,6 +231,12 @@ impl QuantizeArgs {
             (None, Some(megabytes)) => Some(Budget::TargetBytes((megabytes * 1e6).max(0.0) as u64)),
             (None, None) => self.settings.budget(),
         };
-        Ok(Config { budget, state: self.state.clone(), ..config })
+        let (engine, verify) = (self.engine.into(), self.verify.is_some());
+        Ok(Config { budget, state: self.state.clone(), engine, verify, ..config })
     }
+}
+
+fn parse_length(text: &str) -> Result<(String, usize), String> {
+    let parts = text.split_once('=').and_then(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));
+    parts.filter(|(_, n)| *n > 0).ok_or_else(|| "expected a name and a length, for example batch=8".to_owned())
 }

@@ -4,9 +4,11 @@
 
 mod args;
 mod bars;
+mod bench;
 mod compare;
 mod inspect;
 mod quantize;
+mod runtime;
 mod sink;
 mod table;
 
@@ -58,6 +60,7 @@ fn run(cli: Cli, given: &ArgMatches) -> anyhow::Result<ExitCode> {
     match cli.command {
         Some(Command::Inspect(args)) => inspect::run(&args)?,
         Some(Command::Compare(args)) => compare::run(&args)?,
+        Some(Command::Bench(args)) => bench::run(&args, cli.threads)?,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "onnxquant", &mut script);

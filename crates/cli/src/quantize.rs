@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::bail;
-use onnxquant::calib::{Measurement, NotMeasured};
+use onnxquant::calib::{Measurement, NotMeasured, OrtEngine};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
-    DataConfig, Files, IntegerReport, LayerReport, NotRun, NotRunNode, PlanFile, Report, TableReport, Trade,
-    VerifiedOrt, Weights, is_standard_output,
+    Accuracy, Config, DataConfig, EngineReport, Files, IntegerReport, LayerReport, Measured, NotRun, NotRunNode,
+    OutputReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights, is_standard_output,
 };
 
-use crate::args::QuantizeArgs;
+use crate::args::{EngineName, QuantizeArgs};
 use crate::bars::Bars;
+use crate::runtime;
 use crate::sink;
 use crate::table::{bytes, decibels, short, table};
 
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     };
     let cache = args.calibration_cache.clone();
     let data = args.calib.clone().map(|path| DataConfig { cache, ..args.data.config(path) });
-    let config = args.config()?;
+    let config = Config { runtime: runtime(args)?, ..args.config()? };
     let files = Files::of_run(input, output, data.as_ref(), &config);
     let files = args.report.iter().fold(files, |files, path| files.reports("the report", path));
     let files = args.save_plan.iter().fold(files, |files, path| files.reports("the saved plan", path));
@@ -54,6 +55,14 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
         (false, false) => sink::print(&summary(&report))?,
     }
     Ok(report)
+}
+
+/// ONNX Runtime, where it is there, or has to be.
+fn runtime(args: &QuantizeArgs) -> anyhow::Result<Option<OrtEngine>> {
+    let needed = [(args.engine == EngineName::Ort, "`--engine ort`"), (args.verify.is_some(), "`--verify ort`")];
+    let needed = needed.into_iter().find_map(|(is_needed, option)| is_needed.then_some(option));
+    // Without samples it has nothing to measure.
+    if args.weights_only && needed.is_none() { Ok(None) } else { runtime::find(&args.runtime, needed) }
 }
 
 fn summary(report: &Report) -> String {
@@ -78,6 +87,7 @@ fn summary(report: &Report) -> String {
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);
+    text += &report.engine.as_ref().map_or(String::new(), engine);
     text += &report.not_run.as_ref().map_or(String::new(), |found| not_run(report, found));
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
     let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
@@ -85,15 +95,65 @@ fn summary(report: &Report) -> String {
     text + &outputs(report)
 }
 
-/// How exact the outputs are, or why that is not known.
+/// Which engine ran the samples, where the embedded one did not.
+fn engine(found: &EngineReport) -> String {
+    let because = found.because.as_ref();
+    because.map_or(String::new(), |why| format!("engine  {} ran the samples: {}\n", found.name, one_line(why)))
+}
+
+/// How exact the outputs are: as ONNX Runtime computes them where it is there, and as simulated.
 fn outputs(report: &Report) -> String {
+    let Some(found) = &report.measured else { return simulated(report) };
+    let Measured { runtime, cpu, .. } = found;
+    let accuracy = match &found.accuracy {
+        Measurement::Measured(accuracy) => accuracy,
+        Measurement::NotMeasured(why) => return format!("runtime not measured: {why}\n") + &simulated(report),
+    };
+    let sqnr = with_worst(accuracy, found.samples);
+    let among = among(report.held_out.as_ref().is_some_and(|held_out| held_out.shared));
+    let mut text = format!("output  SQNR {sqnr} on {} samples {among}", found.samples);
+    text += &format!(", measured in {runtime} on this CPU ({cpu})");
+    text += &least_exact(accuracy);
+    let simulated = report.held_out.as_ref().and_then(|held_out| held_out.accuracy.measured());
+    let before = report.not_run.as_ref().map_or("", compared);
+    text += &simulated.map_or(String::new(), |found| format!("; {}{before} simulated", decibels(found.sqnr_db)));
+    text + "\n" + &other_shapes(&found.outputs)
+}
+
+/// Whether samples were seen before.
+fn among(shared: bool) -> &'static str {
+    if shared { "also used for calibration or choices" } else { "held out" }
+}
+
+/// With the worst of several samples.
+fn with_worst(found: &Accuracy, samples: usize) -> String {
+    match samples {
+        0..=1 => decibels(found.sqnr_db),
+        _ => format!("{} (worst sample {})", decibels(found.sqnr_db), decibels(found.worst_sample_db)),
+    }
+}
+
+fn least_exact(found: &Accuracy) -> String {
+    found.least_exact.as_ref().map_or(String::new(), |name| format!("; least exact: {name}"))
+}
+
+/// Outputs of which samples were left out.
+fn other_shapes(outputs: &[OutputReport]) -> String {
+    let some = outputs.iter().filter(|output| output.incomparable > 0 && output.found.why_not().is_none());
+    some.map(|OutputReport { name, incomparable, .. }| {
+        format!("        `{name}` has other shapes in {incomparable} of these samples, which are left out\n")
+    })
+    .collect()
+}
+
+/// How exact the outputs are where ONNX Runtime does not tell, or why that is not known.
+fn simulated(report: &Report) -> String {
     let Some(held_out) = &report.held_out else {
         let is_quantized = !report.layers.is_empty() || !report.embeddings.is_empty();
         let none = format!("output  not measured: {}\n", NotMeasured::NoSamples);
         return if is_quantized { none } else { String::new() };
     };
-    let among = if held_out.shared { "also used for calibration" } else { "held out" };
-    let of_samples = format!("on {} samples {among}", held_out.held_out_samples);
+    let of_samples = format!("on {} samples {}, simulated", held_out.held_out_samples, among(held_out.shared));
     let mut not_measured: Vec<String> =
         held_out.not_measured().map(|(name, why)| format!("not measured: `{name}`: {why}\n")).collect();
     let mut text = String::new();
@@ -101,8 +161,7 @@ fn outputs(report: &Report) -> String {
         Measurement::NotMeasured(why) if not_measured.is_empty() => text += &format!("output  not measured: {why}\n"),
         Measurement::NotMeasured(_) => text += &format!("output  {}", not_measured.remove(0)),
         Measurement::Measured(found) => {
-            let sqnr = decibels(found.sqnr_db);
-            let least = found.least_exact.as_ref().map_or(String::new(), |name| format!("; least exact: {name}"));
+            let (sqnr, least) = (with_worst(found, held_out.held_out_samples), least_exact(found));
             match report.not_run.as_ref().map_or("", compared) {
                 BEFORE if !not_measured.is_empty() => {
                     text += &format!("output  {}", not_measured.remove(0));
@@ -113,11 +172,7 @@ fn outputs(report: &Report) -> String {
         }
     }
     text += &not_measured.iter().map(|line| format!("        {line}")).collect::<String>();
-    for output in held_out.outputs.iter().filter(|output| output.incomparable > 0 && output.found.why_not().is_none()) {
-        let (name, left_out) = (&output.name, output.incomparable);
-        text += &format!("        `{name}` has other shapes in {left_out} of these samples, which are left out\n");
-    }
-    text
+    text + &other_shapes(&held_out.outputs)
 }
 
 /// That the file listed nodes out of order.
@@ -144,20 +199,20 @@ fn widths(report: &Report) -> String {
     }
 }
 
-/// The layers with the largest error on held-out samples, worst first. A bound is one for the error beside it, that on the
+/// The layers with the largest error on validation samples, worst first. A bound is one for the error beside it, that on the
 /// calibration samples.
 fn worst_layers(layers: &[LayerReport]) -> String {
-    let worst = |layer: &LayerReport| layer.held_out_error.or(layer.error);
+    let worst = |layer: &LayerReport| layer.validation_error.or(layer.error);
     let mut ranked = layers.iter().filter_map(|layer| Some((worst(layer)?, layer))).collect::<Vec<_>>();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     if ranked.is_empty() {
         return String::new();
     }
-    let head = ["worst layers", "operator", "weights", "method", "held-out error", "calibration error", "bound"];
+    let head = ["worst layers", "operator", "weights", "method", "validation error", "calibration error", "bound"];
     let head = head.map(str::to_owned).to_vec();
     let row = |(_, layer): &(f64, &LayerReport)| {
         let number = |number: Option<f64>| number.map_or("-".to_owned(), short);
-        let numbers = [layer.held_out_error, layer.certificate.achieved, layer.certificate.bound].map(number);
+        let numbers = [layer.validation_error, layer.certificate.achieved, layer.certificate.bound].map(number);
         let words =
             [shortened(&layer.label), layer.op_type.clone(), layer.parameters.to_string(), layer.method.to_string()];
         words.into_iter().chain(numbers).collect()

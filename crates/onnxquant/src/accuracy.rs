@@ -13,6 +13,8 @@ pub struct Accuracy {
     /// Signal-to-quantization-noise ratio in dB of the output, or part of one, where it is least; `null` in JSON where
     /// nothing differs.
     pub sqnr_db: f64,
+    /// The least SQNR in dB of a single sample, over all of an output.
+    pub worst_sample_db: f64,
     /// One minus the mean cosine over the samples, of the output, or part of one, where it is largest.
     pub loss: f64,
     /// Which output or part has the least SQNR; absent where there is only one.
@@ -50,7 +52,8 @@ pub(crate) fn accuracy(outputs: &[OutputComparison]) -> Measurement<Accuracy> {
         let (sqnr_db, part) = error.least_sqnr_db();
         let name = part.map_or_else(|| format!("`{}`", output.name), |part| format!("`{}` {part}", output.name));
         let is_named = judged.len() > 1 || part.is_some();
-        let found = Accuracy { sqnr_db, loss: error.loss(), least_exact: Some(name).filter(|_| is_named) };
+        let least_exact = Some(name).filter(|_| is_named);
+        let found = Accuracy { sqnr_db, worst_sample_db: error.worst_sample_db, loss: error.loss(), least_exact };
         worst = Some(match worst {
             Some(worst) => worse(worst, found),
             None => found,
@@ -65,8 +68,10 @@ pub(crate) fn accuracy(outputs: &[OutputComparison]) -> Measurement<Accuracy> {
 /// The lower SQNR and the higher loss; what is not a number is worse than any number.
 fn worse(a: Accuracy, b: Accuracy) -> Accuracy {
     let loss = if a.loss >= b.loss || a.loss.is_nan() { a.loss } else { b.loss };
+    let samples = [a.worst_sample_db, b.worst_sample_db];
+    let worst_sample_db = if samples[0] <= samples[1] || samples[0].is_nan() { samples[0] } else { samples[1] };
     let least = if a.sqnr_db <= b.sqnr_db || a.sqnr_db.is_nan() { a } else { b };
-    Accuracy { loss, ..least }
+    Accuracy { worst_sample_db, loss, ..least }
 }
 
 #[cfg(test)]
@@ -84,6 +89,7 @@ mod tests {
         let error = OutputError {
             signal_power,
             error_power: signal_power / times,
+            worst_sample_db: 10.0 * times.log10(),
             max_abs_error: 1.0,
             mean_cosine: 1.0 - 1.0 / times,
             equal_fraction: 0.0,
@@ -119,8 +125,11 @@ mod tests {
     #[test]
     fn in_json_stands_the_figure_or_why_there_is_none() {
         let json = |found: &Measurement<Accuracy>| serde_json::to_value(found).unwrap();
-        let equal = Accuracy { sqnr_db: f64::INFINITY, loss: 0.0, least_exact: None };
-        assert_eq!(json(&Measurement::Measured(equal)), serde_json::json!({ "sqnr_db": null, "loss": 0.0 }));
+        let equal = Accuracy { sqnr_db: f64::INFINITY, worst_sample_db: f64::INFINITY, loss: 0.0, least_exact: None };
+        assert_eq!(
+            json(&Measurement::Measured(equal)),
+            serde_json::json!({ "sqnr_db": null, "worst_sample_db": null, "loss": 0.0 })
+        );
         let none = json(&Measurement::NotMeasured(NotMeasured::NoSamples));
         assert_eq!(none, serde_json::json!({ "not_measured": "no samples were given" }));
     }

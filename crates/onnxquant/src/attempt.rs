@@ -9,6 +9,7 @@ use crate::decide::budget::{Solution, solve_within_budget};
 use crate::decide::decided::Decided;
 use crate::decide::integers::decide_integers;
 use crate::error::Error;
+use crate::judge::served::Served;
 use crate::observe::calibration::Calibration;
 use crate::observe::observer::{CacheReport, Observer};
 use crate::observe::reach::Reach;
@@ -26,6 +27,8 @@ pub(crate) struct Parts<'a> {
     /// Keeps statistics of activations.
     pub(crate) cache: Option<&'a Path>,
     pub(crate) state: Option<&'a State>,
+    /// The runtime that judges what is written, and the samples for that.
+    pub(crate) served: Option<&'a Served>,
     pub(crate) progress: Progress<'a>,
 }
 
@@ -62,7 +65,7 @@ pub(crate) fn solve_within_reach(
 
 /// Decides what runs on integers and finds the codes.
 fn solve(model: Model, plan: Plan, calibration: Option<&Calibration>, parts: Parts<'_>) -> Result<Solved, Error> {
-    let Parts { config, cache, state, progress } = parts;
+    let Parts { config, cache, state, served, progress } = parts;
     let reach = calibration.map(|calibration| &calibration.reach);
     // Without a layer that the engine sees it is as if there were no data.
     let calibration = calibration.filter(|calibration| calibration.reach.sees_layers(model.graph(), &plan));
@@ -80,7 +83,8 @@ fn solve(model: Model, plan: Plan, calibration: Option<&Calibration>, parts: Par
     let Decided { model, plan, assignment, trail } = decided;
     let tables = quantize_tables(&model, &plan.tables)?;
     let layers = plan.layers.len();
-    let job = Job { model: &model, config, layers, assignment: &assignment, calibration, reach, state, progress };
+    let job =
+        Job { model: &model, config, layers, assignment: &assignment, calibration, reach, served, state, progress };
     let solution = solve_within_budget(job, plan, &tables, trail)?;
     Ok(Solved { model, solution, tables, cache: used })
 }

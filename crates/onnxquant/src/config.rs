@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
-use onnxquant_calib::DataOptions;
+use onnxquant_calib::{DataOptions, OrtEngine};
 use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::fake_quantize::QUANTIZE_16_OPSET;
 use onnxquant_passes::ort_version::OrtVersion;
@@ -26,7 +26,7 @@ pub const AUTO_SQNR_DB: f64 = 20.0;
 /// How layers are quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MethodChoice {
-    /// Several methods a layer; the one with the least error on held-out samples is kept.
+    /// Several methods a layer; the one with the least error on validation samples is kept.
     Auto,
     /// One method for all.
     Fixed(Method),
@@ -81,11 +81,24 @@ pub enum Format {
     MatMulNBits,
 }
 
-/// Checks of the written file.
-#[derive(Clone, Debug, Default)]
-pub struct Verify {
-    /// The Python that has ONNX Runtime; else `python3`.
-    pub python: Option<PathBuf>,
+/// What runs the float model on samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineChoice {
+    /// The embedded one; where it cannot run the model, or gives something else than ONNX Runtime, that.
+    #[default]
+    Auto,
+    /// The embedded one, which is tract.
+    Tract,
+    /// ONNX Runtime.
+    Ort,
+}
+
+impl EngineChoice {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
 }
 
 /// Bits of an activation on a fixed scale.
@@ -125,7 +138,7 @@ impl Budget {
 pub struct Config {
     /// How layers are quantized.
     pub method: MethodChoice,
-    /// A layer for which plain rounding is no worse than the fixed method, on held-out samples, is rounded.
+    /// A layer for which plain rounding is no worse than the fixed method, on validation samples, is rounded.
     pub fallback: bool,
     /// Layers are fitted to what they see in the float network, not to what they see behind quantized layers.
     pub one_pass: bool,
@@ -135,7 +148,7 @@ pub struct Config {
     /// Weight of the range of a neuron's weights against its error, by which they are shrunk before they are rounded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shrink: Option<f64>,
-    /// What is added to the diagonal of the Gram matrix, as a fraction of its mean; by default held-out samples choose.
+    /// What is added to the diagonal of the Gram matrix, as a fraction of its mean; by default validation samples choose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damping: Option<f64>,
     /// Bits a weight, 1 to 8.
@@ -158,7 +171,7 @@ pub struct Config {
     pub target: Target,
     /// Where integer products must be exact.
     pub cpu: Cpu,
-    /// How the range of an activation is found; by default tensor by tensor, by the error on held-out samples.
+    /// How the range of an activation is found; by default tensor by tensor, by the error on validation samples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<RangeMethod>,
     /// Codes of activations have a sign.
@@ -198,9 +211,15 @@ pub struct Config {
     /// and no speed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embeddings: Option<u32>,
-    /// The written file is checked in ONNX Runtime before it gets its name.
+    /// What runs the float model on samples.
+    #[serde(skip_serializing_if = "EngineChoice::is_auto")]
+    pub engine: EngineChoice,
+    /// The runtime that judges what is written; without one that is simulated.
     #[serde(skip)]
-    pub verify: Option<Verify>,
+    pub runtime: Option<OrtEngine>,
+    /// The written file is loaded there at every optimization level, and its layers are looked at, before it gets its name.
+    #[serde(skip)]
+    pub verify: bool,
     /// Weights go into a file beside the model.
     #[serde(skip)]
     pub external_data: bool,
@@ -241,7 +260,9 @@ impl Default for Config {
             ort_min: OrtVersion::default(),
             format: Format::Auto,
             embeddings: Some(8),
-            verify: None,
+            engine: EngineChoice::Auto,
+            runtime: None,
+            verify: false,
             external_data: false,
             memory_limit_bytes: 1 << 30,
         }
@@ -310,7 +331,7 @@ impl Config {
             (self.format != Format::Auto, "are written in one form, which the runtime folds: leave out --format"),
             (
                 self.activations != Activations::Float,
-                "stand beside float activations: choose another scheme for integers",
+                "stand beside float activations, and --target qdq-strict wants integers: choose another scheme or target",
             ),
             (matches!(self.granularity, Granularity::Block(_)), "have a scale a tensor or a channel, not one a block"),
         ];

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use onnxquant_calib::CalibError;
+use onnxquant_calib::{CalibError, OrtError};
 use onnxquant_ir::{GraphError, ReadModelError, TensorError, Violation, WriteModelError};
 use onnxquant_passes::check_attributes::IllegalAttribute;
 use onnxquant_passes::decode_weights::DecodeError;
 use onnxquant_passes::raise_opset::RaiseError;
+use onnxquant_proto::ReadError;
 use onnxquant_quant::QuantError;
 
 /// Why a run failed.
@@ -87,6 +88,20 @@ pub enum Error {
     /// ONNX Runtime was asked for and is not there, or does not take what was written.
     #[error("cannot verify in ONNX Runtime: {0}")]
     Verify(String),
+    /// ONNX Runtime cannot be used, or not with a file.
+    #[error(transparent)]
+    Runtime(#[from] OrtError),
+    /// A model that is to be run cannot be read.
+    #[error(transparent)]
+    Unreadable(#[from] ReadError),
+    /// A file cannot be run.
+    #[error("cannot run `{}`: {problem}", path.display())]
+    Run {
+        /// The model.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// Files cannot be used as asked.
     #[error("cannot write `{}`: {problem}", path.display())]
     Output {

@@ -24,6 +24,7 @@
 
 mod accuracy;
 mod attempt;
+mod bench;
 mod config;
 mod decide;
 mod error;
@@ -38,19 +39,23 @@ mod plan_file;
 mod progress;
 mod report;
 mod solve;
+#[cfg(test)]
+mod testing;
 mod write;
 
 pub use accuracy::Accuracy;
+pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
-    AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Format, MethodChoice,
-    Target, Verify,
+    AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,
+    MethodChoice, Target,
 };
-pub use decide::trail::Weights;
+pub use decide::trail::{JudgedBy, Weights};
 pub use error::Error;
 pub use files::{Files, is_standard_output};
 pub use judge::compare::compare;
 pub use judge::verify_ort::{Mispredicted, VerifiedOrt};
 pub use load::{PassTrace, Prepared, prepare, read, trace_passes};
+pub use observe::engine::EngineReport;
 pub use observe::observer::CacheReport;
 pub use onnxquant_calib as calib;
 pub use onnxquant_ir::PendingFile;
@@ -67,6 +72,7 @@ pub use plan_file::PlanFile;
 pub use progress::{Phase, Progress, silent};
 pub use report::integers::{IntegerReport, Sensitivity, TensorReport, Trade};
 pub use report::layers::LayerReport;
+pub use report::measured::Measured;
 pub use report::not_run::{NotRun, NotRunNode};
 pub use report::outputs::{HeldOut, OutputFigures, OutputReport, PartReport};
 pub use report::run::Report;

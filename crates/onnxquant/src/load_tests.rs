@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use onnxquant_calib::{
-    CalibSet, DataOptions, InputSpec, Original, compare, graph_outputs, inline_functions, open_session,
+    CalibSet, DataOptions, InputSpec, Original, compare, engine, graph_outputs, inline_functions, open_session,
 };
 use onnxquant_ir::onnx::ModelProto;
 
@@ -29,8 +29,9 @@ fn difference(trap: &Path, before: &ModelProto, after: &ModelProto) -> Option<St
     let inputs = InputSpec::from_graph(before.graph.as_ref()?, before.ir_version()).ok()?;
     let data = CalibSet::open(&trap.with_extension("npz"), &inputs, &DataOptions::default()).ok()?;
     let outputs = graph_outputs(&before);
-    let float = Original::new(open_session(&before, &outputs, &data).ok()?);
-    let found = open_session(&after, &outputs, &data).and_then(|after| compare(&float, &after, &data, &[0], &|_| ()));
+    let float = Original::new(open_session(engine(), &before, &outputs, &data).ok()?);
+    let found =
+        open_session(engine(), &after, &outputs, &data).and_then(|after| compare(&float, &after, &data, &[0], &|_| ()));
     let found = match found {
         Ok(found) => found,
         Err(error) => return Some(error.to_string()),

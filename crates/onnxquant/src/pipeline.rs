@@ -7,9 +7,11 @@ use crate::config::{Config, DataConfig};
 use crate::decide::budget::Solution;
 use crate::error::Error;
 use crate::files::{Files, model_bytes};
+use crate::judge::served::Served;
 use crate::judge::verify_ort::verify;
 use crate::load::{prepare, read};
 use crate::observe::calibration::Calibration;
+use crate::observe::engine::choose;
 use crate::plan::layers::Plan;
 use crate::plan::raise::raise_for_codes;
 use crate::progress::Progress;
@@ -39,14 +41,16 @@ pub fn quantize(
     let mut model = read(input)?;
     let bytes_before = model_bytes(input, model.external_files());
     let mut calibration = data.map(|data| Calibration::open(&model, data)).transpose()?;
+    let engine = calibration.as_mut().map(|found| choose(&mut found.samples, &model, config)).transpose()?;
     let samples = calibration.as_ref().map(|calibration| &calibration.samples);
     let state = config.state.as_ref().map(|folder| State::open(folder, &model, config, samples)).transpose()?;
     let prepared = prepare(&mut model)?;
+    let served = Served::open(input, &model, calibration.as_ref(), config)?;
     let (model, opset_changes) = raise_for_codes(model, config)?;
 
     let plan = Plan::new(&model, config)?;
     let file = data.and_then(|data| data.cache.as_deref());
-    let parts = Parts { config, cache: file, state: state.as_ref(), progress };
+    let parts = Parts { config, cache: file, state: state.as_ref(), served: served.as_ref(), progress };
     let mut solved = solve_within_reach(&model, &plan, &mut calibration, parts)?;
     let layers = LayerReport::all(&solved.solution, config.ort_min);
     let Solution { plan, fitted, .. } = &mut solved.solution;
@@ -57,6 +61,7 @@ pub fn quantize(
     let verified = verify(&fitted.written, config, output, ids)?;
     let bytes_after = write(&fitted.written, output, config)?;
     let not_run = calibration.and_then(|calibration| NotRun::of(&calibration.reach, solved.model.graph(), plan));
-    let run = Run { config, prepared, opset_changes, solved, layers, not_run, verified, bytes_before, bytes_after };
+    let run =
+        Run { config, engine, prepared, opset_changes, solved, layers, not_run, verified, bytes_before, bytes_after };
     Ok(run.into())
 }

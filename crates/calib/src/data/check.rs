@@ -43,10 +43,13 @@ pub(crate) fn check_header(
     if !spec.accepts(shape) {
         return Err(wrong_shape(path, spec, shape, ""));
     }
-    if shape.contains(&0) {
-        return Err(CalibError::EmptyArray { path: path.into(), array: spec.name.clone(), shape: shape.to_vec() });
-    }
-    Ok(())
+    // Other axes may be empty, as a cache is before the first step.
+    if shape.first() == Some(&0) { Err(empty_array(path, spec, shape)) } else { Ok(()) }
+}
+
+/// The error for an array without elements.
+pub(crate) fn empty_array(path: &Path, spec: &InputSpec, shape: &[usize]) -> CalibError {
+    CalibError::EmptyArray { path: path.into(), array: spec.name.clone(), shape: shape.to_vec() }
 }
 
 /// The error for an array of the wrong shape.

@@ -29,6 +29,8 @@ pub use input_spec::{Dim, InputSpec};
 pub use npy::read_npy;
 pub use npz::{NamedTensors, read_npz};
 pub use picture::{ChannelOrder, ImageFit, ImageLayout, ImageOptions};
+#[cfg(test)]
+pub(crate) use tensor_proto::to_tensor;
 
 use crate::error::CalibError;
 use crate::tensor::Tensor;
@@ -57,15 +59,17 @@ impl Default for DataOptions {
     }
 }
 
-/// Sample numbers for calibration and for measuring the result.
+/// Sample numbers by what they are for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     /// Samples to calibrate with.
     pub calibration: Vec<usize>,
-    /// Samples kept back for measuring: a tenth, at least one, evenly spaced.
+    /// Samples on which methods, ranges and bits are chosen: a tenth, at least one, evenly spaced.
+    pub validation: Vec<usize>,
+    /// Samples on which the result is measured and nothing was chosen: a fifth, at least eight but no more than a third,
+    /// evenly spaced.
     pub held_out: Vec<usize>,
-    /// There is only one sample: it stands in both lists, and the measured error is not one on
-    /// unseen data.
+    /// There are so few samples that one stands in several lists, and the measured error is not one on unseen data.
     pub shared: bool,
 }
 
@@ -138,21 +142,33 @@ impl CalibSet {
         Ok(self.inputs.iter().map(|i| i.name.clone()).zip(tensors).collect())
     }
 
-    /// Divides the samples into those to calibrate with and those to measure with.
+    /// Divides the samples by what they are for.
     pub fn split(&self) -> Split {
-        split(self.len())
+        Split::of(self.len())
     }
 }
 
-fn split(n: usize) -> Split {
-    if n <= 1 {
-        return Split { calibration: (0..n).collect(), held_out: (0..n).collect(), shared: true };
+/// Samples whose results are too few to tell from, and are more where there are so many.
+const LEAST_HELD_OUT: usize = 8;
+
+impl Split {
+    /// That of `n` samples.
+    pub fn of(n: usize) -> Self {
+        let (held_out, others) = take_evenly((0..n).collect(), (n / 5).max(LEAST_HELD_OUT).min(n / 3).max(1));
+        let (validation, calibration) = take_evenly(others.clone(), (n / 10).max(1).min(others.len() / 2));
+        let shared = calibration.is_empty() || validation.is_empty();
+        let instead = |found: Vec<usize>, other: &[usize]| if found.is_empty() { other.to_vec() } else { found };
+        let validation = instead(validation, &held_out);
+        Self { calibration: instead(calibration, &validation), validation, held_out, shared }
     }
-    let kept = (n / 10).max(1);
-    // The middle of each of `kept` equal stretches.
-    let held_out: Vec<usize> = (0..kept).map(|i| (2 * i + 1) * n / (2 * kept)).collect();
-    let calibration = (0..n).filter(|i| !held_out.contains(i)).collect();
-    Split { calibration, held_out, shared: false }
+}
+
+/// The middle of each of `count` equal stretches, and what is left.
+fn take_evenly(all: Vec<usize>, count: usize) -> (Vec<usize>, Vec<usize>) {
+    let taken: Vec<usize> =
+        (0..count).filter_map(|i| all.get((2 * i + 1) * all.len() / (2 * count)).copied()).collect();
+    let left = all.into_iter().filter(|sample| !taken.contains(sample)).collect();
+    (taken, left)
 }
 
 fn evenly_spaced<T>(items: Vec<T>, wanted: usize) -> Vec<T> {

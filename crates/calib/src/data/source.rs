@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ndarray::Axis;
 
-use super::check::{check_header, convert, wrong_shape};
+use super::check::{check_header, convert, empty_array, wrong_shape};
 use super::discover::Kind;
 use super::npy::{Header, read_elements, read_header};
 use super::npz::{read_arrays, read_headers};
@@ -173,9 +173,14 @@ impl SourceReader {
             }
         };
         found.sort();
-        match found.windows(2).find(|w| w[0].0 == w[1].0) {
-            Some(w) => Err(self.malformed(path, &format!("two arrays for input `{}`", self.inputs[w[0].0].name))),
-            None => Ok(found),
+        if let Some(w) = found.windows(2).find(|w| w[0].0 == w[1].0) {
+            return Err(self.malformed(path, &format!("two arrays for input `{}`", self.inputs[w[0].0].name)));
+        }
+        match found.first() {
+            Some((index, shape)) if found.iter().all(|(_, shape)| shape.contains(&0)) => {
+                Err(empty_array(path, &self.inputs[*index], shape))
+            }
+            _ => Ok(found),
         }
     }
 

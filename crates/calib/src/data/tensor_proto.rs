@@ -16,7 +16,8 @@ pub(crate) fn read_tensor_proto(bytes: &[u8], limit: u64) -> Result<(String, Ten
     Ok((proto.name.clone().unwrap_or_default(), to_tensor(&proto)?))
 }
 
-fn to_tensor(proto: &TensorProto) -> Result<Tensor, FormatError> {
+/// The value of a tensor.
+pub(crate) fn to_tensor(proto: &TensorProto) -> Result<Tensor, FormatError> {
     let fail = |what: String| FormatError::TensorProto(what);
     if !proto.external_data.is_empty() {
         return Err(fail("its data are in another file".into()));

@@ -82,6 +82,29 @@ fn options_for_pictures_are_refused_beside_arrays() {
 }
 
 #[test]
+fn caches_may_be_empty_and_samples_may_not() {
+    let inputs = [spec("x", ElementType::F32, &[0, 2]), spec("past", ElementType::F32, &[1, 0, 2])];
+    let open = |x: &[usize], past: &[usize]| {
+        let dir = tempfile::tempdir().unwrap();
+        save_npz(&dir.path().join("0.npz"), &[("x", ramp(x)), ("past", ramp(past))]);
+        let set = CalibSet::open(dir.path(), &inputs, &DataOptions::default())?;
+        Ok::<_, CalibError>(set.load(0)?.iter().map(|(_, tensor)| tensor.shape().to_vec()).collect::<Vec<_>>())
+    };
+    assert_eq!(open(&[3, 2], &[1, 0, 2]).unwrap(), [vec![3, 2], vec![1, 0, 2]]);
+    let error = open(&[0, 2], &[1, 4, 2]).unwrap_err().to_string();
+    assert!(error.contains("array `x`") && error.contains("[0, 2]: it has no elements"), "{error}");
+}
+
+#[test]
+fn samples_of_empty_arrays_alone_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    save_npz(&dir.path().join("0.npz"), &[("past", ramp(&[1, 0, 2]))]);
+    let inputs = [spec("past", ElementType::F32, &[1, 0, 2])];
+    let error = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("[1, 0, 2]: it has no elements"), "{error}");
+}
+
+#[test]
 fn optional_inputs_are_given_always_or_never() {
     let dir = tempfile::tempdir().unwrap();
     let inputs = [spec("a", ElementType::F32, &[0]), InputSpec { optional: true, ..spec("b", ElementType::F32, &[0]) }];
@@ -171,12 +194,18 @@ fn samples_are_evenly_spaced() {
 }
 
 #[test]
-fn split_keeps_a_tenth_back() {
-    assert_eq!(split(1), Split { calibration: vec![0], held_out: vec![0], shared: true });
-    assert_eq!(split(2), Split { calibration: vec![0], held_out: vec![1], shared: false });
-    for n in 2..200 {
-        let s = split(n);
-        assert_eq!((s.held_out.len(), s.calibration.len()), ((n / 10).max(1), n - (n / 10).max(1)), "{n}");
+fn a_fifth_and_at_least_eight_samples_are_held_out_and_a_tenth_is_chosen_on() {
+    let of = |n| {
+        let Split { calibration, validation, held_out, shared } = Split::of(n);
+        (calibration.len(), validation.len(), held_out.len(), shared)
+    };
+    assert_eq!([1, 2, 3, 6].map(of), [(1, 1, 1, true), (1, 1, 1, true), (1, 1, 1, false), (3, 1, 2, false)]);
+    assert_eq!([24, 32, 128].map(of), [(14, 2, 8, false), (21, 3, 8, false), (91, 12, 25, false)]);
+    for n in 3..200 {
+        let Split { calibration, validation, held_out, .. } = Split::of(n);
+        let mut all = [calibration, validation, held_out].concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..n).collect::<Vec<_>>());
     }
-    assert_eq!(split(20).held_out, [5, 15]);
+    assert_eq!(Split::of(12).held_out, [1, 4, 7, 10]);
 }

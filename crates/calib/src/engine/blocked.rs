@@ -68,3 +68,12 @@ impl From<&BlockedNode> for CalibError {
         Self::Load { place: format!("node {node}"), detail: node.reason.clone() }
     }
 }
+
+/// Messages of an engine can contain whole graphs.
+pub(crate) fn shorten(text: &str) -> String {
+    const LONGEST: usize = 600;
+    if text.chars().count() <= LONGEST {
+        return text.into();
+    }
+    text.chars().take(LONGEST).chain(" ...".chars()).collect()
+}

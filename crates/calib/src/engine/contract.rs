@@ -1,5 +1,8 @@
 //! What an engine is, whichever it is.
 
+use std::fmt;
+use std::sync::Arc;
+
 use onnxquant_proto::onnx::{ModelProto, NodeProto};
 
 use crate::data::{CalibSet, Sample};
@@ -16,7 +19,7 @@ pub type Shapes = Vec<Vec<usize>>;
 /// Runs models.
 pub trait Engine: Send + Sync {
     /// Name and version, on which every number depends that is observed.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Why it cannot run the node, where it lacks the operator or would misread it.
     fn unknown(&self, node: &NodeProto) -> Option<&'static str>;
@@ -27,6 +30,29 @@ pub trait Engine: Send + Sync {
     /// Weights must be in the model (`raw_data` or the typed fields), not in external files,
     /// and local functions must have been inlined, see [`crate::inline_functions`].
     fn open(&self, model: &ModelProto, wanted: &[String], given: &Given) -> Result<Box<dyn Session>, CalibError>;
+}
+
+/// An engine that several users have.
+pub type SharedEngine = Arc<dyn Engine>;
+
+impl fmt::Debug for dyn Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl<E: Engine + ?Sized> Engine for &E {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn unknown(&self, node: &NodeProto) -> Option<&'static str> {
+        (**self).unknown(node)
+    }
+
+    fn open(&self, model: &ModelProto, wanted: &[String], given: &Given) -> Result<Box<dyn Session>, CalibError> {
+        (**self).open(model, wanted, given)
+    }
 }
 
 /// A model, or a part of it, that is ready to be run on samples, with values inside it observed.

@@ -29,7 +29,7 @@ use onnxquant_proto::onnx::{GraphProto, ModelProto, NodeProto};
 
 use super::blocked::{BlockedNode, Fault, PANICKED};
 use super::contract::Engine;
-use super::open::{engine, open_session_for};
+use super::open::open_session_for;
 use crate::data::CalibSet;
 use crate::error::CalibError;
 use crate::graph::{all_nodes, reads};
@@ -40,11 +40,7 @@ const MOST_FAILING: usize = 16;
 /// The nodes of the main graph whose operators the engine does not have, or that hold such operators.
 ///
 /// Local functions must have been inlined, see [`crate::inline_functions`].
-pub fn unknown_operators(model: &ModelProto) -> Vec<BlockedNode> {
-    unknown_to(engine(), model)
-}
-
-fn unknown_to(engine: &dyn Engine, model: &ModelProto) -> Vec<BlockedNode> {
+pub fn unknown_operators(engine: &dyn Engine, model: &ModelProto) -> Vec<BlockedNode> {
     let Some(graph) = &model.graph else { return Vec::new() };
     let unknown = |node: &NodeProto| engine.unknown(node);
     let unknown_inside = |node: &NodeProto| {
@@ -69,6 +65,7 @@ fn unknown_to(engine: &dyn Engine, model: &ModelProto) -> Vec<BlockedNode> {
 /// # Errors
 /// Data that cannot be read, and a model of which there is too much that the engine cannot run.
 pub fn failing_nodes(
+    engine: &dyn Engine,
     model: &ModelProto,
     known: &[BlockedNode],
     data: &CalibSet,
@@ -78,7 +75,7 @@ pub fn failing_nodes(
     let graph = model.graph.as_ref().unwrap_or(&nothing);
     let loaded = data.load(sample)?;
     let failure = |nodes: &[&NodeProto]| {
-        let session = open_session_for(model, &results(nodes), data, &[sample]);
+        let session = open_session_for(engine, model, &results(nodes), data, &[sample]);
         session.and_then(|session| session.run(&loaded)).err()
     };
     let (mut found, mut runs) = (Vec::new(), 0);
@@ -141,7 +138,7 @@ mod tests {
     struct Small;
 
     impl Engine for Small {
-        fn name(&self) -> &'static str {
+        fn name(&self) -> &str {
             "small"
         }
 
@@ -161,7 +158,7 @@ mod tests {
     fn found(nodes: Vec<NodeProto>) -> Vec<String> {
         let graph = GraphProto { node: nodes, ..GraphProto::default() };
         let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
-        unknown_to(&Small, &model).iter().map(|node| format!("{node}: {}", node.reason)).collect()
+        unknown_operators(&Small, &model).iter().map(|node| format!("{node}: {}", node.reason)).collect()
     }
 
     #[test]

@@ -13,19 +13,25 @@ pub fn engine() -> &'static dyn Engine {
 }
 
 /// Prepares `model` to be run on the samples of `data`, observing `values`; see [`Engine::open`].
-pub fn open_session(model: &ModelProto, values: &[String], data: &CalibSet) -> Result<Box<dyn Session>, CalibError> {
+pub fn open_session(
+    engine: &dyn Engine,
+    model: &ModelProto,
+    values: &[String],
+    data: &CalibSet,
+) -> Result<Box<dyn Session>, CalibError> {
     let all: Vec<usize> = (0..data.len()).collect();
-    open_session_for(model, values, data, &all)
+    open_session_for(engine, model, values, data, &all)
 }
 
 /// Prepares `model` to be run on some of the samples.
 pub fn open_session_for(
+    engine: &dyn Engine,
     model: &ModelProto,
     values: &[String],
     data: &CalibSet,
     samples: &[usize],
 ) -> Result<Box<dyn Session>, CalibError> {
-    engine().open(model, values, &Given::inputs(data, samples))
+    engine.open(model, values, &Given::inputs(data, samples))
 }
 
 /// Stands where a build has no engine.
@@ -34,7 +40,7 @@ struct NoEngine;
 const NO_ENGINE: &str = "this build has no engine";
 
 impl Engine for NoEngine {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "none"
     }
 

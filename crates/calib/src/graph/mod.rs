@@ -5,4 +5,4 @@ mod walk;
 
 pub use inline::inline_functions;
 pub use walk::graph_outputs;
-pub(crate) use walk::{all_nodes, label, needed_nodes, reads};
+pub(crate) use walk::{all_nodes, drop_trailing_empty, label, needed_nodes, reads, subgraphs_mut};

@@ -59,6 +59,22 @@ pub(crate) fn all_nodes(graph: &GraphProto) -> Vec<&NodeProto> {
     nodes
 }
 
+/// The graphs in a node's attributes.
+pub(crate) fn subgraphs_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
+    node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().map(AsMut::as_mut).chain(&mut a.graphs))
+}
+
+/// Drops the names of optional inputs and outputs that are left out at the end. The outputs of a Split are its parts,
+/// none of which is optional.
+pub(crate) fn drop_trailing_empty(node: &mut NodeProto) {
+    let has_parts = node.op_type() == "Split";
+    let outputs = Some(&mut node.output).filter(|_| !has_parts);
+    for names in std::iter::once(&mut node.input).chain(outputs) {
+        let kept = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
+        names.truncate(kept);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -40,6 +40,8 @@ pub struct OutputError {
     pub signal_power: f64,
     /// Sum of the squared differences.
     pub error_power: f64,
+    /// The SQNR in dB of the sample where it is least; infinite if nothing differs.
+    pub worst_sample_db: f64,
     /// Largest absolute difference.
     pub max_abs_error: f64,
     /// Cosine of the angle between the two outputs, averaged over samples; outputs that are
@@ -80,6 +82,7 @@ struct Comparing {
     is_float: bool,
     signal_power: f64,
     error_power: f64,
+    worst_sample_db: f64,
     max_abs_error: f64,
     elements: usize,
     equal: usize,
@@ -96,6 +99,7 @@ impl Comparing {
             is_float: false,
             signal_power: 0.0,
             error_power: 0.0,
+            worst_sample_db: f64::INFINITY,
             max_abs_error: 0.0,
             elements: 0,
             equal: 0,
@@ -111,13 +115,13 @@ impl Comparing {
             self.incomparable += 1;
             return;
         }
-        let (mut aa, mut bb, mut ab) = (0.0, 0.0, 0.0);
+        let (mut aa, mut bb, mut ab, mut error_power) = (0.0, 0.0, 0.0, 0.0);
         for (&x, &y) in a.iter().zip(&b) {
             let difference = x - y;
             aa += x * x;
             bb += y * y;
             ab += x * y;
-            self.error_power += if x == y { 0.0 } else { difference * difference };
+            error_power += if x == y { 0.0 } else { difference * difference };
             if x != y {
                 self.max_abs_error = larger(self.max_abs_error, difference.abs());
             }
@@ -125,6 +129,8 @@ impl Comparing {
         }
         self.elements += a.len();
         self.signal_power += aa;
+        self.error_power += error_power;
+        self.worst_sample_db = smaller(self.worst_sample_db, sqnr_db(aa, error_power));
         self.cosine_sum += if aa == 0.0 && bb == 0.0 {
             1.0
         } else if aa == 0.0 || bb == 0.0 {
@@ -149,6 +155,7 @@ impl Comparing {
             Measurement::Measured(OutputError {
                 signal_power: self.signal_power,
                 error_power: self.error_power,
+                worst_sample_db: self.worst_sample_db,
                 max_abs_error: self.max_abs_error,
                 mean_cosine: self.cosine_sum / samples as f64,
                 equal_fraction: self.equal as f64 / self.elements as f64,
@@ -168,6 +175,11 @@ pub fn judged_outputs(outputs: &[OutputComparison]) -> impl Iterator<Item = &Out
 /// The larger number; NaN if either is, where `f64::max` would hide it.
 fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+/// The smaller number; NaN if either is.
+fn smaller(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
 }
 
 /// A model with which others are compared. What it gives for a sample is kept, and the sample itself, as far as
@@ -330,6 +342,7 @@ mod tests {
         let cosine = (9.0 + 12.0) / (25.0_f64 * 18.0).sqrt();
         assert!((output.mean_cosine - cosine / 2.0).abs() < 1e-12);
         assert_eq!(output.equal_fraction, 0.25);
+        assert!((output.worst_sample_db - 10.0 * 0.5_f64.log10()).abs() < 1e-12);
         assert!((output.sqnr_db() - 10.0 * (26.0_f64 / 3.0).log10()).abs() < 1e-12);
     }
 

@@ -42,6 +42,11 @@ pub enum NotMeasured {
     },
     /// There is nothing that could be compared.
     NoOutputs,
+    /// ONNX Runtime did not load or run one of the files.
+    Runtime {
+        /// Its message, and of which file.
+        problem: String,
+    },
 }
 
 impl<T> Measurement<T> {
@@ -82,6 +87,7 @@ impl fmt::Display for NotMeasured {
                 )
             }
             Self::NoElements { samples } => write!(f, "it has no elements in any of the {samples} samples"),
+            Self::Runtime { problem } => f.write_str(problem),
             Self::NoOutputs => {
                 f.write_str("the calibration engine can compute nothing that depends on a quantized layer")
             }

@@ -38,7 +38,7 @@ use onnxquant_proto::onnx::{GraphProto, ModelProto};
 use rayon::prelude::*;
 
 use crate::data::{CalibSet, Sample};
-use crate::engine::{Feed, Given, Session, Shapes, engine, open_session};
+use crate::engine::{Feed, Given, Session, Shapes, SharedEngine, open_session};
 use crate::error::CalibError;
 use crate::run::{Progress, SampleRun, describe_failure, in_batches};
 use crate::tensor::Tensor;
@@ -48,6 +48,7 @@ use store::{Slot, Spill, Store};
 /// A network on its way over the samples.
 #[derive(Debug)]
 pub struct Stream {
+    engine: SharedEngine,
     /// Those at the cut.
     samples: Vec<usize>,
     /// Those still at the network's inputs.
@@ -77,15 +78,15 @@ pub struct Network<'a> {
 
 impl Stream {
     /// At the network's inputs, for these samples. At most `limit_bytes` of values are kept in memory.
-    pub fn new(samples: &[usize], limit_bytes: usize) -> Self {
-        Self::with_waiting(samples, &[], limit_bytes)
+    pub fn new(engine: SharedEngine, samples: &[usize], limit_bytes: usize) -> Self {
+        Self::with_waiting(engine, samples, &[], limit_bytes)
     }
 
     /// The same with further samples that wait at the inputs until their rows are needed.
-    pub fn with_waiting(samples: &[usize], waiting: &[usize], limit_bytes: usize) -> Self {
+    pub fn with_waiting(engine: SharedEngine, samples: &[usize], waiting: &[usize], limit_bytes: usize) -> Self {
         let store = Store::new(samples.len(), limit_bytes);
         let (samples, waiting) = (samples.to_vec(), waiting.to_vec());
-        Self { samples, waiting, made: HashSet::new(), kept: Vec::new(), store }
+        Self { engine, samples, waiting, made: HashSet::new(), kept: Vec::new(), store }
     }
 
     /// The samples that advance.
@@ -129,7 +130,7 @@ impl Stream {
         }
         let shapes: Vec<_> = (0..self.samples.len()).map(|position| self.shapes(position, data)).collect();
         self.kept = names;
-        Step::new(model, observed, Given { feeds, shapes }, data, sources)
+        Step::new(self.engine.clone(), model, observed, Given { feeds, shapes }, data, sources)
     }
 
     /// How samples are run from the inputs of the network `whole` to the values `wanted` and to the cut.
@@ -140,7 +141,7 @@ impl Stream {
             sources.push(Source::Observed(observed.len(), *how));
             observed.push(name.clone());
         }
-        Step::new(whole, observed, Given::inputs(data, samples), data, sources)
+        Step::new(self.engine.clone(), whole, observed, Given::inputs(data, samples), data, sources)
     }
 
     /// What the next piece is given: the network's inputs and the values at the cut.
@@ -171,6 +172,7 @@ enum Source {
 
 /// The way from one cut to the next.
 struct Step {
+    engine: SharedEngine,
     piece: Option<Box<dyn Session>>,
     /// The same values, computed from the network's inputs; made when a piece fails.
     whole: OnceLock<Result<Box<dyn Session>, String>>,
@@ -185,13 +187,20 @@ struct Step {
 }
 
 impl Step {
-    fn new(model: &ModelProto, observed: Vec<String>, given: Given, data: &CalibSet, sources: Vec<Source>) -> Self {
+    fn new(
+        engine: SharedEngine,
+        model: &ModelProto,
+        observed: Vec<String>,
+        given: Given,
+        data: &CalibSet,
+        sources: Vec<Source>,
+    ) -> Self {
         let some = !given.shapes.is_empty();
-        let piece = some.then(|| engine().open(model, &observed, &given)).and_then(Result::ok);
+        let piece = some.then(|| engine.open(model, &observed, &given)).and_then(Result::ok);
         let feeds = given.feeds;
         let inputs = data.inputs().len();
         let loads = piece.as_ref().is_none_or(|piece| feeds[..inputs].iter().any(|feed| piece.reads(&feed.name)));
-        Self { piece, whole: OnceLock::new(), observed, feeds, inputs, loads, sources }
+        Self { engine, piece, whole: OnceLock::new(), observed, feeds, inputs, loads, sources }
     }
 
     /// Runs one sample; what is observed, those handed over first, and what is kept of the old cut, by source.
@@ -242,7 +251,7 @@ impl Step {
         if let Some(values) = self.piece.as_ref().and_then(|piece| piece.run(given).ok()) {
             return Ok(values);
         }
-        let make = || open_session(&make_whole()?, &self.observed, data);
+        let make = || open_session(&*self.engine, &make_whole()?, &self.observed, data);
         match self.whole.get_or_init(|| make().map_err(|error| error.to_string())) {
             Ok(whole) => whole.run(&data.load(sample)?),
             // Once more, for the error itself.

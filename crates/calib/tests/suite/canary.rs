@@ -1,8 +1,9 @@
-//! What this crate relies on in tract, so that a new version that changes it is noticed.
+//! What this crate relies on in its engines, so that a new version that changes it is noticed.
 
 use onnxquant_calib::{Session, engine, open_session};
 use onnxquant_proto::onnx::TensorProto;
 
+use crate::engines::engines;
 use crate::models::{self, data, input, model, node, tensor};
 
 #[test]
@@ -34,14 +35,17 @@ fn softmax_between_quantized_values_is_computed_in_float() {
     let folder = tempfile::tempdir().unwrap();
     let x = models::array(5, &[2, 6]).mapv(|v| 3.0 * v);
     let data = data(folder.path(), &model, &[vec![("x", x.clone())]]);
-    let session = open_session(&model, &["y".to_owned()], &data).unwrap();
-    let y = session.run(&data.load(0).unwrap()).unwrap()[0].to_f32().unwrap();
     let quantize = |v: f32, scale: f32| (v / scale).round_ties_even().clamp(-128.0, 127.0) * scale;
     let e = x.mapv(|v| quantize(v, 1.0 / 32.0).exp());
-    for (row, found) in e.outer_iter().zip(y.outer_iter()) {
-        let sum = row.sum();
-        for (v, found) in row.iter().zip(found) {
-            assert!((quantize(v / sum, 1.0 / 127.0) - found).abs() < 1.5 / 127.0, "{found} for {}", v / sum);
+    for engine in engines() {
+        let session = open_session(engine, &model, &["y".to_owned()], &data).unwrap();
+        let y = session.run(&data.load(0).unwrap()).unwrap()[0].to_f32().unwrap();
+        for (row, found) in e.outer_iter().zip(y.outer_iter()) {
+            let sum = row.sum();
+            for (v, found) in row.iter().zip(found) {
+                let expected = quantize(v / sum, 1.0 / 127.0);
+                assert!((expected - found).abs() < 1.5 / 127.0, "{}: {found} for {}", engine.name(), v / sum);
+            }
         }
     }
 }

@@ -1,20 +1,24 @@
 //! Sessions: what they return, for which models, and what they say when they cannot.
 
-use ndarray::{ArrayD, Ix2, array};
+use ndarray::{ArrayD, Ix2, array, s};
 use onnxquant_calib::{
-    BlockedNode, CalibError, CalibSet, Fault, Session, failing_nodes, inline_functions, open_session, unknown_operators,
+    BlockedNode, CalibError, CalibSet, Engine, Fault, Session, failing_nodes, inline_functions, open_session,
+    unknown_operators,
 };
 use onnxquant_proto::onnx::attribute_proto::AttributeType;
 use onnxquant_proto::onnx::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, ValueInfoProto};
 
+use crate::engines::{engines, is_tract};
 use crate::models::{self, body, data, input, model, node, noise, tensor, typed_input};
 
 fn names(values: &[&str]) -> Vec<String> {
     values.iter().map(|v| (*v).into()).collect()
 }
 
-fn run(model: &ModelProto, data: &CalibSet, values: &[&str]) -> Result<Vec<Vec<ArrayD<f32>>>, CalibError> {
-    let session = open_session(model, &names(values), data)?;
+type Runs = Result<Vec<Vec<ArrayD<f32>>>, CalibError>;
+
+fn run(engine: &dyn Engine, model: &ModelProto, data: &CalibSet, values: &[&str]) -> Runs {
+    let session = open_session(engine, model, &names(values), data)?;
     let floats = |index| -> Result<Vec<ArrayD<f32>>, CalibError> {
         let captured = session.run(&data.load(index)?)?;
         Ok(captured.iter().map(|t| t.to_f32().expect("only floats are observed here")).collect())
@@ -43,13 +47,15 @@ fn inputs_inner_values_and_outputs_are_observed_in_the_order_asked() {
     let folder = tempfile::tempdir().unwrap();
     let x = models::array(1, &[3, 16]);
     let data = data(folder.path(), &dense(), &[vec![("x", x.clone())]]);
-    let values = run(&dense(), &data, &["z", "x", "y", "z"]).unwrap().remove(0);
-    let y = expected_dense(&x);
-    assert_eq!(values[1], x);
-    assert!(close(&values[2], &y));
-    assert!(close(&values[0], &y.mapv(|v| v.max(0.0))));
-    assert_eq!(values[0], values[3]);
-    assert_eq!(run(&dense(), &data, &["x"]).unwrap()[0][0], x, "nothing to compute");
+    for engine in engines() {
+        let values = run(engine, &dense(), &data, &["z", "x", "y", "z"]).unwrap().remove(0);
+        let y = expected_dense(&x);
+        assert_eq!(values[1], x);
+        assert!(close(&values[2], &y));
+        assert!(close(&values[0], &y.mapv(|v| v.max(0.0))));
+        assert_eq!(values[0], values[3]);
+        assert_eq!(run(engine, &dense(), &data, &["x"]).unwrap()[0][0], x, "nothing to compute");
+    }
 }
 
 #[test]
@@ -58,15 +64,42 @@ fn few_many_and_grouped_shapes_give_the_same_values() {
         let folder = tempfile::tempdir().unwrap();
         let samples: Vec<_> = (0..18).map(|i| vec![("x", models::array(i as u64, &[1 + i % shapes, 16]))]).collect();
         let data = data(folder.path(), &dense(), &samples);
-        let runs = run(&dense(), &data, &["y"]).unwrap();
-        for (values, sample) in runs.iter().zip(&samples) {
-            assert!(close(&values[0], &expected_dense(&sample[0].1)), "{shapes} shapes");
+        for engine in engines() {
+            let runs = run(engine, &dense(), &data, &["y"]).unwrap();
+            for (values, sample) in runs.iter().zip(&samples) {
+                assert!(close(&values[0], &expected_dense(&sample[0].1)), "{} on {shapes} shapes", engine.name());
+            }
         }
     }
 }
 
+/// A decoder's cache is empty before the first step.
 #[test]
-fn convolutions_over_many_shapes_run_with_a_plan_for_each() {
+fn empty_cache_adds_nothing() {
+    let axis = AttributeProto {
+        name: Some("axis".into()),
+        i: Some(1),
+        r#type: Some(AttributeType::Int.into()),
+        ..AttributeProto::default()
+    };
+    let join = NodeProto { attribute: vec![axis], ..node("Concat", &["past", "x"], &["present"]) };
+    let nodes = vec![join, node("MatMul", &["present", "w"], &["y"])];
+    let inputs = vec![input("x", &[1, -1, 4]), input("past", &[1, -2, 4])];
+    let decoder = model(inputs, nodes, vec![tensor("w", &[4, 2], &noise(7, 8))]);
+    let folder = tempfile::tempdir().unwrap();
+    let (x, past) = (models::array(1, &[1, 3, 4]), models::array(2, &[1, 2, 4]));
+    let samples = [vec![("x", x.clone()), ("past", past)], vec![("x", x), ("past", models::array(2, &[1, 0, 4]))]];
+    let data = data(folder.path(), &decoder, &samples);
+    for engine in engines() {
+        let runs = run(engine, &decoder, &data, &["y"]).unwrap();
+        let of_new = runs[0][0].slice(s![.., 2.., ..]).to_owned().into_dyn();
+        assert_eq!(runs[1][0].shape(), [1, 3, 2], "{}", engine.name());
+        assert!(close(&runs[1][0], &of_new), "{}", engine.name());
+    }
+}
+
+#[test]
+fn convolutions_over_many_shapes_run_in_tract_with_a_plan_for_each() {
     let conv = model(
         vec![input("x", &[1, 1, -1])],
         vec![node("Conv", &["x", "w"], &["y"])],
@@ -75,14 +108,16 @@ fn convolutions_over_many_shapes_run_with_a_plan_for_each() {
     let folder = tempfile::tempdir().unwrap();
     let samples: Vec<_> = (0..12).map(|i| vec![("x", models::array(i, &[1, 1, 4 + i as usize]))]).collect();
     let data = data(folder.path(), &conv, &samples);
-    let session = open_session(&conv, &names(&["y"]), &data).unwrap();
-    assert!(session.prefers_grouping());
-    let runs = run(&conv, &data, &["y"]).unwrap();
-    for (values, sample) in runs.iter().zip(&samples) {
-        let (w, x) = (noise(3, 6), &sample[0].1);
-        let expected = x[[0, 0, 1]] * w[3] + x[[0, 0, 2]] * w[4] + x[[0, 0, 3]] * w[5];
-        assert_eq!(values[0].shape(), [1, 2, x.len() - 2]);
-        assert!((values[0][[0, 1, 1]] - expected).abs() < 1e-6);
+    for engine in engines() {
+        let session = open_session(engine, &conv, &names(&["y"]), &data).unwrap();
+        assert_eq!(session.prefers_grouping(), is_tract(engine));
+        let runs = run(engine, &conv, &data, &["y"]).unwrap();
+        for (values, sample) in runs.iter().zip(&samples) {
+            let (w, x) = (noise(3, 6), &sample[0].1);
+            let expected = x[[0, 0, 1]] * w[3] + x[[0, 0, 2]] * w[4] + x[[0, 0, 3]] * w[5];
+            assert_eq!(values[0].shape(), [1, 2, x.len() - 2]);
+            assert!((values[0][[0, 1, 1]] - expected).abs() < 1e-6);
+        }
     }
 }
 
@@ -92,10 +127,12 @@ fn an_overridable_weight_is_fed_if_the_data_have_it() {
     model.graph.as_mut().unwrap().input.push(input("w", &[16, 8]));
     let folder = tempfile::tempdir().unwrap();
     let x = models::array(1, &[2, 16]);
-    let given = data(folder.path(), &model, &[vec![("x", x.clone())]]);
-    assert!(close(&run(&model, &given, &["y"]).unwrap()[0][0], &expected_dense(&x)));
-    let given = data(folder.path(), &model, &[vec![("x", x), ("w", ArrayD::zeros(vec![16, 8]))]]);
-    assert_eq!(run(&model, &given, &["y"]).unwrap()[0][0], ArrayD::<f32>::zeros(vec![2, 8]));
+    for engine in engines() {
+        let given = data(folder.path(), &model, &[vec![("x", x.clone())]]);
+        assert!(close(&run(engine, &model, &given, &["y"]).unwrap()[0][0], &expected_dense(&x)));
+        let given = data(folder.path(), &model, &[vec![("x", x.clone()), ("w", ArrayD::zeros(vec![16, 8]))]]);
+        assert_eq!(run(engine, &model, &given, &["y"]).unwrap()[0][0], ArrayD::<f32>::zeros(vec![2, 8]));
+    }
 }
 
 #[test]
@@ -104,9 +141,12 @@ fn operators_behind_the_last_value_do_not_matter_and_others_are_named() {
     model.graph.as_mut().unwrap().node.push(node("Unheard", &["z"], &["out"]));
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), &model, &[vec![("x", models::array(1, &[2, 16]))]]);
-    assert!(run(&model, &data, &["z"]).is_ok());
-    let message = run(&model, &data, &["out"]).unwrap_err().to_string();
-    assert!(message.contains("node `node_out` (Unheard)") && message.contains("--weights-only"), "{message}");
+    for engine in engines() {
+        assert!(run(engine, &model, &data, &["z"]).is_ok());
+        let message = run(engine, &model, &data, &["out"]).unwrap_err().to_string();
+        let parts = ["node_out", "Unheard", "--weights-only"];
+        assert!(parts.iter().all(|part| message.contains(part)), "{}: {message}", engine.name());
+    }
 }
 
 #[test]
@@ -118,8 +158,10 @@ fn a_failing_model_is_an_error_that_names_the_operator() {
     );
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), &bad, &[vec![("x", models::array(1, &[2, 16]))]]);
-    let message = run(&bad, &data, &["y"]).unwrap_err().to_string();
-    assert!(message.contains("node_y"), "{message}");
+    for engine in engines() {
+        let message = run(engine, &bad, &data, &["y"]).unwrap_err().to_string();
+        assert!(message.contains("node_y"), "{}: {message}", engine.name());
+    }
 }
 
 #[test]
@@ -139,9 +181,12 @@ fn local_functions_run_after_inlining() {
     let folder = tempfile::tempdir().unwrap();
     let x = models::array(1, &[2, 16]);
     let data = data(folder.path(), &model, &[vec![("x", x.clone())]]);
-    assert!(run(&model, &data, &["z"]).unwrap_err().to_string().contains("(Double of domain `local`)"));
-    let values = run(&inline_functions(&model).unwrap(), &data, &["z"]).unwrap();
-    assert!(close(&values[0][0], &expected_dense(&x).mapv(|v| 2.0 * v)));
+    for engine in engines() {
+        let message = run(engine, &model, &data, &["z"]).unwrap_err().to_string();
+        assert!(message.contains("Double") && message.contains("local"), "{}: {message}", engine.name());
+        let values = run(engine, &inline_functions(&model).unwrap(), &data, &["z"]).unwrap();
+        assert!(close(&values[0][0], &expected_dense(&x).mapv(|v| 2.0 * v)));
+    }
 }
 
 #[test]
@@ -167,10 +212,12 @@ fn branches_run_but_values_inside_them_are_refused() {
     std::fs::write(set.join("input_0.pb"), prost::Message::encode_to_vec(&tensor("x", &[2, 16], &values))).unwrap();
     std::fs::write(set.join("input_1.pb"), prost::Message::encode_to_vec(&flag)).unwrap();
     let data = models::open(folder.path(), &model);
-    let found = run(&model, &data, &["z"]).unwrap();
-    assert!(close(&found[0][0], &expected_dense(&x).mapv(|v| -v)));
-    let message = run(&model, &data, &["turned"]).unwrap_err().to_string();
-    assert!(message.contains("`turned`") && message.contains("inside the body"), "{message}");
+    for engine in engines() {
+        let found = run(engine, &model, &data, &["z"]).unwrap();
+        assert!(close(&found[0][0], &expected_dense(&x).mapv(|v| -v)));
+        let message = run(engine, &model, &data, &["turned"]).unwrap_err().to_string();
+        assert!(message.contains("`turned`") && message.contains("inside the body"), "{message}");
+    }
 }
 
 #[test]
@@ -185,10 +232,12 @@ fn half_precision_models_run_and_are_observed() {
     let x =
         array![[1.0_f32, 0.5, -0.25, 2.0, 1.0, 0.5, -0.25, 2.0, 1.0, 0.5, -0.25, 2.0, 1.0, 0.5, -0.25, 2.0]].into_dyn();
     let data = data(folder.path(), &model, &[vec![("x", x.clone())]]);
-    let values = run(&model, &data, &["x", "y", "z"]).unwrap().remove(0);
-    assert_eq!(values[0], x);
-    let difference = (&values[1] - &expected_dense(&x)).mapv(f32::abs).iter().copied().fold(0.0, f32::max);
-    assert!(difference < 5e-3, "{difference}");
+    for engine in engines() {
+        let values = run(engine, &model, &data, &["x", "y", "z"]).unwrap().remove(0);
+        assert_eq!(values[0], x);
+        let difference = (&values[1] - &expected_dense(&x)).mapv(f32::abs).iter().copied().fold(0.0, f32::max);
+        assert!(difference < 5e-3, "{}: {difference}", engine.name());
+    }
 }
 
 #[test]
@@ -219,13 +268,18 @@ fn nodes_on_which_the_engine_fails_are_found_by_trying() {
     let model = model(vec![input("x", &[2, 4])], nodes, vec![widths]);
     let folder = tempfile::tempdir().unwrap();
     let data = data(folder.path(), &model, &[vec![("x", models::array(3, &[2, 4]))]]);
-    let known = unknown_operators(&model);
     let label = |nodes: &[BlockedNode]| nodes.iter().map(|node| node.label.clone()).collect::<Vec<_>>();
-    assert_eq!(label(&known), ["node_h"]);
-    let found = failing_nodes(&model, &known, &data, 0).unwrap();
-    assert_eq!(label(&found), ["node_b", "node_f"]);
-    assert!(found.iter().all(|node| node.op_type == "Pad" && !node.reason.is_empty()), "{found:?}");
-    assert_eq!(failing_nodes(&model, &[known, found].concat(), &data, 0).unwrap(), []);
+    for engine in engines() {
+        let known = unknown_operators(engine, &model);
+        let found = failing_nodes(engine, &model, &known, &data, 0).unwrap();
+        // ONNX Runtime does not tell which operators it has.
+        let (not_known, fail) =
+            if is_tract(engine) { (&["node_h"][..], &["node_b", "node_f"][..]) } else { (&[][..], &["node_h"][..]) };
+        assert_eq!(label(&known), not_known, "{}", engine.name());
+        assert_eq!(label(&found), fail, "{}", engine.name());
+        assert!(found.iter().all(|node| !node.reason.is_empty()), "{found:?}");
+        assert_eq!(failing_nodes(engine, &model, &[known, found].concat(), &data, 0).unwrap(), []);
+    }
 }
 
 #[test]
@@ -250,8 +304,10 @@ fn trailing_empty_inputs_change_nothing() {
             model
         };
         let data = data(folder.path(), &model_of(short.clone()), &[vec![("x", models::array(1, &[3, 4]))]]);
-        let values = |node: &NodeProto| run(&model_of(node.clone()), &data, &["y"]).unwrap();
-        assert_eq!(values(&given), values(&short), "{}", given.op_type());
+        for engine in engines() {
+            let values = |node: &NodeProto| run(engine, &model_of(node.clone()), &data, &["y"]).unwrap();
+            assert_eq!(values(&given), values(&short), "{} in {}", given.op_type(), engine.name());
+        }
     }
 }
 
@@ -275,7 +331,11 @@ fn panics_and_refusals_are_told_apart() {
     {
         let model = model(vec![input("x", &[-1, 4])], vec![node], constants);
         let data = data(folder.path(), &model, &[vec![("x", models::array(1, &[3, 4]))]]);
-        let found = failing_nodes(&model, &[], &data, 0).unwrap();
-        assert_eq!(found.iter().map(|node| node.fault).collect::<Vec<_>>(), [fault], "{found:?}");
+        for engine in engines() {
+            let found = failing_nodes(engine, &model, &[], &data, 0).unwrap();
+            // Nothing in ONNX Runtime panics.
+            let fault = if is_tract(engine) { fault } else { Fault::Error };
+            assert_eq!(found.iter().map(|node| node.fault).collect::<Vec<_>>(), [fault], "{found:?}");
+        }
     }
 }

@@ -2,7 +2,9 @@
 
 mod canary;
 mod engine;
+mod engines;
 mod fixtures;
 mod models;
+mod ort;
 mod statistics;
 mod streams;

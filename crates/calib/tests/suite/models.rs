@@ -25,11 +25,11 @@ pub fn input(name: &str, dims: &[i64]) -> ValueInfoProto {
     typed_input(name, dims, 1)
 }
 
-/// An input of any type of `TensorProto.DataType`.
+/// An input of any type of `TensorProto.DataType`; negative lengths are symbolic, equal ones the same symbol.
 pub fn typed_input(name: &str, dims: &[i64], elem_type: i32) -> ValueInfoProto {
     use tensor_shape_proto::{Dimension, dimension::Value};
     let dim = |&n: &i64| Dimension {
-        value: Some(if n < 0 { Value::DimParam("n".into()) } else { Value::DimValue(n) }),
+        value: Some(if n < 0 { Value::DimParam(format!("n{}", n.abs())) } else { Value::DimValue(n) }),
         ..Dimension::default()
     };
     let tensor = type_proto::Tensor {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use ndarray::{Array2, Ix2};
 use onnxquant_calib::{
     CalibError, CalibSet, Original, OutputComparison, OutputError, Session, StatKind, StatRequest, collect, compare,
-    for_each_batch, gram_bytes, open_session,
+    engine, for_each_batch, gram_bytes, open_session,
 };
 use onnxquant_proto::onnx::ModelProto;
 use onnxquant_quant::{ConvGeometry, GramStats, MatrixView, Padding};
@@ -34,7 +34,7 @@ fn samples(folder: &std::path::Path, model: &ModelProto) -> CalibSet {
 
 fn session(model: &ModelProto, data: &CalibSet, values: &[&str]) -> Box<dyn Session> {
     let values: Vec<String> = values.iter().map(|v| (*v).into()).collect();
-    open_session(model, &values, data).unwrap()
+    open_session(engine(), model, &values, data).unwrap()
 }
 
 fn all(data: &CalibSet) -> Vec<usize> {

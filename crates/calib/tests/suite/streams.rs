@@ -1,9 +1,11 @@
 //! Two networks side by side.
 
+use std::sync::Arc;
+
 use ndarray::Array1;
 use onnxquant_calib::{
-    CalibSet, Network, PairRequest, StatKind, StatRequest, Stream, collect, collect_pairs, compare_streams,
-    open_session,
+    CalibSet, Network, PairRequest, SharedEngine, StatKind, StatRequest, Stream, collect, collect_pairs,
+    compare_streams, engine, open_session,
 };
 use onnxquant_proto::onnx::ModelProto;
 use onnxquant_quant::{GramStats, MatrixView};
@@ -11,6 +13,10 @@ use onnxquant_quant::{GramStats, MatrixView};
 use crate::models::{self, data, input, model, node, noise, tensor};
 
 const K: usize = 16;
+
+fn embedded() -> SharedEngine {
+    Arc::new(engine())
+}
 
 /// Three layers; the second lies beside a branch, and its result is given a shape that follows from an earlier value's.
 fn network(first_weight: u64) -> ModelProto {
@@ -41,7 +47,8 @@ fn request(value: &str) -> StatRequest {
 /// The moments of the three layers' inputs, gathered from cut to cut.
 fn stages(quantized: &ModelProto, float: &ModelProto, data: &CalibSet, limit_bytes: usize) -> Vec<GramStats> {
     let all: Vec<usize> = (0..data.len()).collect();
-    let (mut seen, mut reference) = (Stream::new(&all, limit_bytes), Stream::new(&all, limit_bytes));
+    let (mut seen, mut reference) =
+        (Stream::new(embedded(), &all, limit_bytes), Stream::new(embedded(), &all, limit_bytes));
     let names = ["x", "a", "q"].map(str::to_owned);
     let stage = |stage: usize| {
         let later = &names[stage + 1..];
@@ -57,7 +64,7 @@ fn stages(quantized: &ModelProto, float: &ModelProto, data: &CalibSet, limit_byt
 
 fn whole(model: &ModelProto, data: &CalibSet) -> Vec<GramStats> {
     let all: Vec<usize> = (0..data.len()).collect();
-    let session = open_session(model, &["x", "a", "q"].map(str::to_owned), data).unwrap();
+    let session = open_session(engine(), model, &["x", "a", "q"].map(str::to_owned), data).unwrap();
     let requests = ["x", "a", "q"].map(request);
     collect(&session, data, &all, &requests, &|_| ()).unwrap().into_iter().flatten().collect()
 }
@@ -104,7 +111,7 @@ fn a_stream_needs_no_weights_of_what_it_has_computed_and_all_of_them_where_a_pie
     };
     let all: Vec<usize> = (0..data.len()).collect();
     let outputs = |lost: &str, gives_whole: bool| {
-        let streams = &mut [Stream::new(&all, usize::MAX), Stream::new(&all, usize::MAX)];
+        let streams = &mut [Stream::new(embedded(), &all, usize::MAX), Stream::new(embedded(), &all, usize::MAX)];
         let later = ["o".to_owned()];
         let mut found = None;
         for (wanted, model) in [("a", network.clone()), ("o", without(lost))] {
@@ -152,7 +159,7 @@ fn neither_threads_nor_the_temporary_file_change_a_bit() {
 /// and on how many samples the outputs can be compared then.
 fn with_waiting(data: &CalibSet, first: &[usize], waiting: &[usize]) -> (Vec<GramStats>, usize) {
     let (float, quantized) = (network(7), network(70));
-    let stream = || Stream::with_waiting(first, waiting, usize::MAX);
+    let stream = || Stream::with_waiting(embedded(), first, waiting, usize::MAX);
     let (mut seen, mut reference) = (stream(), stream());
     let names = ["x", "a", "q", "o"].map(str::to_owned);
     let all: Vec<usize> = (0..data.len()).collect();
@@ -244,7 +251,8 @@ fn selected_rows_are_paired_where_both_networks_select_them_and_counted_elsewher
     let data = data(folder.path(), &float, &(0..24).map(sample).collect::<Vec<_>>());
     let gather = |samples: &[usize], is_selected: bool| {
         let all: Vec<usize> = (0..data.len()).collect();
-        let (mut seen, mut reference) = (Stream::new(&all, usize::MAX), Stream::new(&all, usize::MAX));
+        let (mut seen, mut reference) =
+            (Stream::new(embedded(), &all, usize::MAX), Stream::new(embedded(), &all, usize::MAX));
         let later = ["o".to_owned()];
         let wanted = PairRequest { seen: request("picked"), reference: "picked".to_owned(), is_selected };
         let quantized =

@@ -58,6 +58,11 @@ enum OrderName {
 }
 
 impl DataArgs {
+    /// Whether anything is said about samples.
+    pub(crate) fn is_given(&self) -> bool {
+        self.samples.is_some() || self.has_image_options()
+    }
+
     /// Whether anything is said about pictures.
     fn has_image_options(&self) -> bool {
         self.image_preset.is_some()

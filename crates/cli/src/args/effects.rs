@@ -4,7 +4,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory};
 use onnxquant::{Activations, Error};
 
-use super::words::{MethodName, TargetName};
+use super::words::{FormatName, MethodName, TargetName};
 use super::{Cli, QuantizeArgs};
 
 /// Why an option changes nothing beside the others, if so.
@@ -19,9 +19,11 @@ const EFFECTS: &[(&str, Idle)] = &[
     ("channel_order", without_data),
     ("cpu", without_codes),
     ("damping", |args| without_data(args).or_else(|| without(args, &QUADRATIC, "a method that knows the data"))),
+    ("engine", without_data),
     ("format", |args| {
-        let is_strict = matches!(args.settings.target, TargetName::QdqStrict);
-        is_strict.then_some("`--target qdq-strict` writes weights for `DequantizeLinear` alone")
+        let settings = &args.settings;
+        let is_foreign = matches!((settings.target, settings.format), (TargetName::QdqStrict, FormatName::Matmulnbits));
+        is_foreign.then_some("`--target qdq-strict` writes standard operators alone")
     }),
     ("image_preset", without_data),
     ("image_size", without_data),
@@ -33,7 +35,9 @@ const EFFECTS: &[(&str, Idle)] = &[
         (!walks).then_some("it has one with `--method maly-saab` and `cell-walk`, which may give way to rounding")
     }),
     ("one_pass", without_data),
+    ("ort_lib", without_runtime),
     ("power_of_two_scales", without_fixed_scales),
+    ("python", without_runtime),
     ("range", without_fixed_scales),
     ("reduce_range", |args| {
         let settings = &args.settings;
@@ -52,25 +56,19 @@ const EFFECTS: &[(&str, Idle)] = &[
     }),
     ("shrink", |args| without_data(args).or_else(|| without(args, &[MethodName::Feedback], "`--method feedback`"))),
     ("std", without_data),
-    ("target", |args| {
-        let settings = &args.settings;
-        let is_strict = matches!(settings.target, TargetName::QdqStrict);
-        let is_float = settings.scheme().activations() == Activations::Float;
-        (is_strict && is_float).then_some("`qdq-strict` is about integer activations: use `--scheme w8a8` or `w4a8`")
-    }),
 ];
 
 /// Methods that measure errors by the Gram matrix of a layer's inputs.
 const QUADRATIC: [MethodName; 4] = [MethodName::Feedback, MethodName::Gpfq, MethodName::Optq, MethodName::Saturate];
 
 fn without_fixed_scales(args: &QuantizeArgs) -> Option<&'static str> {
-    let has_scales = matches!(args.settings.scheme().activations(), Activations::Static | Activations::Auto);
+    let has_scales = matches!(args.settings.activations(), Activations::Static | Activations::Auto);
     let text = "it is about activations on fixed scales: use `--scheme auto`, `w8a8` or `w4a8`";
     (!has_scales).then_some(text)
 }
 
 fn without_codes(args: &QuantizeArgs) -> Option<&'static str> {
-    let is_float = args.settings.scheme().activations() == Activations::Float;
+    let is_float = args.settings.activations() == Activations::Float;
     let text = "it is about integer activations, and this scheme has none: use `--scheme auto`, `w8a8`, `w4a8` or \
                 `w8a8-dynamic`";
     is_float.then_some(text)
@@ -78,6 +76,11 @@ fn without_codes(args: &QuantizeArgs) -> Option<&'static str> {
 
 fn without_data(args: &QuantizeArgs) -> Option<&'static str> {
     args.weights_only.then_some("no samples are read with --weights-only")
+}
+
+fn without_runtime(args: &QuantizeArgs) -> Option<&'static str> {
+    let is_idle = args.weights_only && args.verify.is_none();
+    is_idle.then_some("nothing is measured without samples: use it with --calib or `--verify ort`")
 }
 
 /// That the method is neither `auto` nor one of these.

@@ -28,7 +28,7 @@ const BESIDE: [&str; 12] = [
 ];
 
 /// Options, and by column of [`BESIDE`] whether they have an effect there (`+`) or not (`-`).
-const HAS_EFFECT: [(&str, &str); 24] = [
+const HAS_EFFECT: [(&str, &str); 27] = [
     ("--activation-bits 16", "----++-+----"),
     ("--activation-type s8", "----++-+----"),
     ("--beam 4", "+-++++++---+"),
@@ -36,7 +36,8 @@ const HAS_EFFECT: [(&str, &str); 24] = [
     ("--channel-order bgr", "+-++++++++++"),
     ("--cpu avx2", "----++++----"),
     ("--damping 0.1", "+-++++++--++"),
-    ("--format dq", "+++++-++++++"),
+    ("--engine ort", "+-++++++++++"),
+    ("--format matmulnbits", "+++++-++++++"),
     ("--image-preset imagenet", "+-++++++++++"),
     ("--image-size 32", "+-++++++++++"),
     ("--layout nchw", "+-++++++++++"),
@@ -44,7 +45,9 @@ const HAS_EFFECT: [(&str, &str); 24] = [
     ("--memory-limit 100", "+-++++++++++"),
     ("--no-fallback", "---------+--"),
     ("--one-pass", "+-++++++++++"),
+    ("--ort-lib f", "+-++++++++++"),
     ("--power-of-two-scales", "----++-+----"),
+    ("--python p", "+-++++++++++"),
     ("--range mse", "----++-+----"),
     ("--reduce-range", "----+-++----"),
     ("--samples 3", "+-++++++++++"),
@@ -69,7 +72,7 @@ fn an_option_without_effect_is_refused_by_name_and_others_are_taken() {
 
 #[test]
 fn every_row_of_the_table_is_an_option_and_is_tested() {
-    for (id, _) in EFFECTS.iter().filter(|(id, _)| *id != "target") {
+    for (id, _) in EFFECTS {
         let flag = flag(id);
         assert!(HAS_EFFECT.iter().any(|(option, _)| option.split(' ').next() == Some(flag.as_str())), "{flag}");
     }
@@ -78,5 +81,6 @@ fn every_row_of_the_table_is_an_option_and_is_tested() {
 #[test]
 fn accelerators_are_served_by_integers_alone() {
     assert_eq!(checked("--calib c --target qdq-strict"), Ok(()));
-    assert!(checked("--calib c --target qdq-strict --scheme w4").is_err_and(|text| text.contains("--scheme w8a8")));
+    assert_eq!(checked("--calib c --target qdq-strict --scheme w4 --range mse"), Ok(()));
+    assert!(checked("--calib c --scheme w4 --range mse").is_err_and(|text| text.contains("--range")));
 }

@@ -4,22 +4,21 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use onnxquant::quant::{Alphabet, Granularity, RangeMethod, ScaleRule, Symmetry};
-use onnxquant::{Budget, Config, Cpu, DEFAULT_OPSET_MAX, Error, OrtVersion, PlanFile, Verify};
+use onnxquant::{Activations, Budget, Config, Cpu, DEFAULT_OPSET_MAX, EngineChoice, Error, OrtVersion, PlanFile};
 
 use super::words::{
     ActivationType, BitsName, EmbeddingBits, FormatName, MethodName, SaturationName, ScaleName, Scheme, TargetName,
-    VerifyName,
 };
 
 /// How layers are quantized.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Quantization")]
 pub(crate) struct SettingsArgs {
-    /// How weights become codes; `auto` lets held-out samples choose, layer by layer.
+    /// How weights become codes; `auto` lets validation samples choose, layer by layer.
     #[arg(long, value_enum, default_value_t = MethodName::Auto)]
     pub(super) method: MethodName,
 
-    /// Quantize every layer by the named method, even where rounding is better on held-out samples.
+    /// Quantize every layer by the named method, even where rounding is better on validation samples.
     ///
     /// Also lifts the limit on how long the walk of a layer may take.
     #[arg(long)]
@@ -38,7 +37,7 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "X")]
     shrink: Option<f64>,
 
-    /// Added to the diagonal of Gram matrices, as a fraction of its mean; by default held-out samples choose.
+    /// Added to the diagonal of Gram matrices, as a fraction of its mean; by default validation samples choose.
     #[arg(long, value_name = "X")]
     damping: Option<f64>,
 
@@ -46,7 +45,8 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
 
-    /// What becomes of weights and activations; by default `w8`, and `w8a8` with `--target qdq-strict`.
+    /// What becomes of weights and activations; by default `w8`. With `--target qdq-strict` activations have integers
+    /// beside weights of any width.
     #[arg(long, value_enum)]
     scheme: Option<Scheme>,
 
@@ -56,7 +56,7 @@ pub(crate) struct SettingsArgs {
     pub(super) target: TargetName,
 
     /// How ranges of activations are found: `min-max`, `min-max:F` (F times as wide), `moving-average`, `percentile:P`,
-    /// `mse`, `entropy`; by default held-out samples choose.
+    /// `mse`, `entropy`; by default validation samples choose.
     #[arg(long, value_name = "METHOD")]
     range: Option<RangeMethod>,
 
@@ -141,20 +141,11 @@ pub(crate) struct SettingsArgs {
     /// How weights of MatMul and Gemm are written: `auto`, as is fast from --ort-min on; `dq`, standard ONNX;
     /// `matmulnbits`, ONNX Runtime's own operator.
     #[arg(long, value_enum, default_value_t = FormatName::Auto)]
-    format: FormatName,
+    pub(super) format: FormatName,
 
     /// Bits of tables that Gather reads, one scale a row; `off` leaves them in float.
     #[arg(long, value_enum, value_name = "BITS", default_value_t = EmbeddingBits::Eight)]
     embeddings: EmbeddingBits,
-
-    /// Load the written file in ONNX Runtime at every optimization level, and check there what layers run as. Nothing is
-    /// written where that fails.
-    #[arg(long, value_enum, value_name = "RUNTIME")]
-    verify: Option<VerifyName>,
-
-    /// The Python that has ONNX Runtime, for --verify; else that of ONNXQUANT_PYTHON, else python3.
-    #[arg(long, value_name = "PATH", requires = "verify")]
-    python: Option<PathBuf>,
 
     /// Keep weights in a file beside the model (OUT.data); automatic above 2 GB.
     #[arg(long)]
@@ -168,16 +159,23 @@ pub(crate) struct SettingsArgs {
 impl SettingsArgs {
     /// Accuracy is bought with bits where activations stay floats and nothing says how many bits there are.
     pub(super) fn budget(&self) -> Option<Budget> {
-        let is_open = matches!(self.scheme(), Scheme::W8) && self.bits.is_none() && self.plan.is_none();
+        let is_open = matches!(self.scheme(), Scheme::W8)
+            && self.activations() == Activations::Float
+            && self.bits.is_none()
+            && self.plan.is_none();
         self.min_sqnr.filter(|_| is_open).map(Budget::MinSqnrDb)
     }
 
-    /// The scheme that is asked for; accelerators are served by integer activations alone.
     pub(super) fn scheme(&self) -> Scheme {
-        self.scheme.unwrap_or(match self.target {
-            TargetName::QdqStrict => Scheme::W8a8,
-            TargetName::OrtCpu => Scheme::W8,
-        })
+        self.scheme.unwrap_or(Scheme::W8)
+    }
+
+    /// What becomes of activations: accelerators are served by integers.
+    pub(super) fn activations(&self) -> Activations {
+        match (self.target, self.scheme().activations()) {
+            (TargetName::QdqStrict, Activations::Float) => Activations::Static,
+            (_, activations) => activations,
+        }
     }
 
     /// Refuses a scheme whose bits `option` would set aside.
@@ -188,11 +186,6 @@ impl SettingsArgs {
         let problem =
             format!("{option} gives every layer bits of its own, but `--scheme {name}` fixes them: leave one out");
         Err(Error::Usage(problem))
-    }
-
-    /// The Python that has ONNX Runtime, where one is named.
-    fn python(&self) -> Option<PathBuf> {
-        self.python.clone().or_else(|| std::env::var_os("ONNXQUANT_PYTHON").map(PathBuf::from))
     }
 
     pub(crate) fn config(&self) -> Result<Config, Error> {
@@ -226,8 +219,7 @@ impl SettingsArgs {
 
     /// Bits of a weight: those that are given, else those of the scheme.
     fn bits(&self) -> u32 {
-        let is_reduced =
-            self.reduce_range && matches!(self.scheme(), Scheme::W8a8 | Scheme::W8a8Dynamic | Scheme::Auto);
+        let is_reduced = self.reduce_range && self.scheme().bits() == 8 && self.activations() != Activations::Float;
         self.bits.unwrap_or(if is_reduced { 7 } else { self.scheme().bits() })
     }
 
@@ -241,10 +233,8 @@ impl SettingsArgs {
             damping: self.damping,
             bits: self.bits(),
             alphabet: if self.is_fp8() { Alphabet::E4m3 } else { Alphabet::Integers },
-            budget: None,
             plan: None,
-            state: None,
-            activations: self.scheme().activations(),
+            activations: self.activations(),
             target: self.target.into(),
             cpu: self.cpu.unwrap_or_default(),
             range: self.range,
@@ -262,9 +252,14 @@ impl SettingsArgs {
             ort_min: self.ort_min,
             format: self.format.into(),
             embeddings: self.embeddings.number(),
-            verify: self.verify.map(|VerifyName::Ort| Verify { python: self.python() }),
             external_data: self.external_data,
             memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),
+            // They are not about layers.
+            budget: None,
+            state: None,
+            engine: EngineChoice::Auto,
+            runtime: None,
+            verify: false,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use onnxquant::quant::{Method, Saturation, ScaleRule};
-use onnxquant::{ActivationBits, Activations, Format, MethodChoice, Target};
+use onnxquant::{ActivationBits, Activations, EngineChoice, Format, MethodChoice, Target};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum MethodName {
@@ -54,8 +54,25 @@ pub(super) enum FormatName {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum VerifyName {
+pub(crate) enum VerifyName {
     Ort,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EngineName {
+    Auto,
+    Tract,
+    Ort,
+}
+
+impl From<EngineName> for EngineChoice {
+    fn from(name: EngineName) -> Self {
+        match name {
+            EngineName::Auto => Self::Auto,
+            EngineName::Tract => Self::Tract,
+            EngineName::Ort => Self::Ort,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -10,21 +10,21 @@
 //! The first two steps are measurements ([`crate::decide::sweep`]), the others are here.
 //!
 //! 1. **Sweep.** The float network is run once. Every layer gets quick codes at every width ([`WIDTHS`]) from its own
-//!    inputs ([`crate::decide::sketch`]); its error is the relative one of its outputs on held-out samples, squared.
+//!    inputs ([`crate::decide::sketch`]); its error is the relative one of its outputs on validation samples, squared.
 //! 2. **Sensitivity.** Of every layer the engine measures what it does to the outputs when it alone has the quick codes
-//!    of the second width, on a few held-out samples. The harm of a layer at a width is its error there, times harm over
+//!    of the second width, on a few validation samples. The harm of a layer at a width is its error there, times harm over
 //!    error at the probe: layers add up in power, nearly. Where that would take too many engines, all
 //!    layers count alike.
 //! 3. **Allocation** ([`onnxquant_quant::least_error`], [`onnxquant_quant::cheapest`]) on the lower hulls of harm
 //!    over bits or bytes.
 //! 4. **Refinement.** Plans by harm, by error alone, by both in equal parts, and the widest one width for all that the
-//!    budget allows, are written with the quick codes and compared on the held-out outputs; the best is kept. For a
+//!    budget allows, are written with the quick codes and compared on validation samples; the best is kept. For a
 //!    number of bytes the plan is written in memory and the budget corrected by what the file has too many. For an SQNR the
 //!    budget is bisected with the quick codes, then the model solved in earnest, and the aim moved by what that was off.
 //!
 //! # Guarantee
 //!
-//! The average of bits is kept. Held-out outputs are no worse, with the quick codes, than with one width for all. The
+//! The average of bits is kept. Outputs of validation samples are no worse, with the quick codes, than with one width for all. The
 //! SQNR is checked on the final model; where no plan reaches it, the run says so.
 //!
 //! # Cost

@@ -1,5 +1,8 @@
 //! Solves the model: with the bits that the settings name, or with those that a budget allows.
 
+use onnxquant_calib::Measurement;
+
+use crate::accuracy::Accuracy;
 use crate::config::Budget;
 use crate::decide::fit::{Fitted, Fitting};
 use crate::decide::goal::Goal;
@@ -59,11 +62,11 @@ fn solve(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail) -> R
 }
 
 fn solve_once(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail) -> Result<Solution, Error> {
-    let Job { model, config, calibration, progress, .. } = job;
+    let Job { model, config, calibration, served, progress, .. } = job;
     let (solved, of_streams) = solve_layers(job, &plan, tables)?;
     let (codes, layers): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
     let codes = Codes { layers: &codes, tables, planned_tables: &plan.tables };
-    let fitting = Fitting { model, plan: &plan, codes, of_streams, config, calibration, progress };
+    let fitting = Fitting { model, plan: &plan, codes, of_streams, config, calibration, served, progress };
     let (fitted, assignment, trail) = fitting.fit(job.assignment.clone(), trail)?;
     Ok(Solution { plan, assignment, trail, layers, fitted })
 }
@@ -80,11 +83,19 @@ fn reach(
         let mut plan = plan.clone();
         plan.set_bits(job.config, bits)?;
         let solution = solve(job, plan, tables, trail.clone())?;
-        // What was not measured has reached nothing.
-        let found = solution.fitted.held_out.as_ref().and_then(|held_out| held_out.accuracy.measured());
-        let reached = found.map_or(f64::NEG_INFINITY, |found| found.sqnr_db);
+        let reached = reached(&solution.fitted, wanted_db);
         Ok((solution, reached))
     })
+}
+
+/// The SQNR that was reached: as simulated, so that bits do not depend on the machine, unless the runtime falls short
+/// where the simulation did not.
+fn reached(fitted: &Fitted, wanted_db: f64) -> f64 {
+    let decibels = |accuracy: &Measurement<Accuracy>| accuracy.measured().map(|found| found.sqnr_db);
+    // What was not measured has reached nothing.
+    let simulated = fitted.held_out.as_ref().and_then(|found| decibels(&found.accuracy)).unwrap_or(f64::NEG_INFINITY);
+    let measured = fitted.measured.as_ref().and_then(|found| decibels(&found.accuracy));
+    measured.filter(|measured| simulated >= wanted_db && *measured < wanted_db).unwrap_or(simulated)
 }
 
 /// Chooses the bits of every layer and puts them into the plan.

@@ -9,17 +9,17 @@
 //! # Method
 //!
 //! Values that only layers on fixed scales read, and that a Conv, Gemm, MatMul, normalization or Mul makes (over Relu,
-//! pooling and the like), get the factors of least expected error. The outputs of held-out samples decide: all values,
+//! pooling and the like), get the factors of least expected error. The outputs of validation samples decide: all values,
 //! or the half that gains most, or none. Weights are rounded for that comparison, since factors make them less even.
 //!
 //! # Guarantee
 //!
-//! Exact in real arithmetic. The error of the held-out outputs falls, or the model stays as it is.
+//! Exact in real arithmetic. The error of the validation outputs falls, or the model stays as it is.
 //!
 //! # Cost
 //!
 //! A run of at most [`SAMPLES`] calibration samples, and for each of up to three states of the model one of
-//! [`RANGE_SAMPLES`] and one over at most [`HELD_OUT_SAMPLES`] held-out ones.
+//! [`RANGE_SAMPLES`] and one over at most [`VALIDATION_SAMPLES`] validation ones.
 
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ const SAMPLES: usize = 32;
 /// Calibration samples from which ranges are found for the comparison.
 const RANGE_SAMPLES: usize = 16;
 /// Held-out samples on which outputs are compared.
-const HELD_OUT_SAMPLES: usize = 8;
+const VALIDATION_SAMPLES: usize = 8;
 
 /// The factors of one value, which is known by its name.
 struct Candidate {
@@ -66,7 +66,7 @@ struct Candidate {
     found: Equalization,
 }
 
-/// Evens out values of the model where that makes held-out outputs more exact. `float` computes what the model does.
+/// Evens out values of the model where that makes validation outputs more exact. `float` computes what the model does.
 pub(super) fn equalize(
     start: Decided,
     config: &Config,
@@ -89,7 +89,7 @@ pub(super) fn equalize(
         let judge = Judge::beside(float.clone(), &state.model, observer.calibration(), Arithmetic::File);
         accuracy_with_rounded_weights(&judge, &state.plan, &state.assignment, config, observer)
     };
-    as_many_as_help(start, candidates.len(), &change, &measure)
+    as_many_as_help(start, candidates.len(), change, &measure)
 }
 
 /// With all of so many candidates, or the first half of them, or none: the first of these that makes the outputs more
@@ -97,7 +97,7 @@ pub(super) fn equalize(
 fn as_many_as_help<S>(
     start: S,
     candidates: usize,
-    change: &dyn Fn(&S, usize) -> Result<(S, usize), Error>,
+    change: impl Fn(&S, usize) -> Result<(S, usize), Error>,
     measure: &dyn Measure<S>,
 ) -> Result<S, Error> {
     let before = error(measure, &start)?;
@@ -174,7 +174,7 @@ fn apply(model: &mut Model, plan: &mut Plan, candidates: &[Candidate], config: &
     Ok(moved)
 }
 
-/// How exact held-out outputs are with rounded weights and activations on scales of least error.
+/// How exact validation outputs are with rounded weights and activations on scales of least error.
 fn accuracy_with_rounded_weights(
     judge: &Judge<'_>,
     plan: &Plan,
@@ -194,8 +194,8 @@ fn accuracy_with_rounded_weights(
     let rules = assignment.rules(model.graph(), config);
     let scales = Scales::uniform(rules, assignment.values(), &histograms, range, Origin::Settings)?;
     let assignment = assignment.on_scales(model.graph(), scales)?;
-    let held_out = &observer.calibration().samples.split.held_out;
-    let samples = &held_out[..held_out.len().min(HELD_OUT_SAMPLES)];
+    let validation = &observer.calibration().samples.split.validation;
+    let samples = &validation[..validation.len().min(VALIDATION_SAMPLES)];
     let codes = Codes { layers: &codes, ..Codes::default() };
     Ok(accuracy(&judge.outputs(codes, &assignment, Arithmetic::File, samples, &silent)?))
 }
@@ -211,6 +211,7 @@ fn round(model: &Model, plan: &Plan, config: &Config) -> Result<Vec<(PlannedLaye
         assignment: &none,
         calibration: None,
         reach: None,
+        served: None,
         state: None,
         progress: &silent,
     };
@@ -228,7 +229,7 @@ mod tests {
     /// How many of four candidates are taken where so many leave this power of the error.
     fn taken(candidates: usize, power: impl Fn(usize) -> f64 + Sync) -> usize {
         let measure = |count: &usize| Ok(of_power(power(*count)));
-        as_many_as_help(0, candidates, &|_, count| Ok((count, count)), &measure).unwrap()
+        as_many_as_help(0, candidates, |_, count| Ok((count, count)), &measure).unwrap()
     }
 
     #[test]
@@ -244,12 +245,12 @@ mod tests {
     #[test]
     fn what_changes_nothing_or_was_not_measured_is_not_taken() {
         let better = |count: &usize| Ok(of_power(if *count == 0 { 0.5 } else { 0.1 }));
-        let found = as_many_as_help(0, 4, &|_, count| Ok((count, if count == 4 { 0 } else { count })), &better);
+        let found = as_many_as_help(0, 4, |_, count| Ok((count, if count == 4 { 0 } else { count })), &better);
         assert_eq!(found.unwrap(), 2);
         let lost = |count: &usize| match count {
             0 => Ok(of_power(0.5)),
             _ => Ok(Measurement::NotMeasured(NotMeasured::NoOutputs)),
         };
-        assert_eq!(as_many_as_help(0, 4, &|_, count| Ok((count, count)), &lost).unwrap(), 0);
+        assert_eq!(as_many_as_help(0, 4, |_, count| Ok((count, count)), &lost).unwrap(), 0);
     }
 }

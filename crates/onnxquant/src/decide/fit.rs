@@ -1,4 +1,5 @@
-//! Measures the model on held-out samples, takes layers back to float activations where that is needed, and writes it.
+//! Takes layers back to float activations where accuracy asks for that, measures the model on held-out samples, and
+//! writes it.
 
 use onnxquant_calib::OutputComparison;
 use onnxquant_ir::Model;
@@ -7,10 +8,12 @@ use onnxquant_passes::sites::LayerId;
 use crate::accuracy::accuracy;
 use crate::config::{Activations, Config};
 use crate::decide::goal::Goal;
+use crate::decide::measure::Measure;
 use crate::decide::retreat::{Retreat, SENSITIVITY_SAMPLES};
-use crate::decide::trail::{Trail, Weights};
+use crate::decide::trail::{JudgedBy, Trail, Weights};
 use crate::error::Error;
 use crate::judge::held_out::{Judge, OnHeldOut};
+use crate::judge::served::{OnRuntime, Served};
 use crate::observe::calibration::Calibration;
 use crate::plan::assignment::Assignment;
 use crate::plan::layers::Plan;
@@ -27,6 +30,8 @@ pub(crate) struct Fitted {
     /// The same bytes of every table.
     pub(crate) table_bytes: Vec<usize>,
     pub(crate) held_out: Option<OnHeldOut>,
+    /// The same in the runtime, where it is there.
+    pub(crate) measured: Option<OnRuntime>,
 }
 
 /// Everything that is needed to write and measure the model.
@@ -38,6 +43,7 @@ pub(crate) struct Fitting<'a> {
     pub(crate) of_streams: Option<Vec<OutputComparison>>,
     pub(crate) config: &'a Config,
     pub(crate) calibration: Option<&'a Calibration>,
+    pub(crate) served: Option<&'a Served>,
     pub(crate) progress: Progress<'a>,
 }
 
@@ -45,19 +51,62 @@ impl Fitting<'_> {
     /// Writes the model with as many of the integer layers of `assignment` as the accuracy that is asked for allows;
     /// these too are returned, and the trail with what was tried.
     pub(super) fn fit(&self, assignment: Assignment, trail: Trail) -> Result<(Fitted, Assignment, Trail), Error> {
-        let has_codes = !self.codes.layers.is_empty() || !self.codes.tables.is_empty();
-        let (held_out, assignment, trail) = match self.calibration.filter(|_| has_codes) {
+        let (held_out, assignment, trail) = match self.calibration.filter(|_| self.has_codes()) {
             Some(calibration) => {
                 let (held_out, assignment, trail) = self.judge(calibration, assignment, trail)?;
                 (Some(held_out), assignment, trail)
             }
             None => (None, assignment, trail),
         };
-        let Written { model, layers, table_bytes } = written(self.model, self.plan, self.codes, &assignment)?;
-        Ok((Fitted { written: model, layers, table_bytes, held_out }, assignment, trail))
+        let fitted = self.written(&assignment, held_out)?;
+        if self.falls_short(&fitted) && !assignment.is_empty() {
+            return self.fit_in_runtime(assignment, trail);
+        }
+        Ok((fitted, assignment, trail))
     }
 
-    /// Takes layers back to float activations where accuracy asks for that; the outputs then.
+    /// Writes the model in memory, and measures it in the runtime.
+    fn written(&self, assignment: &Assignment, held_out: Option<OnHeldOut>) -> Result<Fitted, Error> {
+        let Written { model, layers, table_bytes } = written(self.model, self.plan, self.codes, assignment)?;
+        let served = self.served.filter(|_| self.has_codes());
+        let measured = served.map(|served| served.measure(&model, self.progress)).transpose()?;
+        Ok(Fitted { written: model, layers, table_bytes, held_out, measured })
+    }
+
+    fn has_codes(&self) -> bool {
+        !self.codes.layers.is_empty() || !self.codes.tables.is_empty()
+    }
+
+    /// Whether the simulation reached a goal that the runtime misses.
+    fn falls_short(&self, fitted: &Fitted) -> bool {
+        let Some(goal) = Goal::of(self.config).filter(|_| self.config.activations != Activations::Float) else {
+            return false;
+        };
+        let simulated = fitted.held_out.as_ref().map(|found| goal.excess(&found.accuracy));
+        let measured = fitted.measured.as_ref().filter(|found| found.accuracy.measured().is_some());
+        simulated.is_some_and(|excess| excess <= 1.0)
+            && measured.is_some_and(|found| goal.excess(&found.accuracy) > 1.0)
+    }
+
+    /// Takes layers back to float activations by what the runtime measures.
+    fn fit_in_runtime(&self, assignment: Assignment, trail: Trail) -> Result<(Fitted, Assignment, Trail), Error> {
+        let (Some(calibration), Some(served)) = (self.calibration, self.served) else {
+            return Ok((self.written(&assignment, None)?, assignment, trail));
+        };
+        let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
+        let whole = |candidate: &Assignment| {
+            let model = written(self.model, self.plan, self.codes, candidate)?.model;
+            Ok(served.measure(&model, self.progress)?.accuracy)
+        };
+        let (assignment, trail) = self.retreat(&judge, &whole, JudgedBy::Runtime, assignment, trail)?;
+        let held_out = &calibration.samples.split.held_out;
+        let found = judge.outputs(self.codes, &assignment, judge.arithmetic, held_out, self.progress)?;
+        let found = OnHeldOut::new(self.model, calibration, found);
+        Ok((self.written(&assignment, Some(found))?, assignment, trail))
+    }
+
+    /// Takes layers back to float activations where accuracy asks for that; the outputs then. How many go is decided on
+    /// validation samples, and on the held-out ones only where these miss a goal all the same.
     fn judge(
         &self,
         calibration: &Calibration,
@@ -70,15 +119,36 @@ impl Fitting<'_> {
             return Ok((OnHeldOut::new(self.model, calibration, of_streams.clone()), assignment, trail));
         }
         let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
-        let whole = |candidate: &Assignment| judge.accuracy(self.codes, candidate, self.progress);
+        let split = &calibration.samples.split;
+        let (codes, progress) = (self.codes, self.progress);
+        let on_validation = |candidate: &Assignment| judge.accuracy(codes, candidate, &split.validation, progress);
+        let on_held_out = |candidate: &Assignment| judge.accuracy(codes, candidate, &split.held_out, progress);
+        let simulated = JudgedBy::Simulation;
+        let (mut assignment, mut trail) = self.retreat(&judge, &on_validation, simulated, assignment, trail)?;
+        let outputs = |assignment: &Assignment| {
+            judge.outputs(self.codes, assignment, judge.arithmetic, &split.held_out, self.progress)
+        };
+        let mut found = outputs(&assignment)?;
+        if !is_enough(self.config, &found) {
+            (assignment, trail) = self.retreat(&judge, &on_held_out, simulated, assignment, trail)?;
+            found = outputs(&assignment)?;
+        }
+        Ok((OnHeldOut::new(self.model, calibration, found), assignment, trail))
+    }
+
+    /// Takes as many layers back as `whole` asks for; which go first validation samples say.
+    fn retreat(
+        &self,
+        judge: &Judge<'_>,
+        whole: &dyn Measure<Assignment>,
+        judged_by: JudgedBy,
+        assignment: Assignment,
+        trail: Trail,
+    ) -> Result<(Assignment, Trail), Error> {
         let few = judge.first_samples(SENSITIVITY_SAMPLES);
         let alone = |candidate: &Assignment| judge.with_float_weights(candidate, few, &silent);
         let (graph, config, weights) = (self.model.graph(), self.config, Weights::Codes);
-        let question = Retreat { graph, config, weights, whole: &whole, alone: &alone };
-        let (assignment, trail) = question.from(assignment, trail)?;
-        let samples = &calibration.samples.split.held_out;
-        let outputs = judge.outputs(self.codes, &assignment, judge.arithmetic, samples, self.progress)?;
-        Ok((OnHeldOut::new(self.model, calibration, outputs), assignment, trail))
+        Retreat { graph, config, weights, judged_by, whole, alone: &alone }.from(assignment, trail)
     }
 }
 

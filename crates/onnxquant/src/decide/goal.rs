@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     fn accuracy(sqnr_db: f64, loss: f64) -> Measurement<Accuracy> {
-        Measurement::Measured(Accuracy { sqnr_db, loss, least_exact: None })
+        Measurement::Measured(Accuracy { sqnr_db, worst_sample_db: sqnr_db, loss, least_exact: None })
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::decide::goal::Goal;
 use crate::decide::ranges::{Ranges, Trial};
 use crate::decide::rescale::rescale;
 use crate::decide::retreat::{Retreat, SENSITIVITY_SAMPLES};
-use crate::decide::trail::Weights;
+use crate::decide::trail::{JudgedBy, Weights};
 use crate::error::Error;
 use crate::judge::compare::Reference;
 use crate::judge::held_out::Judge;
@@ -53,7 +53,7 @@ pub(crate) fn decide_integers(start: Decided, config: &Config, observer: &Observ
         return Ok(now);
     }
     let calibration = observer.calibration();
-    let float = Arc::new(Reference::new(now.model.clone(), calibration, &calibration.samples.split.held_out)?);
+    let float = Arc::new(Reference::new(now.model.clone(), calibration, &calibration.samples.split.validation)?);
     if has_regions {
         now = equalize(now, config, observer, &float)?;
         now.assignment = find_scales(&now.assignment, &now.model, config, observer, float.clone())?;
@@ -64,13 +64,13 @@ pub(crate) fn decide_integers(start: Decided, config: &Config, observer: &Observ
     let few = judge.first_samples(SENSITIVITY_SAMPLES);
     let alone = |candidate: &Assignment| judge.with_float_weights(candidate, few, &silent);
     let (graph, weights) = (now.model.graph(), Weights::Float);
-    let question = Retreat { graph, config, weights, whole: &whole, alone: &alone };
+    let question = Retreat { graph, config, weights, judged_by: JudgedBy::Simulation, whole: &whole, alone: &alone };
     (now.assignment, now.trail) = question.from(now.assignment, now.trail)?;
     Ok(now)
 }
 
 /// Gives the tensors of the regions their scales: by the method that is asked for, else by those that leave the
-/// outputs of held-out samples the least error, in comparison with `float`.
+/// outputs of validation samples the least error, in comparison with `float`.
 fn find_scales(
     assignment: &Assignment,
     model: &Model,

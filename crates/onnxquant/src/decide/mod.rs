@@ -15,7 +15,7 @@
 //! | `rescale` | channels of values that are quantized at run time |
 //! | `equalize` | even channels where what makes a tensor can take the factors |
 //! | `distributions`, `mixing` | what tensors hold, and which operators a common scale would spoil |
-//! | `ranges` | how ranges are found, by the error of the outputs on held-out samples |
+//! | `ranges` | how ranges are found, by the error of the outputs on validation samples |
 //! | `retreat`, `goal` | layers that go back to float until the outputs are as exact as asked |
 //! | `decided`, `trail` | what was decided, and what was tried |
 

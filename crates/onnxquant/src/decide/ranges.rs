@@ -1,4 +1,4 @@
-//! Chooses how the ranges of tensors are found, by the error of the outputs on held-out samples.
+//! Chooses how the ranges of tensors are found, by the error of the outputs on validation samples.
 //!
 //! # Problem
 //!
@@ -16,15 +16,15 @@
 //!    worthwhile, first all together and then each alone, are passed over.
 //! 3. Tensors that make outputs without a layer in between keep all their values ([`crate::plan::exposed`]), whatever serves
 //!    the others.
-//! 4. Both assignments are compared on all held-out samples; the better one stays.
+//! 4. Both assignments are compared on all validation samples; the better one stays.
 //!
 //! # Guarantee
 //!
-//! Never worse than `mse` for all, on the held-out samples that were looked at.
+//! Never worse than `mse` for all, on the validation samples that were looked at.
 //!
 //! # Cost
 //!
-//! Five runs of at most [`SAMPLES_FOR_ALL`] held-out samples and two of [`SAMPLES`]; where single tensors matter, at
+//! Five runs of at most [`SAMPLES_FOR_ALL`] validation samples and two of [`SAMPLES`]; where single tensors matter, at
 //! most `5 TENSORS` more of these, and two over all. Each has an engine of its own.
 
 use onnxquant_ir::{Graph, ValueId};
@@ -52,12 +52,12 @@ const SAMPLES_FOR_ALL: usize = 32;
 /// Held-out samples on which single tensors try methods of their own.
 const SAMPLES: usize = 4;
 /// What another range must remove of the power of the error. Less is no evidence: what a tight range clips is rare, and
-/// may well be absent from a few held-out samples (in one network 11 % gained on 4 of them were 9 dB lost on 400).
+/// may well be absent from a few validation samples (in one network 11 % gained on 4 of them were 9 dB lost on 400).
 const WORTHWHILE: f64 = 0.25;
 /// Scales that differ by less than this part are the same.
 const SAME_SCALE: f32 = 0.05;
 
-/// An assignment, and how many of the first held-out samples it is tried on.
+/// An assignment, and how many of the first validation samples it is tried on.
 pub(super) struct Trial {
     pub(super) assignment: Assignment,
     pub(super) samples: usize,

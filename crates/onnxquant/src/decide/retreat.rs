@@ -15,14 +15,14 @@ use crate::accuracy::Accuracy;
 use crate::config::{ActivationBits, Activations, Config};
 use crate::decide::goal::Goal;
 use crate::decide::measure::Measure;
-use crate::decide::trail::{Alone, Round, Trail, Weights};
+use crate::decide::trail::{Alone, JudgedBy, Round, Trail, Weights};
 use crate::error::Error;
 use crate::plan::assignment::Assignment;
 
-/// Held-out samples on which the sensitivity of single layers is measured: each layer needs an engine of its own, which
+/// Validation samples on which the sensitivity of single layers is measured: each layer needs an engine of its own, which
 /// takes longer than a run.
 pub(super) const SENSITIVITY_SAMPLES: usize = 3;
-/// What plans that were chosen on the held-out samples may be worse on others, in dB.
+/// What plans that were chosen on few samples may be worse on others, in dB.
 const CHOSEN_DB: f64 = 0.3;
 /// What may be left over before fewer layers are tried, in dB, and how often.
 const CLOSE_DB: f64 = 0.2;
@@ -43,6 +43,8 @@ pub(super) struct Retreat<'a> {
     pub(super) config: &'a Config,
     /// What weights are in the measurements of `whole`.
     pub(super) weights: Weights,
+    /// Who measures `whole`.
+    pub(super) judged_by: JudgedBy,
     /// Says how exact the outputs are with a whole assignment.
     pub(super) whole: &'a dyn Measure<Assignment>,
     /// The same of one layer alone; less exactly, and faster.
@@ -71,7 +73,7 @@ impl Retreat<'_> {
         let mut now = Step { assignment: start, to_float: Vec::new(), to_16_bits: Vec::new() };
         for round in 1_usize.. {
             let accuracy = self.whole.accuracy(&now.assignment)?;
-            trail.rounds.push(now.round(self.weights, &accuracy));
+            trail.rounds.push(self.round(&now, &accuracy));
             if search.aim.excess(&accuracy) <= 1.0 || (round == 1 && goal.excess(&accuracy) <= 1.0) {
                 let fewer = self.take_back(&search, &accuracy, &mut trail)?;
                 return Ok((fewer.unwrap_or(now.assignment), trail));
@@ -132,7 +134,7 @@ impl Retreat<'_> {
             }
             let step = Step::after(before, self.graph, &worst[..some], self.config)?;
             let accuracy = self.whole.accuracy(&step.assignment)?;
-            trail.rounds.push(step.round(self.weights, &accuracy));
+            trail.rounds.push(self.round(&step, &accuracy));
             if search.aim.excess(&accuracy) <= 1.0 {
                 (found, enough) = (Some(step.assignment), some);
             } else {
@@ -140,6 +142,10 @@ impl Retreat<'_> {
             }
         }
         Ok(found)
+    }
+
+    fn round(&self, step: &Step, accuracy: &Measurement<Accuracy>) -> Round {
+        step.round(self.weights, self.judged_by, accuracy)
     }
 
     /// The outputs when one layer alone is on integers: first the layers with the largest error for the time they save.
@@ -175,7 +181,7 @@ impl Step {
         Ok(Self { assignment, to_float, to_16_bits })
     }
 
-    fn round(&self, weights: Weights, accuracy: &Measurement<Accuracy>) -> Round {
+    fn round(&self, weights: Weights, judged_by: JudgedBy, accuracy: &Measurement<Accuracy>) -> Round {
         Round {
             to_float: self.to_float.clone(),
             to_16_bits: self.to_16_bits.clone(),
@@ -183,6 +189,7 @@ impl Step {
             accuracy: accuracy.clone(),
             relative_time: self.assignment.regions().relative_time,
             weights,
+            judged_by,
         }
     }
 }
@@ -192,7 +199,7 @@ impl Trail {
     pub(super) fn note_reached(&mut self, assignment: &Assignment, accuracy: &Measurement<Accuracy>) {
         if !assignment.is_empty() {
             let step = Step { assignment: assignment.clone(), to_float: Vec::new(), to_16_bits: Vec::new() };
-            self.rounds.push(step.round(Weights::Codes, accuracy));
+            self.rounds.push(step.round(Weights::Codes, JudgedBy::Simulation, accuracy));
         }
     }
 }

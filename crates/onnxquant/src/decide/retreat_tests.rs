@@ -36,7 +36,8 @@ impl Case {
     fn retreat(&self, whole: &dyn Measure<Assignment>) -> (Assignment, Trail) {
         let alone = |candidate: &Assignment| Ok(of_power(self.harm(candidate)));
         let (graph, config) = (self.model.graph(), &self.config);
-        let question = Retreat { graph, config, weights: Weights::Codes, whole, alone: &alone };
+        let question =
+            Retreat { graph, config, weights: Weights::Codes, judged_by: JudgedBy::Simulation, whole, alone: &alone };
         question.from(self.start(), Trail::default()).unwrap()
     }
 
@@ -128,7 +129,8 @@ fn with_float_weights_some_error_is_forgiven() {
     let measure = |candidate: &Assignment| Ok(of_power(case.harm(candidate)));
     let (graph, config) = (case.model.graph(), &case.config);
     for (weights, layers) in [(Weights::Float, 3), (Weights::Codes, 2)] {
-        let question = Retreat { graph, config, weights, whole: &measure, alone: &measure };
+        let question =
+            Retreat { graph, config, weights, judged_by: JudgedBy::Simulation, whole: &measure, alone: &measure };
         let (found, _) = question.from(case.start(), Trail::default()).unwrap();
         assert_eq!(found.leaders().len(), layers, "{weights:?}");
     }

@@ -19,7 +19,7 @@ use crate::solve::weights::{failed, weights};
 pub(crate) struct Sketch {
     pub(crate) planned: PlannedLayer,
     pub(crate) weight: PackedWeight,
-    /// Squared error of the outputs over their square, on held-out rows where there are any; of the weights without data.
+    /// Squared error of the outputs over their square, on validation rows where there are any; of the weights without data.
     pub(crate) error: f64,
 }
 
@@ -74,7 +74,7 @@ impl Sketch {
     ) -> Result<Self, QuantError> {
         let decoded = solution.dequantize();
         let correction = bias_correction(problem, decoded.view())?;
-        let error = match stats.map(|stats| stats.held_out.unwrap_or(stats.calibration)) {
+        let error = match stats.map(|stats| stats.validation.unwrap_or(stats.calibration)) {
             Some(judged) => corrected_error(problem.weights(), decoded.view(), correction.view(), judged)?.powi(2),
             None => weight_error(problem.weights(), &decoded),
         };

@@ -163,7 +163,7 @@ impl<'a> Sweep<'a> {
         if parameters.saturating_mul(self.plan.layers.len()) > LARGEST_PROBE {
             return Ok(());
         }
-        let samples = &judge.calibration.samples.split.held_out;
+        let samples = &judge.calibration.samples.split.validation;
         let samples = &samples[..samples.len().min(PROBE_SAMPLES)];
         let measure = |layer: usize| {
             let codes = Codes { layers: &self.codes[PROBE][layer..=layer], ..Codes::default() };
@@ -186,11 +186,11 @@ impl<'a> Sweep<'a> {
 }
 
 impl Measure<Widths> for Sweep<'_> {
-    /// On all held-out samples, with the quick codes.
+    /// On all validation samples, with the quick codes.
     fn accuracy(&self, widths: &Widths) -> Result<Measurement<Accuracy>, Error> {
         let Some(judge) = &self.judge else { return Ok(Measurement::NotMeasured(NotMeasured::NoSamples)) };
         let layers = self.quick_codes(widths);
         let codes = Codes { layers: &layers, tables: self.tables, planned_tables: &self.plan.tables };
-        judge.accuracy(codes, &Assignment::default(), &silent)
+        judge.accuracy(codes, &Assignment::default(), &judge.calibration.samples.split.validation, &silent)
     }
 }

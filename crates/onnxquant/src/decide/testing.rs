@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use onnxquant_calib::Measurement;
-use onnxquant_ir::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
-use onnxquant_ir::{Model, NodeId, tensor};
+use onnxquant_ir::{Model, NodeId};
 use onnxquant_passes::sites::Site;
 use onnxquant_quant::{Histogram, RangeMethod};
 
@@ -14,10 +13,12 @@ use crate::plan::assignment::Assignment;
 use crate::plan::candidates::Candidates;
 use crate::plan::layers::Plan;
 use crate::plan::scales::{Histograms, Origin, Scales};
+use crate::testing::{constant, model, node};
 
 /// What was measured where the power of the error is this part of that of the outputs.
 pub(super) fn of_power(power: f64) -> Measurement<Accuracy> {
-    Measurement::Measured(Accuracy { sqnr_db: -10.0 * power.log10(), loss: power / 2.0, least_exact: None })
+    let sqnr_db = -10.0 * power.log10();
+    Measurement::Measured(Accuracy { sqnr_db, worst_sample_db: sqnr_db, loss: power / 2.0, least_exact: None })
 }
 
 /// Settings under which all that can run on codes does.
@@ -27,28 +28,11 @@ pub(super) fn strict() -> Config {
 
 /// `x -> Conv -> v1 -> Conv -> v2 ...`, so many in a row.
 pub(super) fn chain(layers: usize) -> Model {
-    let info = |name: String| ValueInfoProto { name: Some(name), ..ValueInfoProto::default() };
-    let weight = |layer: usize| TensorProto {
-        name: Some(format!("w{layer}")),
-        ..tensor::from_f32(&[2, 2, 1, 1], &[1.0, 0.5, -0.5, 1.0])
-    };
-    let conv = |layer: usize| NodeProto {
-        op_type: Some("Conv".to_owned()),
-        input: vec![format!("v{layer}"), format!("w{layer}")],
-        output: vec![format!("v{}", layer + 1)],
-        ..NodeProto::default()
-    };
-    let graph = GraphProto {
-        node: (0..layers).map(conv).collect(),
-        initializer: (0..layers).map(weight).collect(),
-        input: vec![info("v0".to_owned())],
-        output: vec![info(format!("v{layers}"))],
-        ..GraphProto::default()
-    };
-    let opset = OperatorSetIdProto { version: Some(21), ..OperatorSetIdProto::default() };
-    let proto =
-        ModelProto { ir_version: Some(10), opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() };
-    Model::from_proto(proto).unwrap_or_else(|violations| panic!("{violations:?}"))
+    let value = |at: usize| format!("v{at}");
+    let weight = |layer: usize| constant(&format!("w{layer}"), &[2, 2, 1, 1], &[1.0, 0.5, -0.5, 1.0]);
+    let conv = |layer: usize| node("Conv", &[&value(layer), &format!("w{layer}")], &value(layer + 1));
+    let nodes = (0..layers).map(conv).collect();
+    model(&["v0"], nodes, (0..layers).map(weight).collect(), &[&value(layers)])
 }
 
 /// Values about 1, and one so large that it may be cut off.

@@ -41,6 +41,17 @@ pub(crate) struct Round {
     /// Estimated time of the regions' graph over that in float.
     pub(crate) relative_time: f64,
     pub(crate) weights: Weights,
+    pub(crate) judged_by: JudgedBy,
+}
+
+/// Who says how exact outputs are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JudgedBy {
+    /// The calibration engine, which computes what the written model will.
+    Simulation,
+    /// ONNX Runtime.
+    Runtime,
 }
 
 /// What weights are when activations are judged.

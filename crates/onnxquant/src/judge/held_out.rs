@@ -18,8 +18,9 @@ use crate::write::evaluated::{Arithmetic, evaluated};
 #[derive(Debug)]
 pub(crate) struct OnHeldOut {
     pub(crate) calibration_samples: usize,
+    pub(crate) validation_samples: usize,
     pub(crate) held_out_samples: usize,
-    /// There was only one sample, used for both.
+    /// There were so few samples that some were used for both.
     pub(crate) shared: bool,
     /// Over all outputs.
     pub(crate) accuracy: Measurement<Accuracy>,
@@ -39,8 +40,15 @@ impl OnHeldOut {
             (Measurement::NotMeasured(NotMeasured::NoOutputs), Some((_, why))) => Measurement::NotMeasured(why.clone()),
             (found, _) => found,
         };
-        let (calibration_samples, held_out_samples) = (split.calibration.len(), split.held_out.len());
-        Self { calibration_samples, held_out_samples, shared: split.shared, accuracy, outputs, not_compared }
+        Self {
+            calibration_samples: split.calibration.len(),
+            validation_samples: split.validation.len(),
+            held_out_samples: split.held_out.len(),
+            shared: split.shared,
+            accuracy,
+            outputs,
+            not_compared,
+        }
     }
 }
 
@@ -54,7 +62,9 @@ pub(crate) struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     pub(crate) fn new(model: &'a Model, calibration: &'a Calibration, arithmetic: Arithmetic) -> Result<Self, Error> {
-        let float = Reference::new(model.clone(), calibration, &calibration.samples.split.held_out)?;
+        let split = &calibration.samples.split;
+        let samples = [&split.validation[..], &split.held_out[..]].concat();
+        let float = Reference::new(model.clone(), calibration, &samples)?;
         Ok(Self::beside(Arc::new(float), model, calibration, arithmetic))
     }
 
@@ -68,14 +78,14 @@ impl<'a> Judge<'a> {
         Self { model, float, calibration, arithmetic }
     }
 
-    /// How exact the model with these codes and integer layers is on all held-out samples.
+    /// How exact the model with these codes and integer layers is on `samples`.
     pub(crate) fn accuracy(
         &self,
         codes: Codes<'_>,
         assignment: &Assignment,
+        samples: &[usize],
         progress: Progress<'_>,
     ) -> Result<Measurement<Accuracy>, Error> {
-        let samples = &self.calibration.samples.split.held_out;
         Ok(accuracy(&self.outputs(codes, assignment, self.arithmetic, samples, progress)?))
     }
 
@@ -94,9 +104,9 @@ impl<'a> Judge<'a> {
         Ok(accuracy(&self.outputs(Codes::default(), assignment, Arithmetic::File, samples, progress)?))
     }
 
-    /// The first held-out samples, at most so many.
+    /// The first samples to choose on, at most so many.
     pub(crate) fn first_samples(&self, most: usize) -> &'a [usize] {
-        let samples = &self.calibration.samples.split.held_out;
+        let samples = &self.calibration.samples.split.validation;
         &samples[..samples.len().min(most)]
     }
 

@@ -3,9 +3,11 @@
 //! | file | what it does |
 //! |---|---|
 //! | `compare` | compares the outputs of two models on data |
+//! | `served` | how exact the written model is in ONNX Runtime |
 //! | `held_out` | how exact the outputs of a quantized model are on held-out samples |
-//! | `verify_ort` | loads a written model in ONNX Runtime |
+//! | `verify_ort` | what ONNX Runtime makes of the layers of a written model |
 
 pub(crate) mod compare;
 pub(crate) mod held_out;
+pub(crate) mod served;
 pub(crate) mod verify_ort;

@@ -1,12 +1,12 @@
-//! Loads a written model in an ONNX Runtime that a Python on this machine has, and checks what was predicted of it.
+//! Loads a written model in ONNX Runtime, and checks what was predicted of it.
 //!
-//! A short script loads the file at every optimization level and saves the graph of the level below the highest, which
-//! only changes layouts, and names with them. Every layer is looked up in it by what the runtime leaves of its names: the
+//! The file is loaded at every optimization level, and the graph is saved of the level below the highest, which only
+//! changes layouts, and names with them. Every layer is looked up in it by what the runtime leaves of its names: the
 //! node's, its result's, or those of its codes and scales. The prediction is the one for the version that is found.
 
 use std::path::Path;
-use std::process::Command;
 
+use onnxquant_calib::{OrtEngine, OrtLevel, OrtOptions};
 use onnxquant_ir::onnx::NodeProto;
 use onnxquant_ir::{Graph, Model};
 use onnxquant_passes::ort_version::OrtVersion;
@@ -18,7 +18,9 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::write::file::write;
 
-const SCRIPT: &str = include_str!("verify_ort.py");
+/// From the one that changes nothing to the default.
+const LEVELS: [(OrtLevel, &str); 4] =
+    [(OrtLevel::None, "none"), (OrtLevel::Basic, "basic"), (OrtLevel::Extended, "extended"), (OrtLevel::All, "all")];
 
 /// Names by which a layer is found in the optimized graph.
 #[derive(Clone, Debug, Default)]
@@ -95,41 +97,37 @@ pub(crate) fn verify<'a>(
     output: &Path,
     layers: impl Iterator<Item = (&'a str, LayerId)>,
 ) -> Result<Option<VerifiedOrt>, Error> {
-    let Some(verify) = &config.verify else { return Ok(None) };
+    let runtime = match (config.verify, &config.runtime) {
+        (false, _) => return Ok(None),
+        (true, None) => return Err(Error::Verify("it is not there".to_owned())),
+        (true, Some(runtime)) => runtime,
+    };
     let failed = |error: std::io::Error| Error::Verify(error.to_string());
     let near = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let folder = tempfile::Builder::new().prefix(".onnxquant-").tempdir_in(near).map_err(failed)?;
     let path = folder.path().join("model.onnx");
     write(model, &path, config)?;
-    verify_file(&path, verify.python.as_deref(), model.graph(), layers).map(Some)
+    verify_file(&path, runtime, model.graph(), layers).map(Some)
 }
 
 /// Loads the file at `path`, which holds `graph` and in it `layers`, and compares.
 fn verify_file<'a>(
     path: &Path,
-    python: Option<&Path>,
+    runtime: &OrtEngine,
     graph: &Graph,
     layers: impl Iterator<Item = (&'a str, LayerId)>,
 ) -> Result<VerifiedOrt, Error> {
     let failed = |problem: String| Error::Verify(problem);
     let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
-    let python = python.unwrap_or(Path::new("python3"));
-    let mut command = Command::new(python);
-    let output = command.arg("-c").arg(SCRIPT).arg(path).arg(folder.path()).output();
-    let output = output.map_err(|error| failed(format!("cannot start `{}`: {error}", python.display())))?;
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    let version = said(&output.stdout);
-    if !output.status.success() {
-        let why = said(&output.stderr);
-        return Err(failed(match version.as_str() {
-            "" => format!("`{}` has {why}; name another with --python or ONNXQUANT_PYTHON", python.display()),
-            version => format!("ONNX Runtime {version} does not load the written model {why}"),
-        }));
-    }
     let optimized = folder.path().join("optimized.onnx");
+    for (level, name) in LEVELS {
+        let saved = (level == OrtLevel::Extended).then_some(optimized.as_path());
+        let loaded = runtime.load(path, &OrtOptions { level, threads: 1, optimized: saved });
+        loaded.map_err(|error| failed(format!("at optimization level {name}: {error}")))?;
+    }
     let model = onnxquant_proto::read_model(&optimized).map_err(|error| failed(error.to_string()))?;
     let nodes = model.graph.unwrap_or_default().node;
-    let mut found = VerifiedOrt { version, as_predicted: 0, mispredicted: Vec::new() };
+    let mut found = VerifiedOrt { version: runtime.version().to_owned(), as_predicted: 0, mispredicted: Vec::new() };
     let version = found.version.parse::<OrtVersion>().map_err(failed)?;
     for (label, layer) in layers {
         let (names, predicted) = (LayerNames::new(graph, layer), runs_as(graph, layer.node(), version).kernel);

@@ -25,16 +25,16 @@ pub(crate) struct StageStats {
     /// The request of each layer; none for one whose input the engine cannot compute.
     pub(crate) of_layer: Vec<Option<usize>>,
     pub(crate) calibration: Vec<Vec<GramStats>>,
-    pub(crate) held_out: Option<Vec<Vec<GramStats>>>,
+    pub(crate) validation: Option<Vec<Vec<GramStats>>>,
 }
 
-/// Calibration and, where wanted, held-out statistics of one layer, by group.
+/// Calibration and, where wanted, validation statistics of one layer, by group.
 pub(crate) struct LayerStats<'a> {
     pub(crate) calibration: &'a [GramStats],
-    /// Those of the calibration samples where no held-out sample has rows.
-    pub(crate) held_out: Option<&'a [GramStats]>,
-    /// Held-out samples were to have statistics of their own and have no rows.
-    pub(crate) lacks_held_out: bool,
+    /// Those of the calibration samples where no validation sample has rows.
+    pub(crate) validation: Option<&'a [GramStats]>,
+    /// Validation samples were to have statistics of their own and have no rows.
+    pub(crate) lacks_validation: bool,
 }
 
 impl Calibration {
@@ -54,7 +54,7 @@ impl Calibration {
         &self,
         model: &Model,
         layers: &[PlannedLayer],
-        held_out: bool,
+        validation: bool,
         progress: Progress<'_>,
     ) -> Result<StageStats, Error> {
         let behind = self.reach.behind(model.graph());
@@ -63,16 +63,16 @@ impl Calibration {
         let (requests, of_layer) = distinct(wanted);
         let mut values = requests.iter().map(|request| request.value.clone()).collect::<Vec<_>>();
         values.dedup();
-        let Samples { data, split } = &self.samples;
-        let samples = if held_out { (0..data.len()).collect() } else { split.calibration.clone() };
+        let Samples { data, split, .. } = &self.samples;
+        let samples = if validation { (0..data.len()).collect() } else { split.calibration.clone() };
         let session = self.samples.session(model, &values, &samples)?;
         let run = |samples: &[usize]| {
             let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
             collect(&session, data, samples, &requests, &report)
         };
         let calibration = run(&split.calibration)?;
-        let held_out = held_out.then(|| run(&split.held_out)).transpose()?;
-        Ok(StageStats { of_layer, calibration, held_out })
+        let validation = validation.then(|| run(&split.validation)).transpose()?;
+        Ok(StageStats { of_layer, calibration, validation })
     }
 }
 
@@ -81,10 +81,10 @@ impl StageStats {
     pub(crate) fn of(&self, layer: usize) -> Option<LayerStats<'_>> {
         let index = self.of_layer[layer]?;
         let calibration = self.calibration[index].as_slice();
-        let held_out = self.held_out.as_ref().map(|stats| stats[index].as_slice());
-        let lacks_held_out = held_out.is_some_and(<[_]>::is_empty);
-        let held_out = if lacks_held_out { Some(calibration) } else { held_out };
-        (!calibration.is_empty()).then_some(LayerStats { calibration, held_out, lacks_held_out })
+        let validation = self.validation.as_ref().map(|stats| stats[index].as_slice());
+        let lacks_validation = validation.is_some_and(<[_]>::is_empty);
+        let validation = if lacks_validation { Some(calibration) } else { validation };
+        (!calibration.is_empty()).then_some(LayerStats { calibration, validation, lacks_validation })
     }
 }
 

@@ -3,12 +3,14 @@
 //! | file | what it does |
 //! |---|---|
 //! | `samples` | the samples, and engines that run models on them |
+//! | `engine` | which engine that is |
 //! | `reach` | what of a model the engine can compute |
 //! | `slicing` | which parts of the outputs are judged apart |
 //! | `calibration` | second moments of what layers read |
 //! | `observer` | distributions, channels and sizes of activations, kept in a file where that is wanted |
 
 pub(crate) mod calibration;
+pub(crate) mod engine;
 pub(crate) mod observer;
 pub(crate) mod reach;
 pub(crate) mod samples;

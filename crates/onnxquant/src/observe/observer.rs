@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use onnxquant_calib::{Session, collect_channels, collect_histograms, engine, observe_sizes};
+use onnxquant_calib::{Session, collect_channels, collect_histograms, observe_sizes};
 use onnxquant_ir::{Model, PendingFile};
 use onnxquant_quant::{ChannelAxis, ChannelRanges, Histogram};
 use serde::{Deserialize, Serialize};
@@ -200,7 +200,7 @@ impl Store {
     fn open(path: &Path, model: &Model, samples: &Samples) -> Result<Self, Error> {
         let fresh = Cache {
             format: FORMAT,
-            engine: engine().name().to_owned(),
+            engine: samples.engine.name().to_owned(),
             model: of_model(model)?,
             samples: of_samples(&samples.data, &samples.split.calibration)?,
             sections: BTreeMap::new(),
@@ -211,7 +211,7 @@ impl Store {
                 (fresh, Some(format!("the file has format {format}, this program writes {FORMAT}")))
             }
             Some(Found::Cache(old)) if old.engine != fresh.engine => {
-                (fresh, Some(format!("it was made with {}, this is {}", old.engine, engine().name())))
+                (fresh, Some(format!("it was made with {}, this is {}", old.engine, samples.engine.name())))
             }
             Some(Found::Cache(old)) if old.model != fresh.model => (fresh, Some("the model is another one".to_owned())),
             Some(Found::Cache(old)) if old.samples != fresh.samples => {

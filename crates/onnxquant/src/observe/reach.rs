@@ -84,7 +84,7 @@ impl Reach {
     /// All of `model` that does not depend on operators which the engine lacks.
     pub(crate) fn find(model: &Model, plan: &Plan, samples: &Samples) -> Result<Self, Error> {
         let proto = inline_functions(&decoded(model)?.to_proto())?;
-        let blocked = unknown_operators(&proto);
+        let blocked = unknown_operators(&*samples.engine, &proto);
         Self::without(blocked, &proto, model, plan, samples)
     }
 
@@ -94,7 +94,7 @@ impl Reach {
         let proto = inline_functions(&decoded(model)?.to_proto())?;
         let is_defect = |node: &BlockedNode| node.fault != Fault::Error;
         for (at, &sample) in samples.split.calibration.iter().take(MOST_TRIED).enumerate() {
-            match failing_nodes(&proto, &self.blocked, &samples.data, sample) {
+            match failing_nodes(&*samples.engine, &proto, &self.blocked, &samples.data, sample) {
                 Ok(failing) if failing.is_empty() => {}
                 // What the engine refuses of single samples, their user has to know of.
                 Ok(failing) if at == 0 || failing.iter().all(is_defect) => {
@@ -125,7 +125,7 @@ impl Reach {
         match reach.compare_before(model, plan, samples, sample) {
             Ok(()) => Ok(reach),
             Err(Error::Calibration(failure)) => {
-                let failing = failing_nodes(proto, &reach.blocked, &samples.data, sample)?;
+                let failing = failing_nodes(&*samples.engine, proto, &reach.blocked, &samples.data, sample)?;
                 match failing.is_empty() {
                     true => Err(failure.into()),
                     false => Self::without([reach.blocked, failing].concat(), proto, model, plan, samples),

@@ -1,66 +1,34 @@
-use onnxquant_ir::onnx::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto};
-
 use crate::config::Config;
 use crate::report::not_run::NotRun;
+use crate::testing::{self, constant, names, node};
 
 use super::*;
 
-fn node(op_type: &str, inputs: &[&str], output: &str) -> NodeProto {
-    NodeProto {
-        op_type: Some(op_type.to_owned()),
-        input: inputs.iter().map(|&name| name.to_owned()).collect(),
-        output: vec![output.to_owned()],
-        ..NodeProto::default()
-    }
-}
-
 /// `x -> MatMul = a -> Odd = b -> MatMul = c`; `d` is a plus 1, in the shape of c, and `e` the sum of both.
 fn model() -> Model {
-    let info = |name: &str| ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() };
-    let weight = |name: &str| TensorProto {
-        name: Some(name.to_owned()),
-        ..onnxquant_ir::tensor::from_f32(&[2, 2], &[1.0, 2.0, 3.0, 4.0])
-    };
-    let graph = GraphProto {
-        node: vec![
-            node("MatMul", &["x", "w"], "a"),
-            node("Odd", &["a", "x"], "b"),
-            node("MatMul", &["b", "v"], "c"),
-            node("Relu", &["a"], "d"),
-            node("Add", &["c", "d"], "e"),
-        ],
-        initializer: vec![weight("w"), weight("v")],
-        input: vec![info("x")],
-        output: vec![info("d"), info("e")],
-        ..GraphProto::default()
-    };
-    let proto = ModelProto {
-        ir_version: Some(8),
-        opset_import: vec![OperatorSetIdProto { version: Some(17), ..OperatorSetIdProto::default() }],
-        graph: Some(graph),
-        ..ModelProto::default()
-    };
-    Model::from_proto(proto).unwrap_or_else(|violations| panic!("{violations:?}"))
+    let weight = |name: &str| constant(name, &[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+    let nodes = vec![
+        node("MatMul", &["x", "w"], "a"),
+        node("Odd", &["a", "x"], "b"),
+        node("MatMul", &["b", "v"], "c"),
+        node("Relu", &["a"], "d"),
+        node("Add", &["c", "d"], "e"),
+    ];
+    testing::model(&["x"], nodes, vec![weight("w"), weight("v")], &["d", "e"])
 }
 
 fn without_odd(model: &Model) -> Reach {
-    let blocked = unknown_operators(&model.to_proto());
+    let blocked = unknown_operators(onnxquant_calib::engine(), &model.to_proto());
     assert_eq!(blocked.len(), 1);
     Reach { blocked, compared: Vec::new() }
-}
-
-fn sorted(graph: &Graph, values: impl IntoIterator<Item = ValueId>) -> Vec<&str> {
-    let mut names: Vec<&str> = values.into_iter().map(|value| graph.value(value).name()).collect();
-    names.sort_unstable();
-    names
 }
 
 #[test]
 fn everything_that_depends_on_a_blocked_node_is_behind_it() {
     let model = model();
     let graph = model.graph();
-    assert_eq!(sorted(graph, without_odd(&model).behind(graph).into_keys()), ["b", "c", "e"]);
-    assert_eq!(sorted(graph, Reach::all(&model).behind(graph).into_keys()), [""; 0]);
+    assert_eq!(names(graph, without_odd(&model).behind(graph).into_keys()), ["b", "c", "e"]);
+    assert_eq!(names(graph, Reach::all(&model).behind(graph).into_keys()), [""; 0]);
     assert_eq!(Reach::all(&model).names(), ["d", "e"]);
 }
 
@@ -72,9 +40,9 @@ fn layers_behind_and_what_layers_change_are_told_apart() {
     let why: Vec<Option<String>> = plan.layers.iter().map(|layer| reach.why_unseen(graph, layer)).collect();
     let expected = "rounded without data: it depends on `b` (Odd), which the calibration engine cannot run";
     assert_eq!(why, [None, Some(expected.to_owned())]);
-    assert_eq!(sorted(graph, touched(graph, &plan)), ["a", "b", "c", "d", "e"]);
+    assert_eq!(names(graph, touched(graph, &plan)), ["a", "b", "c", "d", "e"]);
     let one = Plan { layers: plan.layers[1..].to_vec(), ..plan.clone() };
-    assert_eq!(sorted(graph, touched(graph, &one)), ["c", "e"]);
+    assert_eq!(names(graph, touched(graph, &one)), ["c", "e"]);
     let not_run = NotRun::of(&reach, graph, &plan).expect("there is something");
     assert_eq!((not_run.outputs, not_run.layers), (vec!["e".to_owned()], vec!["c".to_owned()]));
     assert!(NotRun::of(&Reach::all(&model), graph, &plan).is_none());

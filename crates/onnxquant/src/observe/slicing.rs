@@ -136,49 +136,27 @@ fn is_one_of(node: &Node, op_types: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use onnxquant_ir::onnx::attribute_proto::AttributeType;
-    use onnxquant_ir::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
+    use onnxquant_ir::onnx::{AttributeProto, NodeProto};
+    use onnxquant_ir::{int_attribute, ints_attribute};
 
     use super::*;
+    use crate::testing;
 
     fn node(op_type: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) -> NodeProto {
-        NodeProto {
-            op_type: Some(op_type.to_owned()),
-            input: inputs.iter().map(|&name| name.to_owned()).collect(),
-            output: vec![output.to_owned()],
-            attribute: attributes,
-            ..NodeProto::default()
-        }
+        NodeProto { attribute: attributes, ..testing::node(op_type, inputs, output) }
     }
 
     fn axis(axis: i64) -> Vec<AttributeProto> {
-        let attribute = AttributeProto { name: Some("axis".to_owned()), ..AttributeProto::default() };
-        vec![AttributeProto { r#type: Some(AttributeType::Int as i32), i: Some(axis), ..attribute }]
+        vec![int_attribute("axis", axis)]
     }
 
     fn order(order: &[i64]) -> Vec<AttributeProto> {
-        let attribute = AttributeProto { name: Some("perm".to_owned()), ..AttributeProto::default() };
-        vec![AttributeProto { r#type: Some(AttributeType::Ints as i32), ints: order.to_vec(), ..attribute }]
-    }
-
-    /// `a` and `b` go through `nodes`, which make `y`.
-    fn model(nodes: Vec<NodeProto>) -> Model {
-        let info = |name: &str| ValueInfoProto { name: Some(name.to_owned()), ..ValueInfoProto::default() };
-        let graph = GraphProto {
-            node: nodes,
-            input: vec![info("a"), info("b")],
-            output: vec![info("y")],
-            ..GraphProto::default()
-        };
-        let opset = OperatorSetIdProto { version: Some(17), ..OperatorSetIdProto::default() };
-        let proto =
-            ModelProto { ir_version: Some(8), opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() };
-        Model::from_proto(proto).unwrap_or_else(|violations| panic!("{violations:?}"))
+        vec![ints_attribute("perm", order)]
     }
 
     /// How `y` is divided where `a` has the shape [1, 4, 8] and `b` [1, 10, 8].
     fn divided(nodes: Vec<NodeProto>) -> Slicing {
-        let model = model(nodes);
+        let model = testing::model(&["a", "b"], nodes, Vec::new(), &["y"]);
         let graph = model.graph();
         let value = graph.find("y").unwrap();
         let shapes = [vec![1, 4, 8], vec![1, 10, 8]];

@@ -21,7 +21,7 @@ use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::sites::Site;
 use onnxquant_passes::weight_form::{Codes, WeightForm};
 use onnxquant_passes::write_nbits::block_of;
-use onnxquant_quant::{Alphabet, Granularity, MatrixView, Symmetry};
+use onnxquant_quant::{Alphabet, Granularity, Symmetry};
 
 use crate::config::{Config, Format};
 use crate::error::Error;
@@ -44,9 +44,10 @@ impl Wanted<'_> {
         if let Some(floats) = self.float_type() {
             return Ok(WeightForm::Folded(Codes::Native(floats)));
         }
-        let MatrixView::Dense { inputs, outputs, .. } = site.view else {
+        if !site.view.is_dense() {
             return Ok(WeightForm::Folded(self.byte_codes(site)));
-        };
+        }
+        let (inputs, outputs) = (site.view.inputs(), site.view.outputs());
         let nbits = self.nbits(site, inputs);
         match (self.config.format, nbits) {
             (Format::Dq, _) => Ok(WeightForm::Dequantize(self.dequantize_type(outputs))),

@@ -21,9 +21,9 @@ pub enum Origin {
     Constant,
     /// The settings name the method.
     Settings,
-    /// Of all methods this one, for all tensors, leaves the outputs of held-out samples the least error.
+    /// Of all methods this one, for all tensors, leaves the outputs of validation samples the least error.
     BestForAll,
-    /// This tensor does better with a method of its own, on held-out samples.
+    /// This tensor does better with a method of its own, on validation samples.
     BestForTensor,
     /// The tensor makes an output without a layer in between: its largest values are kept.
     MakesOutput,

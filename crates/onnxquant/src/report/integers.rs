@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::accuracy::Accuracy;
 use crate::config::{Activations, Config};
-use crate::decide::trail::{Alone, Round, Trail, Weights};
+use crate::decide::trail::{Alone, JudgedBy, Round, Trail, Weights};
 use crate::observe::observer::CacheReport;
 use crate::plan::assignment::Assignment;
 use crate::plan::scales::Origin;
@@ -85,6 +85,8 @@ pub struct Trade {
     pub relative_time: f64,
     /// What the weights were then.
     pub weights: Weights,
+    /// Who says how exact the outputs are.
+    pub judged_by: JudgedBy,
 }
 
 /// The outputs when one layer alone reads integers.
@@ -156,6 +158,7 @@ impl Trade {
             accuracy: round.accuracy.clone(),
             relative_time: round.relative_time,
             weights: round.weights,
+            judged_by: round.judged_by,
         }
     }
 }

@@ -51,9 +51,9 @@ pub struct LayerReport {
     /// Relative error of the layer's output on the calibration samples, bias correction included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<f64>,
-    /// The same on held-out samples.
+    /// The same on validation samples, on which the method was chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub held_out_error: Option<f64>,
+    pub validation_error: Option<f64>,
     /// What a reader should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -86,7 +86,7 @@ impl LayerReport {
         oldest: OrtVersion,
     ) -> Self {
         let AboutLayer { is_first_reader, alphabet, findings } = about;
-        let Findings { saturating_pairs, calibration_rows, method, error, held_out_error, .. } = findings;
+        let Findings { saturating_pairs, calibration_rows, method, error, validation_error, .. } = findings;
         Self {
             label: planned.label.clone(),
             op_type: planned.op_type.clone(),
@@ -103,7 +103,7 @@ impl LayerReport {
             runs_as: runs_as(written, id.node(), oldest),
             method,
             error,
-            held_out_error,
+            validation_error,
             notes: findings.notes,
             certificate: findings.certificate,
             verdict: findings.verdict,

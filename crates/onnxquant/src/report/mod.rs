@@ -10,10 +10,12 @@
 //! | `tables` | tables of embeddings |
 //! | `integers` | what runs on integers |
 //! | `outputs` | the outputs of held-out samples |
+//! | `measured` | the same as ONNX Runtime computes them |
 //! | `not_run` | what the calibration engine could not run |
 
 pub(crate) mod integers;
 pub(crate) mod layers;
+pub(crate) mod measured;
 pub(crate) mod not_run;
 pub(crate) mod outputs;
 pub(crate) mod run;

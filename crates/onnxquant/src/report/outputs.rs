@@ -15,9 +15,11 @@ use crate::judge::held_out::OnHeldOut;
 pub struct HeldOut {
     /// Samples used for calibration.
     pub calibration_samples: usize,
-    /// Samples compared.
+    /// Samples on which methods, ranges and bits were chosen.
+    pub validation_samples: usize,
+    /// Samples compared, on which nothing was chosen.
     pub held_out_samples: usize,
-    /// There was only one sample, used for both.
+    /// There were so few samples that some were used for both.
     pub shared: bool,
     /// How exact the outputs are, or the values that are compared instead of those that the engine cannot compute.
     #[serde(flatten)]
@@ -46,6 +48,8 @@ pub struct OutputReport {
 pub struct OutputFigures {
     /// Signal-to-quantization-noise ratio in dB, over all of it; `null` in JSON where nothing differs.
     pub sqnr_db: f64,
+    /// The same of the sample where it is least.
+    pub worst_sample_db: f64,
     /// Mean cosine over the samples.
     pub mean_cosine: f64,
     /// Largest absolute difference.
@@ -68,24 +72,35 @@ pub struct PartReport {
 
 impl From<OnHeldOut> for HeldOut {
     fn from(found: OnHeldOut) -> Self {
-        let any_float = found.outputs.iter().any(|output| output.is_float);
-        let compared = found.outputs.iter().map(|output| OutputReport::new(output, output.is_float || !any_float));
+        let compared = outputs_of(&found.outputs);
         let others = found.not_compared.iter().map(|(port, why)| OutputReport::not_compared(port, why));
         Self {
             calibration_samples: found.calibration_samples,
+            validation_samples: found.validation_samples,
             held_out_samples: found.held_out_samples,
             shared: found.shared,
-            outputs: compared.chain(others).collect(),
+            outputs: compared.into_iter().chain(others).collect(),
             accuracy: found.accuracy,
         }
     }
 }
 
+/// What was compared.
+pub(super) fn outputs_of(outputs: &[OutputComparison]) -> Vec<OutputReport> {
+    let any_float = outputs.iter().any(|output| output.is_float);
+    outputs.iter().map(|output| OutputReport::new(output, output.is_float || !any_float)).collect()
+}
+
+/// Outputs of which nothing is known, and why.
+pub(super) fn not_measured(outputs: &[OutputReport]) -> impl Iterator<Item = (&str, &NotMeasured)> {
+    let judged = outputs.iter().filter(|output| output.is_judged);
+    judged.filter_map(|output| Some((output.name.as_str(), output.found.why_not()?)))
+}
+
 impl HeldOut {
     /// Outputs of which nothing is known, and why.
     pub fn not_measured(&self) -> impl Iterator<Item = (&str, &NotMeasured)> {
-        let judged = self.outputs.iter().filter(|output| output.is_judged);
-        judged.filter_map(|output| Some((output.name.as_str(), output.found.why_not()?)))
+        not_measured(&self.outputs)
     }
 }
 
@@ -118,6 +133,7 @@ impl From<OutputError> for OutputFigures {
     fn from(found: OutputError) -> Self {
         Self {
             sqnr_db: found.sqnr_db(),
+            worst_sample_db: found.worst_sample_db,
             mean_cosine: found.mean_cosine,
             max_abs_error: found.max_abs_error,
             parts: found.slices.iter().map(PartReport::from).collect(),

@@ -1,6 +1,6 @@
 //! What a run did.
 
-use onnxquant_calib::NotMeasured;
+use onnxquant_calib::{Measurement, NotMeasured};
 use onnxquant_passes::cpu::Cpu;
 use serde::Serialize;
 
@@ -10,12 +10,14 @@ use crate::config::{Budget, Config};
 use crate::error::Error;
 use crate::judge::verify_ort::VerifiedOrt;
 use crate::load::Prepared;
+use crate::observe::engine::EngineReport;
 use crate::plan::layers::SkippedLayer;
 use crate::plan_file::PlanFile;
 use crate::report::integers::IntegerReport;
 use crate::report::layers::{LayerReport, certificates_summary};
+use crate::report::measured::Measured;
 use crate::report::not_run::NotRun;
-use crate::report::outputs::HeldOut;
+use crate::report::outputs::{HeldOut, OutputReport, not_measured};
 use crate::report::tables::TableReport;
 use crate::write::file::Metadata;
 
@@ -29,6 +31,9 @@ pub struct Report {
     pub version: &'static str,
     /// The settings.
     pub settings: Config,
+    /// What ran the float model on samples; absent without calibration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<EngineReport>,
     /// What was done before quantization.
     pub prepared: Prepared,
     /// Quantized layers, in topological order.
@@ -50,6 +55,9 @@ pub struct Report {
     /// Calibration samples and how the result does on those held out; absent without calibration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOut>,
+    /// The same as ONNX Runtime computes it; absent where that is not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
     /// What the calibration engine could not run, where there was something.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_run: Option<NotRun>,
@@ -65,6 +73,7 @@ pub struct Report {
 /// What a report is made of.
 pub(crate) struct Run<'a> {
     pub(crate) config: &'a Config,
+    pub(crate) engine: Option<EngineReport>,
     pub(crate) prepared: Prepared,
     pub(crate) opset_changes: Vec<String>,
     pub(crate) solved: Solved,
@@ -82,6 +91,7 @@ impl From<Run<'_>> for Report {
         Self {
             version: VERSION,
             settings: config.clone(),
+            engine: run.engine,
             prepared: run.prepared,
             exact_on: Cpu::exact_on(layers.iter().any(|layer| layer.saturating_pairs > Some(0))),
             layers,
@@ -91,6 +101,7 @@ impl From<Run<'_>> for Report {
             opset: solution.fitted.written.opset("").unwrap_or(0),
             opset_changes: run.opset_changes,
             held_out: solution.fitted.held_out.map(HeldOut::from),
+            measured: solution.fitted.measured.map(Measured::from),
             not_run: run.not_run,
             verified: run.verified,
             bytes_before: run.bytes_before,
@@ -129,8 +140,23 @@ impl Report {
             }
             _ => None,
         };
-        let parts: Vec<String> = self.missed_accuracy().into_iter().chain(size).collect();
+        let parts = self.missed_accuracy().into_iter().chain(size).chain(self.mispredicted());
+        let parts: Vec<String> = parts.collect();
         (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// That ONNX Runtime makes something else of layers than was predicted.
+    fn mispredicted(&self) -> Option<String> {
+        let layers = self.verified.as_ref().map_or(0, |verified| verified.mispredicted.len());
+        (layers > 0).then(|| format!("{layers} layers do not run as predicted"))
+    }
+
+    /// How exact the outputs are, over all and one by one: as ONNX Runtime computes them, or as simulated where it cannot
+    /// be asked.
+    fn judged(&self) -> Option<(&Measurement<Accuracy>, &[OutputReport])> {
+        let measured = self.measured.as_ref().filter(|found| found.counts);
+        let simulated = self.held_out.as_ref().map(|found| (&found.accuracy, &found.outputs[..]));
+        measured.map(|found| (&found.accuracy, &found.outputs[..])).or(simulated)
     }
 
     fn missed_accuracy(&self) -> Option<String> {
@@ -141,8 +167,7 @@ impl Report {
         }
         let mut parts = Vec::new();
         // What is not a number reaches nothing.
-        if let Some(Accuracy { sqnr_db, loss, .. }) = self.held_out.as_ref().and_then(|found| found.accuracy.measured())
-        {
+        if let Some(Accuracy { sqnr_db, loss, .. }) = self.judged().and_then(|(accuracy, _)| accuracy.measured()) {
             let sqnr = wanted.filter(|wanted| sqnr_db.is_nan() || sqnr_db < wanted);
             parts.extend(sqnr.map(|wanted| format!("SQNR {sqnr_db:.2} dB, {wanted:.2} dB wanted")));
             let loss = most.filter(|most| loss.is_nan() || loss > most).map(|most| (loss, most));
@@ -155,12 +180,12 @@ impl Report {
 
     /// That the accuracy of outputs was not measured: of which, and why. A goal that was not measured is missed.
     fn not_measured(&self) -> Option<String> {
-        let Some(held_out) = &self.held_out else {
+        let Some((accuracy, outputs)) = self.judged() else {
             return Some(format!("the accuracy that is wanted was not measured: {}", NotMeasured::NoSamples));
         };
         let of_outputs: Vec<String> =
-            held_out.not_measured().map(|(name, why)| format!("`{name}` was not measured: {why}")).collect();
-        match (of_outputs.is_empty(), held_out.accuracy.why_not()) {
+            not_measured(outputs).map(|(name, why)| format!("`{name}` was not measured: {why}")).collect();
+        match (of_outputs.is_empty(), accuracy.why_not()) {
             (false, _) => Some(of_outputs.join("; ")),
             (true, Some(why)) => Some(format!("the accuracy that is wanted was not measured: {why}")),
             (true, None) => None,

@@ -37,7 +37,7 @@ pub(crate) fn find_codes(
 ) -> Result<Found, Error> {
     let find = || {
         let problem = layer_problem(job, layer, weights, stats.map(|stats| stats.calibration))?;
-        choose(job.config, &problem, stats.and_then(|stats| stats.held_out))
+        choose(job.config, &problem, stats.and_then(|stats| stats.validation))
     };
     let (solution, method, verdict) = find().map_err(|error| failed(job.model, layer, error))?;
     Ok(Found { solution, method, verdict, readers: 1 })
@@ -46,21 +46,21 @@ pub(crate) fn find_codes(
 fn choose(
     config: &Config,
     problem: &LayerProblem<'_>,
-    held_out: Option<&[GramStats]>,
+    validation: Option<&[GramStats]>,
 ) -> Result<(LayerSolution, Method, Option<Verdict>), QuantError> {
-    match (config.method, held_out) {
+    match (config.method, validation) {
         _ if problem.stats().is_none() => Ok((solve(Method::Msq, problem)?, Method::Msq, None)),
-        (MethodChoice::Auto, Some(held_out)) => {
-            let (solution, verdict) = auto(&candidates(problem), problem, held_out)?;
+        (MethodChoice::Auto, Some(validation)) => {
+            let (solution, verdict) = auto(&candidates(problem), problem, validation)?;
             Ok((solution, verdict.winner().method, Some(verdict)))
         }
-        (MethodChoice::Fixed(method), Some(held_out)) if config.fallback && method.walks() => {
-            let (solution, verdict) = guarded(method, problem, held_out)?;
+        (MethodChoice::Fixed(method), Some(validation)) if config.fallback && method.walks() => {
+            let (solution, verdict) = guarded(method, problem, validation)?;
             Ok((solution, verdict.winner().method, Some(verdict)))
         }
         (MethodChoice::Auto, None) => Ok((solve(Method::Msq, problem)?, Method::Msq, None)),
-        (MethodChoice::Fixed(method), Some(held_out)) => {
-            Ok((solve(method, &problem.with_held_out(held_out)?)?, method, None))
+        (MethodChoice::Fixed(method), Some(validation)) => {
+            Ok((solve(method, &problem.with_held_out(validation)?)?, method, None))
         }
         (MethodChoice::Fixed(method), None) => Ok((solve(method, problem)?, method, None)),
     }

@@ -8,6 +8,7 @@ use onnxquant_passes::weight_form::WeightForm;
 use onnxquant_quant::{GramStats, LayerProblem, Method, PairRule, QuantError, QuantSpec};
 
 use crate::config::{Config, MethodChoice};
+use crate::judge::served::Served;
 use crate::observe::calibration::Calibration;
 use crate::observe::reach::Reach;
 use crate::plan::assignment::{Assignment, Form};
@@ -31,11 +32,13 @@ pub(crate) struct Job<'a> {
     pub(crate) calibration: Option<&'a Calibration>,
     /// What the engine sees, where there are samples.
     pub(crate) reach: Option<&'a Reach>,
+    /// The runtime that judges what is written, where it is there.
+    pub(crate) served: Option<&'a Served>,
     pub(crate) state: Option<&'a State>,
     pub(crate) progress: Progress<'a>,
 }
 
-/// Whether held-out samples have statistics of their own.
+/// Whether validation samples have statistics of their own.
 pub(crate) fn judges(config: &Config) -> bool {
     config.method != MethodChoice::Fixed(Method::Msq)
 }

@@ -141,10 +141,10 @@ fn describe(
     let failed = |source: QuantError| failed(job.model, layer, source);
     let Found { solution, method, verdict, readers } = found;
     let problem = layer_problem(job, layer, weights, stats.map(|stats| stats.calibration)).map_err(failed)?;
-    let held_out = stats.and_then(|stats| stats.held_out);
+    let validation = stats.and_then(|stats| stats.validation);
     let Certified { certificate, correction } = certify(&problem, &solution).map_err(failed)?;
     let chosen = verdict.as_ref().filter(|_| readers == 1).map(|verdict| &verdict.winner().outcome);
-    let held_out_error = match (chosen, held_out) {
+    let validation_error = match (chosen, validation) {
         (Some(Outcome::HeldOutError(error)), _) => Some(*error),
         (_, None) => None,
         (_, Some(rows)) => {
@@ -164,7 +164,7 @@ fn describe(
         calibration_rows: stats.and_then(|stats| stats.calibration.first()).map(|stats| stats.n_rows()),
         method,
         error: certificate.achieved,
-        held_out_error,
+        validation_error,
         notes: solution.notes.iter().map(ToString::to_string).chain(tied).chain(of_rows).collect(),
         certificate,
         verdict,
@@ -175,8 +175,8 @@ fn describe(
 /// What a reader should know of the rows behind a layer's codes.
 fn about_rows(stats: &LayerStats<'_>) -> Vec<String> {
     let mut notes = Vec::new();
-    if stats.lacks_held_out {
-        notes.push("judged on the calibration rows: no row of the held-out samples comes here".to_owned());
+    if stats.lacks_validation {
+        notes.push("judged on the calibration rows: no row of the validation samples comes here".to_owned());
     }
     let (unpaired, rows) = stats.calibration.first().map_or((0, 0), |stats| (stats.n_unpaired(), stats.n_rows()));
     if unpaired > 0 {

@@ -46,7 +46,7 @@ pub(crate) struct Findings {
     pub(crate) calibration_rows: Option<usize>,
     pub(crate) method: Method,
     pub(crate) error: Option<f64>,
-    pub(crate) held_out_error: Option<f64>,
+    pub(crate) validation_error: Option<f64>,
     pub(crate) notes: Vec<String>,
     pub(crate) certificate: Certificate,
     pub(crate) verdict: Option<Verdict>,

@@ -37,7 +37,7 @@ impl<'a> Source<'a> {
         Ok(Self::Streams(Box::new(streams)))
     }
 
-    /// The float network; held-out samples are gathered apart where results are `judged` on them.
+    /// The float network; validation samples are gathered apart where results are `judged` on them.
     pub(crate) fn float(calibration: &'a Calibration, judged: bool) -> Self {
         Self::Float { calibration, judged }
     }

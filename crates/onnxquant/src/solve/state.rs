@@ -15,7 +15,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array3;
-use onnxquant_calib::engine;
 use onnxquant_ir::{Model, PendingFile};
 use onnxquant_quant::{Alphabet, LayerSolution};
 use serde::{Deserialize, Serialize};
@@ -36,7 +35,7 @@ const MAGIC: &[u8] = b"onnxquant layer\n";
 /// Of the files, and of what a report takes from them. Raised when these change.
 const FORMAT: u32 = 2;
 /// Raised when this program makes other codes of the same model, samples and settings: golden files change then.
-const ALGORITHMS: u32 = 2;
+const ALGORITHMS: u32 = 3;
 /// Bytes of a fingerprint.
 const CHECK_BYTES: usize = 32;
 
@@ -68,12 +67,13 @@ impl State {
         samples: Option<&Samples>,
     ) -> Result<Self, Error> {
         let all = |samples: &Samples| (0..samples.data.len()).collect::<Vec<_>>();
+        let engine = samples.map(|samples| samples.engine.name().to_owned()).unwrap_or_default();
         let samples = samples.map(|samples| of_samples(&samples.data, &all(samples))).transpose()?;
         let key = Key {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             algorithms: ALGORITHMS,
-            engine: engine().name().to_owned(),
+            engine,
             model: of_model(model)?,
             samples: samples.unwrap_or_default(),
             settings: serde_json::to_string(config).map_err(|error| Error::Internal(error.to_string()))?,

@@ -60,7 +60,7 @@ pub(crate) struct Streams<'a> {
     quantized: Stream,
     /// What layers are fitted to, by name.
     inputs: HashMap<LayerId, String>,
-    /// Held-out samples have statistics of their own. Without, weights are rounded and not fitted.
+    /// Validation samples have statistics of their own. Without, weights are rounded and not fitted.
     judged: bool,
     /// Layers that are solved.
     settled: Vec<Settled>,
@@ -80,7 +80,7 @@ struct Settled {
 }
 
 impl<'a> Streams<'a> {
-    /// At the networks' inputs. Held-out samples are gathered apart where results are `judged` on them.
+    /// At the networks' inputs. Validation samples are gathered apart where results are `judged` on them.
     pub(crate) fn new(
         model: &'a Model,
         assignment: &Assignment,
@@ -106,7 +106,7 @@ impl<'a> Streams<'a> {
         decode(&mut float_model)?;
         let (first, waiting) = calibration.samples.divide(if judged { FIRST_JUDGED } else { FIRST_ROUNDED }, judged);
         let limit = usize::try_from(config.memory_limit_bytes / STREAM_SHARE).unwrap_or(usize::MAX);
-        let stream = || Stream::with_waiting(&first, &waiting, limit);
+        let stream = || Stream::with_waiting(calibration.samples.engine.clone(), &first, &waiting, limit);
         Ok(Self {
             calibration,
             model,
@@ -154,12 +154,12 @@ impl<'a> Streams<'a> {
         progress: Progress<'_>,
     ) -> Result<StageStats, Error> {
         let split = &self.calibration.samples.split;
-        let sets = [&split.calibration[..], &split.held_out[..]];
+        let sets = [&split.calibration[..], &split.validation[..]];
         let (of_layer, mut stats) =
             self.advance(layers, later, if self.judged { &sets } else { &sets[..1] }, progress)?;
-        let held_out = if self.judged { stats.pop() } else { None };
+        let validation = if self.judged { stats.pop() } else { None };
         let calibration = stats.pop().unwrap_or_default();
-        Ok(StageStats { of_layer, calibration, held_out })
+        Ok(StageStats { of_layer, calibration, validation })
     }
 
     /// Takes both networks to the inputs of `layers`, which are solved already.

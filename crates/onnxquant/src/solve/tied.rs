@@ -50,9 +50,9 @@ pub(crate) struct Tied {
 /// What is gathered of one group.
 struct Sum {
     calibration: Vec<GramStats>,
-    held_out: Option<Vec<GramStats>>,
-    /// Held-out samples were to have statistics of their own, and no reader has rows in them.
-    lacks_held_out: bool,
+    validation: Option<Vec<GramStats>>,
+    /// Validation samples were to have statistics of their own, and no reader has rows in them.
+    lacks_validation: bool,
 }
 
 impl Tied {
@@ -150,27 +150,27 @@ impl Tied {
 
 impl Sum {
     fn with(sum: Option<Self>, stats: &LayerStats<'_>) -> Result<Self, QuantError> {
-        let others = stats.held_out.filter(|_| !stats.lacks_held_out);
-        let Some(Self { calibration, held_out, lacks_held_out }) = sum else {
-            let (calibration, held_out) = (stats.calibration.to_vec(), others.map(<[_]>::to_vec));
-            return Ok(Self { calibration, held_out, lacks_held_out: stats.lacks_held_out });
+        let others = stats.validation.filter(|_| !stats.lacks_validation);
+        let Some(Self { calibration, validation, lacks_validation }) = sum else {
+            let (calibration, validation) = (stats.calibration.to_vec(), others.map(<[_]>::to_vec));
+            return Ok(Self { calibration, validation, lacks_validation: stats.lacks_validation });
         };
         let add = |sums: Vec<GramStats>, others: &[GramStats]| {
             sums.into_iter().zip(others).map(|(sum, other)| sum.with(other)).collect::<Result<Vec<_>, _>>()
         };
-        // Some readers may have no held-out rows.
-        let held_out = match (held_out, others) {
+        // Some readers may have no validation rows.
+        let validation = match (validation, others) {
             (Some(sums), Some(others)) => Some(add(sums, others)?),
             (sums, others) => sums.or_else(|| others.map(<[_]>::to_vec)),
         };
-        let lacks_held_out = lacks_held_out && stats.lacks_held_out;
-        Ok(Self { calibration: add(calibration, stats.calibration)?, held_out, lacks_held_out })
+        let lacks_validation = lacks_validation && stats.lacks_validation;
+        Ok(Self { calibration: add(calibration, stats.calibration)?, validation, lacks_validation })
     }
 
     fn stats(&self) -> LayerStats<'_> {
-        let instead = Some(self.calibration.as_slice()).filter(|_| self.lacks_held_out);
-        let held_out = self.held_out.as_deref().or(instead);
-        LayerStats { calibration: &self.calibration, held_out, lacks_held_out: self.lacks_held_out }
+        let instead = Some(self.calibration.as_slice()).filter(|_| self.lacks_validation);
+        let validation = self.validation.as_deref().or(instead);
+        LayerStats { calibration: &self.calibration, validation, lacks_validation: self.lacks_validation }
     }
 }
 

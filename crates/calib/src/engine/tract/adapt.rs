@@ -9,9 +9,8 @@
 //! | bfloat16 tensors | float32, and casts to bfloat16 casts to float32: the same values, more exact in between |
 //! | float tensors in typed fields | raw data |
 //!
-//! Refused, because the engine looks at an operator's name only: operators of domains that it does not know, and those
-//! that have their name in common with another one of its. Refused as well: tensors in external files, which the caller
-//! has to load.
+//! What it computes otherwise than the standard says is rewritten in [`lower`] where that is easy, and refused in
+//! [`super::misread`] where it is not. Refused here: tensors in external files, which the caller has to load.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,16 +20,12 @@ use onnxquant_proto::onnx::{
     tensor_proto::DataLocation,
 };
 
-use crate::engine::blocked::{BlockedNode, Fault};
+use super::lower::lower;
 use crate::error::CalibError;
-use crate::graph::label;
+use crate::graph::{drop_trailing_empty, label, subgraphs_mut};
 
 const FLOAT: i32 = 1;
 const BFLOAT16: i32 = 16;
-/// Domains whose operators the engine has under their own names.
-const KNOWN_DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
-/// Operators of these domains whose name means another operator to the engine.
-const NAMESAKES: [(&str, &str); 1] = [("com.microsoft", "Attention")];
 
 /// Rewrites all graphs of a model.
 pub(crate) fn adapt(model: &mut ModelProto) -> Result<(), CalibError> {
@@ -40,8 +35,8 @@ pub(crate) fn adapt(model: &mut ModelProto) -> Result<(), CalibError> {
 
 fn adapt_graph(graph: &mut GraphProto, opset: i64) -> Result<(), CalibError> {
     graph.initializer.iter_mut().try_for_each(adapt_tensor)?;
+    lower(graph);
     for node in &mut graph.node {
-        check_domain(node)?;
         drop_trailing_empty(node);
         adapt_node(node, opset, &mut graph.initializer);
         for attribute in &mut node.attribute {
@@ -51,47 +46,6 @@ fn adapt_graph(graph: &mut GraphProto, opset: i64) -> Result<(), CalibError> {
     }
     make_names_unique(graph);
     Ok(())
-}
-
-/// The graphs in a node's attributes.
-fn subgraphs_mut(node: &mut NodeProto) -> impl Iterator<Item = &mut GraphProto> {
-    node.attribute.iter_mut().flat_map(|a| a.g.iter_mut().map(AsMut::as_mut).chain(&mut a.graphs))
-}
-
-fn check_domain(node: &NodeProto) -> Result<(), CalibError> {
-    foreign(node).map_or(Ok(()), |reason| Err(CalibError::from(&BlockedNode::new(node, reason, Fault::Unknown))))
-}
-
-/// Why the engine would run the node, if at all, as something else than it is.
-pub(super) fn foreign(node: &NodeProto) -> Option<&'static str> {
-    match (node.domain(), node.op_type()) {
-        ("" | "ai.onnx", "ConvTranspose") if !cuts_as_told(node) => {
-            Some("it cuts off other parts of a result whose size is given")
-        }
-        (domain, _) if !KNOWN_DOMAINS.contains(&domain) => Some("it knows no operators of this domain"),
-        names if NAMESAKES.contains(&names) => Some("it knows only another operator of this name"),
-        _ => None,
-    }
-}
-
-/// Whether the engine takes the parts of the result of a ConvTranspose that the standard says: not of one whose size is
-/// given, and not where `SAME` goes together with padding of the result.
-fn cuts_as_told(node: &NodeProto) -> bool {
-    let attribute = |name: &str| node.attribute.iter().find(|attribute| attribute.name() == name);
-    let has_numbers = |name: &str| attribute(name).is_some_and(|found| found.ints.iter().any(|&number| number != 0));
-    let is_same = attribute("auto_pad").is_some_and(|found| found.s().starts_with(b"SAME"));
-    !(has_numbers("output_shape") || is_same && has_numbers("output_padding"))
-}
-
-/// Drops the names of optional inputs and outputs that are left out at the end. The outputs of a Split are its parts,
-/// none of which is optional.
-fn drop_trailing_empty(node: &mut NodeProto) {
-    let has_parts = node.op_type() == "Split";
-    let outputs = Some(&mut node.output).filter(|_| !has_parts);
-    for names in std::iter::once(&mut node.input).chain(outputs) {
-        let kept = names.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
-        names.truncate(kept);
-    }
 }
 
 fn adapt_node(node: &mut NodeProto, opset: i64, initializers: &mut Vec<TensorProto>) {
@@ -227,14 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_domains_and_external_tensors_are_refused() {
-        let mut foreign = node("MatMul", "m", "y");
-        foreign.domain = Some("org.example".into());
-        let error = adapted(GraphProto { node: vec![foreign], ..GraphProto::default() }).unwrap_err();
-        assert!(error.to_string().contains("`m` (MatMul of domain `org.example`)"), "{error}");
-        let namesake = NodeProto { domain: Some("com.microsoft".into()), ..node("Attention", "a", "y") };
-        let error = adapted(GraphProto { node: vec![namesake], ..GraphProto::default() }).unwrap_err();
-        assert!(error.to_string().contains("another operator of this name"), "{error}");
+    fn external_tensors_are_refused() {
         let external = TensorProto { name: Some("w".into()), data_location: Some(1), ..TensorProto::default() };
         let error = adapted(GraphProto { initializer: vec![external], ..GraphProto::default() }).unwrap_err();
         assert!(error.to_string().contains("tensor `w`"), "{error}");
@@ -269,28 +216,6 @@ mod tests {
                 (tensor.data_type, tensor.raw_data.unwrap().as_ref()),
                 (Some(1), 1.0_f32.to_le_bytes().as_slice())
             );
-        }
-    }
-
-    #[test]
-    fn transposed_convolutions_that_the_engine_cuts_otherwise_are_not_run() {
-        let ints = |name: &str, numbers: &[i64]| AttributeProto {
-            name: Some(name.into()),
-            ints: numbers.to_vec(),
-            ..AttributeProto::default()
-        };
-        let same = AttributeProto {
-            name: Some("auto_pad".into()),
-            s: Some(b"SAME_UPPER".to_vec()),
-            ..AttributeProto::default()
-        };
-        let transposed = |attribute| NodeProto { attribute, ..node("ConvTranspose", "t", "y") };
-        let padded = || ints("output_padding", &[1, 0]);
-        for attributes in [vec![ints("output_shape", &[8, 8])], vec![same.clone(), padded()]] {
-            assert!(foreign(&transposed(attributes)).is_some());
-        }
-        for attributes in [vec![], vec![same], vec![padded()]] {
-            assert!(foreign(&transposed(attributes)).is_none());
         }
     }
 }

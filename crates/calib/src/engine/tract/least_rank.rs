@@ -17,10 +17,12 @@
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::prelude::TractResult;
-use tract_onnx::tract_core::internal::{Op, OutletId, StaticName, TVec, TypedModel, Validation, bail, ensure};
-use tract_onnx::tract_hir::infer::{InferenceModel, InferenceNode, InferenceOp};
+use tract_onnx::tract_core::internal::{OutletId, StaticName, TVec, TypedModel, Validation, bail, ensure};
+use tract_onnx::tract_hir::infer::{InferenceModel, InferenceNode};
 use tract_onnx::tract_hir::internal::{InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
+
+use super::wrap::{Built, expansion, inner, wrap};
 
 /// Operators, and the axes that their first input has at least.
 const LEAST_RANKS: [(&str, usize); 10] = [
@@ -36,33 +38,20 @@ const LEAST_RANKS: [(&str, usize); 10] = [
     ("QLinearConv", 3),
 ];
 
+/// Names what this file puts around operators.
+const PURPOSE: &str = "checked";
+
 /// Wraps the operators of the table.
 pub(super) fn check_ranks(onnx: &mut Onnx) {
-    let register = &mut onnx.op_register.0;
-    for (op_type, _) in LEAST_RANKS {
-        if let Some(builder) = register.insert(op_type.to_owned(), checked) {
-            register.insert(unchecked_name(op_type), builder);
-        }
-    }
-}
-
-/// The engine's own operator stands under this name. It stands in no file.
-fn unchecked_name(op_type: &str) -> String {
-    format!("onnxquant.unchecked.{op_type}")
+    wrap(onnx, LEAST_RANKS.iter().map(|(op_type, _)| *op_type), PURPOSE, checked);
 }
 
 /// Builds the engine's operator with the check around it.
-fn checked(
-    context: &ParsingContext<'_>,
-    node: &tract_onnx::pb::NodeProto,
-) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+fn checked(context: &ParsingContext<'_>, node: &tract_onnx::pb::NodeProto) -> TractResult<Built> {
+    let (op, closures) = inner(context, node, PURPOSE)?;
     let least = LEAST_RANKS.iter().find(|(op_type, _)| *op_type == node.op_type);
-    let builder = context.framework.op_register.0.get(&unchecked_name(&node.op_type));
-    let Some((builder, &(_, least))) = builder.zip(least) else { bail!("there is no {}", node.op_type) };
-    let (op, closures) = builder(context, node)?;
-    let as_op: &dyn Op = op.as_ref();
-    let inner = as_op.downcast_ref::<Box<dyn Expansion>>().cloned();
-    Ok((inner.map_or(op, |inner| expand(AtLeast { inner, least })), closures))
+    let checked = expansion(op.as_ref()).zip(least).map(|(inner, &(_, least))| expand(AtLeast { inner, least }));
+    Ok((checked.unwrap_or(op), closures))
 }
 
 /// An operator whose first input has at least so many axes.

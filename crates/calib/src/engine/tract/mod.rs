@@ -3,11 +3,21 @@
 #[cfg(feature = "tract")]
 mod adapt;
 #[cfg(feature = "tract")]
+mod attention;
+#[cfg(feature = "tract")]
 mod convert;
 #[cfg(feature = "tract")]
 mod least_rank;
 #[cfg(feature = "tract")]
+mod lower;
+#[cfg(feature = "tract")]
+mod mend;
+#[cfg(feature = "tract")]
+mod misread;
+#[cfg(feature = "tract")]
 mod model;
+#[cfg(all(test, feature = "tract"))]
+mod node_tests;
 #[cfg(feature = "tract")]
 mod plan;
 #[cfg(feature = "tract")]
@@ -18,6 +28,8 @@ mod saturate_pairs;
 mod session;
 #[cfg(feature = "tract")]
 mod shapes;
+#[cfg(feature = "tract")]
+mod wrap;
 
 use super::contract::Engine;
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use onnxquant_proto::onnx::{GraphProto, ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation};
 
 use super::adapt::adapt;
+use super::misread::check;
 use super::round_to_grid::fuse;
 use crate::engine::contract::Feed;
 use crate::engine::cut::{Cut, cut};
@@ -35,7 +36,14 @@ pub(crate) struct EngineModel {
 
 /// Prepares `model` to compute `values` when samples give the values `feeds`.
 pub(crate) fn engine_model(model: &ModelProto, values: &[String], feeds: &[Feed]) -> Result<EngineModel, CalibError> {
-    let Cut { model: mut proto, inputs } = cut(model, values, feeds)?;
+    let part = cut(model, values, feeds)?;
+    check(&part.model)?;
+    rewritten(part, values)
+}
+
+/// Prepares what was cut out, whatever the engine makes of it.
+pub(super) fn rewritten(part: Cut, values: &[String]) -> Result<EngineModel, CalibError> {
+    let Cut { model: mut proto, inputs } = part;
     let has = |is_one: fn(&str) -> bool| proto.graph.iter().flat_map(|graph| &graph.node).any(|n| is_one(n.op_type()));
     let quantizes = has(|op_type| matches!(op_type, "QuantizeLinear" | "DynamicQuantizeLinear"));
     let has_convolutions = has(|op_type| op_type.contains("Conv"));

@@ -19,9 +19,11 @@ use tract_onnx::tract_hir::infer::Factoid;
 use tract_onnx::tract_hir::infer::InferenceOp;
 
 use super::least_rank::check_ranks;
+use super::lower::REVERSE;
+use super::mend::mend;
 use super::model::EngineModel;
-use super::{round_to_grid, saturate_pairs};
-use crate::engine::blocked::{BlockedNode, Fault, PANICKED};
+use super::{attention, round_to_grid, saturate_pairs};
+use crate::engine::blocked::{BlockedNode, Fault, PANICKED, shorten};
 use crate::engine::contract::Shapes;
 use crate::error::CalibError;
 use crate::graph::all_nodes;
@@ -76,6 +78,9 @@ impl Operators {
 pub(super) fn operators() -> Operators {
     let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
     onnx.op_register.insert("Upsample", upsample);
+    onnx.op_register.insert(REVERSE, reverse);
+    mend(&mut onnx);
+    attention::register(&mut onnx);
     check_ranks(&mut onnx);
     round_to_grid::register(&mut onnx);
     saturate_pairs::register(&mut onnx);
@@ -87,10 +92,28 @@ fn upsample(
     context: &ParsingContext<'_>,
     node: &tract_onnx::pb::NodeProto,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    let Some(resize) = context.framework.op_register.0.get("Resize") else { bail!("there is no Resize") };
+    as_of("Resize", 10, context, node)
+}
+
+/// Reversing is Slice with a step of -1, which it has since opset 10.
+fn reverse(
+    context: &ParsingContext<'_>,
+    node: &tract_onnx::pb::NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    as_of("Slice", 10, context, node)
+}
+
+/// Builds another operator, as it was in an opset.
+fn as_of(
+    op_type: &str,
+    opset: i64,
+    context: &ParsingContext<'_>,
+    node: &tract_onnx::pb::NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    let Some(builder) = context.framework.op_register.0.get(op_type) else { bail!("there is no {op_type}") };
     let mut context = context.clone();
-    context.onnx_operator_set_version = 10;
-    resize(&context, node)
+    context.onnx_operator_set_version = opset;
+    builder(&context, node)
 }
 
 /// Shapes for a plan: lengths, or the numbers of symbols.
@@ -156,13 +179,4 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, Str
             Err(shorten(&format!("{PANICKED}{text}")))
         }
     }
-}
-
-/// Messages of the engine can contain whole graphs.
-fn shorten(text: &str) -> String {
-    const LONGEST: usize = 600;
-    if text.chars().count() <= LONGEST {
-        return text.into();
-    }
-    text.chars().take(LONGEST).chain(" ...".chars()).collect()
 }

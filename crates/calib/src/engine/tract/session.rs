@@ -5,13 +5,14 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use onnxquant_proto::onnx::{ModelProto, NodeProto};
 use tract_onnx::prelude::{InferenceModel, IntoTensor, TValue, TractResult};
 
-use super::adapt::foreign;
 use super::convert::{from_tract, to_tract};
+use super::misread::misread;
 use super::model::{EngineModel, engine_model};
 use super::plan::{Operators, Plan, PlanShapes, guarded, operators, parse, prepare};
 use super::shapes::{KEPT_PLANS, Strategy, choose, distinct};
 use crate::data::Sample;
 use crate::engine::contract::{Engine, Given, Session, Shapes};
+use crate::engine::observed::{Observed, failed, fed};
 use crate::error::CalibError;
 use crate::tensor::Tensor;
 
@@ -22,12 +23,12 @@ pub(super) struct Tract;
 static OPERATORS: LazyLock<Operators> = LazyLock::new(operators);
 
 impl Engine for Tract {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         "tract 0.23.9"
     }
 
     fn unknown(&self, node: &NodeProto) -> Option<&'static str> {
-        foreign(node).or_else(|| OPERATORS.unknown(node))
+        misread(node).or_else(|| OPERATORS.unknown(node))
     }
 
     fn open(&self, model: &ModelProto, wanted: &[String], given: &Given) -> Result<Box<dyn Session>, CalibError> {
@@ -40,11 +41,9 @@ impl Engine for Tract {
 /// Plans hold the weights as they need them. The weights as they are in the model are copied
 /// only while plans are made, unless there are so many shapes that plans come and go.
 /// Samples may be run from several threads at once.
-struct TractSession {
+pub(super) struct TractSession {
     model: EngineModel,
-    values: Vec<String>,
-    /// Where each value comes from.
-    origins: Vec<Origin>,
+    observed: Observed,
     symbolic: Option<Plan>,
     parsed: Mutex<Option<Arc<InferenceModel>>>,
     /// Least recently used first.
@@ -55,49 +54,34 @@ struct TractSession {
 /// A plan once it is made: threads that need the same one wait for it, others do not.
 type PlanCell = OnceLock<Result<Plan, String>>;
 
-/// Where an observed value comes from.
-#[derive(Debug, Clone, Copy)]
-enum Origin {
-    /// An input of the graph: the sample itself has it.
-    Sample(usize),
-    /// An output of the engine.
-    Engine(usize),
-}
-
-/// Origins of `values`, and the distinct ones among them that the engine computes.
-fn origins(values: &[String], fed: &[&str]) -> (Vec<Origin>, Vec<String>) {
-    let mut computed: Vec<String> = Vec::new();
-    let origin = |value: &String| match fed.iter().position(|f| f == value) {
-        Some(input) => Origin::Sample(input),
-        None => Origin::Engine(computed.iter().position(|c| c == value).unwrap_or_else(|| {
-            computed.push(value.clone());
-            computed.len() - 1
-        })),
-    };
-    let origins = values.iter().map(origin).collect();
-    (origins, computed)
-}
-
 impl TractSession {
     fn new(model: &ModelProto, values: &[String], given: &Given) -> Result<Self, CalibError> {
+        Self::with(values, given, |computed| engine_model(model, computed, &given.feeds))
+    }
+
+    /// A session of what `make` prepares to compute the values named to it.
+    pub(super) fn with(
+        values: &[String],
+        given: &Given,
+        make: impl FnOnce(&[String]) -> Result<EngineModel, CalibError>,
+    ) -> Result<Self, CalibError> {
         let Given { feeds, shapes: samples } = given;
-        let fed: Vec<&str> = feeds.iter().map(|feed| feed.name.as_str()).collect();
-        let (origins, computed) = origins(values, &fed);
-        let engine_model = engine_model(model, &computed, feeds)?;
-        let positions = engine_model.inputs.iter().filter_map(|i| fed.iter().position(|f| f == i));
+        let names: Vec<&str> = feeds.iter().map(|feed| feed.name.as_str()).collect();
+        let observed = Observed::new(values, feeds);
+        let engine_model = make(observed.computed())?;
+        let positions = engine_model.inputs.iter().filter_map(|i| names.iter().position(|name| name == i));
         let positions: Vec<usize> = positions.collect();
         let samples: Vec<Shapes> =
             samples.iter().map(|shapes| positions.iter().map(|&p| shapes[p].clone()).collect()).collect();
         let mut session = Self {
             model: engine_model,
-            values: values.to_vec(),
-            origins,
+            observed,
             symbolic: None,
             parsed: Mutex::default(),
             plans: Mutex::default(),
             groups: false,
         };
-        if !computed.is_empty() {
+        if !session.observed.computed().is_empty() {
             session.choose_plans(&samples)?;
         }
         Ok(session)
@@ -157,41 +141,19 @@ impl TractSession {
         plans.push(entry);
         cell
     }
-
-    fn inputs<'a>(&self, sample: &'a Sample) -> Result<Vec<&'a Tensor>, CalibError> {
-        let find = |name: &String| sample.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor);
-        let missing = |name: &String| CalibError::BadModel(format!("the sample has no value for input `{name}`"));
-        self.model.inputs.iter().map(|name| find(name).ok_or_else(|| missing(name))).collect()
-    }
 }
 
 impl Session for TractSession {
     fn values(&self) -> &[String] {
-        &self.values
+        self.observed.values()
     }
 
     fn run(&self, sample: &Sample) -> Result<Vec<Tensor>, CalibError> {
-        let mut computed: Vec<Option<Tensor>> = self.compute(sample)?.into_iter().map(Some).collect();
-        let mut values = Vec::with_capacity(self.origins.len());
-        for (position, origin) in self.origins.iter().enumerate() {
-            let later = &self.origins[position + 1..];
-            values.push(match *origin {
-                Origin::Sample(input) => sample.get(input).map(|(_, tensor)| tensor.clone()),
-                // A value asked for twice is handed over the second time.
-                Origin::Engine(k) if later.iter().any(|o| matches!(o, Origin::Engine(l) if *l == k)) => {
-                    computed[k].clone()
-                }
-                Origin::Engine(k) => computed[k].take(),
-            });
-        }
-        let complete: Option<Vec<Tensor>> = values.into_iter().collect();
-        complete.ok_or_else(|| CalibError::BadModel("a sample lacks one of its inputs".into()))
+        self.observed.hand_over(sample, self.compute(sample)?)
     }
 
     fn reads(&self, feed: &str) -> bool {
-        let observes = self.values.iter().zip(&self.origins);
-        self.model.inputs.iter().any(|input| input == feed)
-            || observes.into_iter().any(|(value, origin)| matches!(origin, Origin::Sample(_)) && value == feed)
+        self.model.inputs.iter().any(|input| input == feed) || self.observed.copies(feed)
     }
 
     fn prefers_grouping(&self) -> bool {
@@ -202,10 +164,10 @@ impl Session for TractSession {
 impl TractSession {
     /// The values that the engine computes for a sample.
     fn compute(&self, sample: &Sample) -> Result<Vec<Tensor>, CalibError> {
-        if !self.origins.iter().any(|o| matches!(o, Origin::Engine(_))) {
+        if self.observed.computed().is_empty() {
             return Ok(vec![]);
         }
-        let inputs = self.inputs(sample)?;
+        let inputs = fed(&self.model.inputs, sample)?;
         if let Some(plan) = &self.symbolic
             && let Ok(values) = guarded(|| run_plan(plan, &inputs))
         {
@@ -213,11 +175,7 @@ impl TractSession {
         }
         let shapes: Shapes = inputs.iter().map(|t| t.shape().to_vec()).collect();
         let plan = self.concrete_plan(&shapes)?;
-        guarded(|| run_plan(&plan, &inputs)).map_err(|detail| {
-            let words: Vec<String> =
-                self.model.inputs.iter().zip(&shapes).map(|(n, s)| format!("`{n}` {s:?}")).collect();
-            CalibError::Run { sample: format!("a sample with inputs {}", words.join(", ")), detail }
-        })
+        guarded(|| run_plan(&plan, &inputs)).map_err(|detail| failed(&self.model.inputs, &shapes, detail))
     }
 }
 

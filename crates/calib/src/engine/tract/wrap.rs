@@ -1,0 +1,46 @@
+//! Puts something around operators of the engine, which are built as before.
+
+use tract_onnx::Onnx;
+use tract_onnx::model::ParsingContext;
+use tract_onnx::prelude::TractResult;
+use tract_onnx::tract_core::internal::{Op, bail};
+use tract_onnx::tract_hir::infer::InferenceOp;
+use tract_onnx::tract_hir::ops::expandable::Expansion;
+
+/// An operator, and what its bodies take from around them.
+pub(super) type Built = (Box<dyn InferenceOp>, Vec<String>);
+/// How the engine makes an operator.
+type Builder = fn(&ParsingContext<'_>, &tract_onnx::pb::NodeProto) -> TractResult<Built>;
+
+/// Lets `builder` make these operators. It finds those that the engine made before with [`inner`], by the same `purpose`.
+pub(super) fn wrap<'a>(onnx: &mut Onnx, op_types: impl Iterator<Item = &'a str>, purpose: &str, builder: Builder) {
+    let register = &mut onnx.op_register.0;
+    for op_type in op_types {
+        if let Some(before) = register.insert(op_type.to_owned(), builder) {
+            register.insert(name_before(purpose, op_type), before);
+        }
+    }
+}
+
+/// The name under which the operator stands as it was before. It stands in no file.
+fn name_before(purpose: &str, op_type: &str) -> String {
+    format!("onnxquant.{purpose}.{op_type}")
+}
+
+/// The operator as it was before.
+pub(super) fn inner(
+    context: &ParsingContext<'_>,
+    node: &tract_onnx::pb::NodeProto,
+    purpose: &str,
+) -> TractResult<Built> {
+    match context.framework.op_register.0.get(&name_before(purpose, &node.op_type)) {
+        Some(builder) => builder(context, node),
+        None => bail!("there is no {}", node.op_type),
+    }
+}
+
+/// The operator as one that can be wrapped, if it is one.
+pub(super) fn expansion(op: &dyn InferenceOp) -> Option<Box<dyn Expansion>> {
+    let op: &dyn Op = op;
+    op.downcast_ref::<Box<dyn Expansion>>().cloned()
+}

@@ -1,0 +1,65 @@
+//! `onnxquant bench`: how long models take in ONNX Runtime.
+
+use std::num::NonZero;
+use std::thread::available_parallelism;
+
+use anyhow::bail;
+use onnxquant::{Bench, BenchReport, Timing};
+
+use crate::args::BenchArgs;
+use crate::runtime;
+use crate::sink;
+use crate::table::{shape, table};
+
+/// Samples that are run where nothing else is said.
+const SAMPLES: usize = 4;
+
+pub(crate) fn run(args: &BenchArgs, threads: Option<NonZero<usize>>) -> anyhow::Result<()> {
+    if args.path.is_none() && args.data.is_given() {
+        bail!("options about samples have no effect without --calib");
+    }
+    let Some(ort) = runtime::find(&args.runtime, Some("`bench`"))? else { bail!("`bench` needs ONNX Runtime") };
+    let models: Vec<_> = std::iter::once(&args.model).chain(&args.other).cloned().collect();
+    let data = args.path.clone().map(|path| {
+        let mut data = args.data.config(path);
+        data.options.samples.get_or_insert(SAMPLES);
+        data
+    });
+    let all = threads.or_else(|| available_parallelism().ok()).map_or(1, NonZero::get);
+    let threads = if all == 1 { vec![1] } else { vec![1, all] };
+    let bench = Bench { models: &models, data: data.as_ref(), lengths: &args.lengths, threads: &threads };
+    let report = onnxquant::bench(&ort, &bench)?;
+    sink::print(&if args.json { format!("{:#}\n", serde_json::to_value(&report)?) } else { text(&report) })
+}
+
+fn text(report: &BenchReport) -> String {
+    let inputs = report.inputs.iter().map(|(name, dims)| match dims.as_slice() {
+        [] => format!("`{name}`"),
+        dims => format!("`{name}` {}", shape(dims)),
+    });
+    let inputs = inputs.collect::<Vec<_>>().join(", ");
+    let samples = if report.samples == 1 { "one sample".to_owned() } else { format!("{} samples", report.samples) };
+    let about = format!("{} on this CPU ({}), {samples}: {inputs}\n", report.runtime, report.cpu);
+    let head = ["threads", "model", "median", "quartiles", "speed"].map(str::to_owned).to_vec();
+    let row = |timing: &Timing| {
+        let [low, high] = timing.quartiles_ms.map(milliseconds);
+        vec![
+            timing.threads.to_string(),
+            timing.model.display().to_string(),
+            format!("{} ms", milliseconds(timing.median_ms)),
+            format!("{low} - {high} ms"),
+            format!("{:.2}x", timing.speed),
+        ]
+    };
+    about + &table(&std::iter::once(head).chain(report.timings.iter().map(row)).collect::<Vec<_>>())
+}
+
+/// With three significant digits.
+fn milliseconds(ms: f64) -> String {
+    match ms {
+        100.0.. => format!("{ms:.0}"),
+        10.0.. => format!("{ms:.1}"),
+        1.0.. => format!("{ms:.2}"),
+        _ => format!("{ms:.3}"),
+    }
+}

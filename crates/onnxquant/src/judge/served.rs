@@ -1,0 +1,110 @@
+//! How exact the written model is where it is served: both models as ONNX Runtime runs them by default, on held-out
+//! samples.
+//!
+//! The float model is the file that was given; the other is the one that will be written, as its file will hold it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use onnxquant_calib::{
+    CalibError, CalibSet, Measurement, NotMeasured, Original, OrtEngine, OutputComparison, Session, Slicing, compare,
+};
+use onnxquant_ir::Model;
+use onnxquant_passes::cpu::Cpu;
+use onnxquant_passes::ort_version::OrtVersion;
+
+use crate::accuracy::{Accuracy, accuracy};
+use crate::config::{Config, Target};
+use crate::error::Error;
+use crate::observe::calibration::Calibration;
+use crate::observe::reach::output_names;
+use crate::observe::slicing::slicings;
+use crate::progress::{Phase, Progress};
+
+/// ONNX Runtime with the float file and the samples that were held out.
+pub(crate) struct Served {
+    runtime: OrtEngine,
+    input: PathBuf,
+    /// The float file, once it is loaded; else why it is not.
+    float: OnceLock<Result<Original<Box<dyn Session>>, String>>,
+    outputs: Vec<String>,
+    slicings: Vec<Slicing>,
+    data: Arc<CalibSet>,
+    held_out: Vec<usize>,
+    /// The file is for it, and for versions up to it.
+    is_served: bool,
+}
+
+/// How exact outputs are there.
+#[derive(Clone, Debug)]
+pub(crate) struct OnRuntime {
+    /// Name and version.
+    pub(crate) runtime: String,
+    pub(crate) cpu: Cpu,
+    pub(crate) samples: usize,
+    /// Over all outputs.
+    pub(crate) accuracy: Measurement<Accuracy>,
+    pub(crate) outputs: Vec<OutputComparison>,
+    /// Whether goals hold against it: not where it cannot run the float model, nor where what is written is for others.
+    pub(crate) counts: bool,
+}
+
+impl Served {
+    /// The float model is in the file `input`. Nothing where there is no runtime, or no sample.
+    pub(crate) fn open(
+        input: &Path,
+        model: &Model,
+        calibration: Option<&Calibration>,
+        config: &Config,
+    ) -> Result<Option<Self>, Error> {
+        let (Some(runtime), Some(calibration)) = (&config.runtime, calibration) else { return Ok(None) };
+        let samples = &calibration.samples;
+        let outputs = output_names(model);
+        Ok(Some(Self {
+            runtime: runtime.clone(),
+            input: input.to_owned(),
+            float: OnceLock::new(),
+            slicings: slicings(model, samples, &outputs)?,
+            outputs,
+            data: samples.data.clone(),
+            held_out: samples.split.held_out.clone(),
+            is_served: config.target == Target::OrtCpu
+                && runtime.version().parse::<OrtVersion>().is_ok_and(|version| version >= config.ort_min),
+        }))
+    }
+
+    /// How exact the model is that will be written.
+    pub(crate) fn measure(&self, written: &Model, progress: Progress<'_>) -> Result<OnRuntime, Error> {
+        let found = self.compare(written, progress)?;
+        let counts = found.is_ok() || (self.is_served && matches!(self.float.get(), Some(Ok(_))));
+        let (accuracy, outputs) = match found {
+            Ok(outputs) => (accuracy(&outputs), outputs),
+            Err(problem) => (Measurement::NotMeasured(NotMeasured::Runtime { problem }), Vec::new()),
+        };
+        let (runtime, samples) = (format!("ONNX Runtime {}", self.runtime.version()), self.held_out.len());
+        Ok(OnRuntime { runtime, cpu: Cpu::native(), samples, accuracy, outputs, counts })
+    }
+
+    /// By output; or what the runtime says that does not load or run one of the models.
+    fn compare(&self, written: &Model, progress: Progress<'_>) -> Result<Result<Vec<OutputComparison>, String>, Error> {
+        let failed = |what: &str, said: &str| format!("ONNX Runtime {} {what}: {said}", self.runtime.version());
+        let float = match self.float.get_or_init(|| self.load_float()) {
+            Ok(float) => float,
+            Err(said) => return Ok(Err(failed("does not load the float model", said))),
+        };
+        let written = match self.runtime.serve(written.to_proto(), &self.outputs) {
+            Ok(written) => written,
+            Err(said) => return Ok(Err(failed("does not load the quantized model", &said))),
+        };
+        let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
+        match compare(float, &written, &self.data, &self.held_out, &report) {
+            Err(CalibError::Run { sample, detail }) => Ok(Err(failed(&format!("fails on {sample}"), &detail))),
+            found => Ok(Ok(found?)),
+        }
+    }
+
+    fn load_float(&self) -> Result<Original<Box<dyn Session>>, String> {
+        let session = self.runtime.serve_file(&self.input, &self.outputs)?;
+        Ok(Original::with_slicings(session, self.slicings.clone()))
+    }
+}
