@@ -6,7 +6,7 @@ use anyhow::bail;
 use onnxquant::calib::{Measurement, NotMeasured, OrtEngine};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
-    Accuracy, Config, DataConfig, EngineReport, Files, IntegerReport, LayerReport, Measured, NotRun, NotRunNode,
+    Accuracy, Config, Cpu, DataConfig, EngineReport, Files, IntegerReport, LayerReport, Measured, NotRun, NotRunNode,
     OutputReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights, is_standard_output,
 };
 
@@ -87,6 +87,7 @@ fn summary(report: &Report) -> String {
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);
+    text += &speed(&report.expected_speed);
     text += &report.engine.as_ref().map_or(String::new(), engine);
     text += &report.not_run.as_ref().map_or(String::new(), |found| not_run(report, found));
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
@@ -243,6 +244,19 @@ fn shortened(name: &str) -> String {
     let half = NAME_SHOWN / 2;
     let (head, tail) = (name.chars().take(half), name.chars().skip(length - half));
     head.chain("...".chars()).chain(tail).collect()
+}
+
+/// How fast the file is expected to be.
+fn speed(expected: &BTreeMap<Cpu, f64>) -> String {
+    let classes = expected.iter().rev().enumerate().map(|(at, (cpu, speed))| match at {
+        0 => format!("{speed:.1} x float on {cpu}"),
+        _ => format!("{speed:.1} x on {cpu}"),
+    });
+    let classes: Vec<String> = classes.collect();
+    match classes.is_empty() {
+        true => String::new(),
+        false => format!("speed   about {} (estimated from measured times of operators)\n", classes.join(", ")),
+    }
 }
 
 /// What runs on integers.

@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use onnxquant_ir::{Graph, NodeId, ValueId};
 use onnxquant_passes::cpu::Cpu;
-use onnxquant_passes::integer::costs::{Alternative, Costs};
+use onnxquant_passes::integer::costs::{Alternative, Costs, Served};
 use onnxquant_passes::integer::kernels::{Kernel, Unit, find_units};
 use onnxquant_passes::integer::regions::{Regions, choose_regions};
+use onnxquant_passes::integer::speed::expected_speeds;
 use onnxquant_passes::sites::Site;
 
 use crate::config::{Activations, Config, Target};
@@ -47,7 +48,7 @@ impl Candidates {
             units.retain(|unit| unit.kernel != Kernel::Product);
         }
         let alternative = match config.activations {
-            Activations::Static => Alternative::WeightOnly,
+            Activations::Static | Activations::Float => Alternative::WeightOnly,
             _ => Alternative::Dynamic,
         };
         let worthwhile = match config.activations {
@@ -99,6 +100,16 @@ impl Candidates {
         match regions.relative_time > self.worthwhile {
             true => Regions { relative_time: 1.0, ..Regions::default() },
             false => regions,
+        }
+    }
+
+    /// How many times as fast as in float the model is expected to be, by class of processors, with these regions and with
+    /// the layers beside them served so. Nothing where time does not count, or a layer is of unknown size.
+    pub(super) fn speeds(&self, graph: &Graph, regions: &Regions, served: &HashMap<NodeId, Served>) -> Vec<(Cpu, f64)> {
+        let is_known = served.keys().all(|layer| self.costs.knows(*layer));
+        match self.target {
+            Target::OrtCpu if is_known => expected_speeds(graph, &self.units, &self.costs, regions, served),
+            _ => Vec::new(),
         }
     }
 

@@ -14,18 +14,18 @@ use std::collections::HashMap;
 use onnxquant_ir::{Graph, NodeId, ValueId};
 
 use self::class::{Choice, ClassCosts, Work};
-use self::times::Times;
+use self::times::{Table, Times};
 use super::kernels::Unit;
 use crate::find::sites::Site;
 use crate::runtime::cpu::Cpu;
 
-pub use self::class::Alternative;
+pub use self::class::{Alternative, Served};
 
 /// Times of the nodes of one graph, on every class of processors that counts.
 #[derive(Clone, Debug, Default)]
 pub struct Costs {
     work: Work,
-    tables: Vec<&'static Times>,
+    tables: Vec<Table>,
 }
 
 impl Costs {
@@ -37,12 +37,24 @@ impl Costs {
         alternative: Alternative,
         cpu: Cpu,
     ) -> Costs {
-        Costs { work: Work::new(graph, sites, sizes, alternative), tables: Times::of(cpu) }
+        let tables = Times::of(cpu);
+        Costs { work: Work::new(graph, sites, sizes, alternative, &tables), tables }
     }
 
     /// The times on each class that counts.
     pub(crate) fn classes(&self) -> impl Iterator<Item = ClassCosts<'_>> {
-        self.tables.iter().map(|times| self.work.on(times))
+        self.tables.iter().map(|table| self.work.on(*table))
+    }
+
+    /// Whether this is a layer of known size.
+    pub fn knows(&self, layer: NodeId) -> bool {
+        self.work.knows(layer)
+    }
+
+    /// Whether a MatMul or Gemm is as fast with codes of 8 bits in `MatMulNBits` as in float, on every class; one of
+    /// unknown size is.
+    pub fn nbits_pays(&self, layer: NodeId) -> bool {
+        self.work.nbits_pays(layer)
     }
 
     /// Whether quantizing the input of a MatMul or Gemm at run time takes less time than floats, on every class.

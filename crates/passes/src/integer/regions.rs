@@ -185,16 +185,26 @@ fn source_side(network: &DiGraph<(), u64>, source: NodeIndex, sink: NodeIndex) -
 
 /// Estimated time of the graph with these regions over that without any.
 fn relative_time(graph: &Graph, units: &[Unit], costs: &ClassCosts<'_>, regions: &Regions) -> f64 {
+    let without = time_without_regions(graph, units, costs);
+    time_with_regions(graph, without, costs, regions) / without.max(1.0)
+}
+
+/// Estimated time of the graph without regions.
+pub(super) fn time_without_regions(graph: &Graph, units: &[Unit], costs: &ClassCosts<'_>) -> f64 {
     let known: HashMap<NodeId, &Unit> = units.iter().map(|unit| (unit.node, unit)).collect();
-    let tails: Vec<NodeId> = units.iter().filter_map(|unit| unit.tail).collect();
+    let tails: HashSet<NodeId> = units.iter().filter_map(|unit| unit.tail).collect();
     let time = |(id, node): (NodeId, &Node)| match known.get(&id) {
         Some(unit) => costs.in_float(graph, unit) as f64,
         None if tails.contains(&id) => 0.0,
         None => costs.other(node),
     };
-    let float: f64 = graph.nodes().map(time).sum();
+    graph.nodes().map(time).sum()
+}
+
+/// The same with these, from the time without.
+pub(super) fn time_with_regions(graph: &Graph, without: f64, costs: &ClassCosts<'_>, regions: &Regions) -> f64 {
     let saved: f64 = regions.units.iter().map(|unit| costs.unit(graph, unit).saved()).sum();
-    (float - saved + conversions(graph, costs, regions)) / float.max(1.0)
+    without - saved + conversions(graph, costs, regions)
 }
 
 /// Time of the conversions: Q before regions and DQ behind them.

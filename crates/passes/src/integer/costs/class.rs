@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use onnxquant_ir::{Graph, Node, NodeId, ValueId};
 
-use super::times::{Size, Times};
+use super::times::{Size, Table, Times};
 use crate::find::sites::Site;
 use crate::integer::kernels::{Kernel, Unit};
 use crate::prepare::hard_sigmoid;
 use crate::runtime::convolution::Convolution;
+use crate::runtime::cpu::Cpu;
 
 /// The runtime's integer kernel of a depthwise Conv takes so many channels at a time.
 const DEPTHWISE_CHANNELS: usize = 16;
@@ -16,11 +17,26 @@ const DEPTHWISE_CHANNELS: usize = 16;
 /// What a MatMul or Gemm with a constant weight is, where it is not in a region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Alternative {
-    /// Weight codes in blocks, activations rounded inside the kernel (`MatMulNBits`).
+    /// Codes of weights alone: in `MatMulNBits`, or floats from the loading on where that would be slower.
     #[default]
     WeightOnly,
     /// Activations quantized at run time (`DynamicQuantizeMatMul`).
     Dynamic,
+    /// Floats: what speed is told against.
+    Float,
+}
+
+/// How a layer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// Its weight becomes floats when the model loads, or is so already.
+    Float,
+    /// `MatMulNBits` of so many bits, 4 or 8.
+    NBits(u32),
+    /// On codes of its input that are made at run time.
+    Dynamic,
+    /// In a region.
+    Codes,
 }
 
 /// The sizes of one graph.
@@ -36,7 +52,9 @@ pub(crate) struct Work {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClassCosts<'a> {
     work: &'a Work,
+    cpu: Cpu,
     times: &'a Times,
+    alternative: Alternative,
 }
 
 /// Nanoseconds of one choice, and of what it stands for.
@@ -51,6 +69,8 @@ pub(crate) struct Choice {
 struct Layer {
     size: Size,
     kind: Kind,
+    /// Codes of 8 bits in `MatMulNBits` are as fast as floats on every class that counts.
+    nbits_pays: bool,
 }
 
 /// Layers that the runtime computes by kernels of their own.
@@ -77,7 +97,7 @@ impl Choice {
 }
 
 impl Layer {
-    fn new(site: &Site, outputs: usize) -> Layer {
+    fn new(site: &Site, outputs: usize, tables: &[Table]) -> Layer {
         let kind = match site.view.conv() {
             None => Kind::Dense,
             // It is never one of a region.
@@ -91,7 +111,9 @@ impl Layer {
         };
         let outputs = outputs as f64;
         let macs = outputs * site.view.inputs() as f64;
-        Layer { size: Size { macs, weights: site.parameters() as f64, outputs }, kind }
+        let size = Size { macs, weights: site.parameters() as f64, outputs };
+        let pays = |(_, times): &Table| times.dense_nbits8.time(&size) <= times.dense_float.time(&size);
+        Layer { size, kind, nbits_pays: tables.iter().all(pays) }
     }
 }
 
@@ -102,18 +124,25 @@ impl Work {
         sites: &HashMap<NodeId, Site>,
         sizes: HashMap<ValueId, usize>,
         alternative: Alternative,
+        tables: &[Table],
     ) -> Self {
         let layer = |(&node, site): (&NodeId, &Site)| {
             let outputs = graph.node(node).output(0).and_then(|value| sizes.get(&value).copied())?;
-            Some((node, Layer::new(site, outputs)))
+            Some((node, Layer::new(site, outputs, tables)))
         };
         let layers = sites.iter().filter_map(layer).collect();
         Self { sizes, layers, alternative }
     }
 
     /// How long it takes.
-    pub(crate) fn on<'a>(&'a self, times: &'a Times) -> ClassCosts<'a> {
-        ClassCosts { work: self, times }
+    pub(crate) fn on<'a>(&'a self, (cpu, times): Table) -> ClassCosts<'a> {
+        ClassCosts { work: self, cpu, times, alternative: self.alternative }
+    }
+
+    /// Whether codes of 8 bits in `MatMulNBits` are as fast as floats on every class; so they are for a layer of unknown
+    /// size.
+    pub(crate) fn nbits_pays(&self, layer: NodeId) -> bool {
+        self.layers.get(&layer).is_none_or(|layer| layer.nbits_pays)
     }
 
     /// Whether this is a layer of known size.
@@ -123,13 +152,46 @@ impl Work {
 }
 
 impl ClassCosts<'_> {
+    /// The class.
+    pub(crate) fn cpu(&self) -> Cpu {
+        self.cpu
+    }
+
+    /// The same with floats where nothing runs on codes.
+    pub(crate) fn against_floats(self) -> Self {
+        Self { alternative: Alternative::Float, ..self }
+    }
+
     /// A MatMul or Gemm that quantizes its input at run time, against floats or codes of weights alone; none for a layer
     /// of unknown size.
     pub(crate) fn dynamic(&self, graph: &Graph, layer: NodeId) -> Option<Choice> {
-        let size = &self.work.layers.get(&layer)?.size;
-        let float = self.times.dense_float.time(size).min(self.times.dense_weight_only.time(size));
-        let input = self.times.quantize * self.input_size(graph.node(layer));
-        Some(Choice { float, codes: self.times.dense_dynamic.time(size) + input })
+        let known = self.work.layers.get(&layer)?;
+        Some(Choice { float: self.weights_only(known), codes: self.dense(known, Served::Dynamic, graph.node(layer)) })
+    }
+
+    /// What a MatMul or Gemm saves where it is written so, against floats; nothing for a layer of unknown size.
+    pub(crate) fn saved_as(&self, graph: &Graph, layer: NodeId, served: Served) -> f64 {
+        let known = self.work.layers.get(&layer).filter(|known| matches!(known.kind, Kind::Dense));
+        let time = |known, served| self.dense(known, served, graph.node(layer));
+        known.map_or(0.0, |known| time(known, Served::Float) - time(known, served))
+    }
+
+    fn dense(&self, layer: &Layer, served: Served, node: &Node) -> f64 {
+        let (times, size) = (self.times, &layer.size);
+        match served {
+            Served::Float => times.dense_float.time(size),
+            Served::NBits(..=4) => times.dense_nbits4.time(size),
+            Served::NBits(_) => times.dense_nbits8.time(size),
+            Served::Dynamic => times.dense_dynamic.time(size) + times.quantize * self.input_size(node),
+            Served::Codes => times.dense_codes.time(size),
+        }
+    }
+
+    /// With codes of weights alone, in the form that is chosen for them.
+    fn weights_only(&self, layer: &Layer) -> f64 {
+        let times = self.times;
+        let kernel = if layer.nbits_pays { &times.dense_nbits8 } else { &times.dense_float };
+        kernel.time(&layer.size)
     }
 
     /// A unit on codes, without conversions.
@@ -163,21 +225,19 @@ impl ClassCosts<'_> {
         let times = self.times;
         let outputs = self.output_size(node);
         match (kernel, self.work.layers.get(&id)) {
-            (Kernel::Linear, Some(layer)) => match (layer.kind, self.work.alternative) {
+            (Kernel::Linear, Some(layer)) => match (layer.kind, self.alternative) {
                 (Kind::Conv(conv), _) => conv.in_float(&times.convolution, layer.size.outputs),
                 (Kind::Depthwise | Kind::RaggedDepthwise, _) => times.depthwise_float.time(&layer.size),
                 (Kind::Grouped, _) => times.grouped.time(&layer.size),
-                (Kind::Dense, Alternative::WeightOnly) => {
-                    times.dense_weight_only.time(&layer.size).min(times.dense_float.time(&layer.size))
-                }
-                (Kind::Dense, Alternative::Dynamic) => {
-                    times.dense_dynamic.time(&layer.size) + self.input_size(node) * times.quantize
-                }
+                (Kind::Dense, Alternative::WeightOnly) => self.weights_only(layer),
+                (Kind::Dense, Alternative::Dynamic) => self.dense(layer, Served::Dynamic, node),
+                (Kind::Dense, Alternative::Float) => self.dense(layer, Served::Float, node),
             },
             (Kernel::Product, _) => times.node + self.product_macs(node) * times.dense_float.mac,
             (Kernel::Unary, _) if node.is("Sigmoid") => times.node + outputs * times.float_sigmoid,
             (Kernel::Unary, _) => times.node + self.input_size(node) * times.float_elementwise,
             (Kernel::Movement, _) if is_free(node) => times.node,
+            (Kernel::Movement, _) if node.is("MaxPool") => times.node + outputs * window(node) * times.float_max_pool,
             (Kernel::Movement, _) => times.node + self.input_size(node).max(outputs) * times.float_movement,
             _ => times.node + outputs * times.float_elementwise,
         }
@@ -190,7 +250,7 @@ impl ClassCosts<'_> {
         let outputs = self.output_size(node);
         whole(match (unit.kernel, self.work.layers.get(&unit.node)) {
             (Kernel::Linear, Some(layer)) => match layer.kind {
-                Kind::Dense => times.dense_codes.time(&layer.size),
+                Kind::Dense => self.dense(layer, Served::Codes, node),
                 Kind::Conv(conv) => conv.on_codes(&times.convolution, layer.size.outputs),
                 Kind::Depthwise => times.depthwise_codes.time(&layer.size),
                 Kind::RaggedDepthwise => times.ragged_depthwise_codes.time(&layer.size),
@@ -205,7 +265,7 @@ impl ClassCosts<'_> {
             (Kernel::Unary, _) => times.node + self.input_size(node) * times.codes_elementwise,
             (Kernel::Rescale(_), _) => 0.0,
             (Kernel::Movement, _) if is_free(node) => times.node,
-            (Kernel::Movement, _) if node.is("MaxPool") => times.node + outputs * times.codes_max_pool,
+            (Kernel::Movement, _) if node.is("MaxPool") => times.node + outputs * window(node) * times.codes_max_pool,
             (Kernel::Movement, _) => times.node + self.input_size(node).max(outputs) * times.codes_movement,
             _ if node.is("Mul") => times.node + outputs * times.codes_mul + self.spread(unit, outputs),
             _ if node.is("Add") => times.node + outputs * times.codes_elementwise + self.spread(unit, outputs),
@@ -243,6 +303,11 @@ impl ClassCosts<'_> {
     pub(crate) fn other(&self, node: &Node) -> f64 {
         self.times.node + self.output_size(node) * self.times.other
     }
+}
+
+/// Elements of the window of a pool.
+fn window(node: &Node) -> f64 {
+    node.ints("kernel_shape").map_or(1.0, |lengths| lengths.iter().map(|&length| length as f64).product())
 }
 
 /// Only the shape changes.

@@ -1,6 +1,7 @@
 //! Tables of times, one for each class of processors of which figures are known.
 //!
 //! The figures stand in files beside this one, `vnni.toml` and `avx2.toml`, with words on where they come from.
+//! `cargo xtask bench costs` measures that of the processor on which it runs.
 
 use std::sync::LazyLock;
 
@@ -12,6 +13,9 @@ use crate::runtime::cpu::Cpu;
 static VNNI: LazyLock<Times> = LazyLock::new(|| parse(include_str!("vnni.toml")));
 static AVX2: LazyLock<Times> = LazyLock::new(|| parse(include_str!("avx2.toml")));
 
+/// A class of processors and its table.
+pub(crate) type Table = (Cpu, &'static Times);
+
 /// The table of one class of processors. Where nothing else is said, figures are nanoseconds for an element of the
 /// result.
 #[derive(Debug, Deserialize)]
@@ -19,8 +23,10 @@ static AVX2: LazyLock<Times> = LazyLock::new(|| parse(include_str!("avx2.toml"))
 pub(crate) struct Times {
     /// A MatMul or Gemm with a constant weight.
     pub(crate) dense_float: KernelTime,
-    /// The same with a weight on codes and float activations, as `MatMulNBits`.
-    pub(crate) dense_weight_only: KernelTime,
+    /// The same as `MatMulNBits`, with codes of 8 bits and float activations.
+    pub(crate) dense_nbits8: KernelTime,
+    /// The same with codes of 4 bits.
+    pub(crate) dense_nbits4: KernelTime,
     /// The same with an input that is quantized at run time, but for the quantizing.
     pub(crate) dense_dynamic: KernelTime,
     /// The same in a region.
@@ -38,6 +44,9 @@ pub(crate) struct Times {
     pub(crate) codes_mul: f64,
     /// A run of elements that an operand of fewer elements is spread over.
     pub(crate) codes_spread: f64,
+    /// An element of a window.
+    pub(crate) float_max_pool: f64,
+    /// The same on codes.
     pub(crate) codes_max_pool: f64,
     pub(crate) float_sigmoid: f64,
     pub(crate) codes_lookup: f64,
@@ -81,13 +90,15 @@ impl KernelTime {
 }
 
 impl Times {
-    /// The tables that count where a file is served. Of AVX-512 without VNNI and of Arm none is known: the one counts as
-    /// AVX2, whose products of codes it has, the other as VNNI, for its products of codes do not saturate either.
-    pub(crate) fn of(cpu: Cpu) -> Vec<&'static Times> {
+    /// The tables that count where a file is served, each with the class that it was made for. Of AVX-512 without VNNI and
+    /// of Arm none is known: the one counts as AVX2, whose products of codes it has, the other as VNNI, for its products of
+    /// codes do not saturate either.
+    pub(crate) fn of(cpu: Cpu) -> Vec<Table> {
+        let (vnni, avx2): (Table, Table) = ((Cpu::Vnni, &VNNI), (Cpu::Avx2, &AVX2));
         match cpu {
-            Cpu::Portable => vec![&VNNI, &AVX2],
-            Cpu::Avx2 | Cpu::Avx512 => vec![&AVX2],
-            Cpu::Vnni | Cpu::Arm64 => vec![&VNNI],
+            Cpu::Portable => vec![vnni, avx2],
+            Cpu::Avx2 | Cpu::Avx512 => vec![avx2],
+            Cpu::Vnni | Cpu::Arm64 => vec![vnni],
         }
     }
 }
