@@ -6,8 +6,9 @@ use anyhow::bail;
 use onnxquant::calib::{Measurement, NotMeasured, OrtEngine};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
-    AUTO_SQNR_DB, Accuracy, Activations, Config, DataConfig, EngineReport, Files, IntegerReport, LayerReport, Measured,
-    NotRun, NotRunNode, OutputReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights, is_standard_output,
+    AUTO_SQNR_DB, Accuracy, Activations, Config, Cpu, DataConfig, EngineReport, Files, IntegerReport, LayerReport,
+    Measured, NotRun, NotRunNode, OutputReport, PlanFile, Report, TableReport, Trade, VerifiedOrt, Weights,
+    is_standard_output,
 };
 
 use crate::args::{EngineName, QuantizeArgs};
@@ -111,6 +112,7 @@ fn summary(report: &Report) -> String {
     text += &skipped(report);
     text += &float_weights(&report.float_weights);
     text += &report.doubts().iter().map(|doubt| format!("doubt   {doubt}\n")).collect::<String>();
+    text += &speed(&report.expected_speed);
     text += &report.engine.as_ref().map_or(String::new(), engine);
     text += &report.not_run.as_ref().map_or(String::new(), |found| not_run(report, found));
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
@@ -275,6 +277,19 @@ fn shortened(name: &str) -> String {
     let half = NAME_SHOWN / 2;
     let (head, tail) = (name.chars().take(half), name.chars().skip(length - half));
     head.chain("...".chars()).chain(tail).collect()
+}
+
+/// How fast the file is expected to be.
+fn speed(expected: &BTreeMap<Cpu, f64>) -> String {
+    let classes = expected.iter().rev().enumerate().map(|(at, (cpu, speed))| match at {
+        0 => format!("{speed:.1} x float on {cpu}"),
+        _ => format!("{speed:.1} x on {cpu}"),
+    });
+    let classes: Vec<String> = classes.collect();
+    match classes.is_empty() {
+        true => String::new(),
+        false => format!("speed   about {} (estimated from measured times of operators)\n", classes.join(", ")),
+    }
 }
 
 /// What runs on integers.

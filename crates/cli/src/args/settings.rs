@@ -218,7 +218,7 @@ impl SettingsArgs {
     }
 
     /// Bits of a weight: those that are given, else those of the scheme.
-    fn bits(&self) -> u32 {
+    pub(super) fn bits(&self) -> u32 {
         let is_reduced = self.reduce_range && self.scheme().bits() == 8 && self.activations() != Activations::Float;
         self.bits.unwrap_or(if is_reduced { 7 } else { self.scheme().bits() })
     }

@@ -4,16 +4,19 @@ use std::collections::{HashMap, HashSet};
 
 use onnxquant_ir::{Graph, NodeId, ValueId};
 use onnxquant_passes::cpu::Cpu;
-use onnxquant_passes::integer::costs::{Alternative, Costs};
+use onnxquant_passes::integer::costs::{Alternative, Costs, Served};
 use onnxquant_passes::integer::kernels::{Kernel, Unit, find_units};
 use onnxquant_passes::integer::regions::{Regions, choose_regions};
+use onnxquant_passes::integer::speed::expected_speeds;
 use onnxquant_passes::sites::Site;
 
 use crate::config::{Activations, Config, Target};
 use crate::plan::exposed::exposed;
 
-/// Regions must take at most this part of the time in float, where nobody asked for them.
+/// Regions must take at most this part of the time in float.
 const WORTHWHILE: f64 = 0.97;
+/// The same where nobody asked for them: a smaller gain, which is estimated, is not worth what they cost in accuracy.
+const WORTH_ACCURACY: f64 = 0.85;
 
 /// What could run on codes. All assignments of a run share it.
 #[derive(Debug, Default)]
@@ -46,12 +49,16 @@ impl Candidates {
         }
         let is_asked_for = config.activations == Activations::Static;
         units.iter_mut().for_each(|unit| unit.is_wanted = is_asked_for && unit.kernel == Kernel::Linear);
-        let worthwhile = if is_asked_for { f64::INFINITY } else { WORTHWHILE };
         let alternative = match config.activations {
-            Activations::Static => Alternative::WeightOnly,
+            Activations::Static | Activations::Float => Alternative::WeightOnly,
             _ => Alternative::Dynamic,
         };
-        let costs = Costs::new(graph, sites, sizes, alternative);
+        let worthwhile = match config.activations {
+            _ if is_asked_for => f64::INFINITY,
+            Activations::Auto => WORTH_ACCURACY,
+            _ => WORTHWHILE,
+        };
+        let costs = Costs::new(graph, sites, sizes, alternative, config.cpu);
         Self { units, costs, worthwhile, target: config.target, cpu: config.cpu, exposed: exposed(graph) }
     }
 
@@ -85,8 +92,8 @@ impl Candidates {
         self.units.iter().find_map(|unit| unit.ceiling.filter(|_| unit.outputs.contains(&value)))
     }
 
-    /// The regions that take the least time without the nodes `float`, with all other layers where that was asked for; for
-    /// accelerators all that is left.
+    /// The regions that take the least time without the nodes `float`, where that is worthwhile, or with all other layers
+    /// where these were asked for; for accelerators all that is left.
     pub(super) fn regions(&self, graph: &Graph, float: &HashSet<NodeId>) -> Regions {
         if self.target == Target::QdqStrict {
             let coded = self.units.iter().filter(|unit| !float.contains(&unit.node)).cloned().collect();
@@ -96,6 +103,16 @@ impl Candidates {
         match regions.relative_time > self.worthwhile {
             true => Regions { relative_time: 1.0, ..Regions::default() },
             false => regions,
+        }
+    }
+
+    /// How many times as fast as in float the model is expected to be, by class of processors, with these regions and with
+    /// the layers beside them served so. Nothing where time does not count, or a layer is of unknown size.
+    pub(super) fn speeds(&self, graph: &Graph, regions: &Regions, served: &HashMap<NodeId, Served>) -> Vec<(Cpu, f64)> {
+        let is_known = served.keys().all(|layer| self.costs.knows(*layer));
+        match self.target {
+            Target::OrtCpu if is_known => expected_speeds(graph, &self.units, &self.costs, regions, served),
+            _ => Vec::new(),
         }
     }
 
@@ -137,3 +154,7 @@ impl Candidates {
 pub(crate) fn values_of(unit: &Unit) -> impl Iterator<Item = ValueId> {
     unit.inputs.iter().map(|(_, value)| *value).chain(unit.outputs.iter().copied())
 }
+
+#[cfg(test)]
+#[path = "candidates_tests.rs"]
+mod tests;

@@ -28,6 +28,8 @@ pub struct PlannedLayer {
     pub granularity: Granularity,
     /// Bits a weight.
     pub bits: u32,
+    /// `MatMulNBits` of 8 bits would be slower than floats for as many rows as the samples have.
+    pub is_slow: bool,
     /// The form of the weight where activations are floats.
     pub form: WeightForm,
     /// How the codes are stored where activations are integers.
@@ -85,7 +87,7 @@ impl Plan {
             match outcome {
                 Ok(site) => {
                     let bits = config.plan.as_ref().map_or(Ok(config.bits), |plan| plan.bits_of(&label))?;
-                    layers.push(PlannedLayer::new(config, label, op_type, site, bits)?);
+                    layers.push(PlannedLayer::new(config, label, op_type, site, (bits, false))?);
                 }
                 Err(reason) => {
                     skipped.push(SkippedLayer { node: candidate.node, label, op_type, weight_shape, reason });
@@ -135,17 +137,28 @@ impl Plan {
 }
 
 impl PlannedLayer {
-    fn new(config: &Config, label: String, op_type: String, site: Site, bits: u32) -> Result<Self, Error> {
+    fn new(
+        config: &Config,
+        label: String,
+        op_type: String,
+        site: Site,
+        (bits, is_slow): (u32, bool),
+    ) -> Result<Self, Error> {
         let granularity = granularity(&site, config.granularity);
-        let wanted = Wanted { config, bits, granularity };
+        let wanted = Wanted { config, bits, granularity, is_slow };
         let form = wanted.form(&label, &site)?;
         let (integer_codes, packed_type) = (wanted.byte_codes(&site), wanted.packed_type());
-        Ok(Self { label, op_type, site, granularity, bits, form, integer_codes, packed_type })
+        Ok(Self { label, op_type, site, granularity, bits, is_slow, form, integer_codes, packed_type })
     }
 
     /// The same layer with other bits.
     pub(crate) fn with_bits(&self, config: &Config, bits: u32) -> Result<Self, Error> {
-        Self::new(config, self.label.clone(), self.op_type.clone(), self.site.clone(), bits)
+        Self::new(config, self.label.clone(), self.op_type.clone(), self.site.clone(), (bits, self.is_slow))
+    }
+
+    /// The same layer, whose codes of 8 bits are to be slower than floats in `MatMulNBits`.
+    pub(crate) fn slow(&self, config: &Config) -> Result<Self, Error> {
+        Self { is_slow: true, ..self.clone() }.with_bits(config, self.bits)
     }
 
     /// What the written layer needs with any of the bits that it may get.

@@ -1,5 +1,7 @@
 //! What a run did.
 
+use std::collections::BTreeMap;
+
 use onnxquant_calib::{Measurement, NotMeasured};
 use onnxquant_passes::cpu::Cpu;
 use serde::Serialize;
@@ -55,6 +57,10 @@ pub struct Report {
     pub integers: Option<IntegerReport>,
     /// Processors on which no integer layer saturates.
     pub exact_on: Vec<Cpu>,
+    /// How many times as fast as in float the file is expected to be, by class of processors, from measured times of
+    /// operators; absent where these do not tell.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub expected_speed: BTreeMap<Cpu, f64>,
     /// Opset of the written model.
     pub opset: i64,
     /// Operators rewritten to reach that opset.
@@ -101,6 +107,11 @@ impl From<Run<'_>> for Report {
             engine: run.engine,
             prepared: run.prepared,
             exact_on: Cpu::exact_on(layers.iter().any(|layer| layer.saturating_pairs > Some(0))),
+            expected_speed: solution
+                .assignment
+                .expected_speeds(model.graph(), &solution.plan.layers)
+                .into_iter()
+                .collect(),
             layers,
             embeddings: of_tables.map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect(),
             integers: IntegerReport::new(model.graph(), config, (&solution.assignment, &solution.trail), cache),

@@ -49,7 +49,7 @@ fn every_float_constant_is_listed_whatever_reads_it() {
     ];
     let model = model("x", constants, nodes, "e g h");
     let expected = [
-        "w MatMul 96: weight of a",
+        "w MatMul 96: weight of node_a",
         "bias Add 16: vector",
         "places Add 80: no form",
         "left MatMul 64: the constant is the left operand",
