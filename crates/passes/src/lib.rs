@@ -24,6 +24,7 @@
 //! | [`fold_affine`] | multiplications and additions of constants go into the layer beside them |
 //! | [`fold_batchnorm`] | BatchNormalization goes into the Conv or Gemm before it |
 //! | [`fold_integers`] | shapes and indices computed from constants become initializers |
+//! | [`fold_weights`] | weights computed from constants become initializers |
 //! | [`fold_pad`] | zero padding goes into the Conv that reads it |
 //! | [`hard_sigmoid`] | hard sigmoids become one operator in float, and are spelled out for codes |
 //! | [`migrate_scale`] | a scale a channel moves from a layer's input into its weights |
@@ -69,7 +70,7 @@ pub use graph::constant_chain;
 pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};
 pub use migrate::migrate_scale;
 pub use prepare::{
-    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, hard_sigmoid, lift_constants,
+    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, fold_weights, hard_sigmoid, lift_constants,
 };
 pub use runtime::{cpu, ort_version};
 pub use write::{

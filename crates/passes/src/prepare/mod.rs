@@ -5,6 +5,7 @@
 //! | [`check_attributes`] | attributes lie where their operators allow it |
 //! | [`lift_constants`] | `Constant` nodes become initializers |
 //! | [`fold_integers`] | shapes and indices computed from constants become initializers |
+//! | [`fold_weights`] | weights computed from constants become initializers |
 //! | [`fold_pad`] | zero padding goes into the Conv that reads it |
 //! | [`fold_batchnorm`], [`fold_affine`] | scales and shifts a channel go into the layer beside them (`scaled_layer`) |
 //! | [`hard_sigmoid`] | hard sigmoids become one operator, or are spelled out |
@@ -14,6 +15,7 @@ pub mod fold_affine;
 pub mod fold_batchnorm;
 pub mod fold_integers;
 pub mod fold_pad;
+pub mod fold_weights;
 pub mod hard_sigmoid;
 pub mod lift_constants;
 mod scaled_layer;
