@@ -58,7 +58,7 @@ pub struct Plan {
     pub layers: Vec<PlannedLayer>,
     /// Layers that stay in float, in the same order.
     pub skipped: Vec<SkippedLayer>,
-    /// Tables of embeddings to quantize.
+    /// Tables of embeddings and weights of recurrent layers to quantize.
     pub tables: Vec<PlannedTable>,
     /// Opset of the written model: the least one for all bits that layers may get.
     pub opset: i64,
@@ -86,7 +86,7 @@ impl Plan {
         if let Some(plan) = &config.plan {
             plan.check_names(layers.iter().map(|layer| layer.label.as_str()))?;
         }
-        let tables = plan_tables(model, config.embeddings);
+        let tables = plan_tables(model, config, &selection);
         let mut plan = Self { layers, skipped, tables, opset: 0 };
         plan.opset = plan.needed_opset(model, config)?;
         Ok(plan)

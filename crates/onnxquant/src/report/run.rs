@@ -12,6 +12,7 @@ use crate::judge::verify_ort::VerifiedOrt;
 use crate::load::Prepared;
 use crate::observe::engine::EngineReport;
 use crate::plan::layers::SkippedLayer;
+use crate::plan::tables::PlannedTable;
 use crate::plan_file::PlanFile;
 use crate::report::integers::IntegerReport;
 use crate::report::layers::{LayerReport, certificates_summary};
@@ -19,6 +20,7 @@ use crate::report::measured::Measured;
 use crate::report::not_run::NotRun;
 use crate::report::outputs::{HeldOut, OutputReport, not_measured};
 use crate::report::tables::TableReport;
+use crate::write::codes::QuantizedTable;
 use crate::write::file::Metadata;
 
 /// Version of this program.
@@ -43,6 +45,9 @@ pub struct Report {
     /// Quantized tables of embeddings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<TableReport>,
+    /// Quantized weights of recurrent layers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recurrent: Vec<TableReport>,
     /// What runs on integers, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<IntegerReport>,
@@ -88,6 +93,10 @@ impl From<Run<'_>> for Report {
     fn from(run: Run<'_>) -> Self {
         let Run { config, layers, solved: Solved { model, solution, tables, cache }, .. } = run;
         let of_tables = solution.plan.tables.iter().zip(&tables).zip(&solution.fitted.table_bytes);
+        let (embeddings, recurrent) = of_tables.partition::<Vec<_>, _>(|((planned, _), _)| planned.is_embedding());
+        let reports = |found: Vec<((&PlannedTable, &QuantizedTable), &usize)>| {
+            found.into_iter().map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect()
+        };
         Self {
             version: VERSION,
             settings: config.clone(),
@@ -95,7 +104,8 @@ impl From<Run<'_>> for Report {
             prepared: run.prepared,
             exact_on: Cpu::exact_on(layers.iter().any(|layer| layer.saturating_pairs > Some(0))),
             layers,
-            embeddings: of_tables.map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect(),
+            embeddings: reports(embeddings),
+            recurrent: reports(recurrent),
             integers: IntegerReport::new(model.graph(), config, (&solution.assignment, &solution.trail), cache),
             skipped: solution.plan.skipped,
             opset: solution.fitted.written.opset("").unwrap_or(0),
@@ -159,9 +169,14 @@ impl Report {
         measured.map(|found| (&found.accuracy, &found.outputs[..])).or(simulated)
     }
 
+    /// Whether anything has codes.
+    pub fn is_quantized(&self) -> bool {
+        !self.layers.is_empty() || !self.embeddings.is_empty() || !self.recurrent.is_empty()
+    }
+
     fn missed_accuracy(&self) -> Option<String> {
         let (wanted, most) = (self.settings.min_sqnr_db, self.settings.max_loss);
-        let is_quantized = !self.layers.is_empty() || !self.embeddings.is_empty();
+        let is_quantized = self.is_quantized();
         if !is_quantized || (wanted.is_none() && most.is_none()) {
             return None;
         }

@@ -7,16 +7,16 @@
 //!
 //! # Method
 //!
-//! The weight and bias of every layer, and every table of a `Gather`, are followed back to the constants that they come
-//! from, through all operators that [`evaluate`] knows. What is found there is computed and takes the place of the value;
-//! the chains that [`constant_chain`] follows by itself stay. Weights that come from one large constant, as parts of it
-//! do, are computed together or not at all.
+//! The weight and bias of every layer, recurrent ones too, and every table of a `Gather`, are followed back to the constants
+//! that they come from, through operators of movement and arithmetic. What is found there is computed and takes the place of
+//! the value; the chains that [`crate::constant_chain`] follows by itself stay. Weights that come from one large constant, as
+//! parts of it do, are computed together or not at all.
 //!
 //! # Guarantee
 //!
 //! Movement keeps every bit; arithmetic is within one rounding of the specification's result in real numbers for each
-//! operator. The file holds no more numbers than before, but for [`SLACK`] a weight, and no more lie in memory on the way
-//! than the weights and the constants they come from, a value at a time.
+//! operator. The file holds no more numbers than before, but for [`SLACK`] a weight, and no value on the way has more than the
+//! constants together that it comes from.
 //!
 //! # Failure
 //!
@@ -154,6 +154,7 @@ fn constants_of(node: &Node) -> Vec<ValueId> {
     let slots = match layers::layer(node).map(|layer| layer.bias()) {
         Some(Bias::Input(slot)) => vec![1, slot],
         Some(Bias::AddBehind) => vec![1],
+        None if layers::is_recurrent(node) => vec![1, 2, 3],
         None if node.is("Gather") => vec![0],
         None => vec![],
     };
