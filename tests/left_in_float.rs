@@ -11,27 +11,21 @@ use crate::support::{
     onnxquant, with_int, write,
 };
 
-/// An LSTM, a table of places behind an Add, and, where that is wanted, a small MatMul behind both.
-fn recurrent(with_layer: bool) -> ModelProto {
+/// Factors for every element and a table of places behind an Add, and, where that is wanted, a small MatMul behind both.
+fn scaled(with_layer: bool) -> ModelProto {
     let random = |name: &str, dims: &[i64], seed: usize| {
         float_tensor(name, dims, noise(seed, dims.iter().product::<i64>() as usize, 0.2))
     };
-    let lstm = NodeProto { name: Some("lstm".to_owned()), ..node("LSTM", &["x", "w", "r", "b"], &["", "h"]) };
-    let mut nodes = vec![with_int(lstm, "hidden_size", 64), node("Add", &["h", "places"], &["p"])];
-    let mut constants = vec![
-        random("w", &[1, 256, 32], 1),
-        random("r", &[1, 256, 64], 2),
-        random("b", &[1, 512], 3),
-        random("places", &[1, 4, 64], 4),
-    ];
+    let mut nodes = vec![node("Mul", &["x", "factors"], &["h"]), node("Add", &["h", "places"], &["p"])];
+    let mut constants = vec![random("factors", &[5, 4, 32], 1), random("places", &[1, 4, 32], 4)];
     if with_layer {
-        constants.push(random("m", &[64, 8], 5));
+        constants.push(random("m", &[32, 8], 5));
         nodes.push(node("MatMul", &["p", "m"], &["y"]));
     } else {
         nodes.push(node("Relu", &["p"], &["y"]));
     }
-    let outputs = if with_layer { 8 } else { 64 };
-    model_of(nodes, constants, vec![float_value("x", &[5, 4, 32])], vec![float_value("y", &[1, 4, outputs])])
+    let outputs = if with_layer { 8 } else { 32 };
+    model_of(nodes, constants, vec![float_value("x", &[5, 4, 32])], vec![float_value("y", &[5, 4, outputs])])
 }
 
 /// Runs the command with a report; returns that too, where one was written.
@@ -52,15 +46,15 @@ fn names(weights: &Value) -> Vec<String> {
 fn every_float_weight_is_listed_whatever_operator_reads_it() {
     let folder = folder();
     let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
-    write(&recurrent(true), &input);
+    write(&scaled(true), &input);
     let (run, report) = run(&input, &output, &["--weights-only"]);
-    let expected = ["w [LSTM] 32768", "r [LSTM] 65536", "b [LSTM] 2048", "places [Add] 1024"];
+    let expected = ["factors [Mul] 2560", "places [Add] 512"];
     let found = names(&report["float_weights"]);
-    assert_eq!(found[..4], expected, "{}", run.stderr);
-    assert!(found[4..].iter().all(|line| line.contains("MatMulNBits")), "only scales: {found:?}");
-    let text = "LSTM 98.3 kB (no quantized form), biases and other vectors ";
-    assert!(run.stdout.contains(text), "{}", run.stdout);
-    assert!(run.stdout.contains("Add 1.0 kB (no quantized form)"), "{}", run.stdout);
+    assert_eq!(found[..2], expected, "{}", run.stderr);
+    assert!(found[2..].iter().all(|line| line.contains("MatMulNBits")), "only scales: {found:?}");
+    for text in ["Mul 2.6 kB (no quantized form)", "Add 512 B (no quantized form)", "biases and other vectors "] {
+        assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
+    }
     assert_eq!(names(&inspect(&input, &[])["float_weights"]), expected);
 }
 
@@ -68,15 +62,15 @@ fn every_float_weight_is_listed_whatever_operator_reads_it() {
 fn little_quantized_is_no_success_unless_that_is_allowed() {
     let folder = folder();
     let at = |name: &str| folder.path().join(name);
-    write(&recurrent(false), &at("none.onnx"));
-    write(&recurrent(true), &at("some.onnx"));
+    write(&scaled(false), &at("none.onnx"));
+    write(&scaled(true), &at("some.onnx"));
     noise_samples(&at("calib"), &[5, 4, 32], 6);
     let calib = at("calib").to_str().expect("the path is text").to_owned();
     let fixture = Fixture::MLP.model();
     let mlp_calib = Fixture::MLP.calib().to_str().expect("the path is text").to_owned();
     let cases: [(PathBuf, &[&str], &str); 5] = [
-        (at("none.onnx"), &["--weights-only"], "nothing is quantized: `r`, read by LSTM: no quantized form"),
-        (at("none.onnx"), &["--calib", &calib], "nothing is quantized: `r`"),
+        (at("none.onnx"), &["--weights-only"], "nothing is quantized: `factors`, read by Mul: no quantized form"),
+        (at("none.onnx"), &["--calib", &calib], "nothing is quantized: `factors`"),
         (
             fixture.clone(),
             &["--weights-only", "--exclude", "*fc1*", "--exclude", "no*"],

@@ -24,6 +24,7 @@ mod memory;
 mod mixed;
 mod opset;
 mod order;
+mod other_forms;
 mod partly_run;
 mod refused;
 mod runtime;

@@ -62,20 +62,14 @@ struct Layers {
 ///
 /// One set of codes a layer makes two things possible that the index leaves open: a weight whose readers see it
 /// differently, and a product of constants, are quantized like others. So are weights in 16 bits.
-const LAYERS: [(&str, usize, &[&str]); 57] = [
+const LAYERS: [(&str, usize, &[&str]); 50] = [
     ("conv_computed_weight", 0, &["no-constant-weight"]),
     ("domain_matmul", 0, &[]),
-    ("domain_microsoft", 0, &[]),
     ("domain_unknown", 2, &[]),
-    ("einsum_constant", 0, &[]),
     ("function_matmul", 1, &["inside-function"]),
     ("function_old_opset", 1, &[]),
     ("function_weight_argument", 0, &["shared-with-other", "inside-function"]),
-    ("gemm_alpha", 0, &["gemm-form"]),
-    ("gemm_beta", 0, &["gemm-form"]),
-    ("gemm_beta_zero", 0, &["gemm-form"]),
     ("gemm_left_constant", 0, &["constant-on-the-left"]),
-    ("gemm_trans_a", 0, &["gemm-form"]),
     ("graph_empty", 0, &[]),
     ("graph_of_constant", 0, &[]),
     ("if_captures_constant_node", 1, &[]),
@@ -90,7 +84,6 @@ const LAYERS: [(&str, usize, &[&str]); 57] = [
     ("loop_matmul", 0, &["inside-subgraph"]),
     ("matmul_int32", 0, &["unsupported-type"]),
     ("matmul_integer", 0, &[]),
-    ("matmul_left_constant", 0, &["constant-on-the-left"]),
     ("matmul_no_constant", 0, &["no-constant-weight"]),
     ("matmul_of_constants", 2, &[]),
     ("matmul_rank3_constant", 0, &["rank"]),

@@ -53,7 +53,8 @@ fn as_table(plan: &Plan) -> String {
     };
     let embeddings = |planned: &PlannedTable| {
         let (dims, done) = (planned.table.dims, format!("{} bits per row", planned.bits));
-        vec![planned.name.clone(), "Gather".to_owned(), shape(&dims), (dims[0] * dims[1]).to_string(), done]
+        let reader = if planned.is_embedding() { "Gather" } else { "recurrent" };
+        vec![planned.name.clone(), reader.to_owned(), shape(&dims), (dims[0] * dims[1]).to_string(), done]
     };
     let rows = std::iter::once(head).chain(plan.layers.iter().map(layer)).chain(plan.tables.iter().map(embeddings));
     let rows = rows.chain(plan.skipped.iter().map(skipped));
@@ -88,11 +89,12 @@ fn as_json(plan: &Plan, floats: &[FloatWeight]) -> Value {
             "operators": layer.form.operators(),
         })
     };
-    let embeddings =
+    let table =
         |planned: &PlannedTable| json!({ "name": planned.name, "shape": planned.table.dims, "bits": planned.bits });
     json!({
         "layers": plan.layers.iter().map(layer).collect::<Vec<_>>(),
-        "embeddings": plan.tables.iter().map(embeddings).collect::<Vec<_>>(),
+        "embeddings": plan.tables.iter().filter(|planned| planned.is_embedding()).map(table).collect::<Vec<_>>(),
+        "recurrent": plan.tables.iter().filter(|planned| !planned.is_embedding()).map(table).collect::<Vec<_>>(),
         "skipped": plan.skipped,
         "unmatched": plan.unmatched,
         "float_weights": floats,

@@ -106,7 +106,8 @@ fn summary(report: &Report) -> String {
     text += &without_rows(report);
     let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
     text += &on_codes.map_or(String::new(), |found| integers(found, report.settings.activations, &report.layers));
-    text += &embeddings(&report.embeddings);
+    text += &tables("tables", "embeddings", &report.embeddings);
+    text += &tables("weights", "recurrent layers", &report.recurrent);
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);
@@ -183,7 +184,7 @@ fn other_shapes(outputs: &[OutputReport]) -> String {
 /// How exact the outputs are where ONNX Runtime does not tell, or why that is not known.
 fn simulated(report: &Report) -> String {
     let Some(held_out) = &report.held_out else {
-        let is_quantized = !report.layers.is_empty() || !report.embeddings.is_empty();
+        let is_quantized = report.is_quantized();
         let none = format!("output  not measured: {}\n", NotMeasured::NoSamples);
         return if is_quantized { none } else { String::new() };
     };
@@ -349,11 +350,11 @@ fn trade(rounds: &[Trade]) -> String {
     table(&rows)
 }
 
-/// The quantized tables together.
-fn embeddings(tables: &[TableReport]) -> String {
+/// The quantized tables of one kind together.
+fn tables(title: &str, kind: &str, tables: &[TableReport]) -> String {
     let Some(first) = tables.first() else { return String::new() };
     let stored = tables.iter().map(|table| table.bytes as u64).sum();
-    format!("tables  {} of embeddings at {} bits, {}\n", tables.len(), first.bits, bytes(stored))
+    format!("{title:7} {} of {kind} at {} bits, {}\n", tables.len(), first.bits, bytes(stored))
 }
 
 /// What ONNX Runtime makes of the layers, each kind with a count.

@@ -24,7 +24,9 @@
 //! | [`fold_affine`] | multiplications and additions of constants go into the layer beside them |
 //! | [`fold_batchnorm`] | BatchNormalization goes into the Conv or Gemm before it |
 //! | [`fold_integers`] | shapes and indices computed from constants become initializers |
+//! | [`fold_weights`] | weights computed from constants become initializers |
 //! | [`fold_pad`] | zero padding goes into the Conv that reads it |
+//! | [`plain_forms`] | products with a constant are written in the forms in which layers are found |
 //! | [`hard_sigmoid`] | hard sigmoids become one operator in float, and are spelled out for codes |
 //! | [`migrate_scale`] | a scale a channel moves from a layer's input into its weights |
 //! | [`decode_weights`] | quantized weights become float constants again, for evaluation |
@@ -70,7 +72,8 @@ pub use graph::constant_chain;
 pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};
 pub use migrate::migrate_scale;
 pub use prepare::{
-    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, hard_sigmoid, lift_constants,
+    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, fold_weights, hard_sigmoid, lift_constants,
+    plain_forms,
 };
 pub use runtime::{cpu, ort_version};
 pub use write::{

@@ -35,6 +35,9 @@ impl Plan {
     }
 
     fn float_weight(&self, found: float_weights::FloatWeight, config: &Config) -> Option<FloatWeight> {
+        if self.tables.iter().any(|table| table.name == found.name) {
+            return None;
+        }
         let is_vector = found.reason == FloatReason::Vector;
         let reason = match found.reason {
             FloatReason::Vector => VECTORS.to_owned(),
@@ -44,7 +47,6 @@ impl Plan {
                 skipped.map_or(&SkipReason::Excluded, |layer| &layer.reason).to_string()
             }
             FloatReason::Skipped(reason) => reason.to_string(),
-            FloatReason::Table if self.tables.iter().any(|table| table.name == found.name) => return None,
             FloatReason::Table if config.embeddings.is_none() => SkipReason::Excluded.to_string(),
             FloatReason::Table => "a table that is small, of another type or not read by rows".to_owned(),
             FloatReason::NoForm => "no quantized form".to_owned(),

@@ -65,7 +65,7 @@ pub struct Plan {
     pub skipped: Vec<SkippedLayer>,
     /// Options that select layers by name and match none: `--include GLOB`.
     pub unmatched: Vec<String>,
-    /// Tables of embeddings to quantize.
+    /// Tables of embeddings and weights of recurrent layers to quantize.
     pub tables: Vec<PlannedTable>,
     /// Opset of the written model: the least one for all bits that layers may get.
     pub opset: i64,
@@ -97,7 +97,7 @@ impl Plan {
         if let Some(plan) = &config.plan {
             plan.check_names(layers.iter().map(|layer| layer.label.as_str()))?;
         }
-        let tables = plan_tables(model, config.embeddings);
+        let tables = plan_tables(model, config, &selection);
         let mut plan = Self { layers, skipped, unmatched, tables, opset: 0 };
         plan.opset = plan.needed_opset(model, config)?;
         Ok(plan)

@@ -18,7 +18,7 @@ impl Report {
     }
 
     fn nothing_quantized(&self) -> Option<String> {
-        if !self.layers.is_empty() || !self.embeddings.is_empty() {
+        if self.is_quantized() {
             return None;
         }
         let largest = self.float_weights.iter().filter(|weight| !weight.is_vector).max_by_key(|weight| weight.bytes);

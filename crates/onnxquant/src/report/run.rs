@@ -15,6 +15,7 @@ use crate::load::Prepared;
 use crate::observe::engine::EngineReport;
 use crate::plan::float_weights::FloatWeight;
 use crate::plan::layers::SkippedLayer;
+use crate::plan::tables::PlannedTable;
 use crate::plan_file::PlanFile;
 use crate::report::integers::IntegerReport;
 use crate::report::layers::{LayerReport, certificates_summary};
@@ -22,6 +23,7 @@ use crate::report::measured::Measured;
 use crate::report::not_run::NotRun;
 use crate::report::outputs::{HeldOut, OutputReport, not_measured};
 use crate::report::tables::TableReport;
+use crate::write::codes::QuantizedTable;
 use crate::write::file::Metadata;
 
 /// Version of this program.
@@ -52,6 +54,9 @@ pub struct Report {
     /// Quantized tables of embeddings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<TableReport>,
+    /// Quantized weights of recurrent layers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recurrent: Vec<TableReport>,
     /// What runs on integers, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<IntegerReport>,
@@ -101,6 +106,10 @@ impl From<Run<'_>> for Report {
     fn from(run: Run<'_>) -> Self {
         let Run { config, layers, solved: Solved { model, solution, tables, cache }, .. } = run;
         let of_tables = solution.plan.tables.iter().zip(&tables).zip(&solution.fitted.table_bytes);
+        let (embeddings, recurrent) = of_tables.partition::<Vec<_>, _>(|((planned, _), _)| planned.is_embedding());
+        let reports = |found: Vec<((&PlannedTable, &QuantizedTable), &usize)>| {
+            found.into_iter().map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect()
+        };
         Self {
             version: VERSION,
             settings: config.clone(),
@@ -113,7 +122,8 @@ impl From<Run<'_>> for Report {
                 .into_iter()
                 .collect(),
             layers,
-            embeddings: of_tables.map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect(),
+            embeddings: reports(embeddings),
+            recurrent: reports(recurrent),
             integers: IntegerReport::new(model.graph(), config, (&solution.assignment, &solution.trail), cache),
             float_weights: solution.plan.float_weights(&solution.fitted.written, config),
             unmatched: solution.plan.unmatched,
@@ -181,9 +191,14 @@ impl Report {
         measured.map(|found| (&found.accuracy, &found.outputs[..])).or(simulated)
     }
 
+    /// Whether anything has codes.
+    pub fn is_quantized(&self) -> bool {
+        !self.layers.is_empty() || !self.embeddings.is_empty() || !self.recurrent.is_empty()
+    }
+
     fn missed_accuracy(&self) -> Option<String> {
         let (wanted, most) = (self.settings.wanted_sqnr_db(), self.settings.max_loss);
-        let is_quantized = !self.layers.is_empty() || !self.embeddings.is_empty();
+        let is_quantized = self.is_quantized();
         if !is_quantized || (wanted.is_none() && most.is_none()) {
             return None;
         }

@@ -4,7 +4,7 @@
 //! in float; a `MatMulNBits` is one that is quantized already. Nothing is guessed: a form that is not listed under
 //! [`SkipReason`] is not left out, and a form that is listed is never quantized.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, NodeProto, TensorProto};
@@ -191,11 +191,31 @@ pub(super) fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, Sk
 }
 
 fn not_constant(graph: &Graph, input: ValueId, weight: ValueId) -> SkipReason {
-    match graph.producer(weight) {
+    match graph.producer(constant_chain::start(graph, weight)) {
         Some((_, node)) if node.is("DequantizeLinear") || decodes_constant(graph, node) => SkipReason::AlreadyQuantized,
+        Some((id, _)) if follows_from_constants(graph, id) => SkipReason::Computed { by: graph.describe(id) },
         _ if constant_chain::source(graph, input).is_some() => SkipReason::ConstantOnTheLeft,
         _ => SkipReason::NoConstantWeight,
     }
+}
+
+/// Whether a node computes the same for every input of the graph, as far as a walk over few nodes shows.
+fn follows_from_constants(graph: &Graph, node: NodeId) -> bool {
+    const MOST_NODES: usize = 256;
+    let (mut seen, mut waiting) = (HashSet::new(), vec![node]);
+    while let Some(id) = waiting.pop() {
+        let node = graph.node(id);
+        let is_open = |value: &ValueId| matches!(graph.value(*value).origin(), Origin::Input | Origin::Overridable);
+        let reads = || node.inputs().iter().flatten().chain(node.captures());
+        let is_random = node.op_type().starts_with("Random") || ["Bernoulli", "Multinomial"].contains(&node.op_type());
+        if seen.len() >= MOST_NODES || is_random || reads().any(is_open) {
+            return false;
+        }
+        if seen.insert(id) {
+            waiting.extend(reads().filter_map(|&value| graph.producer(value)).map(|(before, _)| before));
+        }
+    }
+    true
 }
 
 /// The weight may be shared, but only among layers: then each gets its own codes.
