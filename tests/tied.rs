@@ -36,7 +36,7 @@ fn cases() -> Vec<Case> {
         Case { model: model.0, args, operator, layers: model.1, bits }
     };
     vec![
-        case(&["--scheme", "w8"], "MatMulNBits", 8),
+        case(&["--scheme", "w8", "--format", "matmulnbits"], "MatMulNBits", 8),
         case(&["--scheme", "w4"], "MatMulNBits", 4),
         case(&["--scheme", "w3", "--method", "optq"], "MatMulNBits", 3),
         case(&["--scheme", "w4", "--one-pass"], "MatMulNBits", 4),

@@ -19,10 +19,13 @@ pub fn expected_speeds(
     served: &HashMap<NodeId, Served>,
 ) -> Vec<(Cpu, f64)> {
     let speed = |float: f64, written: f64| if float > 0.0 { float / written.max(1.0) } else { 1.0 };
+    // Sums of floats depend on their order.
+    let mut beside: Vec<(NodeId, Served)> = served.iter().map(|(layer, served)| (*layer, *served)).collect();
+    beside.sort_unstable_by_key(|(layer, _)| *layer);
     let classes = costs.classes().map(|class| {
         let class = class.against_floats();
         let float = time_without_regions(graph, units, &class);
-        let beside: f64 = served.iter().map(|(layer, served)| class.saved_as(graph, *layer, *served)).sum();
+        let beside: f64 = beside.iter().map(|(layer, served)| class.saved_as(graph, *layer, *served)).sum();
         (class.cpu(), speed(float, time_with_regions(graph, float, &class, regions) - beside))
     });
     classes.collect()

@@ -85,7 +85,12 @@ pub(crate) struct Size {
 impl KernelTime {
     /// Nanoseconds for a layer of this size.
     pub(crate) fn time(&self, size: &Size) -> f64 {
-        self.start + self.mac * size.macs + self.weight * size.weights + self.output * size.outputs
+        self.start + self.work(size)
+    }
+
+    /// The same without the start.
+    pub(crate) fn work(&self, size: &Size) -> f64 {
+        self.mac * size.macs + self.weight * size.weights + self.output * size.outputs
     }
 }
 
