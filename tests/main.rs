@@ -32,6 +32,7 @@ mod saturation;
 mod selected;
 mod served;
 mod support;
+mod targets;
 mod tied;
 mod transposed;
 mod traps;

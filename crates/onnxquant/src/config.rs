@@ -1,6 +1,7 @@
 //! What the user asks for.
 
 mod selection;
+mod target;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ use crate::error::Error;
 use crate::plan_file::PlanFile;
 
 pub(crate) use selection::Selection;
+pub use target::Target;
 
 /// Highest opset that is written unless the settings allow more: INT2 needs it.
 pub const DEFAULT_OPSET_MAX: i64 = 25;
@@ -57,17 +59,6 @@ pub enum Activations {
     Dynamic,
     /// Static behind convolutions, dynamic elsewhere.
     Auto,
-}
-
-/// What the written model is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Target {
-    /// ONNX Runtime on a CPU: operators run on codes where that takes less time.
-    #[default]
-    OrtCpu,
-    /// Compilers for accelerators: every operator that can run on codes does, whatever it takes on a CPU.
-    QdqStrict,
 }
 
 /// In which form weights of MatMul and Gemm are written.
@@ -304,6 +295,7 @@ impl Config {
         if let Some(bits) = self.embeddings.filter(|bits| ![4, 8].contains(bits)) {
             return Err(Error::Usage(format!("embeddings can have 8 or 4 bits, not {bits}")));
         }
+        self.check_target()?;
         if self.activations != Activations::Float {
             self.check_integers()?;
         }
@@ -338,7 +330,7 @@ impl Config {
             (self.format != Format::Auto, "are written in one form, which the runtime folds: leave out --format"),
             (
                 self.activations != Activations::Float,
-                "stand beside float activations, and --target qdq-strict wants integers: choose another scheme or target",
+                "stand beside float activations, and this --target wants integers: choose another scheme or target",
             ),
             (matches!(self.granularity, Granularity::Block(_)), "have a scale a tensor or a channel, not one a block"),
         ];
@@ -370,13 +362,13 @@ impl Config {
 
     /// The codes of activations on fixed scales; `wide` ones have 16 bits.
     pub(crate) fn activation_grid(&self, wide: bool) -> ActivationGrid {
-        match (wide || self.activation_bits == ActivationBits::Sixteen, self.signed_activations, self.target) {
+        match (wide || self.activation_bits == ActivationBits::Sixteen, self.is_signed(), self.target) {
             (true, false, _) => ActivationGrid::Unsigned16,
             (true, true, _) => ActivationGrid::Signed16,
             (false, false, _) => ActivationGrid::Unsigned,
             // Its kernels take any zero point, and drop a Relu only where the lowest code means 0.
             (false, true, Target::OrtCpu) => ActivationGrid::Shifted,
-            (false, true, Target::QdqStrict) => ActivationGrid::Signed,
+            (false, true, _) => ActivationGrid::Signed,
         }
     }
 
@@ -392,14 +384,6 @@ impl Config {
     /// What the runtime's integer kernels are fast and right for.
     fn check_integers(&self) -> Result<(), Error> {
         let refused = |what: &str| Err(Error::Usage(format!("integer activations need {what}")));
-        if self.target == Target::OrtCpu && self.activation_bits != ActivationBits::Eight {
-            let problem = "ONNX Runtime has no kernels for activations of 16 bits on a CPU: use `--target qdq-strict`";
-            return Err(Error::Usage(problem.to_owned()));
-        }
-        if self.target == Target::OrtCpu && self.power_of_two {
-            let problem = "scales that are powers of two only cost accuracy on a CPU: use `--target qdq-strict`";
-            return Err(Error::Usage(problem.to_owned()));
-        }
         match (self.granularity, self.symmetry) {
             (Granularity::Tensor | Granularity::Channel, Symmetry::Symmetric) => Ok(()),
             (_, Symmetry::Symmetric) => refused("weights per tensor or per channel, not in blocks"),

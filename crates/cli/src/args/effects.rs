@@ -4,7 +4,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory};
 use onnxquant::{Activations, Error};
 
-use super::words::{FormatName, MethodName, TargetName};
+use super::words::{ActivationType, FormatName, MethodName, TargetName};
 use super::{Cli, QuantizeArgs};
 
 /// Why an option changes nothing beside the others, if so.
@@ -13,17 +13,25 @@ type Idle = fn(&QuantizeArgs) -> Option<&'static str>;
 /// Options, by their name in [`QuantizeArgs`], that do not always have an effect.
 const EFFECTS: &[(&str, Idle)] = &[
     ("activation_bits", without_fixed_scales),
-    ("activation_type", without_fixed_scales),
+    ("activation_type", |args| {
+        let settings = &args.settings;
+        let is_signed_alone = settings.target == TargetName::Tensorrt && settings.activation_type == ActivationType::U8;
+        without_fixed_scales(args).or(is_signed_alone.then_some("`--target tensorrt` takes activations of s8 alone"))
+    }),
     ("beam", |args| without_data(args).or_else(|| without(args, &[MethodName::Feedback], "`--method feedback`"))),
     ("calibration_cache", without_fixed_scales),
     ("channel_order", without_data),
-    ("cpu", |args| without_codes(args).filter(|_| !weighs_bytes(args))),
+    ("cpu", |args| {
+        let is_elsewhere = matches!(args.settings.target, TargetName::Tensorrt | TargetName::Qnn);
+        let elsewhere = is_elsewhere.then_some("this target runs on no such processor");
+        elsewhere.or_else(|| without_codes(args).filter(|_| !weighs_bytes(args)))
+    }),
     ("damping", |args| without_data(args).or_else(|| without(args, &QUADRATIC, "a method that knows the data"))),
     ("engine", without_data),
     ("format", |args| {
         let settings = &args.settings;
-        let is_foreign = matches!((settings.target, settings.format), (TargetName::QdqStrict, FormatName::Matmulnbits));
-        is_foreign.then_some("`--target qdq-strict` writes standard operators alone")
+        let is_foreign = matches!(settings.format, FormatName::Matmulnbits) && settings.target != TargetName::OrtCpu;
+        is_foreign.then_some("this target takes standard operators alone")
     }),
     ("image_preset", without_data),
     ("image_size", without_data),

@@ -81,6 +81,19 @@ fn every_row_of_the_table_is_an_option_and_is_tested() {
 #[test]
 fn accelerators_are_served_by_integers_alone() {
     assert_eq!(checked("--calib c --target qdq-strict"), Ok(()));
+    for (target, option) in [
+        ("tensorrt", "--activation-type u8"),
+        ("tensorrt", "--cpu avx2"),
+        ("qnn", "--cpu vnni"),
+        ("openvino", "--format matmulnbits"),
+        ("qnn", "--format matmulnbits"),
+    ] {
+        let found = checked(&format!("--calib c --target {target} {option}"));
+        let name = option.split(' ').next().unwrap();
+        assert!(found.as_ref().is_err_and(|text| text.contains(name)), "{target} {option}: {found:?}");
+    }
+    assert_eq!(checked("--calib c --target openvino --activation-type s8 --cpu avx2"), Ok(()));
+    assert_eq!(checked("--calib c --target tensorrt --activation-type s8"), Ok(()));
     assert_eq!(checked("--calib c --target qdq-strict --scheme w4 --range mse"), Ok(()));
     assert!(checked("--calib c --scheme w4 --range mse").is_err_and(|text| text.contains("--range")));
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use onnxquant::quant::{Alphabet, Granularity, RangeMethod, ScaleRule, Symmetry};
-use onnxquant::{Activations, Budget, Config, Cpu, DEFAULT_OPSET_MAX, EngineChoice, Error, OrtVersion, PlanFile};
+use onnxquant::{
+    AUTO_SQNR_DB, Activations, Budget, Config, Cpu, DEFAULT_OPSET_MAX, EngineChoice, Error, OrtVersion, PlanFile,
+};
 
 use super::words::{
     ActivationType, BitsName, EmbeddingBits, FormatName, MethodName, SaturationName, ScaleName, Scheme, TargetName,
@@ -45,13 +47,13 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
 
-    /// What becomes of weights and activations; by default `w8`. With `--target qdq-strict` activations have integers
-    /// beside weights of any width.
+    /// What becomes of weights and activations; by default `w8`. With every --target but `ort-cpu` activations have integers
+    /// on fixed scales beside weights of any width.
     #[arg(long, value_enum)]
     scheme: Option<Scheme>,
 
-    /// What integer activations are for: ONNX Runtime on a CPU, where they must pay, or compilers for accelerators,
-    /// which want every operator on codes that can be.
+    /// What the file is for: ONNX Runtime on a CPU, where codes must pay, or compilers, which want every operator on codes
+    /// that can be, operators of ONNX's own domain alone, and the types of codes that they know.
     #[arg(long, value_enum, default_value_t = TargetName::OrtCpu)]
     pub(super) target: TargetName,
 
@@ -73,7 +75,7 @@ pub(crate) struct SettingsArgs {
     ///
     /// `s8` has the zero point 0 with `--target qdq-strict`, as compilers for accelerators want it.
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = ActivationType::U8)]
-    activation_type: ActivationType,
+    pub(super) activation_type: ActivationType,
 
     /// Bits of activations on fixed scales: `8`, `16`, or `mixed`: 16 only where --min-sqnr or --max-loss needs them.
     ///
@@ -173,9 +175,16 @@ impl SettingsArgs {
     /// What becomes of activations: accelerators are served by integers.
     pub(super) fn activations(&self) -> Activations {
         match (self.target, self.scheme().activations()) {
-            (TargetName::QdqStrict, Activations::Float) => Activations::Static,
+            (TargetName::OrtCpu, activations) => activations,
+            (_, Activations::Float | Activations::Auto) => Activations::Static,
             (_, activations) => activations,
         }
+    }
+
+    /// What `auto` asks of the outputs where a target takes its choice away.
+    fn floor(&self) -> Option<f64> {
+        let is_auto = matches!(self.scheme(), Scheme::Auto);
+        (is_auto && self.target != TargetName::OrtCpu).then_some(AUTO_SQNR_DB)
     }
 
     /// Refuses a scheme whose bits `option` would set aside.
@@ -241,7 +250,7 @@ impl SettingsArgs {
             signed_activations: matches!(self.activation_type, ActivationType::S8),
             activation_bits: self.activation_bits.into(),
             power_of_two: self.power_of_two_scales,
-            min_sqnr_db: self.min_sqnr,
+            min_sqnr_db: self.min_sqnr.or(self.floor()),
             max_loss: self.max_loss,
             granularity: self.granularity,
             symmetry: if self.asymmetric { Symmetry::Asymmetric } else { Symmetry::Symmetric },

@@ -85,13 +85,21 @@ pub(super) enum EmbeddingBits {
     Off,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum TargetName {
+    /// ONNX Runtime on a CPU.
     OrtCpu,
+    /// Compilers for accelerators.
     QdqStrict,
+    /// TensorRT: s8 without zero points, float biases.
+    Tensorrt,
+    /// OpenVINO: u8 or s8, float biases.
+    Openvino,
+    /// Qualcomm's AI Engine Direct on an HTP: u8 or u16, weights by channel in convolutions alone.
+    Qnn,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum ActivationType {
     U8,
     S8,
@@ -181,6 +189,9 @@ impl From<TargetName> for Target {
         match name {
             TargetName::OrtCpu => Target::OrtCpu,
             TargetName::QdqStrict => Target::QdqStrict,
+            TargetName::Tensorrt => Target::Tensorrt,
+            TargetName::Openvino => Target::Openvino,
+            TargetName::Qnn => Target::Qnn,
         }
     }
 }

@@ -144,6 +144,11 @@ impl Assignment {
         self.candidates.target() == Target::OrtCpu && !self.regions.units.is_empty()
     }
 
+    /// Whether biases of layers on codes are codes too.
+    pub(crate) fn has_int32_biases(&self) -> bool {
+        self.candidates.target().takes().int32_biases
+    }
+
     /// Where integer products must be exact.
     pub(crate) fn cpu(&self) -> Cpu {
         self.candidates.cpu()
@@ -206,7 +211,7 @@ impl Assignment {
     /// is saved, or time does not count.
     pub(crate) fn saved_ns(&self, graph: &Graph, leader: NodeId) -> f64 {
         let costs = self.candidates.costs();
-        if self.candidates.target() == Target::QdqStrict {
+        if self.candidates.target().takes().is_strict {
             return 0.0;
         }
         if self.is_dynamic(leader) {

@@ -43,9 +43,12 @@ impl Candidates {
         if config.power_of_two {
             units.retain(|unit| !matches!(unit.kernel, Kernel::Rescale(factor) if factor.log2().fract() != 0.0));
         }
-        if config.signed_activations && config.cpu.saturates() {
+        if config.is_signed() && config.saturates() {
             // Products of two activations: no rule binds their codes.
             units.retain(|unit| unit.kernel != Kernel::Product);
+        }
+        if !config.target.takes().int32_biases {
+            units.retain(|unit| !adds_bias(graph, sites, unit));
         }
         let is_asked_for = config.activations == Activations::Static;
         units.iter_mut().for_each(|unit| unit.is_wanted = is_asked_for && unit.kernel == Kernel::Linear);
@@ -95,7 +98,7 @@ impl Candidates {
     /// The regions that take the least time without the nodes `float`, where that is worthwhile, or with all other layers
     /// where these were asked for; for accelerators all that is left.
     pub(super) fn regions(&self, graph: &Graph, float: &HashSet<NodeId>) -> Regions {
-        if self.target == Target::QdqStrict {
+        if self.target.takes().is_strict {
             let coded = self.units.iter().filter(|unit| !float.contains(&unit.node)).cloned().collect();
             return Regions::of(graph, coded);
         }
@@ -148,6 +151,14 @@ impl Candidates {
         }
         float
     }
+}
+
+/// Whether the unit adds the bias of a layer.
+fn adds_bias(graph: &Graph, sites: &HashMap<NodeId, Site>, unit: &Unit) -> bool {
+    let is_constant = |value: ValueId| graph.value(value).constant().is_some();
+    let is_product = |value: ValueId| graph.producer(value).is_some_and(|(node, _)| sites.contains_key(&node));
+    let mut inputs = unit.inputs.iter().map(|(_, value)| *value);
+    graph.node(unit.node).is("Add") && inputs.clone().any(is_constant) && inputs.any(is_product)
 }
 
 /// The values that a unit reads and makes.

@@ -48,6 +48,9 @@ impl Plan {
             }
             FloatReason::Skipped(reason) => reason.to_string(),
             FloatReason::Table if config.embeddings.is_none() => SkipReason::Excluded.to_string(),
+            FloatReason::Table if config.target.takes().is_strict => {
+                format!("a table, which `--target {}` does not take on codes, or that is small", config.target)
+            }
             FloatReason::Table => "a table that is small, of another type or not read by rows".to_owned(),
             FloatReason::NoForm => "no quantized form".to_owned(),
         };

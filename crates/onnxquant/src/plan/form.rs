@@ -12,6 +12,8 @@
 //! What the operator cannot have (blocks without a power of two from 16 on in them, bf16) is a `DequantizeLinear`, and
 //! so is every MatMul and Gemm under `--format dq`.
 //!
+//! Strict targets take int8 codes behind a `DequantizeLinear` in every layer.
+//!
 //! Planes need opset 18. Where `--opset-max` is below, and in layers so small that the operators would take more bytes
 //! than they save, codes are stored in 4 or 8 bits.
 
@@ -46,6 +48,9 @@ impl Wanted<'_> {
         if let Some(floats) = self.float_type() {
             return Ok(WeightForm::Folded(Codes::Native(floats)));
         }
+        if self.config.target.takes().is_strict {
+            return Ok(WeightForm::Dequantize(DataType::Int8));
+        }
         if !site.view.is_dense() {
             return Ok(WeightForm::Folded(self.byte_codes(site)));
         }
@@ -68,7 +73,7 @@ impl Wanted<'_> {
     /// How the codes of a layer with integer activations are stored.
     pub(crate) fn byte_codes(&self, site: &Site) -> Codes {
         match self.bits {
-            bits @ 0..=4 if self.planes_pay(site, 8) => Codes::Planes { bits },
+            bits @ 0..=4 if self.planes_pay(site, 8) && !self.config.target.takes().is_strict => Codes::Planes { bits },
             _ => Codes::Native(self.pick(DataType::Int8, DataType::Uint8)),
         }
     }

@@ -76,6 +76,27 @@ fn form_depends_on_bits_runtime_and_opset() {
 }
 
 #[test]
+fn strict_targets_have_bytes_behind_a_dequantize_in_every_layer() {
+    let strict = WeightForm::Dequantize(DataType::Int8);
+    for target in [Target::QdqStrict, Target::Tensorrt, Target::Openvino, Target::Qnn] {
+        for bits in [8, 4, 1] {
+            let config = config(bits, Granularity::Channel, "1.22", Format::Auto, 25);
+            let config = Config { target, activations: Activations::Static, ..config };
+            let plan = Plan::new(&model(DataType::Float), &config).expect("every layer can be written");
+            let forms = plan.layers.iter().map(|layer| (layer.form, layer.integer_codes, layer.granularity));
+            let dense = if target == Target::Qnn { Granularity::Tensor } else { Granularity::Channel };
+            let bytes = Codes::Native(DataType::Int8);
+            let expected = [(strict, bytes, Granularity::Channel), (strict, bytes, dense)];
+            assert_eq!(forms.collect::<Vec<_>>(), expected, "{target} {bits}");
+            assert_eq!(plan.opset, 13, "{target} {bits}");
+        }
+        let config = Config { target, activations: Activations::Static, ..Config::default() };
+        let half = Plan::new(&model(DataType::Float16), &config).expect("every layer can be written");
+        assert_eq!(half.opset, 19, "{target}: scales of f16");
+    }
+}
+
+#[test]
 fn slow_layer_is_folded_where_it_has_eight_bits_and_nobody_names_the_form() {
     use Granularity::{Block, Channel};
     let folded = WeightForm::Folded(Codes::Native(DataType::Int8));

@@ -2,7 +2,6 @@
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, NodeId};
-use onnxquant_passes::embeddings::Table;
 use onnxquant_passes::layers::Decoding;
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
 use onnxquant_passes::sites::{Site, SkipReason, find_sites};
@@ -79,9 +78,10 @@ impl Plan {
         let candidates = find_sites(model);
         let unmatched = selection.unmatched(candidates.iter().map(|candidate| candidate.label.as_str()));
         for candidate in candidates {
-            let outcome = candidate.outcome.and_then(|site| match selection.contains(&candidate.label) {
-                true => Ok(site),
-                false => Err(SkipReason::Excluded),
+            let outcome = candidate.outcome.and_then(|site| match () {
+                () if !selection.contains(&candidate.label) => Err(SkipReason::Excluded),
+                () if !has_axis(&site, config) => Err(SkipReason::NoAxis),
+                () => Ok(site),
             });
             let (label, op_type, weight_shape) = (candidate.label, candidate.op_type, candidate.weight_shape);
             match outcome {
@@ -113,7 +113,7 @@ impl Plan {
 
     /// The opset of the written model, where what `model` has is not enough.
     fn needed_opset(&self, model: &Model, config: &Config) -> Result<i64, Error> {
-        let of_tables = self.tables.iter().map(|planned| Table::needed_opset(planned.bits)).max();
+        let of_tables = self.tables.iter().map(|planned| planned.form.needed_opset(planned.bits)).max();
         let of_layers = self.layers.iter().map(|layer| layer.highest_opset(config));
         let of_layers = of_layers.collect::<Result<Vec<i64>, Error>>()?.into_iter().max();
         let of_activations = of_layers.map_or(0, |_| config.activation_opset());
@@ -144,7 +144,7 @@ impl PlannedLayer {
         site: Site,
         (bits, is_slow): (u32, bool),
     ) -> Result<Self, Error> {
-        let granularity = granularity(&site, config.granularity);
+        let granularity = granularity(&site, config);
         let wanted = Wanted { config, bits, granularity, is_slow };
         let form = wanted.form(&label, &site)?;
         let (integer_codes, packed_type) = (wanted.byte_codes(&site), wanted.packed_type());
@@ -181,9 +181,17 @@ impl PlannedLayer {
     }
 }
 
+/// Whether scales can lie as the target takes them: along one axis, of which outputs of a ConvTranspose in groups have none.
+fn has_axis(site: &Site, config: &Config) -> bool {
+    let has_own = site.view.is_dense() || site.view.plain_conv().is_some() || site.view.groups() == 1;
+    has_own || config.granularity == Granularity::Tensor || !config.target.takes().is_strict
+}
+
 /// Blocks along K mean nothing to a convolution, whose inputs are channels times kernel positions.
-fn granularity(site: &Site, wanted: Granularity) -> Granularity {
+fn granularity(site: &Site, config: &Config) -> Granularity {
+    let (takes, wanted) = (config.target.takes(), config.granularity);
     match (site.layer.decoding(), wanted) {
+        _ if site.view.is_dense() && !takes.dense_by_channel => Granularity::Tensor,
         (Decoding::Folded, Granularity::Block(_)) => Granularity::Channel,
         (Decoding::Fused, Granularity::Block(size)) if size >= site.view.inputs() => Granularity::Channel,
         _ => wanted,

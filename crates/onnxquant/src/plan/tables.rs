@@ -1,7 +1,8 @@
 //! Plans which tables of embeddings and which weights of recurrent layers are quantized.
 
 use onnxquant_ir::Model;
-use onnxquant_passes::embeddings::{Table, TableKind, find_tables};
+use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_passes::embeddings::{Table, TableForm, TableKind, find_tables};
 
 use crate::config::{Config, Selection};
 
@@ -14,6 +15,8 @@ pub struct PlannedTable {
     pub table: Table,
     /// Bits a code.
     pub bits: u32,
+    /// What decodes it.
+    pub form: TableForm,
 }
 
 impl PlannedTable {
@@ -33,9 +36,16 @@ pub(crate) fn plan_tables(model: &Model, config: &Config, selection: &Selection<
             is_selected.then(|| table.bits(config.bits))
         }
     };
+    let takes = config.target.takes();
+    let form = if takes.is_strict { TableForm::Dequantize } else { TableForm::Rows };
+    // Weights of recurrent layers have scales along two axes, and opsets below 19 have no scales of f16.
+    let is_taken = |table: &Table| {
+        let of_one_axis = table.kind == TableKind::Embedding && table.dtype == DataType::Float;
+        !takes.is_strict || takes.tables && of_one_axis
+    };
     let plan = |table: Table| {
         let name = graph.value(table.value).name().to_owned();
-        Some(PlannedTable { name, bits: bits(&table)?, table })
+        Some(PlannedTable { name, bits: bits(&table)?, table, form })
     };
-    find_tables(graph).into_iter().filter_map(plan).collect()
+    find_tables(graph).into_iter().filter(is_taken).filter_map(plan).collect()
 }

@@ -62,7 +62,7 @@ pub(crate) fn layer_spec(job: Job<'_>, layer: &PlannedLayer) -> Result<QuantSpec
     let spec = job.config.spec(layer.granularity, layer.bits, positive_scales)?;
     let spec = spec.with_scale_type(scale_type(layer.site.dtype));
     match pair_rule_of(job, layer) {
-        Some(rule) if job.config.cpu.saturates() => spec.with_pairs(rule),
+        Some(rule) if job.config.saturates() => spec.with_pairs(rule),
         _ => Ok(spec),
     }
 }

@@ -18,7 +18,7 @@ pub(crate) fn write_tables(
         // Who reads it may have changed since.
         let found = find_tables(graph).into_iter().find(|found| found.value == planned.table.value);
         let place = found.ok_or_else(|| Error::Internal(format!("table `{}` was lost", planned.name)))?;
-        bytes.push(write_table(graph, &place, &table.coded)?);
+        bytes.push(write_table(graph, &place, &table.coded, planned.form)?);
     }
     Ok(bytes)
 }

@@ -61,7 +61,10 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, assignment: 
                 }
                 write_weight(graph, site, weight, layer.form)?
             }
-            Form::Static { input_scale } => write_static(graph, site, weight, layer.integer_codes, input_scale)?,
+            Form::Static { input_scale } => {
+                let of_bias = assignment.has_int32_biases().then_some(input_scale);
+                write_static(graph, site, weight, layer.integer_codes, of_bias)?
+            }
             Form::Dynamic => {
                 // It may read what a region decodes now.
                 let input = graph.node(site.node).input(0).unwrap_or(site.input);

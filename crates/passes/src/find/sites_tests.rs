@@ -176,6 +176,11 @@ fn conv_of_impossible_geometry_is_skipped_with_the_problem() {
 fn every_reason_has_a_text_and_a_name() {
     let reasons = [
         (SkipReason::Excluded, "excluded by the settings", "excluded"),
+        (
+            SkipReason::NoAxis,
+            "its outputs in groups have no axis of their own, along which this target takes scales",
+            "no-axis",
+        ),
         (SkipReason::Empty, "the weight has no elements", "empty"),
         (rank(&[2], "two dimensions"), "the weight has shape [2], expected two dimensions", "rank"),
         (SkipReason::InsideFunction { name: "f".into() }, "inside the local function `f`", "inside-function"),

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The bias is given as int32 codes on the scale of the products, the only form that all versions of the runtime fuse
-//! to the right numbers. Where it would not fit 31 bits, the output's weight scale is raised until it does: its weights
+//! to the right numbers. For compilers that quantize biases themselves it may stay floats. Where it would not fit 31 bits, the output's weight scale is raised until it does: its weights
 //! are so small then that their codes hardly matter.
 //!
 //! The runtime makes a Gemm of a MatMul and an Add of a constant row. An Add whose constant is stored as 8-bit codes,
@@ -25,11 +25,11 @@ use onnxquant_ir::{Graph, NodeId, TensorError, ValueId, int_attribute, tensor};
 use crate::find::sites::Site;
 use crate::graph::constant_chain;
 use crate::graph::insert::insert;
-use crate::layers::Decoding;
 use crate::write::add_to_bias::{Slot, add_to_bias, numbers, row_dims, slot};
 use crate::write::byte_planes::write_planes;
 use crate::write::codes::Codes;
 use crate::write::packed_weight::PackedWeight;
+use crate::write::write_dequantize::output_axis;
 
 /// What per-channel codes and int32 biases need of the default opset.
 pub const STATIC_OPSET: i64 = 13;
@@ -37,7 +37,8 @@ pub const STATIC_OPSET: i64 = 13;
 /// Biases stay below this many steps of the products.
 const MOST_BIAS_STEPS: f64 = (1 << 30) as f64;
 
-/// Writes the codes of `site` in place of its float weight and bias; its input has codes on `input_scale`. Returns the
+/// Writes the codes of `site` in place of its float weight and bias; its input has codes on `input_scale`; where
+/// that is not given the bias stays floats. Returns the
 /// initializers that hold the weight.
 ///
 /// # Panics
@@ -47,7 +48,7 @@ pub fn write_static(
     site: &Site,
     weight: &PackedWeight,
     stored: Codes,
-    input_scale: f32,
+    input_scale: impl Into<Option<f32>>,
 ) -> Result<Vec<ValueId>, TensorError> {
     assert!(weight.is_plain(), "integer kernels take symmetric weights");
     if weight.correction.iter().any(|&c| c != 0.0) {
@@ -55,7 +56,8 @@ pub fn write_static(
     }
     let mut scales = tensor::to_f32(&weight.scale)?.into_owned();
     let mut codes = weight.codes.clone();
-    if let Some(slot) = slot(graph, site).filter(|slot| slot.old.is_some())
+    if let Some(input_scale) = input_scale.into()
+        && let Some(slot) = slot(graph, site).filter(|slot| slot.old.is_some())
         && let Some(bias) = numbers(graph, site, &slot)
     {
         codes = make_room(site, weight, &mut scales, &bias, input_scale)?;
@@ -77,19 +79,6 @@ pub fn write_static(
     graph.remove_attribute(site.node, "transB");
     graph.remove_if_unused(site.weight);
     Ok(held)
-}
-
-/// The axis of the codes that counts the outputs.
-fn output_axis(graph: &Graph, site: &Site) -> Result<i64, TensorError> {
-    let axis = match site.layer.decoding() {
-        // `[K, M]`
-        Decoding::Fused => Some(1),
-        Decoding::Folded => site.layer.output_axis(graph.node(site.node), site.view.weight_shape().len()),
-    };
-    axis.and_then(|axis| i64::try_from(axis).ok()).ok_or_else(|| TensorError {
-        tensor: graph.value(site.weight).name().to_owned(),
-        problem: "has no axis of outputs, which an integer kernel needs".to_owned(),
-    })
 }
 
 /// The codes of `weight`, or `codes` in their place, as int8 before the node `before`; and the initializers that

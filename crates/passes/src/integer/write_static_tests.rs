@@ -126,6 +126,20 @@ fn weight_and_bias_have_the_types_shapes_and_scales_of_the_kernels() {
 }
 
 #[test]
+fn bias_stays_floats_where_the_input_has_no_scale_for_it() {
+    for (what, original, x) in forms() {
+        let mut written = original.clone();
+        let site = only_layer(&written);
+        let solution = solution(&site, Granularity::Channel, -128, 127);
+        let weight = packed(&site, Granularity::Channel, &solution, vec![]);
+        write_static(written.graph_mut(), &site, &weight, INT8, None).unwrap();
+        assert_valid(&written);
+        assert!(written.graph().find("b_quantized").is_none(), "{what}");
+        assert_eq!(difference(&written, &with_weights(original, &solution), &x), 0.0, "{what}");
+    }
+}
+
+#[test]
 fn bias_that_would_not_fit_raises_the_scale_of_its_output_alone() {
     let big = 3e6;
     let table = [

@@ -25,6 +25,7 @@ pub enum SkipReason {
     InsideSubgraph { of: String },
     InsideFunction { name: String },
     Excluded,
+    NoAxis,
 }
 
 impl fmt::Display for SkipReason {
@@ -46,6 +47,9 @@ impl fmt::Display for SkipReason {
             Self::InsideSubgraph { of } => write!(f, "inside a subgraph of {of}"),
             Self::InsideFunction { name } => write!(f, "inside the local function `{name}`"),
             Self::Excluded => write!(f, "excluded by the settings"),
+            Self::NoAxis => {
+                write!(f, "its outputs in groups have no axis of their own, along which this target takes scales")
+            }
         }
     }
 }

@@ -24,6 +24,9 @@
 //! Cast(codes) -> Mul(scales)      codes [directions, gates * hidden, inputs], scales [directions, gates * hidden, 1]
 //! ```
 //!
+//! Compilers for accelerators want a `DequantizeLinear`, along axis 0 of a table of 8 bits that a Gather reads; they decode it
+//! once themselves ([`TableForm::Dequantize`]).
+//!
 //! They take 8 bits: errors of the weights that read a state come back with every step.
 //!
 //! Not quantized: tables that other operators read too, of other ranks than 2 and types than f32 and f16, that are
@@ -68,6 +71,26 @@ pub enum TableKind {
     Embedding,
     /// `LSTM`, `GRU` or `RNN`: the weights of input or state.
     Recurrent,
+}
+
+/// What decodes a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableForm {
+    /// `Cast` and `Mul` behind each Gather, or before a recurrent layer: made for ONNX Runtime on a CPU.
+    Rows,
+    /// A `DequantizeLinear` of the whole table: for tables of 8 bits that Gathers read.
+    Dequantize,
+}
+
+impl TableForm {
+    /// What codes of `bits` bits need of the default opset.
+    pub fn needed_opset(self, bits: u32) -> i64 {
+        match self {
+            Self::Rows if bits == 4 => 11,
+            Self::Rows => 7,
+            Self::Dequantize => 13,
+        }
+    }
 }
 
 /// A table of codes.
@@ -118,11 +141,6 @@ fn reads(graph: &Graph, user: &Use) -> Option<TableKind> {
 }
 
 impl Table {
-    /// What codes of `bits` bits need of the default opset.
-    pub fn needed_opset(bits: u32) -> i64 {
-        if bits == 4 { 11 } else { 7 }
-    }
-
     /// The bits that are possible where `wanted` are asked for.
     pub fn bits(&self, wanted: u32) -> u32 {
         match self.kind {
@@ -156,7 +174,15 @@ impl CodedTable {
 }
 
 /// Writes `coded` in place of `table`; returns the bytes that it takes in the file.
-pub fn write_table(graph: &mut Graph, table: &Table, coded: &CodedTable) -> Result<usize, TensorError> {
+///
+/// # Errors
+/// Where the table is not one that can have this form.
+pub fn write_table(
+    graph: &mut Graph,
+    table: &Table,
+    coded: &CodedTable,
+    form: TableForm,
+) -> Result<usize, TensorError> {
     let name = graph.value(table.value).name().to_owned();
     let [rows, columns] = table.dims;
     let shape = graph.value(table.value).constant().map_or(Ok(table.dims.to_vec()), tensor::shape)?;
@@ -164,13 +190,22 @@ pub fn write_table(graph: &mut Graph, table: &Table, coded: &CodedTable) -> Resu
         4 => tensor::from_raw(DataType::Uint8, &[rows, columns / 2], coded.pairs(columns)),
         _ => tensor::from_codes(DataType::Int8, &shape, coded.codes.iter().map(|&code| i16::from(code))),
     };
-    let of_rows = [&shape[..shape.len().saturating_sub(1)], &[1]].concat();
+    let is_plain = coded.bits == 8 && table.kind == TableKind::Embedding;
+    if form == TableForm::Dequantize && !is_plain {
+        let problem = "is no table of 8 bits that a Gather reads, as a DequantizeLinear takes it".to_owned();
+        return Err(TensorError { tensor: name, problem });
+    }
+    let of_rows = match form {
+        TableForm::Rows => [&shape[..shape.len().saturating_sub(1)], &[1]].concat(),
+        TableForm::Dequantize => vec![rows],
+    };
     let scales = tensor::from_f32_as(table.dtype, &of_rows, &coded.scales);
     let bytes =
         [&codes, &scales].into_iter().filter_map(|tensor| tensor.raw_data.as_ref()).map(bytes::Bytes::len).sum();
     let codes = graph.add_constant(&format!("{name}_quantized"), codes);
     let scales = graph.add_constant(&format!("{name}_scale"), scales);
     match table.kind {
+        TableKind::Embedding if form == TableForm::Dequantize => dequantize(graph, table, [codes, scales], &name),
         TableKind::Embedding => decode_rows(graph, table, coded.bits, [codes, scales], &name),
         TableKind::Recurrent => decode_whole(graph, table, [codes, scales], &name),
     }
@@ -198,6 +233,20 @@ fn decode_whole(graph: &mut Graph, table: &Table, [codes, scales]: [ValueId; 2],
     let to = vec![int_attribute("to", i64::from(table.dtype as i32))];
     let steps = writer.insert("Cast", &[codes], "codes", to);
     let decoded = writer.insert("Mul", &[steps, scales], "dequantized", vec![]);
+    read_instead(graph, table, decoded);
+}
+
+/// The same by one operator.
+fn dequantize(graph: &mut Graph, table: &Table, codes_and_scales: [ValueId; 2], name: &str) {
+    let Some(before) = table.reader() else { return };
+    let mut writer = Writer { graph, before, name };
+    let by_row = vec![int_attribute("axis", 0)];
+    let decoded = writer.insert("DequantizeLinear", &codes_and_scales, "dequantized", by_row);
+    read_instead(graph, table, decoded);
+}
+
+/// Lets all readers of the table read `decoded`.
+fn read_instead(graph: &mut Graph, table: &Table, decoded: ValueId) {
     for user in graph.value(table.value).uses().to_vec() {
         if let Use::Input(reader, slot) = user {
             graph.set_input(reader, slot, Some(decoded));

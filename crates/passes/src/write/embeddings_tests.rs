@@ -3,7 +3,7 @@ use onnxquant_ir::Model;
 use onnxquant_ir::onnx::NodeProto;
 
 use super::*;
-use crate::testing::{assert_valid, constant_named, find_node, floats, model, node, op_types};
+use crate::testing::{assert_valid, constant_named, find_node, floats, input_names, model, node, op_types};
 
 const ROWS: usize = 128;
 const COLUMNS: usize = 32;
@@ -50,7 +50,7 @@ fn written_rows_are_those_that_the_codes_mean() {
         let mut model = table_model(vec![gather("y")], "y");
         let table = find_tables(model.graph()).remove(0);
         let coded = coded(bits);
-        assert_eq!(write_table(model.graph_mut(), &table, &coded).unwrap(), bytes);
+        assert_eq!(write_table(model.graph_mut(), &table, &coded, TableForm::Rows).unwrap(), bytes);
         assert_valid(&model);
         assert_eq!(op_types(&model), operators);
         assert!(model.graph().find("w").is_none(), "the float table goes");
@@ -66,9 +66,26 @@ fn written_rows_are_those_that_the_codes_mean() {
 fn every_reader_gets_its_own_decoding() {
     let mut model = table_model(vec![gather("y"), gather("z")], "y z");
     let table = find_tables(model.graph()).remove(0);
-    write_table(model.graph_mut(), &table, &coded(8)).unwrap();
+    write_table(model.graph_mut(), &table, &coded(8), TableForm::Rows).unwrap();
     assert_valid(&model);
     assert_eq!(op_types(&model), ["Gather", "Cast", "Gather", "Mul", "Gather", "Cast", "Gather", "Mul"]);
+}
+
+#[test]
+fn whole_table_is_dequantized_for_all_its_readers() {
+    let mut model = table_model(vec![gather("y"), gather("z")], "y z");
+    let table = find_tables(model.graph()).remove(0);
+    let four = write_table(model.graph_mut(), &table, &coded(4), TableForm::Dequantize).unwrap_err();
+    assert!(four.to_string().contains("8 bits"), "{four}");
+    assert_eq!(write_table(model.graph_mut(), &table, &coded(8), TableForm::Dequantize).unwrap(), 4096 + 512);
+    model.set_opset("", TableForm::Dequantize.needed_opset(8));
+    assert_valid(&model);
+    assert_eq!(op_types(&model), ["DequantizeLinear", "Gather", "Gather"]);
+    let graph = model.graph();
+    let decode = graph.node(find_node(graph, "DequantizeLinear").unwrap());
+    assert_eq!((decode.int("axis", 9), input_names(graph, decode)), (0, vec!["w_quantized", "w_scale"]));
+    assert_eq!(tensor::shape(constant_named(graph, "w_scale")).unwrap(), [ROWS]);
+    assert!(graph.find("w").is_none(), "the float table goes");
 }
 
 #[test]
@@ -107,7 +124,7 @@ fn weights_of_recurrent_layers_are_decoded_as_a_whole() {
         assert_eq!((table.kind, table.dims, table.bits(4)), (TableKind::Recurrent, [128, 32], 8), "{op_type}");
         assert_eq!(find_tables(model.graph()).len(), 1, "{op_type}");
         let coded = coded(8);
-        assert_eq!(write_table(model.graph_mut(), &table, &coded).unwrap(), 4096 + 512, "{op_type}");
+        assert_eq!(write_table(model.graph_mut(), &table, &coded, TableForm::Rows).unwrap(), 4096 + 512, "{op_type}");
         assert_valid(&model);
         assert_eq!(op_types(&model), ["Cast", "Mul", op_type]);
         assert_eq!(constant_named(model.graph(), "w_quantized").dims, [2, 64, 32]);
@@ -126,7 +143,7 @@ fn weight_of_several_recurrent_layers_is_decoded_once() {
     let lstm = |x: &str, y: &str| node("LSTM", &[x, "w", "r"], &[y], vec![]);
     let mut model = recurrent(vec![lstm("x", "y"), lstm("x", "z")], "y z");
     let table = find_tables(model.graph()).remove(0);
-    write_table(model.graph_mut(), &table, &coded(8)).unwrap();
+    write_table(model.graph_mut(), &table, &coded(8), TableForm::Rows).unwrap();
     assert_valid(&model);
     assert_eq!(op_types(&model), ["Cast", "Mul", "LSTM", "LSTM"]);
 }

@@ -24,6 +24,6 @@ pub mod runs_as;
 pub mod share_constants;
 pub mod weight_form;
 pub mod write_codes;
-mod write_dequantize;
+pub(crate) mod write_dequantize;
 mod write_folded;
 pub mod write_nbits;

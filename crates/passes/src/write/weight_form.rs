@@ -3,6 +3,7 @@
 //! | form | layers | what ONNX Runtime makes of it |
 //! |---|---|---|
 //! | [`Dequantize`](WeightForm::Dequantize) | MatMul, Gemm | `MatMulNBits`, from 1.26 on; 4 bits in blocks before a MatMul in all versions |
+//! | the same | Conv, ConvTranspose | a float layer, decoded at every run: for compilers that want it |
 //! | [`NBits`](WeightForm::NBits) | MatMul, Gemm | the operator itself: `MatMulNBits` |
 //! | [`Folded`](WeightForm::Folded) | all | a float layer, decoded when the model loads |
 //!
@@ -20,12 +21,11 @@ use super::write_folded::write_folded;
 use super::write_nbits::write_nbits;
 use crate::find::sites::Site;
 use crate::graph::constant_chain;
-use crate::layers::Decoding;
 
 /// How the weight of a layer with float activations is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightForm {
-    /// `DequantizeLinear` of codes of this type; convolutions take [`WeightForm::Folded`] instead.
+    /// `DequantizeLinear` of codes of this type. Before a convolution ONNX Runtime computes it at every run.
     Dequantize(DataType),
     /// `com.microsoft.MatMulNBits`.
     NBits {
@@ -82,15 +82,12 @@ pub fn write_weight(
     }
     let source = constant_chain::source(graph, site.weight).unwrap_or(site.weight);
     let name = graph.value(source).name().to_owned();
-    match (form, site.layer.decoding()) {
-        (WeightForm::Dequantize(storage), Decoding::Folded) => {
+    match form {
+        WeightForm::Dequantize(storage) => write_dequantize(graph, site, &name, &weight.stored_as(storage)?),
+        WeightForm::NBits { bits, block, codes } => write_nbits(graph, site, &name, weight, (bits, block, codes)),
+        WeightForm::Folded(Codes::Native(storage)) => {
             write_folded(graph, site, &name, &weight.stored_as(storage)?, Codes::Native(storage))
         }
-        (WeightForm::Dequantize(storage), _) => write_dequantize(graph, site, &name, &weight.stored_as(storage)?),
-        (WeightForm::NBits { bits, block, codes }, _) => write_nbits(graph, site, &name, weight, (bits, block, codes)),
-        (WeightForm::Folded(Codes::Native(storage)), _) => {
-            write_folded(graph, site, &name, &weight.stored_as(storage)?, Codes::Native(storage))
-        }
-        (WeightForm::Folded(codes), _) => write_folded(graph, site, &name, weight, codes),
+        WeightForm::Folded(codes) => write_folded(graph, site, &name, weight, codes),
     }
 }

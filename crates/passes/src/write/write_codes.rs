@@ -23,13 +23,18 @@
 use onnxquant_ir::{Graph, TensorError, tensor};
 
 pub use super::packed_weight::PackedWeight;
-use super::weight_form::{WeightForm, write_weight};
+use super::weight_form::{Codes, WeightForm, write_weight};
 use crate::find::sites::Site;
+use crate::layers::Decoding;
 
 /// Writes the codes of `site` into the graph in place of its float weight, in the type that holds them.
 pub fn write_codes(graph: &mut Graph, site: &Site, weight: &PackedWeight) -> Result<(), TensorError> {
     let storage = tensor::data_type(&weight.codes)?;
-    write_weight(graph, site, weight, WeightForm::Dequantize(storage)).map(drop)
+    let form = match site.layer.decoding() {
+        Decoding::Fused => WeightForm::Dequantize(storage),
+        Decoding::Folded => WeightForm::Folded(Codes::Native(storage)),
+    };
+    write_weight(graph, site, weight, form).map(drop)
 }
 
 #[cfg(test)]

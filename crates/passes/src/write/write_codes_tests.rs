@@ -339,7 +339,8 @@ fn needed_opset_is_the_highest_of_type_form_and_scale() {
         (&f32_site, DataType::Uint2, Granularity::Channel, 25),
         (&f16_site, DataType::Int8, Granularity::Tensor, 19),
         (&f16_site, DataType::Int4, Granularity::Channel, 21),
-        (&conv_site, DataType::Int8, Granularity::Channel, 7),
+        (&conv_site, DataType::Int8, Granularity::Tensor, 10),
+        (&conv_site, DataType::Int8, Granularity::Channel, 13),
         (&conv_site, DataType::Uint4, Granularity::Tensor, 21),
         (&conv_site, DataType::Int2, Granularity::Channel, 25),
     ];
@@ -360,6 +361,29 @@ fn needed_opset_is_enough_for_the_verifier() {
             model.set_opset("", needed - 1);
             assert!(!onnxquant_ir::verify(&model).is_empty(), "{granularity:?} {storage:?}");
         }
+    }
+}
+
+#[test]
+fn convolution_behind_a_dequantize_has_scales_along_its_outputs() {
+    for (granularity, dims) in [(Granularity::Tensor, vec![]), (Granularity::Channel, vec![4])] {
+        let (mut standard, mut folded) = (conv(), conv());
+        let site = only_site(&standard);
+        let solution = write(&mut folded, DataType::Int8, granularity, -128, 127);
+        let weight = packed(&site, DataType::Int8, granularity, &solution);
+        standard.set_opset("", 13);
+        write_weight(standard.graph_mut(), &site, &weight, WeightForm::Dequantize(DataType::Int8)).unwrap();
+        assert_valid(&standard);
+        assert_eq!(op_types(&standard), ["DequantizeLinear", "Conv"]);
+        let graph = standard.graph();
+        assert_eq!(tensor::shape(constant_named(graph, "w_scale")).unwrap(), dims);
+        let decode = graph.node(find_node(graph, "DequantizeLinear").unwrap());
+        assert_eq!(decode.attribute("axis").is_some(), granularity == Granularity::Channel);
+        assert_eq!(decode.int("axis", 0), 0);
+        decode_weights(&mut standard).unwrap();
+        decode_weights(&mut folded).unwrap();
+        let x = input(&[2, 6, 5, 4]);
+        assert_eq!(run(&standard, &x), run(&folded, &x), "{granularity:?}");
     }
 }
 

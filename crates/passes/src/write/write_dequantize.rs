@@ -1,7 +1,8 @@
-//! Decodes a weight by a `DequantizeLinear`, which ONNX Runtime fuses with the MatMul or Gemm behind it.
+//! Decodes a weight by a `DequantizeLinear`, which ONNX Runtime fuses with the MatMul or Gemm behind it. Compilers for
+//! accelerators want it before convolutions too.
 
-use onnxquant_ir::onnx::AttributeProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::onnx::{AttributeProto, TensorProto};
 use onnxquant_ir::{Graph, TensorError, ValueId, int_attribute};
 use onnxquant_quant::Granularity;
 
@@ -12,35 +13,52 @@ use crate::find::sites::Site;
 use crate::graph::insert::insert;
 use crate::layers::Decoding;
 
-fn attributes(granularity: Granularity) -> Vec<AttributeProto> {
-    match granularity {
+fn attributes(graph: &Graph, site: &Site, granularity: Granularity) -> Result<Vec<AttributeProto>, TensorError> {
+    Ok(match granularity {
         Granularity::Tensor => vec![],
-        Granularity::Channel => vec![int_attribute("axis", 1)],
+        Granularity::Channel => vec![int_attribute("axis", output_axis(graph, site)?)],
         Granularity::Block(size) => {
             let size = i64::try_from(size).expect("a block of weights in memory fits 63 bits");
             vec![int_attribute("axis", 0), int_attribute("block_size", size)]
         }
+    })
+}
+
+/// The axis of the codes that counts the outputs.
+pub(crate) fn output_axis(graph: &Graph, site: &Site) -> Result<i64, TensorError> {
+    let axis = match site.layer.decoding() {
+        // `[K, M]`
+        Decoding::Fused => Some(1),
+        Decoding::Folded => site.layer.output_axis(graph.node(site.node), site.view.weight_shape().len()),
+    };
+    axis.and_then(|axis| i64::try_from(axis).ok()).ok_or_else(|| TensorError {
+        tensor: graph.value(site.weight).name().to_owned(),
+        problem: "has no axis of outputs, along which a DequantizeLinear takes scales".to_owned(),
+    })
+}
+
+/// Scales or zero points as a `DequantizeLinear` takes them: of a convolution they have the rank of its weight elsewhere.
+fn along_axis(site: &Site, tensor: TensorProto) -> TensorProto {
+    match (site.layer.decoding(), tensor.dims.len()) {
+        (Decoding::Fused, _) | (_, 0) => tensor,
+        _ => TensorProto { dims: vec![tensor.dims.iter().product()], ..tensor },
     }
 }
 
 /// What the codes of a layer need of the default opset.
 pub(crate) fn needed_opset(site: &Site, storage: DataType, granularity: Granularity) -> i64 {
     let of_type = Codes::Native(storage).needed_opset();
-    let of_form = match (site.layer.decoding(), granularity) {
-        (Decoding::Folded, _) => 7,
-        (_, Granularity::Tensor) => 10,
-        (_, Granularity::Channel) => 13,
-        (_, Granularity::Block(_)) => 21,
+    let of_form = match granularity {
+        Granularity::Tensor => 10,
+        Granularity::Channel => 13,
+        Granularity::Block(_) => 21,
     };
     // Below 19 the scales of DequantizeLinear are f32.
-    let of_scale = match (site.layer.decoding(), site.dtype) {
-        (Decoding::Folded, _) | (_, DataType::Float) => 7,
-        _ => 19,
-    };
+    let of_scale = if site.dtype == DataType::Float { 7 } else { 19 };
     of_type.max(of_form).max(of_scale)
 }
 
-/// Writes a `DequantizeLinear` before a MatMul or Gemm; returns the initializers of the weight.
+/// Writes a `DequantizeLinear` before a layer; returns the initializers of the weight.
 pub(crate) fn write_dequantize(
     graph: &mut Graph,
     site: &Site,
@@ -49,17 +67,19 @@ pub(crate) fn write_dequantize(
 ) -> Result<Vec<ValueId>, TensorError> {
     let tensors = [
         ("quantized", Some(weight.codes.clone())),
-        ("scale", Some(weight.scale.clone())),
-        ("zero_point", weight.coded_zero_points()?),
+        ("scale", Some(along_axis(site, weight.scale.clone()))),
+        ("zero_point", weight.coded_zero_points()?.map(|tensor| along_axis(site, tensor))),
     ];
     let tensors = tensors.into_iter().filter_map(|(what, tensor)| Some((what, tensor?)));
     let inputs: Vec<ValueId> =
         tensors.map(|(what, tensor)| graph.add_constant(&format!("{name}_{what}"), tensor)).collect();
-    let attributes = attributes(weight.granularity);
+    let attributes = attributes(graph, site, weight.granularity)?;
     let decoded = insert(graph, site.node, "DequantizeLinear", &inputs, format!("{name}_dequantized"), attributes);
     graph.set_input(site.node, 1, Some(decoded));
     graph.remove_attribute(site.node, "transB");
     graph.remove_if_unused(site.weight);
-    keep_fusible(graph, site);
+    if site.layer.decoding() == Decoding::Fused {
+        keep_fusible(graph, site);
+    }
     Ok(inputs)
 }
