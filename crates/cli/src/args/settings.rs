@@ -85,11 +85,13 @@ pub(crate) struct SettingsArgs {
     #[arg(long)]
     power_of_two_scales: bool,
 
-    /// Processors on which integer layers must be exact: `portable` (all of the others, the default), `avx2`, `avx512`,
-    /// `vnni`, `arm64`, or `native`, this one.
+    /// Processors on which integer layers must be exact and nothing may be slower than floats: `portable` (all of the
+    /// others, the default), `avx2`, `avx512`, `vnni`, `arm64`, or `native`, this one.
     ///
     /// Sums of 8-bit products saturate on x86 without VNNI unless codes side by side keep a rule, which costs some
-    /// tenths of a dB; `vnni` and `arm64` do without it, `avx2` and `avx512` are the same as `portable`.
+    /// tenths of a dB; `vnni` and `arm64` do without it, `avx2` and `avx512` are the same as `portable`. Weights of 8 bits
+    /// alone are fast with `vnni` (MatMulNBits); on AVX2 that is slower than floats for more than a few rows, so that they
+    /// become floats when the model loads, unless `vnni` or `arm64` is given.
     #[arg(long, value_name = "CPU")]
     cpu: Option<Cpu>,
 
