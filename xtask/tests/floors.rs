@@ -29,7 +29,7 @@ const FLOORS: [(&str, &[&str]); 7] = [
             "error",
         ],
     ),
-    ("cli", &["quantize", "compare", "inspect", "bench", "runtime", "args", "bars", "sink", "table"]),
+    ("cli", &["quantize", "compare", "inspect", "bench", "runtime", "summary", "args", "bars", "sink", "table"]),
     ("xtask", &["test", "regress", "paper", "bench", "codegen", "qemu", "python", "process"]),
     ("calib", &["statistics", "stream", "run", "engine", "data", "graph", "error", "tensor"]),
     (

@@ -21,7 +21,7 @@ pub(crate) fn run(args: &BenchArgs, threads: Option<NonZero<usize>>) -> anyhow::
     let Some(ort) = runtime::find(&args.runtime, Some("`bench`"))? else { bail!("`bench` needs ONNX Runtime") };
     let models: Vec<_> = std::iter::once(&args.model).chain(&args.other).cloned().collect();
     let data = args.path.clone().map(|path| {
-        let mut data = args.data.config(path);
+        let mut data = args.data.config(path, &args.model);
         data.options.samples.get_or_insert(SAMPLES);
         data
     });

@@ -11,7 +11,7 @@ use crate::table::{decibels, short, table};
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let bars = Bars::new(false);
     let progress = |phase, done, total| bars.report(phase, done, total);
-    let data = args.data.config(args.path.clone());
+    let data = args.data.config(args.path.clone(), &args.first);
     let outputs = onnxquant::compare(&args.first, &args.second, &data, args.cpu, &progress)?;
     let reports = outputs.iter().map(OutputReport::from).collect::<Vec<_>>();
     if args.json {

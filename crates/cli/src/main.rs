@@ -10,6 +10,7 @@ mod inspect;
 mod quantize;
 mod runtime;
 mod sink;
+mod summary;
 mod table;
 
 use std::panic::AssertUnwindSafe;

@@ -77,6 +77,9 @@ impl Files {
             for path in sample_files(&data.path).unwrap_or_default() {
                 files = files.reads("a calibration sample", &path);
             }
+            if let Some(tokenizer) = data.options.tokenizer() {
+                files = files.reads("the tokenizer", &tokenizer);
+            }
             files = data.cache.iter().fold(files, |files, path| files.writes("the calibration cache", path));
         }
         files = config.plan.iter().fold(files, |files, plan| files.reads("the plan of bits", plan.path()));

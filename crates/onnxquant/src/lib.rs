@@ -58,6 +58,7 @@ pub use judge::verify_ort::{Mispredicted, VerifiedOrt};
 pub use load::{PassTrace, Prepared, prepare, read, trace_passes};
 pub use observe::engine::EngineReport;
 pub use observe::observer::CacheReport;
+pub use observe::texts::TextReport;
 pub use onnxquant_calib as calib;
 pub use onnxquant_ir::PendingFile;
 pub use onnxquant_passes::cpu::Cpu;
