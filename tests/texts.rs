@@ -1,4 +1,4 @@
-//! Texts as samples.
+//! Texts as samples, and folders with what belongs to a model.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use onnxquant_ir::onnx::{ModelProto, NodeProto, ValueInfoProto, type_proto};
 use serde_json::Value;
 
 use crate::support::{
-    Run, external_tensor, float_tensor, float_value, folder, integers, model_of, node, noise, onnxquant, with_int,
-    with_ints, write,
+    MatMulModel, Run, external_tensor, files_in, float_tensor, float_value, folder, integers, model_of, node, noise,
+    onnxquant, refused, with_int, with_ints, write,
 };
 
 /// Words that the tokenizer knows, in the order of their numbers.
@@ -125,7 +125,7 @@ fn text(words: usize) -> String {
 /// A folder `in` with the decoder and what belongs to it, and texts beside it.
 fn fill(folder: &Path) {
     let at = |name: &str| folder.join(name);
-    std::fs::create_dir_all(at("in")).expect("folders can be made");
+    std::fs::create_dir_all(at("in/more")).expect("folders can be made");
     let mut model = decoder();
     let weights = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
     for tensor in weights.filter(|tensor| tensor.name() == "table") {
@@ -134,9 +134,11 @@ fn fill(folder: &Path) {
         *tensor = external_tensor("table", &tensor.dims, "decoder.onnx.data");
     }
     write(&model, &at("in/decoder.onnx"));
+    write(&MatMulModel::new(4, 4).proto(), &at("in/embedding.onnx"));
     let texts = [
         ("in/genai_config.json", GENAI.to_owned()),
         ("in/tokenizer.json", tokenizer("null")),
+        ("in/more/notes.md", "notes".to_owned()),
         ("texts.txt", text(SAMPLES * WINDOW + 3)),
     ];
     texts.iter().for_each(|(name, text)| std::fs::write(at(name), text).expect("a file can be written"));
@@ -147,34 +149,72 @@ fn read_report(path: &Path) -> Value {
     serde_json::from_str(&text).expect("the report is JSON")
 }
 
-/// Quantizes the decoder of `folder` on its texts.
+/// Quantizes `in` of `folder` into `out` on its texts.
 fn run(folder: &Path, args: &[&str]) -> Run {
-    let mut command =
-        onnxquant(&["in/decoder.onnx", "out.onnx", "--calib", "texts.txt", "--sequence-length", &WINDOW.to_string()]);
+    let mut command = onnxquant(&["in", "out", "--calib", "texts.txt", "--sequence-length", &WINDOW.to_string()]);
     Run::of(command.args(["--report", "report.json"]).args(args).current_dir(folder))
 }
 
 #[test]
-fn a_decoder_is_calibrated_on_texts_with_and_without_a_past() {
+fn a_decoder_becomes_a_folder_calibrated_on_texts_with_and_without_a_past() {
     let folder = folder();
     fill(folder.path());
     let printed = run(folder.path(), &["--scheme", "w4"]).succeeded();
+    assert_eq!(files_in(folder.path()), ["in", "out", "report.json", "texts.txt"]);
+    let out = folder.path().join("out");
+    let own = ["decoder.onnx", "decoder.onnx.data"];
+    let copied = ["embedding.onnx", "genai_config.json", "more", "tokenizer.json"];
+    assert_eq!(files_in(&out), [&own[..], &copied].concat());
+    for name in ["embedding.onnx", "genai_config.json", "tokenizer.json", "more/notes.md"] {
+        let read = |inside: &str| std::fs::read(folder.path().join(inside).join(name)).expect("it was copied");
+        assert_eq!(read("in"), read("out"), "{name}");
+    }
     let found = read_report(&folder.path().join("report.json"));
     let expected = serde_json::json!({"samples": SAMPLES, "tokens": WINDOW, "continued": 4});
     assert_eq!(found["texts"], expected);
+    assert_eq!(found["folder"]["other_models"], serde_json::json!(["embedding.onnx"]));
     // What continues a text has given half of its tokens away.
     let tokens = |sample: &usize| if [0, 5, 10, 15].contains(sample) { WINDOW / 2 } else { WINDOW };
     let rows: usize = Split::of(SAMPLES).calibration.iter().map(tokens).sum();
     let layers = found["layers"].as_array().expect("layers are listed");
     assert_eq!(layers.len(), 5);
     assert!(layers.iter().all(|layer| layer["calibration_rows"] == rows), "{rows}: {layers:?}");
-    let line = "texts   16 samples of up to 8 tokens; 4 of them begin behind a past\n";
-    assert!(printed.stdout.contains(line), "{}", printed.stdout);
+    for line in [
+        "folder  `decoder.onnx` quantized, 4 files copied; other models as they were: `embedding.onnx`\n",
+        "texts   16 samples of up to 8 tokens; 4 of them begin behind a past\n",
+    ] {
+        assert!(printed.stdout.contains(line), "{}", printed.stdout);
+    }
     assert_eq!(printed.stderr, "");
     let sqnr = found["held_out"]["sqnr_db"].as_f64().expect("it is measured");
     assert!(sqnr > 15.0, "{sqnr}");
     let measured = found["measured"]["sqnr_db"].as_f64().expect("ONNX Runtime measures it");
     assert!((measured - sqnr).abs() < 1.0, "{measured} {sqnr}");
+    // What was written is what is there.
+    let bytes: u64 = own.iter().map(|name| std::fs::metadata(out.join(name)).expect("it is there").len()).sum();
+    assert_eq!(found["bytes_after"], bytes);
+}
+
+#[test]
+fn a_folder_appears_whole_or_not_at_all() {
+    let folder = folder();
+    fill(folder.path());
+    std::fs::create_dir(folder.path().join("out")).expect("a folder can be made");
+    let failed = run(folder.path(), &["--tokenizer", "nowhere.json"]);
+    assert_eq!(refused(&failed, &["nowhere.json"]), None);
+    let before = ["in", "out", "texts.txt"];
+    assert_eq!(files_in(folder.path()), before);
+    assert_eq!(files_in(&folder.path().join("out")), [""; 0]);
+    // The embedded engine runs samples with and without a past, too.
+    run(folder.path(), &["--method", "msq", "--samples", "8", "--ort-lib", "off"]).succeeded();
+    let found = read_report(&folder.path().join("report.json"))["texts"].clone();
+    assert_eq!(found, serde_json::json!({"samples": 8, "tokens": WINDOW, "continued": 2}));
+    let again = run(folder.path(), &["--method", "msq"]);
+    assert_eq!(refused(&again, &["`out`", "not empty"]), None);
+    let into_itself = Run::of(onnxquant(&["in", "in", "--weights-only"]).current_dir(folder.path()));
+    assert_eq!(refused(&into_itself, &["`in`", "not empty"]), None);
+    let over_a_file = Run::of(onnxquant(&["in", "texts.txt", "--weights-only"]).current_dir(folder.path()));
+    assert_eq!(refused(&over_a_file, &["texts.txt", "expected a folder"]), None);
 }
 
 #[test]

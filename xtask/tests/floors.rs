@@ -9,6 +9,7 @@ const FLOORS: [(&str, &[&str]); 7] = [
     (
         "onnxquant",
         &[
+            "folder",
             "pipeline",
             "bench",
             "report",

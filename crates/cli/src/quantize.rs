@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use onnxquant::calib::OrtEngine;
-use onnxquant::{Config, DataConfig, Files, PlanFile, Report, is_standard_output};
+use onnxquant::{Config, DataConfig, Files, ModelFolder, PlanFile, Report, is_standard_output};
 
 use crate::args::{EngineName, QuantizeArgs};
 use crate::bars::Bars;
@@ -15,16 +15,24 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
         bail!("IN and OUT are needed");
     };
     let cache = args.calibration_cache.clone();
-    let data = args.calib.clone().map(|path| DataConfig { cache, ..args.data.config(path, input) });
+    let folder = input.is_dir().then(|| ModelFolder::open(input)).transpose()?;
+    let model = folder.as_ref().map_or(input.as_path(), ModelFolder::model);
+    let data = args.calib.clone().map(|path| DataConfig { cache, ..args.data.config(path, model) });
     let config = args.config()?;
-    let files = Files::of_run(input, output, data.as_ref(), &config);
+    let files = match &folder {
+        Some(folder) => folder.files(output, data.as_ref(), &config),
+        None => Files::of_run(input, output, data.as_ref(), &config),
+    };
     let files = args.report.iter().fold(files, |files, path| files.reports("the report", path));
     let files = args.save_plan.iter().fold(files, |files, path| files.reports("the saved plan", path));
     files.check()?;
     let config = Config { runtime: runtime(args)?, ..config };
     let bars = Bars::new(args.quiet);
     let progress = |phase, done, total| bars.report(phase, done, total);
-    let report = onnxquant::quantize(input, output, data.as_ref(), &config, &progress)?;
+    let report = match &folder {
+        Some(folder) => folder.quantize(output, data.as_ref(), &config, &progress)?,
+        None => onnxquant::quantize(input, output, data.as_ref(), &config, &progress)?,
+    };
     if let Some(path) = &args.report {
         sink::write(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
     }
@@ -69,5 +77,6 @@ pub(crate) fn try_runtime(args: &QuantizeArgs) -> anyhow::Result<()> {
     else {
         return Ok(());
     };
-    Ok(onnxquant::try_runtime(input, &args.data.config(path.clone(), input), &runtime)?)
+    let input = onnxquant::model_file(input)?;
+    Ok(onnxquant::try_runtime(&input, &args.data.config(path.clone(), &input), &runtime)?)
 }

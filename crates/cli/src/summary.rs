@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use onnxquant::calib::{Measurement, NotMeasured};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
-    Accuracy, EngineReport, IntegerReport, LayerReport, Measured, NotRun, NotRunNode, OutputReport, Report,
-    TableReport, TextReport, Trade, VerifiedOrt, Weights,
+    Accuracy, EngineReport, FolderReport, IntegerReport, LayerReport, Measured, NotRun, NotRunNode, OutputReport,
+    Report, TableReport, TextReport, Trade, VerifiedOrt, Weights,
 };
 
 use crate::table::{bytes, decibels, short, table};
@@ -36,6 +36,7 @@ pub(crate) fn summary(report: &Report) -> String {
         report.skipped.len(),
         report.weights(),
     );
+    text += &report.folder.as_ref().map_or(String::new(), folder);
     text += &sorted(report.prepared.nodes_sorted);
     text += &worst_layers(&report.layers);
     text += &without_rows(report);
@@ -52,6 +53,14 @@ pub(crate) fn summary(report: &Report) -> String {
     let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
     text += &format!("size    {before} -> {after} ({:.1} %), opset {}\n", 100.0 * ratio, report.opset);
     text + &outputs(report)
+}
+
+/// What became of a folder.
+fn folder(found: &FolderReport) -> String {
+    let copied = format!("folder  `{}` quantized, {} files copied", found.model.display(), found.copied);
+    let others = listed(found.other_models.iter().map(|model| format!("`{}`", model.display())));
+    let others = if others.is_empty() { others } else { format!("; other models as they were: {others}") };
+    format!("{copied}{others}\n")
 }
 
 /// Which engine ran the samples, where the embedded one did not.

@@ -6,6 +6,7 @@
 //! | file | what it is about |
 //! |---|---|
 //! | `run` | the whole report |
+//! | `folder` | what was copied beside the model |
 //! | `layers` | every layer |
 //! | `tables` | tables of embeddings |
 //! | `integers` | what runs on integers |
@@ -13,6 +14,7 @@
 //! | `measured` | the same as ONNX Runtime computes them |
 //! | `not_run` | what the calibration engine could not run |
 
+pub(crate) mod folder;
 pub(crate) mod integers;
 pub(crate) mod layers;
 pub(crate) mod measured;

@@ -14,6 +14,7 @@ use crate::observe::engine::EngineReport;
 use crate::observe::texts::TextReport;
 use crate::plan::layers::SkippedLayer;
 use crate::plan_file::PlanFile;
+use crate::report::folder::FolderReport;
 use crate::report::integers::IntegerReport;
 use crate::report::layers::{LayerReport, certificates_summary};
 use crate::report::measured::Measured;
@@ -41,6 +42,9 @@ pub struct Report {
     /// What may cost accuracy and can be helped, in words.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What was copied beside the model, where a folder was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderReport>,
     /// What was done before quantization.
     pub prepared: Prepared,
     /// Quantized layers, in topological order.
@@ -113,6 +117,7 @@ impl From<Run<'_>> for Report {
             engine: run.seen.engine,
             texts: run.seen.texts,
             warnings: run.seen.starts_late.then(|| STARTS_LATE.to_owned()).into_iter().collect(),
+            folder: None,
             prepared: run.prepared,
             exact_on: Cpu::exact_on(layers.iter().any(|layer| layer.saturating_pairs > Some(0))),
             layers,
