@@ -173,6 +173,7 @@ fn a_decoder_becomes_a_folder_calibrated_on_texts_with_and_without_a_past() {
     let expected = serde_json::json!({"samples": SAMPLES, "tokens": WINDOW, "continued": 4});
     assert_eq!(found["texts"], expected);
     assert_eq!(found["folder"]["other_models"], serde_json::json!(["embedding.onnx"]));
+    assert_eq!(found["settings"]["granularity"], serde_json::json!({"block": 32}));
     // What continues a text has given half of its tokens away.
     let tokens = |sample: &usize| if [0, 5, 10, 15].contains(sample) { WINDOW / 2 } else { WINDOW };
     let rows: usize = Split::of(SAMPLES).calibration.iter().map(tokens).sum();

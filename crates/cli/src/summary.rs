@@ -28,11 +28,7 @@ pub(crate) fn summary(report: &Report) -> String {
         "{} layers quantized to {} {}, {} left in float; {} weights\n",
         report.layers.len(),
         widths(report),
-        match report.settings.granularity {
-            Granularity::Tensor => "per tensor".to_owned(),
-            Granularity::Channel => "per channel".to_owned(),
-            Granularity::Block(size) => format!("in blocks of {size}"),
-        },
+        granularity(report),
         report.skipped.len(),
         report.weights(),
     );
@@ -61,6 +57,23 @@ fn folder(found: &FolderReport) -> String {
     let others = listed(found.other_models.iter().map(|model| format!("`{}`", model.display())));
     let others = if others.is_empty() { others } else { format!("; other models as they were: {others}") };
     format!("{copied}{others}\n")
+}
+
+/// Which weights share a scale; of blocks convolutions know nothing.
+fn granularity(report: &Report) -> String {
+    let words = |granularity| match granularity {
+        Granularity::Tensor => "per tensor".to_owned(),
+        Granularity::Channel => "per channel".to_owned(),
+        Granularity::Block(size) => format!("in blocks of {size}"),
+    };
+    let wanted = report.settings.granularity;
+    let others: Vec<Granularity> =
+        report.layers.iter().map(|layer| layer.granularity).filter(|&found| found != wanted).collect();
+    match others.first() {
+        None => words(wanted),
+        Some(&other) if others.len() == report.layers.len() => words(other),
+        Some(&other) => format!("{} ({} of them {})", words(wanted), others.len(), words(other)),
+    }
 }
 
 /// Which engine ran the samples, where the embedded one did not.
