@@ -110,7 +110,7 @@ fn summary_tells_layers_bits_sizes_worst_layers_and_error() {
     command.arg("--calib").arg(Fixture::CNN.calib()).args(["--bits", "4", "--exclude", "*logits*"]);
     let text = Run::of(&mut command).succeeded().stdout;
     let parts = [
-        "5 layers quantized to 4 bits per channel, 1 left in float; 31904 weights",
+        "5 layers quantized to 4 bits per channel, 1 layers left in float; 31904 weights",
         "worst layers",
         "node_conv1",
         "1 layers: excluded by the settings",
@@ -222,11 +222,13 @@ fn inspect_prints_a_table_of_all_layers() {
     let mut command = onnxquant(&["inspect"]);
     let run = Run::of(command.arg(Fixture::TRANSFORMER.model()).args(["--bits", "4"])).succeeded();
     let lines = run.stdout.lines().collect::<Vec<_>>();
-    assert_eq!(lines.len(), 20, "a head, 18 layers and a sum:\n{}", run.stdout);
+    let layers = lines.iter().skip(1).take_while(|line| line.starts_with("node_")).count();
+    assert_eq!(layers, 18, "a head, 18 layers and sums:\n{}", run.stdout);
     assert!(lines[0].starts_with("layer"), "{}", lines[0]);
     assert_eq!(lines[1..19].iter().filter(|line| line.contains("INT4")).count(), 14);
     assert_eq!(lines[1..19].iter().filter(|line| line.contains("both operands are activations")).count(), 4);
-    assert_eq!(lines[19], "14 layers to quantize, 4 left in float, opset 17");
+    let sum = "14 layers to quantize, 4 left in float, opset 17";
+    assert!(lines[19..].contains(&sum), "{}", run.stdout);
 }
 
 #[test]
@@ -234,12 +236,12 @@ fn inspect_prints_what_each_pass_did() {
     let trap = root().join("fixtures/traps/norm_after_conv_bias.onnx");
     let run = Run::of(onnxquant(&["inspect", "--passes"]).arg(&trap)).succeeded();
     let lines = run.stdout.lines().collect::<Vec<_>>();
-    assert!(lines[0].starts_with("pass ") && lines.len() == 7, "a head and six passes:\n{}", run.stdout);
+    assert!(lines[0].starts_with("pass ") && lines.len() == 9, "a head and eight passes:\n{}", run.stdout);
     let words = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(words(lines[2]), ["fold_batchnorm", "1"], "{}", run.stdout);
+    assert_eq!(words(lines[5]), ["fold_batchnorm", "1"], "{}", run.stdout);
     let found = inspect(&trap, &["--passes"]);
-    assert_eq!(found["passes"][1]["name"], "fold_batchnorm");
-    assert_eq!((&found["passes"][1]["changed"], &found["layers"]), (&1.into(), &serde_json::Value::Null));
+    assert_eq!(found["passes"][4]["name"], "fold_batchnorm");
+    assert_eq!((&found["passes"][4]["changed"], &found["layers"]), (&1.into(), &serde_json::Value::Null));
 }
 
 #[test]

@@ -106,6 +106,44 @@ fn check(
     failures.check(kept, || format!("{name}: accuracy {:?}, float {float:?}", test_set.accuracy));
 }
 
+/// Layers on codes save no time in networks so small: what is asked for is done all the same.
+#[test]
+fn a_scheme_that_is_named_is_obeyed_whatever_it_costs() {
+    let folder = folder();
+    let output = folder.path().join("out.onnx");
+    let mut failures = Failures::default();
+    for fixture in Fixture::ALL {
+        for (scheme, dense, conv) in
+            [("w8a8", "static", "static"), ("w4a8", "static", "static"), ("w8a8-dynamic", "dynamic", "float")]
+        {
+            let args = ["--scheme", scheme, "--method", "msq", "--range", "mse"];
+            let args = if scheme == "w8a8-dynamic" { &args[..4] } else { &args[..] };
+            let found = report(&fixture.model(), &output, args, Some(&fixture.calib()));
+            for layer in found["layers"].as_array().expect("it lists layers") {
+                let is_conv = layer["op_type"] == "Conv";
+                let expected = if is_conv { conv } else { dense };
+                let name = format!("{} {scheme} {}", fixture.name, layer["label"]);
+                failures.check(layer["activations"] == expected, || format!("{name}: {}", layer["activations"]));
+                let has_reason = layer["float_because"].is_string();
+                failures.check(has_reason == (expected == "float"), || format!("{name}: {}", layer["float_because"]));
+            }
+        }
+    }
+    failures.finish();
+}
+
+/// No sample says what a scale is that is made at run time.
+#[test]
+fn scales_of_the_run_time_need_no_samples() {
+    let (folder, fixture) = (folder(), Fixture::TRANSFORMER);
+    let output = folder.path().join("out.onnx");
+    let found = report(&fixture.model(), &output, &["--scheme", "w8a8-dynamic"], None);
+    let layers = found["layers"].as_array().expect("it lists layers");
+    assert!(layers.iter().all(|layer| layer["activations"] == "dynamic"), "{layers:?}");
+    let measured = &measure(&[Job::compare(&output, &fixture.model(), &fixture.held_out())])[0];
+    assert!(measured.faults().is_empty() && measured.sqnr_db > Some(20.0), "{measured:?}");
+}
+
 #[test]
 fn a_missed_accuracy_has_an_exit_code_of_its_own() {
     let folder = folder();

@@ -16,6 +16,7 @@ mod forms;
 mod hostile;
 mod integers;
 mod judged;
+mod left_in_float;
 mod lossless;
 mod matrix;
 #[cfg(unix)]
@@ -23,6 +24,7 @@ mod memory;
 mod mixed;
 mod opset;
 mod order;
+mod other_forms;
 mod partly_run;
 mod refused;
 mod runtime;

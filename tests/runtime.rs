@@ -27,11 +27,11 @@ const fn setting(name: &'static str, args: &'static [&'static str], sqnr_db: Opt
 }
 
 const SETTINGS: [Setting; 22] = [
-    setting("w8", &["--scheme", "w8"], Some(30.0)),
-    setting("w8 msq", &["--method", "msq"], Some(30.0)),
-    setting("w8 tensor", &["--granularity", "tensor"], Some(25.0)),
-    setting("w8 block", &["--granularity", "block:32"], Some(30.0)),
-    setting("w8 asymmetric", &["--asymmetric"], Some(30.0)),
+    setting("w8", &["--scheme", "w8", "--format", "matmulnbits"], Some(30.0)),
+    setting("w8 msq", &["--method", "msq", "--format", "matmulnbits"], Some(30.0)),
+    setting("w8 tensor", &["--granularity", "tensor", "--format", "matmulnbits"], Some(25.0)),
+    setting("w8 block", &["--granularity", "block:32", "--format", "matmulnbits"], Some(30.0)),
+    setting("w8 asymmetric", &["--asymmetric", "--format", "matmulnbits"], Some(30.0)),
     setting("w4", &["--scheme", "w4"], Some(8.0)),
     setting("w4 block", &["--scheme", "w4", "--granularity", "block:32"], Some(8.0)),
     setting("w4 block asymmetric", &["--bits", "4", "--granularity", "block:16", "--asymmetric"], Some(8.0)),

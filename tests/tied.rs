@@ -36,7 +36,7 @@ fn cases() -> Vec<Case> {
         Case { model: model.0, args, operator, layers: model.1, bits }
     };
     vec![
-        case(&["--scheme", "w8"], "MatMulNBits", 8),
+        case(&["--scheme", "w8", "--format", "matmulnbits"], "MatMulNBits", 8),
         case(&["--scheme", "w4"], "MatMulNBits", 4),
         case(&["--scheme", "w3", "--method", "optq", "--granularity", "channel"], "MatMulNBits", 3),
         case(&["--scheme", "w4", "--one-pass"], "MatMulNBits", 4),
@@ -109,8 +109,7 @@ fn weight_that_layers_share_counts_once_for_the_average_of_bits() {
     std::fs::write(at("plan.toml"), settings.to_owned() + &plan).expect("it can be written");
     let mut command = onnxquant(&[at("in.onnx"), at("out.onnx")]);
     let run = Run::of(command.arg("--weights-only").arg("--plan").arg(at("plan.toml"))).succeeded();
-    let text =
-        "4 layers quantized to 6.00 bits on the average (3 x 4, 1 x 8) per channel, 0 left in float; 8192 weights";
+    let text = "4 layers quantized to 6.00 bits on the average (3 x 4, 1 x 8) per channel, 0 layers left in float; 8192 weights";
     assert!(run.stdout.contains(text), "{}", run.stdout);
 }
 

@@ -2,9 +2,10 @@
 //!
 //! The benchmarks are divan programs; what they print is shown as it is, then the
 //! ratios that the project promises are computed from the fastest runs, which
-//! suffer least from whatever else the machine does. `cargo xtask bench solver` measures the solvers, and
-//! `cargo xtask bench forms` runs written files instead.
+//! suffer least from whatever else the machine does. `cargo xtask bench solver` measures the solvers,
+//! `cargo xtask bench forms` runs written files instead, and `cargo xtask bench costs` measures operators.
 
+mod costs;
 mod forms;
 
 use anyhow::{Context, ensure};
@@ -25,6 +26,9 @@ pub struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
+    /// Measures operators in ONNX Runtime, and writes the table of times of this class of processors.
+    Costs,
+
     /// Measures the speed of every written form in ONNX Runtime.
     Forms,
 
@@ -100,6 +104,7 @@ const RATIOS: [Ratio; 7] = [
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match args.what {
+        Some(What::Costs) => costs::run(),
         Some(What::Forms) => forms::run(),
         Some(What::Solver { large }) => {
             let mut bench = cargo_bench(&["solver"]);

@@ -34,7 +34,7 @@ Examples:
   onnxquant compare model.onnx small.onnx --data samples/
   onnxquant bench model.onnx small.onnx --calib samples/
 
-Exit codes: 0 done, 1 an accuracy that was asked for was missed, 2 bad input or usage, 3 a defect of this program.";
+Exit codes: 0 done, 1 written, but what was asked for was missed, 2 bad input or usage, 3 a defect of this program.";
 
 /// Makes ONNX models smaller and faster before they are served.
 #[derive(Debug, Parser)]
@@ -116,6 +116,11 @@ pub(crate) struct QuantizeArgs {
     /// Write the full report as JSON; `-` is the standard output, and the summary then goes to the standard error.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
+
+    /// Exit with code 0 although nothing was quantized, --include or --exclude match no layer, no layer runs on the codes
+    /// that were asked for, or most weights were rounded without data.
+    #[arg(long)]
+    pub(crate) allow_float: bool,
 
     /// Print nothing but errors.
     #[arg(long, short)]
@@ -234,7 +239,8 @@ impl QuantizeArgs {
             (None, None) => self.settings.budget(),
         };
         let (engine, verify) = (self.engine.into(), self.verify.is_some());
-        Ok(Config { budget, state: self.state.clone(), engine, verify, ..config })
+        let allow_float = self.allow_float;
+        Ok(Config { budget, state: self.state.clone(), engine, verify, allow_float, ..config })
     }
 }
 

@@ -1,10 +1,11 @@
 //! `onnxquant inspect`: every candidate layer and what would be done with it.
 
 use onnxquant::quant::Granularity;
-use onnxquant::{PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
+use onnxquant::{FloatWeight, PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
+use crate::left_in_float::float_weights;
 use crate::sink;
 use crate::table::{shape, table};
 
@@ -21,7 +22,11 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let config = args.settings.config()?;
     config.check()?;
     let plan = Plan::new(&model, &config)?;
-    let text = if args.json { format!("{:#}\n", as_json(&plan)) } else { as_table(&plan) };
+    let floats = plan.float_weights(&model, &config);
+    let text = match args.json {
+        true => format!("{:#}\n", as_json(&plan, &floats)),
+        false => as_table(&plan) + &float_weights(&floats),
+    };
     sink::print(&text)
 }
 
@@ -48,7 +53,8 @@ fn as_table(plan: &Plan) -> String {
     };
     let embeddings = |planned: &PlannedTable| {
         let (dims, done) = (planned.table.dims, format!("{} bits per row", planned.bits));
-        vec![planned.name.clone(), "Gather".to_owned(), shape(&dims), (dims[0] * dims[1]).to_string(), done]
+        let reader = if planned.is_embedding() { "Gather" } else { "recurrent" };
+        vec![planned.name.clone(), reader.to_owned(), shape(&dims), (dims[0] * dims[1]).to_string(), done]
     };
     let rows = std::iter::once(head).chain(plan.layers.iter().map(layer)).chain(plan.tables.iter().map(embeddings));
     let rows = rows.chain(plan.skipped.iter().map(skipped));
@@ -70,7 +76,7 @@ fn of_passes(passes: &[PassTrace]) -> String {
     table(&std::iter::once(head).chain(passes.iter().map(row)).collect::<Vec<_>>())
 }
 
-fn as_json(plan: &Plan) -> Value {
+fn as_json(plan: &Plan, floats: &[FloatWeight]) -> Value {
     let layer = |layer: &PlannedLayer| {
         json!({
             "label": layer.label,
@@ -83,12 +89,15 @@ fn as_json(plan: &Plan) -> Value {
             "operators": layer.form.operators(),
         })
     };
-    let embeddings =
+    let table =
         |planned: &PlannedTable| json!({ "name": planned.name, "shape": planned.table.dims, "bits": planned.bits });
     json!({
         "layers": plan.layers.iter().map(layer).collect::<Vec<_>>(),
-        "embeddings": plan.tables.iter().map(embeddings).collect::<Vec<_>>(),
+        "embeddings": plan.tables.iter().filter(|planned| planned.is_embedding()).map(table).collect::<Vec<_>>(),
+        "recurrent": plan.tables.iter().filter(|planned| !planned.is_embedding()).map(table).collect::<Vec<_>>(),
         "skipped": plan.skipped,
+        "unmatched": plan.unmatched,
+        "float_weights": floats,
         "opset": plan.opset,
     })
 }

@@ -7,6 +7,7 @@ mod bars;
 mod bench;
 mod compare;
 mod inspect;
+mod left_in_float;
 mod quantize;
 mod runtime;
 mod sink;
@@ -21,7 +22,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::args::{Cli, Command};
 
-/// An accuracy that was asked for was missed.
+/// What was asked for was missed.
 const MISSED: u8 = 1;
 /// Bad input or usage.
 const BAD_INPUT: u8 = 2;

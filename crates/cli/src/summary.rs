@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use onnxquant::calib::{Measurement, NotMeasured};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
-    Accuracy, EngineReport, FolderReport, IntegerReport, LayerReport, Measured, NotRun, NotRunNode, OutputReport,
-    Report, TableReport, TextReport, Trade, VerifiedOrt, Weights,
+    AUTO_SQNR_DB, Accuracy, Activations, Cpu, EngineReport, FolderReport, IntegerReport, LayerReport, Measured, NotRun,
+    NotRunNode, OutputReport, Report, TableReport, TextReport, Trade, VerifiedOrt, Weights,
 };
 
-use crate::table::{bytes, decibels, short, table};
+use crate::left_in_float::{float_activations, float_weights, skipped};
+use crate::table::{bytes, decibels, listed, short, table};
 
 /// Layers listed in the summary.
 const WORST_SHOWN: usize = 5;
@@ -19,13 +20,11 @@ const NAME_SHOWN: usize = 60;
 const BEFORE: &str = " of the values before what is not run";
 /// Characters of a reason that are shown.
 const REASON_SHOWN: usize = 200;
-/// Nodes, layers or outputs listed on a line.
-const NAMES_SHOWN: usize = 5;
 
 /// The summary of a run.
 pub(crate) fn summary(report: &Report) -> String {
     let mut text = format!(
-        "{} layers quantized to {} {}, {} left in float; {} weights\n",
+        "{} layers quantized to {} {}, {} layers left in float; {} weights\n",
         report.layers.len(),
         widths(report),
         granularity(report),
@@ -37,18 +36,30 @@ pub(crate) fn summary(report: &Report) -> String {
     text += &worst_layers(&report.layers);
     text += &without_rows(report);
     let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
-    text += &on_codes.map_or(String::new(), |found| integers(found, &report.layers));
-    text += &embeddings(&report.embeddings);
+    text += &on_codes.map_or(String::new(), |found| integers(found, report.settings.activations, &report.layers));
+    text += &tables("tables", "embeddings", &report.embeddings);
+    text += &tables("weights", "recurrent layers", &report.recurrent);
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);
+    text += &float_weights(&report.float_weights);
+    text += &report.doubts().iter().map(|doubt| format!("doubt   {doubt}\n")).collect::<String>();
+    text += &speed(&report.expected_speed);
     text += &report.engine.as_ref().map_or(String::new(), engine);
     text += &report.texts.as_ref().map_or(String::new(), texts);
     text += &report.not_run.as_ref().map_or(String::new(), |found| not_run(report, found));
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
     let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
     text += &format!("size    {before} -> {after} ({:.1} %), opset {}\n", 100.0 * ratio, report.opset);
-    text + &outputs(report)
+    text + &goal(report) + &outputs(report)
+}
+
+/// What the outputs must keep though nobody said so.
+fn goal(report: &Report) -> String {
+    let settings = &report.settings;
+    let is_own = settings.activations == Activations::Auto && settings.min_sqnr_db.is_none();
+    let text = format!("goal    SQNR {AUTO_SQNR_DB:.0} dB, that of `--scheme auto`; --min-sqnr asks for another\n");
+    if is_own { text } else { String::new() }
 }
 
 /// What became of a folder.
@@ -141,7 +152,7 @@ fn other_shapes(outputs: &[OutputReport]) -> String {
 /// How exact the outputs are where ONNX Runtime does not tell, or why that is not known.
 fn simulated(report: &Report) -> String {
     let Some(held_out) = &report.held_out else {
-        let is_quantized = !report.layers.is_empty() || !report.embeddings.is_empty();
+        let is_quantized = report.is_quantized();
         let none = format!("output  not measured: {}\n", NotMeasured::NoSamples);
         return if is_quantized { none } else { String::new() };
     };
@@ -237,12 +248,26 @@ fn shortened(name: &str) -> String {
     head.chain("...".chars()).chain(tail).collect()
 }
 
+/// How fast the file is expected to be.
+fn speed(expected: &BTreeMap<Cpu, f64>) -> String {
+    let classes = expected.iter().rev().enumerate().map(|(at, (cpu, speed))| match at {
+        0 => format!("{speed:.1} x float on {cpu}"),
+        _ => format!("{speed:.1} x on {cpu}"),
+    });
+    let classes: Vec<String> = classes.collect();
+    match classes.is_empty() {
+        true => String::new(),
+        false => format!("speed   about {} (estimated from measured times of operators)\n", classes.join(", ")),
+    }
+}
+
 /// What runs on integers.
-fn integers(found: &IntegerReport, layers: &[LayerReport]) -> String {
+fn integers(found: &IntegerReport, activations: Activations, layers: &[LayerReport]) -> String {
     let (fixed, dynamic) = (found.static_layers, found.dynamic_layers);
     if fixed + dynamic == 0 {
-        let none = "integers none: they would not save time, or cost too much accuracy\n";
-        return none.to_owned() + &trade(&found.trade);
+        let is_open = activations == Activations::Auto;
+        let why = if is_open { ": they would not save time, or cost too much accuracy" } else { "" };
+        return format!("integers none{why}\n") + &float_activations(layers) + &trade(&found.trade);
     }
     let mut parts = Vec::new();
     if fixed > 0 {
@@ -256,6 +281,7 @@ fn integers(found: &IntegerReport, layers: &[LayerReport]) -> String {
     if found.equalized > 0 {
         text += &format!("         channels of {} tensors evened out\n", found.equalized);
     }
+    text += &float_activations(layers);
     let saturating: usize = layers.iter().filter_map(|layer| layer.saturating_pairs).sum();
     text += &match saturating {
         0 => "exact   on every processor: no codes can saturate\n".to_owned(),
@@ -292,11 +318,11 @@ fn trade(rounds: &[Trade]) -> String {
     table(&rows)
 }
 
-/// The quantized tables together.
-fn embeddings(tables: &[TableReport]) -> String {
+/// The quantized tables of one kind together.
+fn tables(title: &str, kind: &str, tables: &[TableReport]) -> String {
     let Some(first) = tables.first() else { return String::new() };
     let stored = tables.iter().map(|table| table.bytes as u64).sum();
-    format!("tables  {} of embeddings at {} bits, {}\n", tables.len(), first.bits, bytes(stored))
+    format!("{title:7} {} of {kind} at {} bits, {}\n", tables.len(), first.bits, bytes(stored))
 }
 
 /// What ONNX Runtime makes of the layers, each kind with a count.
@@ -378,27 +404,4 @@ fn compared(found: &NotRun) -> &'static str {
         (true, false) => " of the other outputs",
         (false, _) => BEFORE,
     }
-}
-
-/// The first few of a list.
-fn listed(mut words: impl Iterator<Item = String>) -> String {
-    let mut shown: Vec<String> = words.by_ref().take(NAMES_SHOWN).collect();
-    let more = words.count();
-    if more > 0 {
-        shown.push(format!("and {more} more"));
-    }
-    shown.join(", ")
-}
-
-/// Why layers stayed in float, each reason with a count.
-fn skipped(report: &Report) -> String {
-    let mut reasons: Vec<(String, usize)> = Vec::new();
-    for layer in &report.skipped {
-        let reason = layer.reason.to_string();
-        match reasons.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, count)) => *count += 1,
-            None => reasons.push((reason, 1)),
-        }
-    }
-    reasons.into_iter().map(|(reason, count)| format!("float   {count} layers: {reason}\n")).collect()
 }

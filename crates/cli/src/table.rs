@@ -1,5 +1,8 @@
 //! Plain text tables and numbers for people.
 
+/// Names on a line.
+const NAMES_SHOWN: usize = 5;
+
 /// Rows of cells, padded to columns; the first row is the head. Columns of numbers go to the right.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -45,4 +48,14 @@ pub(crate) fn decibels(sqnr_db: f64) -> String {
 /// A shape as 64x3x7x7.
 pub(crate) fn shape(dims: &[usize]) -> String {
     dims.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
+}
+
+/// The first few of a list.
+pub(crate) fn listed(mut words: impl Iterator<Item = String>) -> String {
+    let mut shown: Vec<String> = words.by_ref().take(NAMES_SHOWN).collect();
+    let more = words.count();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    shown.join(", ")
 }

@@ -4,9 +4,11 @@ use std::path::Path;
 
 use onnxquant_ir::Model;
 
-use crate::config::{Budget, Config};
+use crate::config::{Activations, Budget, Config};
 use crate::decide::budget::{Solution, solve_within_budget};
 use crate::decide::decided::Decided;
+use crate::decide::fastest::without_samples;
+use crate::decide::forms::mark_slow_layers;
 use crate::decide::integers::decide_integers;
 use crate::error::Error;
 use crate::judge::served::Served;
@@ -78,7 +80,10 @@ fn solve(model: Model, plan: Plan, calibration: Option<&Calibration>, parts: Par
     if let Some(calibration) = calibration {
         let observer = Observer::open(calibration, &decided.model, cache, progress)?;
         decided = decide_integers(decided, config, &observer)?;
+        mark_slow_layers(&mut decided, config)?;
         used = observer.close()?;
+    } else if config.activations == Activations::Dynamic {
+        decided.assignment = without_samples(&decided.model, &decided.plan, config);
     }
     let Decided { model, plan, assignment, trail } = decided;
     let tables = quantize_tables(&model, &plan.tables)?;

@@ -1,8 +1,9 @@
 //! What the user asks for.
 
+mod selection;
+
 use std::path::PathBuf;
 
-use globset::{Glob, GlobSet, GlobSetBuilder};
 use onnxquant_calib::{DataOptions, OrtEngine};
 use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::fake_quantize::QUANTIZE_16_OPSET;
@@ -16,6 +17,8 @@ use serde::{Serialize, Serializer};
 
 use crate::error::Error;
 use crate::plan_file::PlanFile;
+
+pub(crate) use selection::Selection;
 
 /// Highest opset that is written unless the settings allow more: INT2 needs it.
 pub const DEFAULT_OPSET_MAX: i64 = 25;
@@ -220,6 +223,9 @@ pub struct Config {
     /// The written file is loaded there at every optimization level, and its layers are looked at, before it gets its name.
     #[serde(skip)]
     pub verify: bool,
+    /// Whoever runs it knows that little is quantized: see [`Report::doubts`](crate::Report::doubts).
+    #[serde(skip)]
+    pub allow_float: bool,
     /// Weights go into a file beside the model.
     #[serde(skip)]
     pub external_data: bool,
@@ -263,6 +269,7 @@ impl Default for Config {
             engine: EngineChoice::Auto,
             runtime: None,
             verify: false,
+            allow_float: false,
             external_data: false,
             memory_limit_bytes: 1 << 30,
         }
@@ -303,7 +310,7 @@ impl Config {
         if self.max_loss.is_some_and(|most| most.is_nan() || most < 0.0) {
             return Err(Error::Usage("a loss is a number of at least 0".to_owned()));
         }
-        Selection::new(self).map(drop)
+        Selection::new(&self.include, &self.exclude).map(drop)
     }
 
     /// Checks that nothing is asked for that only calibration data can give.
@@ -437,30 +444,4 @@ impl Config {
         }
         Ok(options)
     }
-}
-
-/// The layers that `include` and `exclude` leave.
-pub(crate) struct Selection {
-    include: GlobSet,
-    exclude: GlobSet,
-    all: bool,
-}
-
-impl Selection {
-    pub(crate) fn new(config: &Config) -> Result<Self, Error> {
-        Ok(Self { include: globs(&config.include)?, exclude: globs(&config.exclude)?, all: config.include.is_empty() })
-    }
-
-    pub(crate) fn contains(&self, label: &str) -> bool {
-        (self.all || self.include.is_match(label)) && !self.exclude.is_match(label)
-    }
-}
-
-fn globs(patterns: &[String]) -> Result<GlobSet, Error> {
-    let bad = |error: globset::Error| Error::Usage(format!("bad pattern: {error}"));
-    let mut builder = GlobSetBuilder::new();
-    for pattern in patterns {
-        builder.add(Glob::new(pattern).map_err(bad)?);
-    }
-    builder.build().map_err(bad)
 }

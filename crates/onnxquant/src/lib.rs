@@ -70,6 +70,7 @@ pub use onnxquant_passes::runs_as::{Kernel, RunsAs};
 pub use onnxquant_passes::weight_form::{Codes, WeightForm};
 pub use onnxquant_quant as quant;
 pub use pipeline::quantize;
+pub use plan::float_weights::FloatWeight;
 pub use plan::layers::{Plan, PlannedLayer, SkippedLayer};
 pub use plan::scales::Origin;
 pub use plan::tables::PlannedTable;

@@ -9,8 +9,10 @@ use onnxquant_passes::fold_affine::fold_affine;
 use onnxquant_passes::fold_batchnorm::fold_batchnorm;
 use onnxquant_passes::fold_integers::fold_integers;
 use onnxquant_passes::fold_pad::fold_pads;
+use onnxquant_passes::fold_weights::fold_weights;
 use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::lift_constants::lift_constants;
+use onnxquant_passes::plain_forms::write_plain_forms;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -23,6 +25,12 @@ pub struct Prepared {
     pub nodes_sorted: usize,
     /// `Constant` nodes that became initializers.
     pub constants_lifted: usize,
+    /// Weights that were computed from constants.
+    #[serde(skip_serializing_if = "is_none")]
+    pub weights_computed: usize,
+    /// Products with a constant that became a plain Gemm, MatMul or Conv.
+    #[serde(skip_serializing_if = "is_none")]
+    pub products_rewritten: usize,
     /// BatchNormalization nodes folded into the layer before them.
     pub batchnorms_folded: usize,
     /// Pad nodes folded into the Conv behind them.
@@ -45,7 +53,7 @@ pub(crate) struct Pass {
 }
 
 /// In the order in which they run.
-pub(crate) const PASSES: [Pass; 6] = [
+pub(crate) const PASSES: [Pass; 8] = [
     Pass {
         name: "lift_constants",
         counts: "Constant nodes that became initializers",
@@ -53,16 +61,28 @@ pub(crate) const PASSES: [Pass; 6] = [
         record: |prepared, count| prepared.constants_lifted = count,
     },
     Pass {
-        name: "fold_batchnorm",
-        counts: "BatchNormalization nodes folded into the layer before them",
-        run: fold_batchnorm,
-        record: |prepared, count| prepared.batchnorms_folded = count,
-    },
-    Pass {
         name: "fold_integers",
         counts: "operators on integer constants that became constants",
         run: |model| Ok(fold_integers(model)),
         record: |_, _| (),
+    },
+    Pass {
+        name: "fold_weights",
+        counts: "weights computed from constants that became constants",
+        run: |model| Ok(fold_weights(model)),
+        record: |prepared, count| prepared.weights_computed = count,
+    },
+    Pass {
+        name: "write_plain_forms",
+        counts: "products with a constant that became a plain Gemm, MatMul or Conv",
+        run: |model| Ok(write_plain_forms(model)),
+        record: |prepared, count| prepared.products_rewritten = count,
+    },
+    Pass {
+        name: "fold_batchnorm",
+        counts: "BatchNormalization nodes folded into the layer before them",
+        run: fold_batchnorm,
+        record: |prepared, count| prepared.batchnorms_folded = count,
     },
     Pass {
         name: "fold_pads",

@@ -55,7 +55,9 @@ pub fn quantize(
     let file = data.and_then(|data| data.cache.as_deref());
     let parts = Parts { config, cache: file, state: state.as_ref(), served: served.as_ref(), progress };
     let mut solved = solve_within_reach(&model, &plan, &mut calibration, parts)?;
-    let layers = LayerReport::all(&solved.solution, config.ort_min);
+    let reach = calibration.as_ref().map(|calibration| &calibration.reach);
+    let behind = reach.map(|reach| reach.behind(solved.model.graph())).unwrap_or_default();
+    let layers = LayerReport::all(&solved.solution, config, solved.model.graph(), |value| behind.contains_key(&value));
     let Solution { plan, fitted, .. } = &mut solved.solution;
     if !layers.is_empty() || !solved.tables.is_empty() {
         metadata(config, &layers)?.put_into(&mut fitted.written);

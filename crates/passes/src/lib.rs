@@ -24,7 +24,9 @@
 //! | [`fold_affine`] | multiplications and additions of constants go into the layer beside them |
 //! | [`fold_batchnorm`] | BatchNormalization goes into the Conv or Gemm before it |
 //! | [`fold_integers`] | shapes and indices computed from constants become initializers |
+//! | [`fold_weights`] | weights computed from constants become initializers |
 //! | [`fold_pad`] | zero padding goes into the Conv that reads it |
+//! | [`plain_forms`] | products with a constant are written in the forms in which layers are found |
 //! | [`hard_sigmoid`] | hard sigmoids become one operator in float, and are spelled out for codes |
 //! | [`migrate_scale`] | a scale a channel moves from a layer's input into its weights |
 //! | [`decode_weights`] | quantized weights become float constants again, for evaluation |
@@ -34,6 +36,7 @@
 //! | [`runs_as`] | predicts what ONNX Runtime makes of a quantized layer |
 //! | [`integer`] | chooses the regions that run on 8-bit codes, and writes their conversions |
 //! | [`layers`] | the operators whose weights can be codes, and what depends on which one it is |
+//! | [`float_weights`] | lists every constant that is stored as floats, and why |
 //! | [`sites`] | finds the layers to quantize, and says why others stay in float |
 //! | [`saturate_pairs`] | adds what saturating sums of products change, for evaluation |
 //! | [`annotate`] | lists the scales of activations where other tools look for them |
@@ -64,12 +67,13 @@ mod testing;
 mod write;
 
 pub use decode::{decode_weights, fold_planes};
-pub use find::sites;
+pub use find::{float_weights, sites};
 pub use graph::constant_chain;
 pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};
 pub use migrate::migrate_scale;
 pub use prepare::{
-    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, hard_sigmoid, lift_constants,
+    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, fold_weights, hard_sigmoid, lift_constants,
+    plain_forms,
 };
 pub use runtime::{cpu, ort_version};
 pub use write::{

@@ -17,7 +17,7 @@ const EFFECTS: &[(&str, Idle)] = &[
     ("beam", |args| without_data(args).or_else(|| without(args, &[MethodName::Feedback], "`--method feedback`"))),
     ("calibration_cache", without_fixed_scales),
     ("channel_order", without_data),
-    ("cpu", without_codes),
+    ("cpu", |args| without_codes(args).filter(|_| !weighs_bytes(args))),
     ("damping", |args| without_data(args).or_else(|| without(args, &QUADRATIC, "a method that knows the data"))),
     ("engine", without_data),
     ("format", |args| {
@@ -75,6 +75,14 @@ fn without_codes(args: &QuantizeArgs) -> Option<&'static str> {
     let text = "it is about integer activations, and this scheme has none: use `--scheme auto`, `w8a8`, `w4a8` or \
                 `w8a8-dynamic`";
     is_float.then_some(text)
+}
+
+/// Whether weights of 8 bits become what is fastest for as many rows as samples have.
+fn weighs_bytes(args: &QuantizeArgs) -> bool {
+    let settings = &args.settings;
+    let may_have_bytes = settings.bits() > 4 || settings.plan.is_some() || settings.budget().is_some();
+    let is_free = matches!(settings.format, FormatName::Auto) && !settings.is_fp8();
+    !args.weights_only && may_have_bytes && is_free
 }
 
 fn without_data(args: &QuantizeArgs) -> Option<&'static str> {

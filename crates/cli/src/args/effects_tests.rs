@@ -34,7 +34,7 @@ const HAS_EFFECT: [(&str, &str); 30] = [
     ("--beam 4", "+-++++++---+"),
     ("--calibration-cache f", "----++-+----"),
     ("--channel-order bgr", "+-++++++++++"),
-    ("--cpu avx2", "----++++----"),
+    ("--cpu avx2", "+---++++++++"),
     ("--damping 0.1", "+-++++++--++"),
     ("--engine ort", "+-++++++++++"),
     ("--format matmulnbits", "+++++-++++++"),

@@ -90,11 +90,13 @@ pub(crate) struct SettingsArgs {
     #[arg(long)]
     power_of_two_scales: bool,
 
-    /// Processors on which integer layers must be exact: `portable` (all of the others, the default), `avx2`, `avx512`,
-    /// `vnni`, `arm64`, or `native`, this one.
+    /// Processors on which integer layers must be exact and nothing may be slower than floats: `portable` (all of the
+    /// others, the default), `avx2`, `avx512`, `vnni`, `arm64`, or `native`, this one.
     ///
     /// Sums of 8-bit products saturate on x86 without VNNI unless codes side by side keep a rule, which costs some
-    /// tenths of a dB; `vnni` and `arm64` do without it, `avx2` and `avx512` are the same as `portable`.
+    /// tenths of a dB; `vnni` and `arm64` do without it, `avx2` and `avx512` are the same as `portable`. Weights of 8 bits
+    /// alone are fast with `vnni` (MatMulNBits); on AVX2 that is slower than floats for more than a few rows, so that they
+    /// become floats when the model loads, unless `vnni` or `arm64` is given.
     #[arg(long, value_name = "CPU")]
     cpu: Option<Cpu>,
 
@@ -224,7 +226,7 @@ impl SettingsArgs {
     }
 
     /// Bits of a weight: those that are given, else those of the scheme.
-    fn bits(&self) -> u32 {
+    pub(super) fn bits(&self) -> u32 {
         let is_reduced = self.reduce_range && self.scheme().bits() == 8 && self.activations() != Activations::Float;
         self.bits.unwrap_or(if is_reduced { 7 } else { self.scheme().bits() })
     }
@@ -267,6 +269,7 @@ impl SettingsArgs {
             ort_min: self.ort_min,
             format: self.format.into(),
             embeddings: self.embeddings.number(),
+            allow_float: false,
             external_data: self.external_data,
             memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),
             // They are not about layers.

@@ -7,7 +7,7 @@ use onnxquant_ir::{Model, NodeId, ValueId};
 use onnxquant_passes::integer::kernels::{Unit, find_units};
 use onnxquant_passes::sites::Site;
 
-use crate::config::Config;
+use crate::config::{Activations, Config};
 use crate::error::Error;
 use crate::observe::observer::Observer;
 use crate::plan::assignment::Assignment;
@@ -27,6 +27,13 @@ pub(super) fn fastest(
     let sizes = sizes(model, &sites, observer, |value| behind.contains_key(&value))?;
     let candidates = Candidates::new(graph, &sites, sizes, config);
     Ok(Assignment::new(graph, candidates, &sites, config.activations))
+}
+
+/// Every layer that can quantize its input at run time does: for that no sample is needed.
+pub(crate) fn without_samples(model: &Model, plan: &Plan, config: &Config) -> Assignment {
+    let sites = sites(plan, |_| false);
+    let candidates = Candidates::new(model.graph(), &sites, HashMap::new(), config);
+    Assignment::new(model.graph(), candidates, &sites, Activations::Dynamic)
 }
 
 /// The layers of the plan that integers may serve; not those whose input is `unseen`.

@@ -34,16 +34,19 @@ use crate::write::evaluated::Arithmetic;
 /// Held-out samples on which integers are judged before weights are fitted.
 const FIRST_SAMPLES: usize = 8;
 
-/// What runs on integers under `config`; nothing where activations stay floats.
+/// What runs on integers under `config`; nothing where activations stay floats, of which the sizes alone are seen then.
 ///
 /// Channels of values are rescaled where that makes the codes of activations finer; the layers of the plan are found
 /// anew then.
 pub(crate) fn decide_integers(start: Decided, config: &Config, observer: &Observer<'_>) -> Result<Decided, Error> {
-    if config.activations == Activations::Float || start.plan.layers.is_empty() {
+    if start.plan.layers.is_empty() {
         return Ok(start);
     }
     let mut now = start;
     now.assignment = fastest(&now.model, &now.plan, config, observer)?;
+    if config.activations == Activations::Float {
+        return Ok(now);
+    }
     now.trail.rescaled = rescale(&mut now.model, &mut now.plan, config, now.assignment.dynamic(), observer)?;
     if now.trail.rescaled > 0 {
         now.assignment = fastest(&now.model, &now.plan, config, observer)?;

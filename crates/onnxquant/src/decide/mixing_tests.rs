@@ -12,6 +12,7 @@ fn units(graph: &Graph) -> Vec<Unit> {
         kernel: if node.is("Conv") { Kernel::Linear } else { Kernel::Elementwise },
         inputs: node.inputs().iter().copied().flatten().enumerate().collect(),
         outputs: node.outputs().iter().copied().flatten().collect(),
+        is_wanted: false,
     };
     graph.nodes().map(unit).collect()
 }

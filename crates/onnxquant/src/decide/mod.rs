@@ -11,6 +11,7 @@
 //! | `sketch` | quick codes by which that is found |
 //! | `fit` | how many layers run on integers in the end |
 //! | `integers` | which layers run on integers, and on which scales, by the steps below |
+//! | `forms` | which weights become floats when the model loads, for speed |
 //! | `fastest` | the assignment that takes the least time |
 //! | `rescale` | channels of values that are quantized at run time |
 //! | `equalize` | even channels where what makes a tensor can take the factors |
@@ -24,8 +25,9 @@ pub(crate) mod budget;
 pub(crate) mod decided;
 mod distributions;
 mod equalize;
-mod fastest;
+pub(crate) mod fastest;
 mod fit;
+pub(crate) mod forms;
 mod goal;
 pub(crate) mod integers;
 mod measure;

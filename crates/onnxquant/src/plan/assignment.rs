@@ -5,15 +5,18 @@ use std::sync::Arc;
 
 use onnxquant_ir::{Graph, NodeId, ValueId};
 use onnxquant_passes::cpu::Cpu;
+use onnxquant_passes::integer::costs::Served;
 use onnxquant_passes::integer::kernels::{Kernel, Unit};
 use onnxquant_passes::integer::regions::Regions;
 use onnxquant_passes::sites::{LayerId, Site};
+use onnxquant_passes::weight_form::WeightForm;
 use onnxquant_passes::write_dynamic::is_supported;
 use onnxquant_quant::ActivationParams;
 
 use crate::config::{Activations, Config, Target};
 use crate::error::Error;
 use crate::plan::candidates::{Candidates, values_of};
+use crate::plan::layers::PlannedLayer;
 use crate::plan::scales::{Histograms, Rules, Scales};
 
 /// How a layer computes.
@@ -66,7 +69,7 @@ impl Assignment {
         };
         let regions = candidates.regions(graph, &float);
         let mut dynamic = HashSet::new();
-        if activations != Activations::Static {
+        if matches!(activations, Activations::Dynamic | Activations::Auto) {
             let coded: HashSet<NodeId> = regions.units.iter().map(|unit| unit.node).collect();
             let wanted = |node| activations == Activations::Dynamic || candidates.costs().dynamic_pays(graph, node);
             let dense =
@@ -74,6 +77,31 @@ impl Assignment {
             dynamic = dense.map(|(_, site)| site.id()).collect();
         }
         Self { candidates: Arc::new(candidates), float, dynamic, regions, ..Self::default() }
+    }
+
+    /// Whether a MatMul or Gemm is as fast with codes of 8 bits in `MatMulNBits` as in float where the model is served; one
+    /// of unknown size is.
+    pub(crate) fn nbits_pays(&self, layer: NodeId) -> bool {
+        self.candidates.costs().nbits_pays(layer)
+    }
+
+    /// How many times as fast as in float the model is expected to be, by class of processors, where its layers have these
+    /// forms; nothing where that cannot be told.
+    pub(crate) fn expected_speeds(&self, graph: &Graph, layers: &[PlannedLayer]) -> Vec<(Cpu, f64)> {
+        let served = |layer: &PlannedLayer| {
+            let served = match (self.form(layer.site.id()), layer.form) {
+                (Form::Static { .. }, _) => Served::Codes,
+                (Form::Dynamic, _) => Served::Dynamic,
+                (Form::WeightOnly, WeightForm::NBits { bits, .. }) => Served::NBits(bits),
+                (Form::WeightOnly, WeightForm::Folded(_)) => Served::Float,
+                // It depends on the version whether that is fused.
+                (Form::WeightOnly, WeightForm::Dequantize(_)) => return None,
+            };
+            Some((layer.site.node, served))
+        };
+        let Some(mut served) = layers.iter().map(served).collect::<Option<HashMap<_, _>>>() else { return Vec::new() };
+        served.retain(|_, served| *served != Served::Codes);
+        self.candidates.speeds(graph, &self.regions, &served)
     }
 
     /// What runs on codes with fixed scales.
@@ -99,6 +127,11 @@ impl Assignment {
     /// Whether the layer of this node gets its input quantized at run time.
     pub(crate) fn is_dynamic(&self, node: NodeId) -> bool {
         self.dynamic.iter().any(|layer| layer.node() == node)
+    }
+
+    /// Whether the runtime has a kernel on codes for this node.
+    pub(crate) fn could_run(&self, node: NodeId) -> bool {
+        self.candidates.units().iter().any(|unit| unit.node == node)
     }
 
     /// Whether nothing runs on integers.

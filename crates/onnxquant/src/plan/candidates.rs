@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use onnxquant_ir::{Graph, NodeId, ValueId};
 use onnxquant_passes::cpu::Cpu;
-use onnxquant_passes::integer::costs::{Alternative, Costs};
+use onnxquant_passes::integer::costs::{Alternative, Costs, Served};
 use onnxquant_passes::integer::kernels::{Kernel, Unit, find_units};
 use onnxquant_passes::integer::regions::{Regions, choose_regions};
+use onnxquant_passes::integer::speed::expected_speeds;
 use onnxquant_passes::sites::Site;
 
 use crate::config::{Activations, Config, Target};
@@ -14,12 +15,16 @@ use crate::plan::exposed::exposed;
 
 /// Regions must take at most this part of the time in float.
 const WORTHWHILE: f64 = 0.97;
+/// The same where nobody asked for them: a smaller gain, which is estimated, is not worth what they cost in accuracy.
+const WORTH_ACCURACY: f64 = 0.85;
 
 /// What could run on codes. All assignments of a run share it.
 #[derive(Debug, Default)]
 pub(crate) struct Candidates {
     units: Vec<Unit>,
     costs: Costs,
+    /// The part of the time in float that regions may take.
+    worthwhile: f64,
     target: Target,
     cpu: Cpu,
     /// Values that make outputs without a layer in between.
@@ -42,12 +47,19 @@ impl Candidates {
             // Products of two activations: no rule binds their codes.
             units.retain(|unit| unit.kernel != Kernel::Product);
         }
+        let is_asked_for = config.activations == Activations::Static;
+        units.iter_mut().for_each(|unit| unit.is_wanted = is_asked_for && unit.kernel == Kernel::Linear);
         let alternative = match config.activations {
-            Activations::Static => Alternative::WeightOnly,
+            Activations::Static | Activations::Float => Alternative::WeightOnly,
             _ => Alternative::Dynamic,
         };
-        let costs = Costs::new(graph, sites, sizes, alternative);
-        Self { units, costs, target: config.target, cpu: config.cpu, exposed: exposed(graph) }
+        let worthwhile = match config.activations {
+            _ if is_asked_for => f64::INFINITY,
+            Activations::Auto => WORTH_ACCURACY,
+            _ => WORTHWHILE,
+        };
+        let costs = Costs::new(graph, sites, sizes, alternative, config.cpu);
+        Self { units, costs, worthwhile, target: config.target, cpu: config.cpu, exposed: exposed(graph) }
     }
 
     /// The operators, in topological order.
@@ -80,16 +92,27 @@ impl Candidates {
         self.units.iter().find_map(|unit| unit.ceiling.filter(|_| unit.outputs.contains(&value)))
     }
 
-    /// The regions that take the least time without the nodes `float`; for accelerators all that is left.
+    /// The regions that take the least time without the nodes `float`, where that is worthwhile, or with all other layers
+    /// where these were asked for; for accelerators all that is left.
     pub(super) fn regions(&self, graph: &Graph, float: &HashSet<NodeId>) -> Regions {
         if self.target == Target::QdqStrict {
             let coded = self.units.iter().filter(|unit| !float.contains(&unit.node)).cloned().collect();
             return Regions::of(graph, coded);
         }
         let regions = choose_regions(graph, &self.units, &self.costs, float);
-        match regions.relative_time > WORTHWHILE {
+        match regions.relative_time > self.worthwhile {
             true => Regions { relative_time: 1.0, ..Regions::default() },
             false => regions,
+        }
+    }
+
+    /// How many times as fast as in float the model is expected to be, by class of processors, with these regions and with
+    /// the layers beside them served so. Nothing where time does not count, or a layer is of unknown size.
+    pub(super) fn speeds(&self, graph: &Graph, regions: &Regions, served: &HashMap<NodeId, Served>) -> Vec<(Cpu, f64)> {
+        let is_known = served.keys().all(|layer| self.costs.knows(*layer));
+        match self.target {
+            Target::OrtCpu if is_known => expected_speeds(graph, &self.units, &self.costs, regions, served),
+            _ => Vec::new(),
         }
     }
 
@@ -131,3 +154,7 @@ impl Candidates {
 pub(crate) fn values_of(unit: &Unit) -> impl Iterator<Item = ValueId> {
     unit.inputs.iter().map(|(_, value)| *value).chain(unit.outputs.iter().copied())
 }
+
+#[cfg(test)]
+#[path = "candidates_tests.rs"]
+mod tests;

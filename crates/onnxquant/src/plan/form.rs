@@ -2,7 +2,7 @@
 //!
 //! | layer | bits | form |
 //! |---|---|---|
-//! | MatMul, Gemm | 8 to 5 | `MatMulNBits` of 8 bits where `--ort-min` has it (1.22), else folded when the model loads |
+//! | MatMul, Gemm | 8 to 5 | `MatMulNBits` of 8 bits where `--ort-min` has it (1.22), else folded when the model loads; so is what `MatMulNBits` would make slower than floats |
 //! | | 4 | `MatMulNBits` of 4 bits |
 //! | | 3 to 1 | the same, stored in planes of so many bits |
 //! | Conv, ConvTranspose | 8 to 5 | int8, folded when the model loads |
@@ -36,6 +36,8 @@ pub(crate) struct Wanted<'a> {
     /// Bits a weight of the layer.
     pub(crate) bits: u32,
     pub(crate) granularity: Granularity,
+    /// `MatMulNBits` of 8 bits would be slower than floats.
+    pub(crate) is_slow: bool,
 }
 
 impl Wanted<'_> {
@@ -51,6 +53,9 @@ impl Wanted<'_> {
         let nbits = self.nbits(site, inputs);
         match (self.config.format, nbits) {
             (Format::Dq, _) => Ok(WeightForm::Dequantize(self.dequantize_type(outputs))),
+            (Format::Auto, Some(form)) if self.is_slow && self.folds(site, form) => {
+                Ok(WeightForm::Folded(self.byte_codes(site)))
+            }
             (_, Some(form)) => Ok(form),
             (Format::MatMulNBits, None) => Err(self.refused(label, site)),
             (Format::Auto, None) => Ok(match self.granularity {
@@ -108,6 +113,13 @@ impl Wanted<'_> {
         };
         let has_kernel = known_type && (bits == 4 || oldest >= OrtVersion::EIGHT_BIT_NBITS);
         has_kernel.then_some(WeightForm::NBits { bits, block, codes })
+    }
+
+    /// Whether the codes can as well become floats when the model loads, at float speed. Of f16 they cannot: the runtime
+    /// folds no product of them.
+    fn folds(&self, site: &Site, form: WeightForm) -> bool {
+        let of_bytes = matches!(form, WeightForm::NBits { bits: 8, .. });
+        of_bytes && site.dtype == DataType::Float && !matches!(self.granularity, Granularity::Block(_))
     }
 
     fn refused(&self, label: &str, site: &Site) -> Error {

@@ -76,6 +76,28 @@ fn form_depends_on_bits_runtime_and_opset() {
 }
 
 #[test]
+fn slow_layer_is_folded_where_it_has_eight_bits_and_nobody_names_the_form() {
+    use Granularity::{Block, Channel};
+    let folded = WeightForm::Folded(Codes::Native(DataType::Int8));
+    let table = [
+        (DataType::Float, config(8, Channel, "1.22", Format::Auto, 25), true),
+        (DataType::Float, config(6, Channel, "1.22", Format::Auto, 25), true),
+        (DataType::Float, config(4, Channel, "1.22", Format::Auto, 25), false),
+        (DataType::Float, config(8, Block(32), "1.22", Format::Auto, 25), false),
+        (DataType::Float, config(8, Channel, "1.22", Format::MatMulNBits, 25), false),
+        (DataType::Float16, config(8, Channel, "1.26", Format::Auto, 25), false),
+    ];
+    for (dtype, config, folds) in table {
+        let layer = &Plan::new(&model(dtype), &config).expect("every row can be written").layers[1];
+        let slow = layer.slow(&config).expect("every row can be written");
+        assert!(matches!(layer.form, WeightForm::NBits { .. }), "{config:?}");
+        assert_eq!(slow.form, if folds { folded } else { layer.form }, "{config:?}");
+        let again = slow.with_bits(&config, 4).and_then(|narrow| narrow.with_bits(&config, layer.bits));
+        assert_eq!(again.expect("every row can be written").form, slow.form, "{config:?}");
+    }
+}
+
+#[test]
 fn opset_is_the_least_for_all_bits_that_layers_may_get() {
     let config = |opset_max| config(8, Granularity::Channel, "1.22", Format::Auto, opset_max);
     let within = |budget, opset_max| Config { budget: Some(budget), ..config(opset_max) };

@@ -1,7 +1,7 @@
 //! Decides what will be done with every layer, without doing it.
 
-use onnxquant_ir::Model;
 use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::{Model, NodeId};
 use onnxquant_passes::embeddings::Table;
 use onnxquant_passes::layers::Decoding;
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
@@ -28,6 +28,8 @@ pub struct PlannedLayer {
     pub granularity: Granularity,
     /// Bits a weight.
     pub bits: u32,
+    /// `MatMulNBits` of 8 bits would be slower than floats for as many rows as the samples have.
+    pub is_slow: bool,
     /// The form of the weight where activations are floats.
     pub form: WeightForm,
     /// How the codes are stored where activations are integers.
@@ -39,6 +41,9 @@ pub struct PlannedLayer {
 /// A layer that stays in float.
 #[derive(Clone, Debug, Serialize)]
 pub struct SkippedLayer {
+    /// Its node, where that is one of the main graph.
+    #[serde(skip)]
+    pub node: Option<NodeId>,
     /// The node's name, or its first output's.
     pub label: String,
     /// Its operator.
@@ -58,7 +63,9 @@ pub struct Plan {
     pub layers: Vec<PlannedLayer>,
     /// Layers that stay in float, in the same order.
     pub skipped: Vec<SkippedLayer>,
-    /// Tables of embeddings to quantize.
+    /// Options that select layers by name and match none: `--include GLOB`.
+    pub unmatched: Vec<String>,
+    /// Tables of embeddings and weights of recurrent layers to quantize.
     pub tables: Vec<PlannedTable>,
     /// Opset of the written model: the least one for all bits that layers may get.
     pub opset: i64,
@@ -67,9 +74,11 @@ pub struct Plan {
 impl Plan {
     /// The plan for `model` under `config`.
     pub fn new(model: &Model, config: &Config) -> Result<Self, Error> {
-        let selection = Selection::new(config)?;
+        let selection = Selection::new(&config.include, &config.exclude)?;
         let (mut layers, mut skipped) = (Vec::new(), Vec::new());
-        for candidate in find_sites(model) {
+        let candidates = find_sites(model);
+        let unmatched = selection.unmatched(candidates.iter().map(|candidate| candidate.label.as_str()));
+        for candidate in candidates {
             let outcome = candidate.outcome.and_then(|site| match selection.contains(&candidate.label) {
                 true => Ok(site),
                 false => Err(SkipReason::Excluded),
@@ -78,16 +87,18 @@ impl Plan {
             match outcome {
                 Ok(site) => {
                     let bits = config.plan.as_ref().map_or(Ok(config.bits), |plan| plan.bits_of(&label))?;
-                    layers.push(PlannedLayer::new(config, label, op_type, site, bits)?);
+                    layers.push(PlannedLayer::new(config, label, op_type, site, (bits, false))?);
                 }
-                Err(reason) => skipped.push(SkippedLayer { label, op_type, weight_shape, reason }),
+                Err(reason) => {
+                    skipped.push(SkippedLayer { node: candidate.node, label, op_type, weight_shape, reason });
+                }
             }
         }
         if let Some(plan) = &config.plan {
             plan.check_names(layers.iter().map(|layer| layer.label.as_str()))?;
         }
-        let tables = plan_tables(model, config.embeddings);
-        let mut plan = Self { layers, skipped, tables, opset: 0 };
+        let tables = plan_tables(model, config, &selection);
+        let mut plan = Self { layers, skipped, unmatched, tables, opset: 0 };
         plan.opset = plan.needed_opset(model, config)?;
         Ok(plan)
     }
@@ -126,17 +137,28 @@ impl Plan {
 }
 
 impl PlannedLayer {
-    fn new(config: &Config, label: String, op_type: String, site: Site, bits: u32) -> Result<Self, Error> {
+    fn new(
+        config: &Config,
+        label: String,
+        op_type: String,
+        site: Site,
+        (bits, is_slow): (u32, bool),
+    ) -> Result<Self, Error> {
         let granularity = granularity(&site, config.granularity);
-        let wanted = Wanted { config, bits, granularity };
+        let wanted = Wanted { config, bits, granularity, is_slow };
         let form = wanted.form(&label, &site)?;
         let (integer_codes, packed_type) = (wanted.byte_codes(&site), wanted.packed_type());
-        Ok(Self { label, op_type, site, granularity, bits, form, integer_codes, packed_type })
+        Ok(Self { label, op_type, site, granularity, bits, is_slow, form, integer_codes, packed_type })
     }
 
     /// The same layer with other bits.
     pub(crate) fn with_bits(&self, config: &Config, bits: u32) -> Result<Self, Error> {
-        Self::new(config, self.label.clone(), self.op_type.clone(), self.site.clone(), bits)
+        Self::new(config, self.label.clone(), self.op_type.clone(), self.site.clone(), (bits, self.is_slow))
+    }
+
+    /// The same layer, whose codes of 8 bits are to be slower than floats in `MatMulNBits`.
+    pub(crate) fn slow(&self, config: &Config) -> Result<Self, Error> {
+        Self { is_slow: true, ..self.clone() }.with_bits(config, self.bits)
     }
 
     /// What the written layer needs with any of the bits that it may get.

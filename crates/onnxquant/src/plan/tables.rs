@@ -1,7 +1,9 @@
-//! Plans which tables of embeddings are quantized.
+//! Plans which tables of embeddings and which weights of recurrent layers are quantized.
 
 use onnxquant_ir::Model;
-use onnxquant_passes::embeddings::{Table, find_tables};
+use onnxquant_passes::embeddings::{Table, TableKind, find_tables};
+
+use crate::config::{Config, Selection};
 
 /// A table that will be quantized.
 #[derive(Clone, Debug)]
@@ -14,13 +16,26 @@ pub struct PlannedTable {
     pub bits: u32,
 }
 
-/// The tables of `model` at `bits` bits.
-pub(crate) fn plan_tables(model: &Model, bits: Option<u32>) -> Vec<PlannedTable> {
+impl PlannedTable {
+    /// Whether a Gather reads it, not a recurrent layer.
+    pub fn is_embedding(&self) -> bool {
+        self.table.kind == TableKind::Embedding
+    }
+}
+
+/// The tables of `model` that the settings ask for.
+pub(crate) fn plan_tables(model: &Model, config: &Config, selection: &Selection<'_>) -> Vec<PlannedTable> {
     let graph = model.graph();
-    let plan = |table: Table, bits| PlannedTable {
-        name: graph.value(table.value).name().to_owned(),
-        bits: table.bits(bits),
-        table,
+    let bits = |table: &Table| match table.kind {
+        TableKind::Embedding => config.embeddings.map(|bits| table.bits(bits)),
+        TableKind::Recurrent => {
+            let is_selected = table.reader().is_some_and(|reader| selection.contains(graph.label(reader)));
+            is_selected.then(|| table.bits(config.bits))
+        }
     };
-    bits.map_or(Vec::new(), |bits| find_tables(graph).into_iter().map(|table| plan(table, bits)).collect())
+    let plan = |table: Table| {
+        let name = graph.value(table.value).name().to_owned();
+        Some(PlannedTable { name, bits: bits(&table)?, table })
+    };
+    find_tables(graph).into_iter().filter_map(plan).collect()
 }

@@ -1,15 +1,17 @@
 //! What was done with every layer.
 
-use onnxquant_ir::Graph;
+use onnxquant_ir::{Graph, ValueId};
 use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::runs_as::{RunsAs, runs_as};
 use onnxquant_passes::sites::LayerId;
 use onnxquant_quant::{Alphabet, Certificate, Granularity, Method, Verdict};
 use serde::Serialize;
 
+use crate::config::Config;
 use crate::decide::budget::Solution;
 use crate::plan::assignment::Form;
 use crate::plan::layers::PlannedLayer;
+use crate::plan::why_float::WhyFloat;
 use crate::solve::solved::{AboutLayer, Findings};
 
 /// One quantized layer.
@@ -40,6 +42,9 @@ pub struct LayerReport {
     pub bytes: usize,
     /// What becomes of its input: `float`, `static` or `dynamic`.
     pub activations: &'static str,
+    /// Why that is `float` although the settings ask for integers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub float_because: Option<String>,
     /// Pairs of codes that saturate side by side on x86 without VNNI; absent where no kernel does that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub saturating_pairs: Option<usize>,
@@ -65,14 +70,24 @@ pub struct LayerReport {
 }
 
 impl LayerReport {
-    /// Of every layer of a solution, in its order.
-    pub(crate) fn all(solution: &Solution, oldest: OrtVersion) -> Vec<Self> {
+    /// Of every layer of a solution, in its order. `float` is the graph that was solved, of which the engine does not compute
+    /// what is `unseen`.
+    pub(crate) fn all(
+        solution: &Solution,
+        config: &Config,
+        float: &Graph,
+        unseen: impl Fn(ValueId) -> bool,
+    ) -> Vec<Self> {
         let Solution { plan, assignment, layers, fitted, .. } = solution;
         let written = fitted.written.graph();
         let parts = plan.layers.iter().zip(layers).zip(&fitted.layers);
         parts
             .map(|((planned, about), &stored)| {
-                Self::new(planned, about.clone(), assignment.form(planned.site.id()), (written, stored), oldest)
+                let form = assignment.form(planned.site.id());
+                let is_seen = !unseen(planned.site.input);
+                let why = WhyFloat::of(float, planned, assignment, config.activations, is_seen);
+                let float_because = why.map(|why| why.to_string());
+                Self { float_because, ..Self::new(planned, about.clone(), form, (written, stored), config.ort_min) }
             })
             .collect()
     }
@@ -99,6 +114,7 @@ impl LayerReport {
             granularity: planned.granularity,
             bytes,
             activations: name_of(form),
+            float_because: None,
             saturating_pairs,
             runs_as: runs_as(written, id.node(), oldest),
             method,

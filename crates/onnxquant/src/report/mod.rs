@@ -6,6 +6,7 @@
 //! | file | what it is about |
 //! |---|---|
 //! | `run` | the whole report |
+//! | `doubts` | what people hardly meant |
 //! | `folder` | what was copied beside the model |
 //! | `layers` | every layer |
 //! | `tables` | tables of embeddings |
@@ -14,6 +15,7 @@
 //! | `measured` | the same as ONNX Runtime computes them |
 //! | `not_run` | what the calibration engine could not run |
 
+mod doubts;
 pub(crate) mod folder;
 pub(crate) mod integers;
 pub(crate) mod layers;

@@ -1,5 +1,7 @@
 //! What a run did.
 
+use std::collections::BTreeMap;
+
 use onnxquant_calib::{Measurement, NotMeasured};
 use onnxquant_passes::cpu::Cpu;
 use serde::Serialize;
@@ -12,7 +14,9 @@ use crate::judge::verify_ort::VerifiedOrt;
 use crate::load::Prepared;
 use crate::observe::engine::EngineReport;
 use crate::observe::texts::TextReport;
+use crate::plan::float_weights::FloatWeight;
 use crate::plan::layers::SkippedLayer;
+use crate::plan::tables::PlannedTable;
 use crate::plan_file::PlanFile;
 use crate::report::folder::FolderReport;
 use crate::report::integers::IntegerReport;
@@ -21,6 +25,7 @@ use crate::report::measured::Measured;
 use crate::report::not_run::NotRun;
 use crate::report::outputs::{HeldOut, OutputReport, not_measured};
 use crate::report::tables::TableReport;
+use crate::write::codes::QuantizedTable;
 use crate::write::file::Metadata;
 
 /// Version of this program.
@@ -51,14 +56,27 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// Layers left in float.
     pub skipped: Vec<SkippedLayer>,
+    /// Options that select layers by name and match none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unmatched: Vec<String>,
+    /// Every weight that is stored as floats, of all operators.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub float_weights: Vec<FloatWeight>,
     /// Quantized tables of embeddings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<TableReport>,
+    /// Quantized weights of recurrent layers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recurrent: Vec<TableReport>,
     /// What runs on integers, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<IntegerReport>,
     /// Processors on which no integer layer saturates.
     pub exact_on: Vec<Cpu>,
+    /// How many times as fast as in float the file is expected to be, by class of processors, from measured times of
+    /// operators; absent where these do not tell.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub expected_speed: BTreeMap<Cpu, f64>,
     /// Opset of the written model.
     pub opset: i64,
     /// Operators rewritten to reach that opset.
@@ -111,6 +129,10 @@ impl From<Run<'_>> for Report {
     fn from(run: Run<'_>) -> Self {
         let Run { config, layers, solved: Solved { model, solution, tables, cache }, .. } = run;
         let of_tables = solution.plan.tables.iter().zip(&tables).zip(&solution.fitted.table_bytes);
+        let (embeddings, recurrent) = of_tables.partition::<Vec<_>, _>(|((planned, _), _)| planned.is_embedding());
+        let reports = |found: Vec<((&PlannedTable, &QuantizedTable), &usize)>| {
+            found.into_iter().map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect()
+        };
         Self {
             version: VERSION,
             settings: config.clone(),
@@ -120,9 +142,17 @@ impl From<Run<'_>> for Report {
             folder: None,
             prepared: run.prepared,
             exact_on: Cpu::exact_on(layers.iter().any(|layer| layer.saturating_pairs > Some(0))),
+            expected_speed: solution
+                .assignment
+                .expected_speeds(model.graph(), &solution.plan.layers)
+                .into_iter()
+                .collect(),
             layers,
-            embeddings: of_tables.map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect(),
+            embeddings: reports(embeddings),
+            recurrent: reports(recurrent),
             integers: IntegerReport::new(model.graph(), config, (&solution.assignment, &solution.trail), cache),
+            float_weights: solution.plan.float_weights(&solution.fitted.written, config),
+            unmatched: solution.plan.unmatched,
             skipped: solution.plan.skipped,
             opset: solution.fitted.written.opset("").unwrap_or(0),
             opset_changes: run.opset_changes,
@@ -154,7 +184,8 @@ impl Report {
         bits.sum::<f64>() / (self.weights() as f64).max(1.0)
     }
 
-    fn first_readers(&self) -> impl Iterator<Item = &LayerReport> {
+    /// The layers without those that read a weight which an earlier one reads.
+    pub(super) fn first_readers(&self) -> impl Iterator<Item = &LayerReport> {
         self.layers.iter().filter(|layer| layer.is_first_reader)
     }
 
@@ -166,7 +197,8 @@ impl Report {
             }
             _ => None,
         };
-        let parts = self.missed_accuracy().into_iter().chain(size).chain(self.mispredicted());
+        let doubts = if self.settings.allow_float { Vec::new() } else { self.doubts() };
+        let parts = self.missed_accuracy().into_iter().chain(size).chain(self.mispredicted()).chain(doubts);
         let parts: Vec<String> = parts.collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
@@ -185,17 +217,24 @@ impl Report {
         measured.map(|found| (&found.accuracy, &found.outputs[..])).or(simulated)
     }
 
+    /// Whether anything has codes.
+    pub fn is_quantized(&self) -> bool {
+        !self.layers.is_empty() || !self.embeddings.is_empty() || !self.recurrent.is_empty()
+    }
+
     fn missed_accuracy(&self) -> Option<String> {
-        let (wanted, most) = (self.settings.min_sqnr_db, self.settings.max_loss);
-        let is_quantized = !self.layers.is_empty() || !self.embeddings.is_empty();
+        let (wanted, most) = (self.settings.wanted_sqnr_db(), self.settings.max_loss);
+        let is_quantized = self.is_quantized();
         if !is_quantized || (wanted.is_none() && most.is_none()) {
             return None;
         }
+        let by =
+            if self.settings.min_sqnr_db.is_none() { " by `--scheme auto`; --min-sqnr asks for another" } else { "" };
         let mut parts = Vec::new();
         // What is not a number reaches nothing.
         if let Some(Accuracy { sqnr_db, loss, .. }) = self.judged().and_then(|(accuracy, _)| accuracy.measured()) {
             let sqnr = wanted.filter(|wanted| sqnr_db.is_nan() || sqnr_db < wanted);
-            parts.extend(sqnr.map(|wanted| format!("SQNR {sqnr_db:.2} dB, {wanted:.2} dB wanted")));
+            parts.extend(sqnr.map(|wanted| format!("SQNR {sqnr_db:.2} dB, {wanted:.2} dB wanted{by}")));
             let loss = most.filter(|most| loss.is_nan() || loss > most).map(|most| (loss, most));
             parts.extend(loss.map(|(loss, most)| format!("loss {loss:.2e}, at most {most:.2e} wanted")));
         }

@@ -1,4 +1,4 @@
-//! What was done with tables of embeddings.
+//! What was done with tables of embeddings and weights of recurrent layers.
 
 use serde::Serialize;
 

@@ -100,7 +100,7 @@ impl<'a> Streams<'a> {
         if Arithmetic::of(config, model) == Arithmetic::Runtime {
             round_inside(&mut quantized_model, assignment, plan.layers.iter());
         }
-        decode_tables(quantized_model.graph_mut(), tables, &plan.tables);
+        decode_tables(quantized_model.graph_mut(), tables, &plan.tables)?;
         decode(&mut quantized_model)?;
         let mut float_model = model.clone();
         decode(&mut float_model)?;

@@ -1,7 +1,7 @@
-//! Quantizes tables of embeddings, one scale a row.
+//! Quantizes tables of embeddings and weights of recurrent layers, one scale a row.
 //!
-//! Scales are those of least squared error over the row; no calibration data are needed, because a row that is read is
-//! read as it is.
+//! Scales are those of least squared error over the row; no calibration data are needed: a row of a table that is read is
+//! read as it is, and what recurrent layers multiply is seen at no place where it could be measured.
 
 use ndarray::Array3;
 use onnxquant_ir::{Model, tensor};

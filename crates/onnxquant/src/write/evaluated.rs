@@ -54,7 +54,7 @@ pub(crate) fn evaluated(
     for (layer, weight) in codes.layers {
         write_codes(evaluated.graph_mut(), &layer.site, weight)?;
     }
-    decode_tables(evaluated.graph_mut(), codes.tables, codes.planned_tables);
+    decode_tables(evaluated.graph_mut(), codes.tables, codes.planned_tables)?;
     Ok(evaluated)
 }
 

@@ -1,4 +1,4 @@
-//! Puts the codes of tables of embeddings into a model.
+//! Puts the codes of tables into a model.
 
 use onnxquant_ir::{Graph, tensor};
 use onnxquant_passes::embeddings::{find_tables, write_table};
@@ -18,15 +18,22 @@ pub(crate) fn write_tables(
         // Who reads it may have changed since.
         let found = find_tables(graph).into_iter().find(|found| found.value == planned.table.value);
         let place = found.ok_or_else(|| Error::Internal(format!("table `{}` was lost", planned.name)))?;
-        bytes.push(write_table(graph, &place, &table.coded));
+        bytes.push(write_table(graph, &place, &table.coded)?);
     }
     Ok(bytes)
 }
 
 /// Puts what the codes mean into the model for the engine.
-pub(crate) fn decode_tables(graph: &mut Graph, tables: &[QuantizedTable], planned: &[PlannedTable]) {
+pub(crate) fn decode_tables(
+    graph: &mut Graph,
+    tables: &[QuantizedTable],
+    planned: &[PlannedTable],
+) -> Result<(), Error> {
     for (table, planned) in tables.iter().zip(planned) {
-        let decoded = tensor::from_f32_as(planned.table.dtype, &planned.table.dims, &table.coded.decode());
+        let float = graph.value(planned.table.value).constant();
+        let float = float.ok_or_else(|| Error::Internal(format!("table `{}` is gone", planned.name)))?;
+        let decoded = tensor::from_f32_as(planned.table.dtype, &tensor::shape(float)?, &table.coded.decode());
         graph.set_tensor(planned.table.value, decoded);
     }
+    Ok(())
 }

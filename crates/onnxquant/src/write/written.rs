@@ -89,7 +89,9 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, assignment: 
     // What stayed in float.
     fuse_hard_sigmoids(&mut written)?;
     check(&written, "writing forms for the runtime")?;
-    annotate(written.graph_mut());
+    if !assignment.regions().units.is_empty() {
+        annotate(written.graph_mut());
+    }
     let layers = layers.iter().map(|(layer, stored)| (*layer, stored_bytes(written.graph(), stored))).collect();
     Ok(Written { model: written, layers, table_bytes })
 }

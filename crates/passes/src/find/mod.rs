@@ -1,3 +1,4 @@
-//! Finds the layers that can be quantized.
+//! Finds the layers that can be quantized, and what stays in float.
 
+pub mod float_weights;
 pub mod sites;

@@ -4,7 +4,7 @@
 //! in float; a `MatMulNBits` is one that is quantized already. Nothing is guessed: a form that is not listed under
 //! [`SkipReason`] is not left out, and a form that is listed is never quantized.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, NodeProto, TensorProto};
@@ -72,6 +72,8 @@ impl Site {
 /// A layer of the model.
 #[derive(Clone, Debug)]
 pub struct Candidate {
+    /// Its node, where that is one of the main graph.
+    pub node: Option<NodeId>,
     /// What people call it: the node's name, or its first output's where it has none or one that is not its own. No two
     /// layers of the main graph have the same.
     pub label: String,
@@ -89,6 +91,7 @@ pub fn find_sites(model: &Model) -> Vec<Candidate> {
     let layers: Vec<(NodeId, &Node)> = graph.nodes().filter(|(_, node)| is_layer(node) || is_nbits(node)).collect();
     let claims = Claims::new(graph, &layers);
     let main = layers.iter().map(|&(id, node)| Candidate {
+        node: Some(id),
         label: claims.label(graph, id).to_owned(),
         op_type: node.op_type().to_owned(),
         weight_shape: weight_shape(graph, node),
@@ -132,7 +135,7 @@ fn result_name<'g>(graph: &'g Graph, node: &Node) -> &'g str {
     node.outputs().iter().flatten().next().map_or("", |&output| graph.value(output).name())
 }
 
-fn is_layer(node: &Node) -> bool {
+pub(super) fn is_layer(node: &Node) -> bool {
     layers::layer(node).is_some()
 }
 
@@ -141,7 +144,7 @@ fn skipped(node: &NodeProto, reason: SkipReason) -> Candidate {
         "" => node.output.first().cloned().unwrap_or_default(),
         name => name.to_owned(),
     };
-    Candidate { label, op_type: node.op_type().to_owned(), weight_shape: None, outcome: Err(reason) }
+    Candidate { node: None, label, op_type: node.op_type().to_owned(), weight_shape: None, outcome: Err(reason) }
 }
 
 fn layers_of(nodes: &[NodeProto]) -> Vec<&NodeProto> {
@@ -162,7 +165,8 @@ fn weight_shape(graph: &Graph, node: &Node) -> Option<Vec<usize>> {
     Some(constant(1).or_else(|| constant(0))?.shape)
 }
 
-fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
+/// What can be done with one layer of the main graph.
+pub(super) fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
     // What is found besides the layers is a MatMulNBits.
     let Some(layer) = layers::layer(node) else { return Err(SkipReason::AlreadyQuantized) };
     let (Some(input), Some(weight)) = (node.input(0), node.input(1)) else {
@@ -187,11 +191,31 @@ fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
 }
 
 fn not_constant(graph: &Graph, input: ValueId, weight: ValueId) -> SkipReason {
-    match graph.producer(weight) {
+    match graph.producer(constant_chain::start(graph, weight)) {
         Some((_, node)) if node.is("DequantizeLinear") || decodes_constant(graph, node) => SkipReason::AlreadyQuantized,
+        Some((id, _)) if follows_from_constants(graph, id) => SkipReason::Computed { by: graph.describe(id) },
         _ if constant_chain::source(graph, input).is_some() => SkipReason::ConstantOnTheLeft,
         _ => SkipReason::NoConstantWeight,
     }
+}
+
+/// Whether a node computes the same for every input of the graph, as far as a walk over few nodes shows.
+fn follows_from_constants(graph: &Graph, node: NodeId) -> bool {
+    const MOST_NODES: usize = 256;
+    let (mut seen, mut waiting) = (HashSet::new(), vec![node]);
+    while let Some(id) = waiting.pop() {
+        let node = graph.node(id);
+        let is_open = |value: &ValueId| matches!(graph.value(*value).origin(), Origin::Input | Origin::Overridable);
+        let reads = || node.inputs().iter().flatten().chain(node.captures());
+        let is_random = node.op_type().starts_with("Random") || ["Bernoulli", "Multinomial"].contains(&node.op_type());
+        if seen.len() >= MOST_NODES || is_random || reads().any(is_open) {
+            return false;
+        }
+        if seen.insert(id) {
+            waiting.extend(reads().filter_map(|&value| graph.producer(value)).map(|(before, _)| before));
+        }
+    }
+    true
 }
 
 /// The weight may be shared, but only among layers: then each gets its own codes.

@@ -71,6 +71,33 @@ fn layer_without_a_float_constant_of_its_own_says_why() {
 }
 
 #[test]
+fn weight_that_is_computed_says_by_what() {
+    let behind = |op_type: &str, inputs: &[&str], more: &[NodeProto]| {
+        let nodes = [more, &[node(op_type, inputs, &["w"], vec![]), layer("MatMul", vec![])]].concat();
+        message("x", vec![("v", floats(&[6, 4], 1))], nodes, "y")
+    };
+    let computed = |by: &str| SkipReason::Computed { by: by.to_owned() };
+    let dequantize = node("DequantizeLinear", &["c", "s"], &["d"], vec![]);
+    let codes = ("c", tensor::from_codes(DataType::Int8, &[4, 6], [1; 24]));
+    let nodes = vec![dequantize, node("Transpose", &["d"], &["w"], vec![]), layer("MatMul", vec![])];
+    assert_reasons(vec![
+        ("constants alone", behind("Erf", &["v"], &[]), computed("`node_w` (Erf)")),
+        (
+            "behind a link",
+            behind("Transpose", &["e"], &[node("Erf", &["v"], &["e"], vec![])]),
+            computed("`node_e` (Erf)"),
+        ),
+        ("an input, too", behind("Add", &["v", "x"], &[]), SkipReason::NoConstantWeight),
+        ("chance", behind("RandomNormalLike", &["v"], &[]), SkipReason::NoConstantWeight),
+        (
+            "codes behind a link",
+            message("x", vec![codes, ("s", tensor::from_f32(&[], &[0.5]))], nodes, "y"),
+            SkipReason::AlreadyQuantized,
+        ),
+    ]);
+}
+
+#[test]
 fn layer_of_another_form_says_which() {
     let codes = tensor::from_codes(DataType::Int8, &[6, 4], [1; 24]);
     let f64s = tensor::from_f32_as(DataType::Double, &[6, 4], &[1.0; 24]);

@@ -58,6 +58,12 @@ pub fn source(graph: &Graph, value: ValueId) -> Option<ValueId> {
     None
 }
 
+/// The value that the chain which ends in `value` starts with, a constant or not.
+pub(crate) fn start(graph: &Graph, value: ValueId) -> ValueId {
+    let before = |value: &ValueId| graph.producer(*value).filter(|(_, node)| is_link(node))?.1.input(0);
+    std::iter::successors(Some(value), before).take(MAX_LINKS + 1).last().unwrap_or(value)
+}
+
 /// The constant behind `value`; `None` when it is no constant or the chain holds another operator.
 pub fn resolve(graph: &Graph, value: ValueId) -> Option<Resolved> {
     let chain = follow(graph, value, MAX_LINKS)?;
@@ -164,7 +170,7 @@ pub(crate) fn reshaped(dims: &[i64], wanted: &[i64], allow_zero: bool) -> Option
     Some(result)
 }
 
-fn flattened(dims: &[i64], axis: i64) -> Option<Vec<i64>> {
+pub(crate) fn flattened(dims: &[i64], axis: i64) -> Option<Vec<i64>> {
     let rank = i64::try_from(dims.len()).ok()?;
     let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok()?;
     let (rows, columns) = dims.split_at_checked(axis)?;

@@ -69,6 +69,8 @@ pub struct Unit {
     pub inputs: Vec<(usize, ValueId)>,
     /// The results (behind the tail).
     pub outputs: Vec<ValueId>,
+    /// It runs on codes whatever that costs, unless it is named among those that must stay in float.
+    pub is_wanted: bool,
 }
 
 impl Unit {
@@ -131,7 +133,7 @@ fn unit(
         && !inputs.iter().any(|(_, value)| is_decoded(graph, *value))
         && !outputs.iter().any(|value| is_encoded(graph, *value));
     let ceiling = tail.and_then(|tail| end(graph, graph.node(tail), 2, "max"));
-    fits.then_some(Unit { node: id, tail, ceiling, kernel, inputs, outputs })
+    fits.then_some(Unit { node: id, tail, ceiling, kernel, inputs, outputs, is_wanted: false })
 }
 
 fn kernel(graph: &Graph, id: NodeId, node: &Node, sites: &HashMap<NodeId, Site>) -> Option<Kernel> {

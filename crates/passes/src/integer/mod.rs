@@ -6,6 +6,7 @@
 //! | [`kernels`] | says which nodes the runtime computes on codes, and in which form |
 //! | [`costs`] | estimates how long nodes take in float and on codes |
 //! | [`regions`] | chooses the nodes that run on codes, by a minimum cut |
+//! | [`speed`] | estimates how many times as fast the whole graph is then |
 //! | [`write_regions`], [`fake_quantize`] | rounds their tensors, with codes or with the same arithmetic in floats |
 //! | [`write_static`] | writes weight and bias of a layer inside a region |
 //! | [`write_dynamic`] | writes a layer that quantizes its input as it runs |
@@ -22,6 +23,7 @@ pub mod kernels;
 mod pair_rule_tests;
 pub mod regions;
 pub mod saturate_pairs;
+pub mod speed;
 pub mod write_dynamic;
 pub mod write_regions;
 pub mod write_static;

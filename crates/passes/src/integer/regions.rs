@@ -21,7 +21,7 @@
 //!
 //! # Cost
 //!
-//! A maximum flow over some thousand edges; milliseconds.
+//! A maximum flow over some thousand edges, once for each class of processors that counts; milliseconds.
 //!
 //! # References
 //!
@@ -36,6 +36,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
 use super::costs::Costs;
+use super::costs::class::ClassCosts;
 use super::kernels::{Kernel, Unit};
 
 /// More than any sum of times, and far from overflow.
@@ -67,7 +68,8 @@ pub struct Regions {
     pub tensors: Vec<CodedTensor>,
     /// By class: the value whose range gives the scale.
     pub classes: Vec<ValueId>,
-    /// Estimated time of the whole graph relative to float, 1 where no region pays.
+    /// Estimated time of the whole graph relative to float, on the class of processors where that is most; 1 where no
+    /// region pays.
     pub relative_time: f64,
 }
 
@@ -86,17 +88,28 @@ impl Regions {
     }
 }
 
-/// The regions that take the least time. `float` names nodes that must stay in float.
+/// The regions that take the least time with the units that are [wanted](Unit::is_wanted) on codes: the cut of one class of
+/// processors whose time relative to float is least on the class where it is worst. None where that is slower than float and
+/// nobody wants it. `float` names nodes that must stay in float, wanted or not.
 pub fn choose_regions(graph: &Graph, units: &[Unit], costs: &Costs, float: &HashSet<NodeId>) -> Regions {
-    let chosen = cut(graph, units, costs, float);
-    let coded = units.iter().zip(&chosen).filter(|(_, coded)| **coded).map(|(unit, _)| unit.clone()).collect();
-    let mut regions = Regions::of(graph, coded);
-    regions.relative_time = relative_time(graph, units, costs, &regions);
-    regions
+    let regions = costs.classes().map(|class| {
+        let chosen = cut(graph, units, &class, float);
+        let coded = units.iter().zip(&chosen).filter(|(_, coded)| **coded).map(|(unit, _)| unit.clone()).collect();
+        let regions = Regions::of(graph, coded);
+        Regions { relative_time: worst_time(graph, units, costs, &regions), ..regions }
+    });
+    let best = regions.min_by(|a, b| a.relative_time.total_cmp(&b.relative_time));
+    let is_wanted = units.iter().any(|unit| unit.is_wanted && !float.contains(&unit.node));
+    best.filter(|regions| is_wanted || regions.relative_time <= 1.0).unwrap_or_else(|| Regions::of(graph, Vec::new()))
+}
+
+/// Estimated time of the graph with these regions over that without any, on the class where that is most.
+fn worst_time(graph: &Graph, units: &[Unit], costs: &Costs, regions: &Regions) -> f64 {
+    costs.classes().map(|class| relative_time(graph, units, &class, regions)).fold(0.0, f64::max)
 }
 
 /// For every unit whether it stands on the side of the codes.
-fn cut(graph: &Graph, units: &[Unit], costs: &Costs, float: &HashSet<NodeId>) -> Vec<bool> {
+fn cut(graph: &Graph, units: &[Unit], costs: &ClassCosts<'_>, float: &HashSet<NodeId>) -> Vec<bool> {
     let mut network = DiGraph::<(), u64>::new();
     let (source, sink) = (network.add_node(()), network.add_node(()));
     let nodes: Vec<NodeIndex> = units.iter().map(|_| network.add_node(())).collect();
@@ -108,8 +121,10 @@ fn cut(graph: &Graph, units: &[Unit], costs: &Costs, float: &HashSet<NodeId>) ->
     let maker: HashMap<ValueId, usize> =
         units.iter().enumerate().flat_map(|(i, unit)| unit.outputs.iter().map(move |value| (*value, i))).collect();
     for (unit, &node) in units.iter().zip(&nodes) {
-        let on_codes = if float.contains(&unit.node) { NEVER } else { costs.on_codes(graph, unit) };
-        network.add_edge(source, node, costs.in_float(graph, unit));
+        let is_float = float.contains(&unit.node);
+        let on_codes = if is_float { NEVER } else { costs.on_codes(graph, unit) };
+        let in_float = if unit.is_wanted && !is_float { NEVER } else { costs.in_float(graph, unit) };
+        network.add_edge(source, node, in_float);
         network.add_edge(node, sink, on_codes);
     }
     let mut values: Vec<ValueId> =
@@ -173,21 +188,31 @@ fn source_side(network: &DiGraph<(), u64>, source: NodeIndex, sink: NodeIndex) -
 }
 
 /// Estimated time of the graph with these regions over that without any.
-fn relative_time(graph: &Graph, units: &[Unit], costs: &Costs, regions: &Regions) -> f64 {
+fn relative_time(graph: &Graph, units: &[Unit], costs: &ClassCosts<'_>, regions: &Regions) -> f64 {
+    let without = time_without_regions(graph, units, costs);
+    time_with_regions(graph, without, costs, regions) / without.max(1.0)
+}
+
+/// Estimated time of the graph without regions.
+pub(super) fn time_without_regions(graph: &Graph, units: &[Unit], costs: &ClassCosts<'_>) -> f64 {
     let known: HashMap<NodeId, &Unit> = units.iter().map(|unit| (unit.node, unit)).collect();
-    let tails: Vec<NodeId> = units.iter().filter_map(|unit| unit.tail).collect();
+    let tails: HashSet<NodeId> = units.iter().filter_map(|unit| unit.tail).collect();
     let time = |(id, node): (NodeId, &Node)| match known.get(&id) {
         Some(unit) => costs.in_float(graph, unit) as f64,
         None if tails.contains(&id) => 0.0,
         None => costs.other(node),
     };
-    let float: f64 = graph.nodes().map(time).sum();
-    let saved: f64 = regions.units.iter().map(|unit| costs.saved_on_codes(graph, unit)).sum();
-    (float - saved + conversions(graph, costs, regions)) / float.max(1.0)
+    graph.nodes().map(time).sum()
+}
+
+/// The same with these, from the time without.
+pub(super) fn time_with_regions(graph: &Graph, without: f64, costs: &ClassCosts<'_>, regions: &Regions) -> f64 {
+    let saved: f64 = regions.units.iter().map(|unit| costs.unit(graph, unit).saved()).sum();
+    without - saved + conversions(graph, costs, regions)
 }
 
 /// Time of the conversions: Q before regions and DQ behind them.
-fn conversions(graph: &Graph, costs: &Costs, regions: &Regions) -> f64 {
+fn conversions(graph: &Graph, costs: &ClassCosts<'_>, regions: &Regions) -> f64 {
     let made: Vec<ValueId> = regions.units.iter().flat_map(|unit| unit.outputs.iter().copied()).collect();
     let reads = |node: NodeId| regions.units.iter().any(|unit| unit.node == node);
     let conversion = |tensor: &CodedTensor| {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use onnxquant_quant::ActivationGrid;
 
 use super::*;
+use crate::cpu::Cpu;
 use crate::integer::costs::Alternative;
 use crate::integer::kernels::find_units;
 use crate::testing::{floats, model, node, site_map};
@@ -27,12 +28,22 @@ fn units(model: &Model) -> Vec<Unit> {
 }
 
 /// Every value has `size` of its position among all.
-fn costs(model: &Model, size: impl Fn(usize) -> usize) -> Costs {
+fn costs_on(cpu: Cpu, model: &Model, size: impl Fn(usize) -> usize) -> Costs {
     let graph = model.graph();
     let inputs = graph.inputs().iter().map(|port| port.value);
     let made = graph.nodes().flat_map(|(_, node)| node.outputs().iter().copied().flatten());
     let sizes = inputs.chain(made).enumerate().map(|(at, value)| (value, size(at))).collect();
-    Costs::new(graph, &site_map(model), sizes, Alternative::WeightOnly)
+    Costs::new(graph, &site_map(model), sizes, Alternative::WeightOnly, cpu)
+}
+
+/// The times with VNNI.
+fn costs(model: &Model, size: impl Fn(usize) -> usize) -> Costs {
+    costs_on(Cpu::Vnni, model, size)
+}
+
+/// The times on the only class, or on the last one.
+fn class(costs: &Costs) -> ClassCosts<'_> {
+    costs.classes().last().expect("there is a table")
 }
 
 /// Up to ten operators over the inputs and earlier results; a choice of them are graph outputs.
@@ -67,7 +78,7 @@ fn random_model(steps: &[(usize, usize, usize, bool)]) -> Model {
 }
 
 /// The sum of times that the module documents, for one choice.
-fn total(graph: &Graph, units: &[Unit], costs: &Costs, coded: &[bool]) -> u64 {
+fn total(graph: &Graph, units: &[Unit], costs: &ClassCosts<'_>, coded: &[bool]) -> u64 {
     let times = units.iter().zip(coded).map(|(unit, &coded)| match coded {
         true => costs.on_codes(graph, unit),
         false => costs.in_float(graph, unit),
@@ -93,7 +104,7 @@ fn total(graph: &Graph, units: &[Unit], costs: &Costs, coded: &[bool]) -> u64 {
 }
 
 /// The least of all choices, with the units of `float` in float.
-fn least(graph: &Graph, units: &[Unit], costs: &Costs, float: &HashSet<NodeId>) -> u64 {
+fn least(graph: &Graph, units: &[Unit], costs: &ClassCosts<'_>, float: &HashSet<NodeId>) -> u64 {
     let choices = (0..1usize << units.len())
         .map(|mask| (0..units.len()).map(|unit| mask >> unit & 1 == 1).collect::<Vec<bool>>())
         .filter(|coded| units.iter().zip(coded).all(|(unit, coded)| !(*coded && float.contains(&unit.node))));
@@ -116,7 +127,8 @@ proptest! {
     fn cut_takes_the_least_time_of_all_choices(steps in steps(), sizes in sizes(), mask in 0usize..1024) {
         let model = random_model(&steps);
         let (graph, units) = (model.graph(), units(&model));
-        let costs = costs(&model, |at| sizes[at]);
+        let costs = costs_on(Cpu::Portable, &model, |at| sizes[at]);
+        let costs = class(&costs);
         let free = cut(graph, &units, &costs, &HashSet::new());
         prop_assert_eq!(total(graph, &units, &costs, &free), least(graph, &units, &costs, &HashSet::new()));
         let forced = units.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
@@ -128,6 +140,25 @@ proptest! {
             prop_assert!(free[at] || !some[at], "a unit came to the codes because others left");
         }
     }
+
+    #[test]
+    fn regions_of_any_processor_are_judged_where_they_gain_least(steps in steps(), sizes in sizes()) {
+        let model = random_model(&steps);
+        let (graph, units) = (model.graph(), units(&model));
+        let costs = costs_on(Cpu::Portable, &model, |at| sizes[at]);
+        let worst = |regions: &Regions| {
+            let times = costs.classes().map(|class| relative_time(graph, &units, &class, regions));
+            times.fold(0.0, f64::max)
+        };
+        let portable = choose_regions(graph, &units, &costs, &HashSet::new());
+        prop_assert!((portable.relative_time - worst(&portable)).abs() < 1e-12);
+        prop_assert!(portable.relative_time <= 1.0);
+        for class in costs.classes() {
+            let chosen = cut(graph, &units, &class, &HashSet::new());
+            let coded = units.iter().zip(chosen).filter(|(_, coded)| *coded).map(|(unit, _)| unit.clone()).collect();
+            prop_assert!(portable.relative_time <= worst(&Regions::of(graph, coded)), "{} gains more", class.cpu());
+        }
+    }
 }
 
 #[test]
@@ -137,7 +168,7 @@ fn random_graphs_have_regions_of_both_kinds() {
     let model = random_model(&steps);
     let units = units(&model);
     for (size, some_coded, some_float) in [(1, false, true), (50_000, true, true)] {
-        let coded = cut(model.graph(), &units, &costs(&model, |_| size), &HashSet::new());
+        let coded = cut(model.graph(), &units, &class(&costs(&model, |_| size)), &HashSet::new());
         assert_eq!(coded.contains(&true), some_coded, "{size}: {coded:?}");
         assert_eq!(coded.contains(&false), some_float, "{size}: {coded:?}");
     }
@@ -145,19 +176,39 @@ fn random_graphs_have_regions_of_both_kinds() {
 
 #[test]
 fn long_chain_is_kept_on_codes_across_a_slow_kernel() {
-    let ends = |middle: &str| {
-        let nodes = vec![
-            plain("MatMul", &["x", "z"], "a"),
-            plain(middle, &["a"], "s"),
-            plain("MatMul", &["s", "z"], "b"),
-            plain("Softmax", &["b"], "y"),
-        ];
-        of(nodes, "y")
+    let nodes = vec![
+        plain("MatMul", &["x", "z"], "a"),
+        plain("Mul", &["a", "g"], "s"),
+        plain("MatMul", &["s", "z"], "b"),
+        plain("Softmax", &["b"], "y"),
+    ];
+    let model = model("x z g", constants(), nodes, "y");
+    // The smaller `g` is, the slower is the product on codes.
+    let coded = |size_of_g: usize| {
+        let costs = costs(&model, |at| if at == 2 { size_of_g } else { 40_000 });
+        cut(model.graph(), &units(&model), &class(&costs), &HashSet::new())
     };
-    let coded = |model: &Model| cut(model.graph(), &units(model), &costs(model, |_| 40_000), &HashSet::new());
-    assert_eq!(coded(&ends("Sigmoid")), [true, true, true]);
+    assert_eq!(coded(4_000), [true, true, true]);
     // Slower on codes by more than the conversions take.
-    assert_eq!(coded(&ends("MaxPool")), [true, false, true]);
+    assert_eq!(coded(2), [true, false, true]);
+}
+
+#[test]
+fn wanted_units_run_on_codes_though_that_takes_longer_and_others_where_it_does_not() {
+    let nodes = vec![
+        plain("Sigmoid", &["x"], "s"),
+        plain("MatMul", &["s", "z"], "a"),
+        plain("Softmax", &["a"], "f"),
+        plain("Sigmoid", &["f"], "y"),
+    ];
+    let model = of(nodes, "y");
+    let (graph, costs) = (model.graph(), costs(&model, |_| 1_000));
+    let mut units = units(&model);
+    assert_eq!(cut(graph, &units, &class(&costs), &HashSet::new()), [false, false, false]);
+    units[1].is_wanted = true;
+    assert_eq!(cut(graph, &units, &class(&costs), &HashSet::new()), [true, true, false]);
+    let float = HashSet::from([units[1].node]);
+    assert_eq!(cut(graph, &units, &class(&costs), &float), [false, false, false], "it must stay in float");
 }
 
 #[test]
@@ -172,10 +223,10 @@ fn relative_time_is_the_cost_of_the_choice_over_that_of_floats() {
     let (graph, units) = (model.graph(), units(&model));
     let costs = costs(&model, |_| 30_000);
     let regions = choose_regions(graph, &units, &costs, &HashSet::new());
-    let coded = cut(graph, &units, &costs, &HashSet::new());
+    let coded = cut(graph, &units, &class(&costs), &HashSet::new());
     assert_eq!(coded, [true, true, false]);
-    let float = total(graph, &units, &costs, &[false; 3]) as f64;
-    let chosen = total(graph, &units, &costs, &coded) as f64;
+    let float = total(graph, &units, &class(&costs), &[false; 3]) as f64;
+    let chosen = total(graph, &units, &class(&costs), &coded) as f64;
     assert!((regions.relative_time - chosen / float).abs() < 1e-9, "{}", regions.relative_time);
     let none = choose_regions(graph, &units, &costs, &units.iter().map(|unit| unit.node).collect());
     assert_eq!((none.relative_time, none.tensors.len(), none.units.len()), (1.0, 0, 0));

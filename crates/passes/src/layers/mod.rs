@@ -36,6 +36,11 @@ pub(crate) fn of_integer_op(node: &Node) -> Option<&'static dyn Layer> {
     LAYERS.into_iter().find(|layer| layer.integer_op_type().is_some_and(|op_type| node.is(op_type)))
 }
 
+/// Whether a node is a recurrent layer, whose weights are inputs 1 and 2 and whose bias is input 3.
+pub(crate) fn is_recurrent(node: &Node) -> bool {
+    ["LSTM", "GRU", "RNN"].iter().any(|op_type| node.is(op_type))
+}
+
 /// The layer of this name in the default domain.
 pub(crate) fn named(op_type: &str) -> Option<&'static dyn Layer> {
     LAYERS.into_iter().find(|layer| layer.op_type() == op_type)

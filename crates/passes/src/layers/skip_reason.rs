@@ -11,6 +11,7 @@ use serde::Serialize;
 pub enum SkipReason {
     NoConstantWeight,
     ConstantOnTheLeft,
+    Computed { by: String },
     Overridable,
     AlreadyQuantized,
     Rank { shape: Vec<usize>, expected: &'static str },
@@ -31,6 +32,7 @@ impl fmt::Display for SkipReason {
         match self {
             Self::NoConstantWeight => write!(f, "both operands are activations"),
             Self::ConstantOnTheLeft => write!(f, "the constant is the left operand"),
+            Self::Computed { by } => write!(f, "the weight is computed from constants, by {by}"),
             Self::Overridable => write!(f, "the weight is a graph input that callers may override"),
             Self::AlreadyQuantized => write!(f, "the weight is quantized already"),
             Self::Rank { shape, expected } => write!(f, "the weight has shape {shape:?}, expected {expected}"),

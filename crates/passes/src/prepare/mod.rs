@@ -5,8 +5,10 @@
 //! | [`check_attributes`] | attributes lie where their operators allow it |
 //! | [`lift_constants`] | `Constant` nodes become initializers |
 //! | [`fold_integers`] | shapes and indices computed from constants become initializers |
+//! | [`fold_weights`] | weights computed from constants become initializers |
 //! | [`fold_pad`] | zero padding goes into the Conv that reads it |
 //! | [`fold_batchnorm`], [`fold_affine`] | scales and shifts a channel go into the layer beside them (`scaled_layer`) |
+//! | [`plain_forms`] | products with a constant are written in the forms in which layers are found |
 //! | [`hard_sigmoid`] | hard sigmoids become one operator, or are spelled out |
 
 pub mod check_attributes;
@@ -14,6 +16,8 @@ pub mod fold_affine;
 pub mod fold_batchnorm;
 pub mod fold_integers;
 pub mod fold_pad;
+pub mod fold_weights;
 pub mod hard_sigmoid;
 pub mod lift_constants;
+pub mod plain_forms;
 mod scaled_layer;

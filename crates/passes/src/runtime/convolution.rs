@@ -15,33 +15,50 @@
 //! | | input channels a multiple of 4 ([`crate::align_channels`] sees to it), outputs too, at least 16 | |
 //! | | else | gathers every window into a matrix |
 //!
-//! Fitted to 44 shapes in ONNX Runtime 1.32, one thread, x86-64 with AVX-512 VNNI: 1 to 256 input channels, 1 to 36
-//! outputs, windows of 1x1, 3x3, 5x5, 7x7, 3x39 and 1x256.
+//! The form was fitted to 44 shapes in ONNX Runtime 1.32, one thread, x86-64 with AVX-512 VNNI: 1 to 256 input channels,
+//! 1 to 36 outputs, windows of 1x1, 3x3, 5x5, 7x7, 3x39 and 1x256. Figures stand in the tables of
+//! [`crate::integer::costs`]; what gathering takes is one number of products in all of them, so that the layout of a Conv
+//! does not depend on the processor.
 //!
 //! # References
 //!
 //! In ONNX Runtime: `nchwc_transformer.cc`, `qlinearconv.cc`.
 
 use onnxquant_quant::ConvGeometry;
+use serde::Deserialize;
 
-// A start, a product, an element of the result.
-const FLOAT_START: f64 = 3000.0;
-const FLOAT_PRODUCT: f64 = 0.0178;
-const FLOAT_OUTPUT: f64 = 0.25;
-const CODES_START: f64 = 5000.0;
-const CODES_PRODUCT: f64 = 0.0053;
-const CODES_OUTPUT: f64 = 0.45;
 /// Channels of the result that are computed at a time.
 const LANES: usize = 16;
 /// Input channels that the kernels without a matrix read at a time.
 pub(crate) const CHANNELS: usize = 4;
-/// An element of a window that is gathered, in float and as a code, and a window of codes.
-const GATHER_FLOAT: f64 = 0.31;
-const GATHER_CODES: f64 = 0.055;
-const GATHER_WINDOW: f64 = 30.0;
-/// A window of codes of a single channel, and each of its elements.
-const SINGLE_WINDOW: f64 = 10.0;
-const SINGLE_ELEMENT: f64 = 1.45;
+/// What a window of codes that is gathered takes, and each of its elements, in products of codes: those of 0.0053 ns.
+const GATHER_WINDOW: f64 = 30.0 / 0.0053;
+const GATHER_CODE: f64 = 0.055 / 0.0053;
+
+/// Nanoseconds of the parts of a Conv on one class of processors.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConvolutionTimes {
+    float: Direct,
+    codes: Direct,
+    /// An element of a window of floats that is gathered.
+    gather_float: f64,
+    /// A window of codes of a single channel, and each of its elements.
+    single_window: f64,
+    single_element: f64,
+}
+
+/// A start, a product, an element of the result, an element of a window over a single channel (the kernels of codes make a
+/// table of where each lies).
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Direct {
+    start: f64,
+    product: f64,
+    output: f64,
+    #[serde(default)]
+    pointer: f64,
+}
 
 /// A Conv without groups.
 #[derive(Clone, Copy, Debug)]
@@ -64,19 +81,21 @@ impl Convolution {
     }
 
     /// Nanoseconds for so many elements of the result.
-    pub(crate) fn in_float(&self, outputs: f64) -> f64 {
+    pub(crate) fn in_float(&self, times: &ConvolutionTimes, outputs: f64) -> f64 {
+        let Direct { start, product, output, .. } = times.float;
         let positions = outputs / self.out_channels as f64;
         let is_direct = self.in_channels < LANES || self.in_channels.is_multiple_of(CHANNELS);
         let position = match is_direct {
-            true => FLOAT_PRODUCT * self.filled_products(self.in_channels),
-            false if self.window == 1 => FLOAT_PRODUCT * self.inputs() * self.out_channels as f64,
-            false => (FLOAT_PRODUCT * self.out_channels as f64 + GATHER_FLOAT) * self.inputs(),
+            true => product * self.filled_products(self.in_channels),
+            false if self.window == 1 => product * self.inputs() * self.out_channels as f64,
+            false => (product * self.out_channels as f64 + times.gather_float) * self.inputs(),
         };
-        FLOAT_START + positions * position + FLOAT_OUTPUT * outputs
+        start + positions * position + output * outputs
     }
 
     /// The same on codes.
-    pub(crate) fn on_codes(&self, outputs: f64) -> f64 {
+    pub(crate) fn on_codes(&self, times: &ConvolutionTimes, outputs: f64) -> f64 {
+        let Direct { start, product, output, pointer } = times.codes;
         let positions = outputs / self.out_channels as f64;
         let channels = match self.aligning_pays() {
             true => self.in_channels.next_multiple_of(CHANNELS),
@@ -84,18 +103,17 @@ impl Convolution {
         };
         let is_direct = self.has_fast_outputs() && channels.is_multiple_of(CHANNELS);
         let position = match (self.in_channels, self.out_channels) {
-            (1, 1) => SINGLE_WINDOW + SINGLE_ELEMENT * self.inputs(),
-            _ if is_direct => CODES_PRODUCT * self.filled_products(channels),
-            _ => CODES_PRODUCT * self.filled_products(channels) + self.gathering(),
+            (1, 1) => times.single_window + times.single_element * self.inputs(),
+            _ if is_direct => product * self.filled_products(channels) + pointer * self.pointers(),
+            _ => product * (self.filled_products(channels) + self.gathering()),
         };
-        CODES_START + positions * position + CODES_OUTPUT * outputs
+        start + positions * position + output * outputs
     }
 
     /// Whether adding input channels of zeros, up to a multiple of 4, takes less time than gathering windows of codes.
     pub(crate) fn aligning_pays(&self) -> bool {
         let more = self.in_channels.next_multiple_of(CHANNELS) - self.in_channels;
-        let added = CODES_PRODUCT * self.filled_products(more);
-        more > 0 && self.window > 1 && self.has_fast_outputs() && added < self.gathering()
+        more > 0 && self.window > 1 && self.has_fast_outputs() && self.filled_products(more) < self.gathering()
     }
 
     /// Whether there is a kernel for the output channels that needs no matrix of windows.
@@ -108,9 +126,14 @@ impl Convolution {
         (in_channels * self.window * self.out_channels.next_multiple_of(LANES)) as f64
     }
 
-    /// What gathering a window of codes takes; a window of one element is there already.
+    /// What gathering a window of codes takes, in products; a window of one element is there already.
     fn gathering(&self) -> f64 {
-        if self.window > 1 { GATHER_WINDOW + GATHER_CODES * self.inputs() } else { 0.0 }
+        if self.window > 1 { GATHER_WINDOW + GATHER_CODE * self.inputs() } else { 0.0 }
+    }
+
+    /// Elements of a window over one channel; a window of one element needs no table.
+    fn pointers(&self) -> f64 {
+        if self.window > 1 { self.window as f64 } else { 0.0 }
     }
 
     fn inputs(&self) -> f64 {

@@ -18,7 +18,7 @@ use serde::{Serialize, Serializer};
 use super::convolution::aligned_channels;
 
 /// Where a file is served.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cpu {
     /// Any of the others.
     #[default]

@@ -1,9 +1,10 @@
-//! Stores tables of embeddings as codes and decodes the rows that are read, not the table.
+//! Stores tables of embeddings, and weights of recurrent layers, as codes with one scale a row.
 //!
 //! # Problem
 //!
 //! A `Gather` picks rows of a constant table. A `DequantizeLinear` in front of it would decode the whole table at every
-//! run.
+//! run. An `LSTM`, `GRU` or `RNN` reads all of its weights at every step, and the runtime packs them when it loads the
+//! model, as long as they are constants then.
 //!
 //! # Method
 //!
@@ -17,6 +18,14 @@
 //! A byte of 4-bit codes holds one of the first half of a row and, in its high bits, one of the second half. Standard
 //! ONNX, of opset 11 for 4 bits; where the indices are constants, the runtime computes it when it loads the model.
 //!
+//! Weights of recurrent layers are decoded as a whole, by operators that the runtime computes once, when it loads the model:
+//!
+//! ```text
+//! Cast(codes) -> Mul(scales)      codes [directions, gates * hidden, inputs], scales [directions, gates * hidden, 1]
+//! ```
+//!
+//! They take 8 bits: errors of the weights that read a state come back with every step.
+//!
 //! Not quantized: tables that other operators read too, of other ranks than 2 and types than f32 and f16, that are
 //! graph outputs, read by subgraphs or can be overridden, and small ones. Rows of an odd number of columns take 8 bits.
 //!
@@ -26,24 +35,39 @@
 
 use onnxquant_ir::onnx::AttributeProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::{Graph, NodeId, Origin, Use, ValueId, int_attribute, tensor, text_attribute};
+use onnxquant_ir::{Graph, NodeId, Origin, TensorError, Use, ValueId, int_attribute, tensor, text_attribute};
 
 use crate::graph::insert::insert;
+use crate::layers::is_recurrent;
 
 /// Smaller tables save less than the operators take.
 const MIN_ELEMENTS: usize = 4096;
 
-/// A constant that only Gathers read, row by row.
+/// Bits of the weights of a recurrent layer.
+const RECURRENT_BITS: u32 = 8;
+
+/// A constant that is read row by row.
 #[derive(Clone, Debug)]
 pub struct Table {
     /// The table.
     pub value: ValueId,
+    /// Who reads it.
+    pub kind: TableKind,
     /// Rows and columns.
     pub dims: [usize; 2],
     /// Its type.
     pub dtype: DataType,
-    /// The Gathers.
+    /// The nodes that read it, in the order in which they run.
     readers: Vec<NodeId>,
+}
+
+/// Who reads a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableKind {
+    /// A `Gather`, the rows that its indices name.
+    Embedding,
+    /// `LSTM`, `GRU` or `RNN`: the weights of input or state.
+    Recurrent,
 }
 
 /// A table of codes.
@@ -66,18 +90,31 @@ fn table(graph: &Graph, value: ValueId) -> Option<Table> {
     let found = graph.value(value);
     let constant = found.constant().filter(|_| found.origin() == Origin::Constant)?;
     let dtype = tensor::data_type(constant).ok()?;
-    let [rows, columns] = tensor::shape(constant).ok()?[..] else { return None };
-    let is_large = rows.checked_mul(columns).is_some_and(|count| count >= MIN_ELEMENTS);
-    let reads_rows = |user: &Use| match *user {
-        Use::Input(node, 0) => {
-            let reader = graph.node(node);
-            (reader.is("Gather") && [0, -2].contains(&reader.int("axis", 0))).then_some(node)
-        }
-        _ => None,
+    let kinds = found.uses().iter().map(|user| reads(graph, user)).collect::<Option<Vec<_>>>()?;
+    let kind = *kinds.first().filter(|first| kinds.iter().all(|kind| kind == *first))?;
+    let dims = match (kind, &tensor::shape(constant).ok()?[..]) {
+        (TableKind::Embedding, &[rows, columns]) => [rows, columns],
+        (TableKind::Recurrent, &[directions, rows, columns]) => [directions.checked_mul(rows)?, columns],
+        _ => return None,
     };
-    let readers = found.uses().iter().map(reads_rows).collect::<Option<Vec<_>>>()?;
-    let is_known = matches!(dtype, DataType::Float | DataType::Float16) && is_large && !readers.is_empty();
-    is_known.then_some(Table { value, dims: [rows, columns], dtype, readers })
+    let is_large = dims[0].checked_mul(dims[1]).is_some_and(|count| count >= MIN_ELEMENTS);
+    // The runtime has no recurrent layers of f16 on a CPU.
+    let is_known = dtype == DataType::Float || (dtype == DataType::Float16 && kind == TableKind::Embedding);
+    let is_reader =
+        |node: &NodeId| found.uses().iter().any(|user| matches!(user, Use::Input(reader, _) if reader == node));
+    let readers = graph.order().iter().copied().filter(is_reader).collect();
+    (is_known && is_large).then_some(Table { value, kind, dims, dtype, readers })
+}
+
+/// How a table is read there, if it is one.
+fn reads(graph: &Graph, user: &Use) -> Option<TableKind> {
+    let &Use::Input(node, slot) = user else { return None };
+    let reader = graph.node(node);
+    match slot {
+        0 if reader.is("Gather") && [0, -2].contains(&reader.int("axis", 0)) => Some(TableKind::Embedding),
+        1 | 2 if is_recurrent(reader) => Some(TableKind::Recurrent),
+        _ => None,
+    }
 }
 
 impl Table {
@@ -88,7 +125,16 @@ impl Table {
 
     /// The bits that are possible where `wanted` are asked for.
     pub fn bits(&self, wanted: u32) -> u32 {
-        if self.dims[1].is_multiple_of(2) { wanted } else { 8 }
+        match self.kind {
+            TableKind::Recurrent => RECURRENT_BITS,
+            TableKind::Embedding if self.dims[1].is_multiple_of(2) => wanted,
+            TableKind::Embedding => 8,
+        }
+    }
+
+    /// The first node that reads it.
+    pub fn reader(&self) -> Option<NodeId> {
+        self.readers.first().copied()
     }
 }
 
@@ -110,32 +156,56 @@ impl CodedTable {
 }
 
 /// Writes `coded` in place of `table`; returns the bytes that it takes in the file.
-pub fn write_table(graph: &mut Graph, table: &Table, coded: &CodedTable) -> usize {
+pub fn write_table(graph: &mut Graph, table: &Table, coded: &CodedTable) -> Result<usize, TensorError> {
     let name = graph.value(table.value).name().to_owned();
     let [rows, columns] = table.dims;
+    let shape = graph.value(table.value).constant().map_or(Ok(table.dims.to_vec()), tensor::shape)?;
     let codes = match coded.bits {
         4 => tensor::from_raw(DataType::Uint8, &[rows, columns / 2], coded.pairs(columns)),
-        _ => tensor::from_codes(DataType::Int8, &[rows, columns], coded.codes.iter().map(|&code| i16::from(code))),
+        _ => tensor::from_codes(DataType::Int8, &shape, coded.codes.iter().map(|&code| i16::from(code))),
     };
-    let scales = tensor::from_f32_as(table.dtype, &[rows, 1], &coded.scales);
+    let of_rows = [&shape[..shape.len().saturating_sub(1)], &[1]].concat();
+    let scales = tensor::from_f32_as(table.dtype, &of_rows, &coded.scales);
     let bytes =
         [&codes, &scales].into_iter().filter_map(|tensor| tensor.raw_data.as_ref()).map(bytes::Bytes::len).sum();
     let codes = graph.add_constant(&format!("{name}_quantized"), codes);
     let scales = graph.add_constant(&format!("{name}_scale"), scales);
+    match table.kind {
+        TableKind::Embedding => decode_rows(graph, table, coded.bits, [codes, scales], &name),
+        TableKind::Recurrent => decode_whole(graph, table, [codes, scales], &name),
+    }
+    graph.remove_if_unused(table.value);
+    Ok(bytes)
+}
+
+/// Every Gather decodes the rows that it reads.
+fn decode_rows(graph: &mut Graph, table: &Table, bits: u32, [codes, scales]: [ValueId; 2], name: &str) {
     for &reader in &table.readers {
-        let mut writer = Writer { graph, before: reader, name: &name };
-        let steps = writer.steps(codes, table.dtype, coded.bits);
+        let mut writer = Writer { graph, before: reader, name };
+        let steps = writer.steps(codes, table.dtype, bits);
         let scale = writer.gather(scales, "row_scale");
         graph.set_op_type(reader, "Mul");
         graph.remove_attribute(reader, "axis");
         graph.set_input(reader, 0, Some(steps));
         graph.set_input(reader, 1, Some(scale));
     }
-    graph.remove_if_unused(table.value);
-    bytes
 }
 
-/// Puts operators before a Gather.
+/// All readers read the decoded table.
+fn decode_whole(graph: &mut Graph, table: &Table, [codes, scales]: [ValueId; 2], name: &str) {
+    let Some(before) = table.reader() else { return };
+    let mut writer = Writer { graph, before, name };
+    let to = vec![int_attribute("to", i64::from(table.dtype as i32))];
+    let steps = writer.insert("Cast", &[codes], "codes", to);
+    let decoded = writer.insert("Mul", &[steps, scales], "dequantized", vec![]);
+    for user in graph.value(table.value).uses().to_vec() {
+        if let Use::Input(reader, slot) = user {
+            graph.set_input(reader, slot, Some(decoded));
+        }
+    }
+}
+
+/// Puts operators before a node that reads the table.
 struct Writer<'a> {
     graph: &'a mut Graph,
     before: NodeId,

@@ -3,7 +3,7 @@ use onnxquant_ir::Model;
 use onnxquant_ir::onnx::NodeProto;
 
 use super::*;
-use crate::testing::{assert_valid, constant_named, floats, model, node, op_types};
+use crate::testing::{assert_valid, constant_named, find_node, floats, model, node, op_types};
 
 const ROWS: usize = 128;
 const COLUMNS: usize = 32;
@@ -50,7 +50,7 @@ fn written_rows_are_those_that_the_codes_mean() {
         let mut model = table_model(vec![gather("y")], "y");
         let table = find_tables(model.graph()).remove(0);
         let coded = coded(bits);
-        assert_eq!(write_table(model.graph_mut(), &table, &coded), bytes);
+        assert_eq!(write_table(model.graph_mut(), &table, &coded).unwrap(), bytes);
         assert_valid(&model);
         assert_eq!(op_types(&model), operators);
         assert!(model.graph().find("w").is_none(), "the float table goes");
@@ -66,7 +66,7 @@ fn written_rows_are_those_that_the_codes_mean() {
 fn every_reader_gets_its_own_decoding() {
     let mut model = table_model(vec![gather("y"), gather("z")], "y z");
     let table = find_tables(model.graph()).remove(0);
-    write_table(model.graph_mut(), &table, &coded(8));
+    write_table(model.graph_mut(), &table, &coded(8)).unwrap();
     assert_valid(&model);
     assert_eq!(op_types(&model), ["Gather", "Cast", "Gather", "Mul", "Gather", "Cast", "Gather", "Mul"]);
 }
@@ -88,4 +88,62 @@ fn what_is_no_table_is_left_alone() {
     assert!(find_tables(of(floats(&[64, 8, 8], 1)).graph()).is_empty(), "rank 3");
     let odd = of(floats(&[512, 33], 1));
     assert_eq!(find_tables(odd.graph())[0].bits(4), 8);
+}
+
+/// Two directions, 4 gates of 16 and 32 inputs.
+const OF_INPUT: [usize; 3] = [2, 64, 32];
+
+fn recurrent(nodes: Vec<NodeProto>, outputs: &str) -> Model {
+    let constants = vec![("w", floats(&OF_INPUT, 1)), ("r", floats(&[2, 64, 16], 2))];
+    model("x", constants, nodes, outputs)
+}
+
+#[test]
+fn weights_of_recurrent_layers_are_decoded_as_a_whole() {
+    for op_type in ["LSTM", "GRU", "RNN"] {
+        let mut model = recurrent(vec![node(op_type, &["x", "w", "r"], &["y"], vec![])], "y");
+        // The other one is small.
+        let table = find_tables(model.graph()).remove(0);
+        assert_eq!((table.kind, table.dims, table.bits(4)), (TableKind::Recurrent, [128, 32], 8), "{op_type}");
+        assert_eq!(find_tables(model.graph()).len(), 1, "{op_type}");
+        let coded = coded(8);
+        assert_eq!(write_table(model.graph_mut(), &table, &coded).unwrap(), 4096 + 512, "{op_type}");
+        assert_valid(&model);
+        assert_eq!(op_types(&model), ["Cast", "Mul", op_type]);
+        assert_eq!(constant_named(model.graph(), "w_quantized").dims, [2, 64, 32]);
+        assert_eq!(constant_named(model.graph(), "w_scale").dims, [2, 64, 1]);
+        assert!(find_tables(model.graph()).is_empty(), "{op_type}: idempotent");
+        assert_eq!(crate::decode::decode_weights::decode_weights(&mut model).unwrap(), 1, "{op_type}");
+        assert_eq!(op_types(&model), [op_type]);
+        let weight = find_node(model.graph(), op_type).and_then(|id| model.graph().node(id).input(1)).unwrap();
+        let decoded = tensor::from_f32(&OF_INPUT, &coded.decode());
+        assert_eq!(model.graph().value(weight).constant().unwrap().raw_data, decoded.raw_data, "{op_type}");
+    }
+}
+
+#[test]
+fn weight_of_several_recurrent_layers_is_decoded_once() {
+    let lstm = |x: &str, y: &str| node("LSTM", &[x, "w", "r"], &[y], vec![]);
+    let mut model = recurrent(vec![lstm("x", "y"), lstm("x", "z")], "y z");
+    let table = find_tables(model.graph()).remove(0);
+    write_table(model.graph_mut(), &table, &coded(8)).unwrap();
+    assert_valid(&model);
+    assert_eq!(op_types(&model), ["Cast", "Mul", "LSTM", "LSTM"]);
+}
+
+#[test]
+fn other_weights_of_recurrent_layers_are_left_alone() {
+    let lstm = |x: &str, w: &str, r: &str| node("LSTM", &[x, w, r], &["y"], vec![]);
+    let relu = node("Relu", &["w"], &["z"], vec![]);
+    for (what, nodes, outputs) in [
+        ("another reader", vec![lstm("x", "w", "r"), relu], "y z"),
+        ("as input", vec![lstm("w", "x", "r")], "y"),
+        ("graph output", vec![lstm("x", "w", "r")], "y w"),
+        ("a table, too", vec![lstm("x", "w", "r"), node("Gather", &["w", "x"], &["z"], vec![])], "y z"),
+    ] {
+        assert!(find_tables(recurrent(nodes, outputs).graph()).is_empty(), "{what}");
+    }
+    let halves = tensor::from_f32_as(DataType::Float16, &OF_INPUT, &[1.0; 4096]);
+    let of_halves = model("x", vec![("w", halves), ("r", floats(&[2, 64, 16], 2))], vec![lstm("x", "w", "r")], "y");
+    assert!(find_tables(of_halves.graph()).is_empty(), "f16");
 }

@@ -18,10 +18,10 @@
 //! 11), other activations, readers that are not the only one.
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::onnx::{ValueInfoProto, type_proto};
 use onnxquant_ir::{Graph, NewNode, NodeId, ValueId, tensor};
 
 use crate::find::sites::Site;
+use crate::graph::rank::rank;
 use crate::graph::readers;
 use crate::layers::{self, Channels};
 use crate::write::add_to_bias::{numbers, slot};
@@ -60,13 +60,8 @@ const LONGEST_PROOF: usize = 12;
 
 /// Whether `value` is known to have two dimensions or more.
 fn has_rows(graph: &Graph, value: ValueId, steps: usize) -> bool {
-    let found = graph.value(value);
-    if let Some(tensor) = found.tensor() {
-        return tensor.dims.len() > 1;
-    }
-    let declared = graph.inputs().iter().find(|port| port.value == value).map(|port| &port.info);
-    if declared.or_else(|| graph.value_info(found.name())).is_some_and(|info| declared_rank(info) > 1) {
-        return true;
+    if let Some(rank) = rank(graph, value) {
+        return rank > 1;
     }
     let Some((_, node)) = graph.producer(value).filter(|_| steps > 0) else { return false };
     let mut inputs = node.inputs().iter().flatten();
@@ -81,15 +76,6 @@ fn has_rows(graph: &Graph, value: ValueId, steps: usize) -> bool {
         "Relu" | "Gelu" | "Erf" | "Sigmoid" | "Tanh" | "Clip" | "Sqrt" | "Softmax" | "LayerNormalization"
         | "Identity" | "Cast" | "Dropout" => inputs.next().is_some_and(|&input| has_rows(graph, input, steps - 1)),
         _ => false,
-    }
-}
-
-/// Dimensions in the declaration of a tensor; 0 where it says none.
-fn declared_rank(info: &ValueInfoProto) -> usize {
-    let kind = info.r#type.as_ref().and_then(|kind| kind.value.as_ref());
-    match kind {
-        Some(type_proto::Value::TensorType(tensor)) => tensor.shape.as_ref().map_or(0, |shape| shape.dim.len()),
-        _ => 0,
     }
 }
 

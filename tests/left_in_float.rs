@@ -1,0 +1,139 @@
+//! What stays in float is told, with its bytes and the reason, and little or nothing quantized is no success.
+
+use std::path::{Path, PathBuf};
+
+use onnxquant::AUTO_SQNR_DB;
+use onnxquant_ir::onnx::{ModelProto, NodeProto};
+use serde_json::Value;
+
+use crate::support::{
+    Failures, Fixture, Run, float_tensor, float_value, folder, inspect, model_of, node, noise, noise_samples,
+    onnxquant, write,
+};
+
+/// Factors for every element and a table of places behind an Add, and, where that is wanted, a small MatMul behind both.
+fn scaled(with_layer: bool) -> ModelProto {
+    let random = |name: &str, dims: &[i64], seed: usize| {
+        float_tensor(name, dims, noise(seed, dims.iter().product::<i64>() as usize, 0.2))
+    };
+    let mut nodes = vec![node("Mul", &["x", "factors"], &["h"]), node("Add", &["h", "places"], &["p"])];
+    let mut constants = vec![random("factors", &[5, 4, 32], 1), random("places", &[1, 4, 32], 4)];
+    if with_layer {
+        constants.push(random("m", &[32, 8], 5));
+        nodes.push(node("MatMul", &["p", "m"], &["y"]));
+    } else {
+        nodes.push(node("Relu", &["p"], &["y"]));
+    }
+    let outputs = if with_layer { 8 } else { 32 };
+    model_of(nodes, constants, vec![float_value("x", &[5, 4, 32])], vec![float_value("y", &[5, 4, outputs])])
+}
+
+/// Runs the command with a report; returns that too, where one was written.
+fn run(input: &Path, output: &Path, args: &[&str]) -> (Run, Value) {
+    let report = output.with_extension("json");
+    let run = Run::of(onnxquant(&[input, output]).args(args).arg("--report").arg(&report));
+    let text = std::fs::read_to_string(&report).unwrap_or_default();
+    (run, serde_json::from_str(&text).unwrap_or_default())
+}
+
+fn names(weights: &Value) -> Vec<String> {
+    let weights = weights.as_array().expect("it lists weights");
+    let line = |weight: &Value| format!("{} {} {}", weight["name"], weight["operators"], weight["bytes"]);
+    weights.iter().map(|weight| line(weight).replace('"', "")).collect()
+}
+
+#[test]
+fn every_float_weight_is_listed_whatever_operator_reads_it() {
+    let folder = folder();
+    let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
+    write(&scaled(true), &input);
+    let (run, report) = run(&input, &output, &["--weights-only"]);
+    let expected = ["factors [Mul] 2560", "places [Add] 512"];
+    let found = names(&report["float_weights"]);
+    assert_eq!(found[..2], expected, "{}", run.stderr);
+    assert!(found[2..].iter().all(|line| line.contains("MatMulNBits")), "only scales: {found:?}");
+    for text in ["Mul 2.6 kB (no quantized form)", "Add 512 B (no quantized form)", "biases and other vectors "] {
+        assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
+    }
+    assert_eq!(names(&inspect(&input, &[])["float_weights"]), expected);
+}
+
+#[test]
+fn little_quantized_is_no_success_unless_that_is_allowed() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    write(&scaled(false), &at("none.onnx"));
+    write(&scaled(true), &at("some.onnx"));
+    noise_samples(&at("calib"), &[5, 4, 32], 6);
+    let calib = at("calib").to_str().expect("the path is text").to_owned();
+    let fixture = Fixture::MLP.model();
+    let mlp_calib = Fixture::MLP.calib().to_str().expect("the path is text").to_owned();
+    let cases: [(PathBuf, &[&str], &str); 5] = [
+        (at("none.onnx"), &["--weights-only"], "nothing is quantized: `factors`, read by Mul: no quantized form"),
+        (at("none.onnx"), &["--calib", &calib], "nothing is quantized: `factors`"),
+        (
+            fixture.clone(),
+            &["--weights-only", "--exclude", "*fc1*", "--exclude", "zz*"],
+            "`--exclude zz*` matches no layer",
+        ),
+        (fixture.clone(), &["--calib", &mlp_calib, "--include", "*fc9"], "`--include *fc9` matches no layer"),
+        (
+            fixture,
+            &["--weights-only", "--exclude", "*"],
+            "nothing is quantized: `node_fc1` (Gemm): excluded by the settings",
+        ),
+    ];
+    let mut failures = Failures::default();
+    for (index, (input, args, text)) in cases.iter().enumerate() {
+        let output = at(&format!("{index}.out.onnx"));
+        let (refused, _) = run(input, &output, args);
+        let is_told = refused.code == Some(1) && refused.stderr.contains(text) && output.exists();
+        failures.check(is_told, || format!("{args:?}: {refused:?}"));
+        let (allowed, _) = run(input, &output, &[args, &["--allow-float"][..]].concat());
+        let is_fine = allowed.code == Some(0) && allowed.stdout.contains("doubt   ");
+        failures.check(is_fine, || format!("{args:?} --allow-float: {allowed:?}"));
+    }
+    failures.finish();
+}
+
+#[test]
+fn scheme_that_no_layer_can_obey_is_no_success() {
+    let folder = folder();
+    let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
+    let weight = float_tensor("w", &[4, 4, 3, 3], noise(1, 144, 0.3));
+    let up = NodeProto { name: Some("up".to_owned()), ..node("ConvTranspose", &["x", "w"], &["y"]) };
+    let value = |name: &str, side: i64| float_value(name, &[1, 4, side, side]);
+    write(&model_of(vec![up], vec![weight], vec![value("x", 6)], vec![value("y", 8)]), &input);
+    noise_samples(&folder.path().join("calib"), &[1, 4, 6, 6], 6);
+    let calib = folder.path().join("calib");
+    let calib = calib.to_str().expect("the path is text");
+    for scheme in ["w8a8", "w8a8-dynamic"] {
+        let args = ["--calib", calib, "--scheme", scheme];
+        let (found, _) = run(&input, &output, &args);
+        assert!(found.code == Some(1) && found.stderr.contains("no layer runs on codes: `up`: "), "{found:?}");
+        let (found, _) = run(&input, &output, &[&args[..], &["--allow-float"]].concat());
+        assert_eq!(found.code, Some(0), "{found:?}");
+    }
+    let (found, _) = run(&input, &output, &["--calib", calib, "--scheme", "auto"]);
+    assert_eq!(found.code, Some(0), "nobody asked for codes: {found:?}");
+}
+
+#[test]
+fn floor_of_auto_is_told_and_missing_it_is_no_success() {
+    let folder = folder();
+    let (fixture, output) = (Fixture::TRANSFORMER, folder.path().join("out.onnx"));
+    let calib = fixture.calib();
+    let calib = calib.to_str().expect("the path is text");
+    let floor = format!("SQNR {AUTO_SQNR_DB:.0} dB, that of `--scheme auto`");
+    let coarse = ["--calib", calib, "--scheme", "auto", "--bits", "2", "--method", "msq", "--ort-lib", "off"];
+    let (found, report) = run(&fixture.model(), &output, &coarse);
+    assert!(report["held_out"]["sqnr_db"].as_f64() < Some(AUTO_SQNR_DB), "{report}");
+    let missed = format!("{AUTO_SQNR_DB:.2} dB wanted by `--scheme auto`");
+    assert!(found.code == Some(1) && found.stderr.contains(&missed), "{}", found.stderr);
+    assert!(found.stdout.contains(&floor), "{}", found.stdout);
+    let (found, _) = run(&fixture.model(), &output, &[&coarse[..], &["--min-sqnr", "1"]].concat());
+    assert!(found.code == Some(0) && !found.stdout.contains(&floor), "{found:?}");
+    let help = Run::of(onnxquant(&["--help"]).env("COLUMNS", "200")).succeeded().stdout;
+    let help: Vec<&str> = help.split_whitespace().collect();
+    assert!(help.join(" ").contains(&format!("must keep {AUTO_SQNR_DB:.0} dB")));
+}
