@@ -32,6 +32,7 @@ mod saturation;
 mod selected;
 mod served;
 mod support;
+mod texts;
 mod tied;
 mod transposed;
 mod traps;

@@ -11,6 +11,7 @@ mod left_in_float;
 mod quantize;
 mod runtime;
 mod sink;
+mod summary;
 mod table;
 
 use std::panic::AssertUnwindSafe;

@@ -12,12 +12,13 @@ use crate::judge::verify_ort::verify;
 use crate::load::{prepare, read};
 use crate::observe::calibration::Calibration;
 use crate::observe::engine::choose;
+use crate::observe::texts::continue_texts;
 use crate::plan::layers::Plan;
 use crate::plan::raise::raise_for_codes;
 use crate::progress::Progress;
 use crate::report::layers::LayerReport;
 use crate::report::not_run::NotRun;
-use crate::report::run::{Report, Run, metadata};
+use crate::report::run::{Report, Run, Seen, metadata};
 use crate::solve::state::State;
 use crate::write::file::write;
 
@@ -42,7 +43,9 @@ pub fn quantize(
     let bytes_before = model_bytes(input, model.external_files());
     let mut calibration = data.map(|data| Calibration::open(&model, data)).transpose()?;
     let engine = calibration.as_mut().map(|found| choose(&mut found.samples, &model, config)).transpose()?;
+    let texts = calibration.as_mut().map(|found| continue_texts(&mut found.samples, &model)).transpose()?.flatten();
     let samples = calibration.as_ref().map(|calibration| &calibration.samples);
+    let starts_late = samples.is_some_and(|samples| samples.data.starts_late());
     let state = config.state.as_ref().map(|folder| State::open(folder, &model, config, samples)).transpose()?;
     let prepared = prepare(&mut model)?;
     let served = Served::open(input, &model, calibration.as_ref(), config)?;
@@ -63,7 +66,8 @@ pub fn quantize(
     let verified = verify(&fitted.written, config, output, ids)?;
     let bytes_after = write(&fitted.written, output, config)?;
     let not_run = calibration.and_then(|calibration| NotRun::of(&calibration.reach, solved.model.graph(), plan));
+    let seen = Seen { engine, texts, starts_late };
     let run =
-        Run { config, engine, prepared, opset_changes, solved, layers, not_run, verified, bytes_before, bytes_after };
+        Run { config, seen, prepared, opset_changes, solved, layers, not_run, verified, bytes_before, bytes_after };
     Ok(run.into())
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `samples` | the samples, and engines that run models on them |
 //! | `engine` | which engine that is |
+//! | `texts` | samples of texts that continue behind a past |
 //! | `reach` | what of a model the engine can compute |
 //! | `slicing` | which parts of the outputs are judged apart |
 //! | `calibration` | second moments of what layers read |
@@ -15,3 +16,4 @@ pub(crate) mod observer;
 pub(crate) mod reach;
 pub(crate) mod samples;
 pub(crate) mod slicing;
+pub(crate) mod texts;
