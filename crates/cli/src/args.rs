@@ -18,6 +18,9 @@ use settings::SettingsArgs;
 pub(crate) use words::EngineName;
 use words::VerifyName;
 
+/// Lets a process of its own run the float model in ONNX Runtime.
+pub(crate) const TRY: &str = "--try-runtime";
+
 /// The heading of options about it.
 const RUNTIME: &str = "ONNX Runtime";
 
@@ -128,6 +131,10 @@ pub(crate) struct QuantizeArgs {
 
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
+
+    /// Quantize nothing: run the float model in ONNX Runtime, which may crash. Only this program calls itself so.
+    #[arg(long = "try-runtime", hide = true)]
+    pub(crate) tries_runtime: bool,
 
     /// What runs the float model on samples: `tract`, which is part of this program; `ort`, ONNX Runtime; or `auto`: tract,
     /// unless it cannot run the model or, on one sample, gives something else than ONNX Runtime.

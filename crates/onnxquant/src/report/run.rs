@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::judge::verify_ort::VerifiedOrt;
 use crate::load::Prepared;
 use crate::observe::engine::EngineReport;
+use crate::observe::seen::Seen;
 use crate::observe::texts::TextReport;
 use crate::plan::float_weights::FloatWeight;
 use crate::plan::layers::SkippedLayer;
@@ -111,14 +112,6 @@ pub(crate) struct Run<'a> {
     pub(crate) verified: Option<VerifiedOrt>,
     pub(crate) bytes_before: u64,
     pub(crate) bytes_after: u64,
-}
-
-/// What is known of the samples.
-pub(crate) struct Seen {
-    pub(crate) engine: Option<EngineReport>,
-    pub(crate) texts: Option<TextReport>,
-    /// The caches of a decoder are empty in none of them.
-    pub(crate) starts_late: bool,
 }
 
 /// What is said where no sample begins at the first token of a text.
