@@ -2,10 +2,10 @@
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, NodeId};
-use onnxquant_passes::embeddings::Table;
 use onnxquant_passes::layers::Decoding;
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
 use onnxquant_passes::sites::{Site, SkipReason, find_sites};
+use onnxquant_passes::tables::Table;
 use onnxquant_passes::weight_form::{Codes, WeightForm};
 use onnxquant_quant::Granularity;
 use serde::Serialize;

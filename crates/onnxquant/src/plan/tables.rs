@@ -1,7 +1,7 @@
 //! Plans which tables of embeddings and which weights of recurrent layers are quantized.
 
 use onnxquant_ir::Model;
-use onnxquant_passes::embeddings::{Table, TableKind, find_tables};
+use onnxquant_passes::tables::{Table, TableKind, find_tables};
 
 use crate::config::{Config, Selection};
 
