@@ -33,6 +33,7 @@ mod selected;
 mod served;
 mod support;
 mod targets;
+mod texts;
 mod tied;
 mod transposed;
 mod traps;

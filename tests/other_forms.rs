@@ -7,7 +7,7 @@ use onnxquant_ir::onnx::{AttributeProto, ModelProto, NodeProto};
 use onnxquant_ir::{float_attribute, int_attribute, ints_attribute, text_attribute};
 use serde_json::Value;
 
-use crate::support::{Failures, Job, Net, agree, folder, measure, noise_samples, report, write};
+use crate::support::{Failures, Job, Net, Told, check_told, folder, noise_samples, report, write};
 
 const OPSET: i64 = 17;
 const SAMPLES: usize = 40;
@@ -124,18 +124,14 @@ fn layers_in_other_forms_compute_what_was_told() {
             let found = report(&input, &output, setting, Some(&calib));
             let wrong = wrong_layers(&found, form);
             failures.check(wrong.is_none(), || format!("{}: {}", form.name, wrong.unwrap_or_default()));
-            told.push((format!("{} {setting:?}", form.name), found["held_out"]["sqnr_db"].as_f64(), least));
+            told.push(Told {
+                name: format!("{} {setting:?}", form.name),
+                sqnr_db: found["held_out"]["sqnr_db"].as_f64(),
+                least,
+            });
             jobs.push(Job::compare(&output, &input, &held_out));
         }
     }
-    for ((name, told, least), found) in told.iter().zip(measure(&jobs)) {
-        let fine = |found: Option<f64>| {
-            let both = found.zip(*told);
-            both.is_some_and(|(found, told)| found >= *least && agree(found, told, MARGIN_DB))
-        };
-        let all_fine = found.faults().is_empty() && fine(found.sqnr_db) && fine(found.default_sqnr_db);
-        let figures = [found.sqnr_db, found.default_sqnr_db];
-        failures.check(all_fine, || format!("{name}: told {told:?}, found {figures:?} {}", found.faults()));
-    }
+    check_told(&told, &jobs, MARGIN_DB, &mut failures);
     failures.finish();
 }

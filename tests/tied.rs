@@ -38,7 +38,7 @@ fn cases() -> Vec<Case> {
     vec![
         case(&["--scheme", "w8", "--format", "matmulnbits"], "MatMulNBits", 8),
         case(&["--scheme", "w4"], "MatMulNBits", 4),
-        case(&["--scheme", "w3", "--method", "optq"], "MatMulNBits", 3),
+        case(&["--scheme", "w3", "--method", "optq", "--granularity", "channel"], "MatMulNBits", 3),
         case(&["--scheme", "w4", "--one-pass"], "MatMulNBits", 4),
         case(&["--average-bits", "4"], "MatMulNBits", 4),
         case(&["--scheme", "fp8"], "FusedGemm", 8),

@@ -225,7 +225,7 @@ CONVS = [
     (32, 18, (3, 3), (64, 64)), (32, 32, (3, 3), (64, 64)), (33, 8, (3, 3), (64, 64)), (64, 3, (3, 3), (64, 64)),
     (128, 8, (3, 3), (32, 32)), (128, 20, (3, 3), (32, 32)), (128, 128, (3, 3), (32, 32)), (256, 1, (3, 3), (32, 32)),
     (32, 192, (1, 1), (56, 56)), (192, 32, (1, 1), (56, 56)), (96, 576, (1, 1), (14, 14)), (576, 96, (1, 1), (14, 14)),
-    (320, 1280, (1, 1), (7, 7)),
+    (320, 1280, (1, 1), (7, 7)), (16, 16, (3, 3), (30, 30)), (16, 16, (5, 5), (32, 32)), (64, 64, (3, 3), (9, 9)),
 ]  # fmt: skip
 
 
@@ -244,21 +244,24 @@ def conv_entries():
         codes.append(conv("codes", channels, outputs, kernel, size))
         single, fast = channels == outputs == 1, outputs >= LANES and outputs % CHANNELS == channels % CHANNELS == 0
         gathers = not single and not fast and window > 1
-        row = [0 if single else positions * filled, results]
+        row = [0 if single else positions * filled, results, positions * window if fast and window > 1 else 0]
         row += [positions * inputs, positions] if gathers else [0, 0]
         rows_codes.append(row + ([positions, positions * inputs] if single else [0, 0]))
     of_float, of_codes = fit(rows_float, floats, begins[0]), fit(rows_codes, codes, begins[1])
-    # What gathering windows of codes takes (2 and 3) is no entry: all tables have one figure for it.
+    # What gathering windows of codes takes (3 and 4) is no entry: all tables have one figure for it.
     return {
         "float": named(["start", "product", "output"], [begins[0], *of_float[:2]]),
-        "codes": named(["start", "product", "output"], [begins[1], *of_codes[:2]]),
+        "codes": named(["start", "product", "output", "pointer"], [begins[1], *of_codes[:3]]),
         "gather_float": of_float[2],
-        "single_window": of_codes[4],
-        "single_element": of_codes[5],
+        "single_window": of_codes[5],
+        "single_element": of_codes[6],
     }
 
 
-DEPTHWISE = [(32, (3, 3), 112), (96, (3, 3), 56), (144, (5, 5), 28), (240, (3, 3), 28), (480, (5, 5), 14), (672, (3, 3), 14)]
+# Channels, kernel and length of a side of the input.
+DEPTHWISE = [
+    (16, (3, 3), 48), (32, (3, 3), 112), (96, (3, 3), 56), (144, (5, 5), 28), (240, (3, 3), 28), (480, (5, 5), 14), (672, (3, 3), 14),
+]  # fmt: skip
 
 
 def depthwise(kind, more=0):
@@ -268,8 +271,9 @@ def depthwise(kind, more=0):
         channels += more
         results = channels * (size - kernel[0] + 1) * (size - kernel[1] + 1)
         times.append(conv(kind, channels, channels, kernel, (size, size), channels))
-        rows.append([results * kernel[0] * kernel[1], results])
-    return named(["start", "mac", "output"], [begin, *fit(rows, times, begin)])
+        window = kernel[0] * kernel[1]
+        rows.append([results * window, results, *([results * window / channels] if kind != "float" else [])])
+    return named(["start", "mac", "output", "pointer"], [begin, *fit(rows, times, begin)])
 
 
 def grouped():
@@ -351,20 +355,22 @@ def start():
     return one(build)
 
 
-def chain(kinds, pools=0):
-    """Convolutions of the kinds float (False) and codes (True), and so many MaxPools behind the first."""
+def chain(steps, pools=0):
+    """Convolutions, each pointwise ("p") or depthwise ("d"), on codes in capitals; and so many MaxPools behind the first."""
     net = Net(x=(F32, [1, CHAIN_CHANNELS, CHAIN_SIZE, CHAIN_SIZE]))
-    shape = (CHAIN_CHANNELS, CHAIN_CHANNELS, 1, 1)
     value, is_coded = "x", False
-    for at, on_codes in enumerate(kinds):
+    for at, step in enumerate(steps):
+        on_codes = step.isupper()
+        shape, groups = ((CHAIN_CHANNELS, 1, 3, 3), CHAIN_CHANNELS) if step in "dD" else ((CHAIN_CHANNELS,) * 2 + (1, 1), 1)
+        attributes = dict(kernel_shape=shape[2:], pads=[shape[2] // 2] * 4, group=groups)
         if on_codes:
             value = value if is_coded else net.decode(net.encode(value))
-            value = net.add("Conv", [value, net.weight(shape, 0)])
+            value = net.add("Conv", [value, net.weight(shape, 0)], **attributes)
             scale, zero = net.scale(), net.constant(numpy.uint8(128))
             value = recoded(net, value, scale, zero)
         else:
             weight = net.constant(RANDOM.standard_normal(shape).astype(numpy.float32))
-            value = net.add("Conv", [value, weight, net.constant(numpy.zeros(CHAIN_CHANNELS, numpy.float32))])
+            value = net.add("Conv", [value, weight, net.constant(numpy.zeros(CHAIN_CHANNELS, numpy.float32))], **attributes)
         for _ in range(pools if at == 0 else 0):
             value = net.add("MaxPool", [value], kernel_shape=POOL, pads=[1, 1, 1, 1])
             value = recoded(net, value, scale, zero) if on_codes else value
@@ -377,24 +383,22 @@ def recoded(net, value, scale, zero):
     return net.add("DequantizeLinear", [net.add("QuantizeLinear", [value, scale, zero]), scale, zero])
 
 
-CHAIN_CHANNELS, CHAIN_SIZE, STEPS = 64, 28, 8
+CHAIN_CHANNELS, CHAIN_SIZE, STEPS = 64, 28, 6
 CHAIN_ELEMENTS = CHAIN_CHANNELS * CHAIN_SIZE * CHAIN_SIZE
 POOL = [3, 3]
 
 
 def conversions(quantize, dequantize):
-    """Both between convolutions, in the proportion of the two alone."""
-    half = STEPS // 2
-    floats, codes, mixed = measure([chain(kinds) for kinds in ([False] * STEPS, [True] * STEPS, [False, True] * half)])
-    # The chain on codes has a conversion at either end.
-    pairs = mixed - (floats + codes) / 2 + (quantize + dequantize) * CHAIN_ELEMENTS / 2
-    found = max(pairs / (half * CHAIN_ELEMENTS), quantize + dequantize)
+    """Both around depthwise convolutions in float among others on codes, in the proportion of the two alone."""
+    codes, mixed, floats, both = measure([chain(steps * STEPS) for steps in ("P", "Pd", "p", "pd")])
+    pair = (mixed - codes - (both - floats)) / (STEPS * CHAIN_ELEMENTS)
+    found = max(pair, quantize + dequantize)
     return [found * part / (quantize + dequantize) for part in (quantize, dequantize)]
 
 
 def pooled(on_codes):
     """An element of a window of a MaxPool between convolutions."""
-    few, many = measure([chain([on_codes] * 2, pools) for pools in (COPIES, 2 * COPIES)])
+    few, many = measure([chain("PP" if on_codes else "pp", pools) for pools in (COPIES, 2 * COPIES)])
     return max(many - few, 0.0) / (COPIES * CHAIN_ELEMENTS * numpy.prod(POOL))
 
 

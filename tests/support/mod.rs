@@ -9,7 +9,7 @@ mod net;
 mod python;
 mod tool;
 
-pub use agree::agree;
+pub use agree::{Told, agree, check_told};
 pub use chain::{Chain, noise_samples};
 pub use failures::Failures;
 pub use fixture::Fixture;

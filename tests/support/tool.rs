@@ -51,8 +51,7 @@ pub fn report(input: &Path, output: &Path, args: &[&str], calib: Option<&Path>) 
 pub fn try_report(input: &Path, output: &Path, args: &[&str], calib: Option<&Path>) -> Result<Value, String> {
     let report = output.with_extension("report.json");
     let mut command = onnxquant(&[input, output]);
-    // What stays in float is the matter of other tests.
-    command.args(args).arg("--allow-float").arg("--report").arg(&report);
+    command.args(args).arg("--report").arg(&report);
     match calib {
         Some(calib) => command.arg("--calib").arg(calib),
         None => command.arg("--weights-only"),

@@ -9,6 +9,7 @@ const FLOORS: [(&str, &[&str]); 7] = [
     (
         "onnxquant",
         &[
+            "folder",
             "pipeline",
             "bench",
             "report",
@@ -29,7 +30,22 @@ const FLOORS: [(&str, &[&str]); 7] = [
             "error",
         ],
     ),
-    ("cli", &["quantize", "compare", "inspect", "bench", "left_in_float", "runtime", "args", "bars", "sink", "table"]),
+    (
+        "cli",
+        &[
+            "quantize",
+            "compare",
+            "inspect",
+            "bench",
+            "runtime",
+            "summary",
+            "left_in_float",
+            "args",
+            "bars",
+            "sink",
+            "table",
+        ],
+    ),
     ("xtask", &["test", "regress", "paper", "bench", "codegen", "qemu", "python", "process"]),
     ("calib", &["statistics", "stream", "run", "engine", "data", "graph", "error", "tensor"]),
     (

@@ -17,7 +17,7 @@ pub enum CalibError {
         source: std::io::Error,
     },
     /// A folder holds nothing usable.
-    #[error("no calibration samples in `{}`: {found}; expected .npz, .npy, .png or .jpg files or test_data_set_*/input_*.pb", path.display())]
+    #[error("no calibration samples in `{}`: {found}; expected .npz, .npy, .png or .jpg files, test_data_set_*/input_*.pb, or a .txt or .jsonl file that is named itself", path.display())]
     NoSamples {
         /// The folder.
         path: PathBuf,
@@ -164,6 +164,62 @@ pub enum CalibError {
         /// The folder or file.
         path: PathBuf,
     },
+    /// Options for texts beside samples of another kind.
+    #[error("`{}` holds no texts, so that --tokenizer, --sequence-length and --text-key have no effect: leave them out, or name a .txt or .jsonl file", path.display())]
+    NoTexts {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// A graph that reads no tokens.
+    #[error("cannot make samples of the texts in `{}`: none of the inputs ({}) is `input_ids`, nor what genai_config.json beside the model calls so", path.display(), quoted(inputs))]
+    NoTokens {
+        /// The texts.
+        path: PathBuf,
+        /// Names of the graph's inputs.
+        inputs: Vec<String>,
+    },
+    /// An input that does not follow from a text.
+    #[error("cannot make graph input `{name}` (shape {shape}) from the texts in `{}`: {reason}; use .npz files that hold it", path.display())]
+    TextInput {
+        /// The texts.
+        path: PathBuf,
+        /// The input.
+        name: String,
+        /// Its shape in words.
+        shape: String,
+        /// Why.
+        reason: String,
+    },
+    /// There is nothing that turns texts into numbers.
+    #[error("texts need a tokenizer: name it with --tokenizer{}", expected.as_ref().map_or(String::new(), |path| format!("; there is no `{}`", path.display())))]
+    NoTokenizer {
+        /// Where one was looked for.
+        expected: Option<PathBuf>,
+    },
+    /// A tokenizer cannot be read, or not be used for a text.
+    #[error("cannot tokenize with `{}`: {problem}", path.display())]
+    Tokenizer {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
+    /// The graph takes another number of tokens than was asked for.
+    #[error("cannot make samples of {asked} tokens of `{}`: the graph takes {fixed}", path.display())]
+    TextLength {
+        /// The texts.
+        path: PathBuf,
+        /// Asked for.
+        asked: usize,
+        /// Declared.
+        fixed: usize,
+    },
+    /// A key for texts that have none.
+    #[error("`{}` is no .jsonl file, so that --text-key has no effect: leave it out", path.display())]
+    NoKeys {
+        /// The texts.
+        path: PathBuf,
+    },
     /// A dimension that the graph names alike in several places has two lengths in one sample.
     #[error("dimension `{symbol}` is {} in `{}` and {} in `{}` of {sample}: the graph says that they are one", lengths[0].1, lengths[0].0, lengths[1].1, lengths[1].0)]
     TwoLengths {
@@ -265,6 +321,17 @@ pub enum FormatError {
     /// The protobuf tensor cannot be used.
     #[error("not a usable TensorProto: {0}")]
     TensorProto(String),
+    /// A file of JSON cannot be used.
+    #[error("it is not the JSON that is expected: {0}")]
+    Json(serde_json::Error),
+    /// A line of a file of texts cannot be used.
+    #[error("line {line}: {problem}")]
+    Line {
+        /// Its number, from 1.
+        line: usize,
+        /// Why.
+        problem: String,
+    },
     /// The picture cannot be decoded.
     #[error("cannot decode the picture")]
     Image(#[from] image::ImageError),

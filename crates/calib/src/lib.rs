@@ -37,8 +37,8 @@ mod tensor;
 mod testing;
 
 pub use data::{
-    CalibSet, ChannelOrder, DataOptions, Dim, ImageFit, ImageLayout, ImageOptions, InputSpec, NamedTensors, Sample,
-    Split, read_npy, read_npz, sample_files, write_captures,
+    CalibSet, ChannelOrder, DataOptions, Dim, GenaiDecoder, ImageFit, ImageLayout, ImageOptions, InputSpec,
+    NamedTensors, Sample, Split, TextOptions, read_npy, read_npz, sample_files, write_captures,
 };
 pub use engine::{
     BlockedNode, Cut, Engine, Fault, Feed, Given, SATURATE_PAIRS, Session, Shapes, SharedEngine, cut, engine,

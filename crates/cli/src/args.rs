@@ -18,6 +18,9 @@ use settings::SettingsArgs;
 pub(crate) use words::EngineName;
 use words::VerifyName;
 
+/// Lets a process of its own run the float model in ONNX Runtime.
+pub(crate) const TRY: &str = "--try-runtime";
+
 /// The heading of options about it.
 const RUNTIME: &str = "ONNX Runtime";
 
@@ -28,6 +31,7 @@ Examples:
   onnxquant model.onnx small.onnx --calib samples/ --average-bits 3.5 --save-plan plan.toml
   onnxquant model.onnx fast.onnx --calib samples/ --scheme auto
   onnxquant model.onnx small.onnx --calib photos/ --image-preset imagenet
+  onnxquant decoder/ small/ --calib texts.txt --scheme w4
   onnxquant model.onnx small.onnx --method msq --weights-only
   onnxquant inspect model.onnx
   onnxquant compare model.onnx small.onnx --data samples/
@@ -68,15 +72,16 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeArgs {
-    /// The float model; it is never changed.
+    /// The float model, or a folder with one: its files are copied beside the quantized one. Neither is changed.
     #[arg(value_name = "IN", required = true)]
     pub(crate) input: Option<PathBuf>,
 
-    /// Where the quantized model appears, whole or not at all.
+    /// Where the quantized model, or the folder with it, appears, whole or not at all.
     #[arg(value_name = "OUT", required = true)]
     pub(crate) output: Option<PathBuf>,
 
-    /// Calibration samples: a folder or a file of .npz, .npy, ONNX test data sets or pictures.
+    /// Calibration samples: a folder or a file of .npz, .npy, ONNX test data sets or pictures, or a .txt or .jsonl file of
+    /// texts.
     #[arg(long, value_name = "PATH", required_unless_present = "weights_only")]
     pub(crate) calib: Option<PathBuf>,
 
@@ -126,6 +131,10 @@ pub(crate) struct QuantizeArgs {
 
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
+
+    /// Quantize nothing: run the float model in ONNX Runtime, which may crash. Only this program calls itself so.
+    #[arg(long = "try-runtime", hide = true)]
+    pub(crate) tries_runtime: bool,
 
     /// What runs the float model on samples: `tract`, which is part of this program; `ort`, ONNX Runtime; or `auto`: tract,
     /// unless it cannot run the model or, on one sample, gives something else than ONNX Runtime.

@@ -1,6 +1,7 @@
 //! `onnxquant bench`: how long models take in ONNX Runtime.
 
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use anyhow::bail;
@@ -19,9 +20,10 @@ pub(crate) fn run(args: &BenchArgs, threads: Option<NonZero<usize>>) -> anyhow::
         bail!("options about samples have no effect without --calib");
     }
     let Some(ort) = runtime::find(&args.runtime, Some("`bench`"))? else { bail!("`bench` needs ONNX Runtime") };
-    let models: Vec<_> = std::iter::once(&args.model).chain(&args.other).cloned().collect();
+    let models = std::iter::once(&args.model).chain(&args.other).map(|path| onnxquant::model_file(path));
+    let models: Vec<PathBuf> = models.collect::<Result<_, _>>()?;
     let data = args.path.clone().map(|path| {
-        let mut data = args.data.config(path);
+        let mut data = args.data.config(path, models.first().unwrap_or(&args.model));
         data.options.samples.get_or_insert(SAMPLES);
         data
     });

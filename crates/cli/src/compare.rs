@@ -11,8 +11,9 @@ use crate::table::{decibels, short, table};
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let bars = Bars::new(false);
     let progress = |phase, done, total| bars.report(phase, done, total);
-    let data = args.data.config(args.path.clone());
-    let outputs = onnxquant::compare(&args.first, &args.second, &data, args.cpu, &progress)?;
+    let (first, second) = (onnxquant::model_file(&args.first)?, onnxquant::model_file(&args.second)?);
+    let data = args.data.config(args.path.clone(), &first);
+    let outputs = onnxquant::compare(&first, &second, &data, args.cpu, &progress)?;
     let reports = outputs.iter().map(OutputReport::from).collect::<Vec<_>>();
     if args.json {
         return sink::print(&format!("{:#}\n", json!({ "outputs": reports })));

@@ -10,7 +10,7 @@ use crate::sink;
 use crate::table::{shape, table};
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    let mut model = onnxquant::read(&args.model)?;
+    let mut model = onnxquant::read(&onnxquant::model_file(&args.model)?)?;
     let passes = onnxquant::trace_passes(&mut model)?;
     if args.passes {
         return sink::print(&if args.json {

@@ -11,6 +11,7 @@ mod left_in_float;
 mod quantize;
 mod runtime;
 mod sink;
+mod summary;
 mod table;
 
 use std::panic::AssertUnwindSafe;
@@ -68,7 +69,7 @@ fn run(cli: Cli, given: &ArgMatches) -> anyhow::Result<ExitCode> {
             sink::print(&String::from_utf8_lossy(&script))?;
         }
         // What cannot be read is told by the process that asked.
-        None if runtime::is_tried() => drop(quantize::try_runtime(&cli.quantize)),
+        None if cli.quantize.tries_runtime => drop(quantize::try_runtime(&cli.quantize)),
         None => {
             args::check(given, &cli.quantize)?;
             let report = quantize::run(&cli.quantize)?;

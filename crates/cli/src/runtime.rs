@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use onnxquant::calib::{OrtEngine, OrtError, OrtPlaces};
 
-use crate::args::RuntimeArgs;
+use crate::args::{RuntimeArgs, TRY};
 
 /// Prints where Python looks for packages.
 const PACKAGES: &str = "import sys; print(*sys.path, sep='\\n')";
@@ -15,21 +15,13 @@ const PACKAGES: &str = "import sys; print(*sys.path, sep='\\n')";
 /// What stands for a library where none is wanted.
 const OFF: &str = "off";
 
-/// Set in the process that tries it.
-const TRIED: &str = "ONNXQUANT_TRIES_RUNTIME";
-
 /// How it ends on the model and samples that this program was called with, where it does not survive them. They are
 /// tried in a process of their own, for a crash would take this one along.
 pub(crate) fn crashes(runtime: &OrtEngine) -> Option<String> {
     let mut command = Command::new(std::env::current_exe().ok()?);
-    command.args(args_os().skip(1)).env(TRIED, "1").env("ORT_DYLIB_PATH", runtime.path());
+    command.arg(TRY).args(args_os().skip(1)).env("ORT_DYLIB_PATH", runtime.path());
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
     (!status.success()).then(|| format!("ONNX Runtime {} crashes on the float model ({status})", runtime.version()))
-}
-
-/// Whether this is that process.
-pub(crate) fn is_tried() -> bool {
-    var_os(TRIED).is_some()
 }
 
 /// Loads it, where it is there; a library that is named must be, and any that is `needed` for an option.

@@ -102,6 +102,14 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
+    /// A folder holds no model that can be quantized.
+    #[error("cannot use the folder `{}`: {problem}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// Files cannot be used as asked.
     #[error("cannot write `{}`: {problem}", path.display())]
     Output {

@@ -29,7 +29,8 @@ use onnxquant_ir::{external_files_of, external_path};
 use crate::config::{Config, DataConfig};
 use crate::error::Error;
 use crate::solve::state::{PLAN_NAME, RUN_NAME};
-use place::{Place, folder_of};
+use place::Place;
+pub(crate) use place::folder_of;
 
 /// Digits in the name of a folder of solved layers.
 const LAYERS_NAME_DIGITS: usize = 32;
@@ -65,10 +66,23 @@ enum Access {
 impl Files {
     /// What [`quantize`](crate::quantize) reads and writes with these arguments.
     pub fn of_run(input: &Path, output: &Path, data: Option<&DataConfig>, config: &Config) -> Self {
-        let mut files = Self::default()
-            .entry(input, Access::Read, "it is the input model, which is never overwritten")
+        Self::default()
+            .reads("the input model", input)
             .writes("the output model", output)
-            .writes("the file for the weights of the output model", &external_path(output));
+            .writes("the file for the weights of the output model", &external_path(output))
+            .reads_and_keeps(input, data, config)
+    }
+
+    /// The same where a folder is made, into which the model goes.
+    pub(crate) fn of_folder(input: &Path, output: &Path, data: Option<&DataConfig>, config: &Config) -> Self {
+        let files = Self::default().reads("the input model", input);
+        let files = files.entry(output, Access::Keep, "it is the folder of the output");
+        files.reads_and_keeps(input, data, config)
+    }
+
+    /// What stands beside the models.
+    fn reads_and_keeps(self, input: &Path, data: Option<&DataConfig>, config: &Config) -> Self {
+        let mut files = self;
         // A model that cannot be read is not written either.
         for path in external_files_of(input).unwrap_or_default() {
             files = files.entry(&path, Access::Read, "the input model keeps its weights there");
@@ -76,6 +90,9 @@ impl Files {
         if let Some(data) = data {
             for path in sample_files(&data.path).unwrap_or_default() {
                 files = files.reads("a calibration sample", &path);
+            }
+            if let Some(tokenizer) = data.options.tokenizer() {
+                files = files.reads("the tokenizer", &tokenizer);
             }
             files = data.cache.iter().fold(files, |files, path| files.writes("the calibration cache", path));
         }

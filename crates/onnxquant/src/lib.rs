@@ -7,6 +7,7 @@
 //!
 //! | floor | what it does |
 //! |---|---|
+//! | `folder` | the same from folder to folder |
 //! | `pipeline` | the job from the input file to the output file |
 //! | `report` | what was done, made once of the values below |
 //! | `files` | which files a run reads and writes, and whether it may |
@@ -30,6 +31,7 @@ mod decide;
 mod error;
 mod files;
 mod fingerprint;
+mod folder;
 mod judge;
 mod load;
 mod observe;
@@ -52,12 +54,14 @@ pub use config::{
 pub use decide::trail::{JudgedBy, Weights};
 pub use error::Error;
 pub use files::{Files, is_standard_output};
+pub use folder::{ModelFolder, model_file};
 pub use judge::compare::compare;
 pub use judge::served::try_runtime;
 pub use judge::verify_ort::{Mispredicted, VerifiedOrt};
 pub use load::{PassTrace, Prepared, prepare, read, trace_passes};
 pub use observe::engine::EngineReport;
 pub use observe::observer::CacheReport;
+pub use observe::texts::TextReport;
 pub use onnxquant_calib as calib;
 pub use onnxquant_ir::PendingFile;
 pub use onnxquant_passes::cpu::Cpu;
@@ -72,6 +76,7 @@ pub use plan::scales::Origin;
 pub use plan::tables::PlannedTable;
 pub use plan_file::PlanFile;
 pub use progress::{Phase, Progress, silent};
+pub use report::folder::FolderReport;
 pub use report::integers::{IntegerReport, Sensitivity, TensorReport, Trade};
 pub use report::layers::LayerReport;
 pub use report::measured::Measured;

@@ -10,8 +10,7 @@ use crate::files::{Files, model_bytes};
 use crate::judge::served::Served;
 use crate::judge::verify_ort::verify;
 use crate::load::{prepare, read};
-use crate::observe::calibration::Calibration;
-use crate::observe::engine::choose;
+use crate::observe::seen;
 use crate::plan::layers::Plan;
 use crate::plan::raise::raise_for_codes;
 use crate::progress::Progress;
@@ -40,8 +39,7 @@ pub fn quantize(
 
     let mut model = read(input)?;
     let bytes_before = model_bytes(input, model.external_files());
-    let mut calibration = data.map(|data| Calibration::open(&model, data)).transpose()?;
-    let engine = calibration.as_mut().map(|found| choose(&mut found.samples, &model, config)).transpose()?;
+    let (mut calibration, seen) = seen::open(&model, data, config)?;
     let samples = calibration.as_ref().map(|calibration| &calibration.samples);
     let state = config.state.as_ref().map(|folder| State::open(folder, &model, config, samples)).transpose()?;
     let prepared = prepare(&mut model)?;
@@ -53,8 +51,7 @@ pub fn quantize(
     let parts = Parts { config, cache: file, state: state.as_ref(), served: served.as_ref(), progress };
     let mut solved = solve_within_reach(&model, &plan, &mut calibration, parts)?;
     let reach = calibration.as_ref().map(|calibration| &calibration.reach);
-    let behind = reach.map(|reach| reach.behind(solved.model.graph())).unwrap_or_default();
-    let layers = LayerReport::all(&solved.solution, config, solved.model.graph(), |value| behind.contains_key(&value));
+    let layers = LayerReport::all(&solved.solution, config, solved.model.graph(), reach);
     let Solution { plan, fitted, .. } = &mut solved.solution;
     if !layers.is_empty() || !solved.tables.is_empty() {
         metadata(config, &layers)?.put_into(&mut fitted.written);
@@ -64,6 +61,6 @@ pub fn quantize(
     let bytes_after = write(&fitted.written, output, config)?;
     let not_run = calibration.and_then(|calibration| NotRun::of(&calibration.reach, solved.model.graph(), plan));
     let run =
-        Run { config, engine, prepared, opset_changes, solved, layers, not_run, verified, bytes_before, bytes_after };
+        Run { config, seen, prepared, opset_changes, solved, layers, not_run, verified, bytes_before, bytes_after };
     Ok(run.into())
 }

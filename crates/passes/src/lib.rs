@@ -48,7 +48,7 @@
 //! | [`fold_planes`] | puts them together again |
 //! | [`write_static`] | gives a layer inside a region the weight and bias that its integer kernel takes |
 //! | [`write_dynamic`] | replaces a MatMul or Gemm by an integer product that quantizes its input as it runs |
-//! | [`embeddings`] | stores tables of embeddings as codes |
+//! | [`tables`] | stores tables of embeddings, and weights of recurrent layers, as codes |
 //! | [`fake_quantize`] | rounds an activation, with codes or with the same arithmetic in floats |
 
 #![forbid(unsafe_code)]
@@ -77,6 +77,6 @@ pub use prepare::{
 };
 pub use runtime::{cpu, ort_version};
 pub use write::{
-    add_to_bias, annotate, byte_planes, embeddings, keep_fusible, runs_as, share_constants, weight_form, write_codes,
+    add_to_bias, annotate, byte_planes, keep_fusible, runs_as, share_constants, tables, weight_form, write_codes,
     write_nbits,
 };

@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     /// A folder of `input_*.pb` files.
     TestData,
     Picture,
+    /// A file of texts, which is named itself: beside other samples lie texts that are none.
+    Text,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
             Self::Npy => ".npy",
             Self::TestData => "input_*.pb",
             Self::Picture => "pictures",
+            Self::Text => "texts",
         }
     }
 
@@ -49,7 +52,8 @@ impl Kind {
 pub(crate) fn discover(path: &Path) -> Result<(Kind, Vec<Vec<PathBuf>>), CalibError> {
     let metadata = fs::metadata(path).map_err(|source| CalibError::Io { path: path.into(), source })?;
     if !metadata.is_dir() {
-        let kind = Kind::of(path).ok_or_else(|| no_samples(path, "it is a file of another kind"))?;
+        let text = is_text(path).then_some(Kind::Text);
+        let kind = Kind::of(path).or(text).ok_or_else(|| no_samples(path, "it is a file of another kind"))?;
         return Ok((kind, vec![vec![path.into()]]));
     }
     let mut files = Vec::new();
@@ -75,6 +79,11 @@ pub(crate) fn discover(path: &Path) -> Result<(Kind, Vec<Vec<PathBuf>>), CalibEr
 /// The files below `path` that hold samples.
 pub fn sample_files(path: &Path) -> Result<Vec<PathBuf>, CalibError> {
     Ok(discover(path)?.1.concat())
+}
+
+fn is_text(path: &Path) -> bool {
+    let extension = path.extension().map(|extension| extension.to_ascii_lowercase());
+    extension.is_some_and(|extension| extension == "txt" || extension == "jsonl")
 }
 
 fn no_samples(path: &Path, found: &str) -> CalibError {

@@ -6,31 +6,40 @@
 //! | `.npy` (models with one input) | a file, or a row of it: an array with several rows on a batch axis is split; one without the batch axis gets it |
 //! | `test_data_set_*/input_*.pb` | a folder; tensors are matched by name, else by number |
 //! | `.png`, `.jpg` (models with one input) | a picture, see [`ImageOptions`] |
+//! | a `.txt` or `.jsonl` file that is named itself (models of texts) | a window of tokens, see [`TextOptions`]; other inputs are made |
 //!
 //! Types and shapes of all selected samples are compared with the graph when the set is
 //! opened; values are read, converted and searched for NaN when a sample is loaded.
 
 mod captures;
 mod check;
+mod continued;
 mod discover;
+mod genai_config;
 mod input_spec;
 mod npy;
 mod npz;
 mod picture;
 mod source;
 mod tensor_proto;
+mod text;
+mod text_inputs;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use captures::write_captures;
 pub use discover::sample_files;
+pub use genai_config::GenaiDecoder;
 pub use input_spec::{Dim, InputSpec};
 pub use npy::read_npy;
 pub use npz::{NamedTensors, read_npz};
 pub use picture::{ChannelOrder, ImageFit, ImageLayout, ImageOptions};
 #[cfg(test)]
 pub(crate) use tensor_proto::to_tensor;
+pub use text::TextOptions;
+
+use tempfile::TempDir;
 
 use crate::error::CalibError;
 use crate::tensor::Tensor;
@@ -44,10 +53,14 @@ pub type Sample = Vec<(String, Tensor)>;
 #[derive(Debug, Clone)]
 pub struct DataOptions {
     /// Use this many samples, evenly spaced over the sorted files (files are often sorted by
-    /// class, so that the first ones would not represent the rest). `None`: all.
+    /// class, so that the first ones would not represent the rest). `None`: all, or 128 of texts.
     pub samples: Option<usize>,
     /// How pictures become tensors; `None`: as [`ImageOptions::default`] says. Refused where samples are no pictures.
     pub image: Option<ImageOptions>,
+    /// How texts become tensors; `None`: as [`TextOptions::default`] says. Refused where samples are no texts.
+    pub text: Option<TextOptions>,
+    /// The folder of the model, where a tokenizer and a `genai_config.json` are looked for.
+    pub model_folder: Option<PathBuf>,
     /// Samples with more bytes of data are refused.
     pub max_sample_bytes: u64,
 }
@@ -55,7 +68,7 @@ pub struct DataOptions {
 impl Default for DataOptions {
     /// All samples, pictures scaled to 0..1, at most 1 GiB a sample.
     fn default() -> Self {
-        Self { samples: None, image: None, max_sample_bytes: 1 << 30 }
+        Self { samples: None, image: None, text: None, model_folder: None, max_sample_bytes: 1 << 30 }
     }
 }
 
@@ -82,6 +95,10 @@ pub struct CalibSet {
     /// By sample, by input.
     shapes: Vec<Vec<Vec<usize>>>,
     reader: SourceReader,
+    /// The decoder that reads them, where they are texts.
+    decoder: GenaiDecoder,
+    /// Caches of samples that continue a text.
+    spool: Option<TempDir>,
 }
 
 impl CalibSet {
@@ -89,7 +106,7 @@ impl CalibSet {
     pub fn open(path: &Path, inputs: &[InputSpec], options: &DataOptions) -> Result<Self, CalibError> {
         let (kind, groups) = discover(path)?;
         let reader = SourceReader::new(kind, path, inputs, options)?;
-        let mut sources = reader.sources(kind, groups)?;
+        let mut sources = reader.sources(kind, groups, options)?;
         if let Some(wanted) = options.samples {
             sources = evenly_spaced(sources, wanted);
         }
@@ -105,7 +122,8 @@ impl CalibSet {
         let given =
             given.ok_or_else(|| CalibError::NoSamples { path: path.into(), found: "no sample was selected".into() })?;
         let inputs = given.into_iter().map(|i| inputs[i].clone()).collect();
-        Ok(Self { inputs, sources, shapes, reader })
+        let decoder = if reader.text().is_some() { options.decoder()? } else { GenaiDecoder::default() };
+        Ok(Self { inputs, sources, shapes, reader, decoder, spool: None })
     }
 
     /// Number of samples.

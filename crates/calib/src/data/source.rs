@@ -1,5 +1,6 @@
 //! Where a sample's values lie, and reading them from there.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use super::npy::{Header, read_elements, read_header};
 use super::npz::{read_arrays, read_headers};
 use super::picture::{Preparation, check_picture};
 use super::tensor_proto::read_tensor_proto;
+use super::text::{TEXT_SAMPLES, read_windows};
+use super::text_inputs::{TextInputs, Window};
 use super::{DataOptions, InputSpec};
 use crate::error::{CalibError, FormatError};
 use crate::tensor::{Tensor, with_array};
@@ -29,13 +32,21 @@ pub(crate) enum Source {
     /// Files in the order of their numbers.
     TestData(Vec<PathBuf>),
     Picture(PathBuf),
+    /// Tokens of a text, or of several.
+    Text {
+        path: PathBuf,
+        number: usize,
+        window: Window,
+        /// A file of the caches of its first half, where that is given away.
+        caches: Option<PathBuf>,
+    },
 }
 
 impl Source {
     /// The (first) file.
     pub(crate) fn path(&self) -> &Path {
         match self {
-            Self::Npz(path) | Self::Picture(path) | Self::Npy { path, .. } => path,
+            Self::Npz(path) | Self::Picture(path) | Self::Npy { path, .. } | Self::Text { path, .. } => path,
             Self::TestData(files) => files.first().map_or(Path::new(""), PathBuf::as_path),
         }
     }
@@ -43,6 +54,7 @@ impl Source {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Npy { path, row: Some(row), .. } => format!("row {row} of `{}`", path.display()),
+            Self::Text { path, number, .. } => format!("sample {number} of `{}`", path.display()),
             Self::TestData(_) => format!("`{}`", self.path().parent().unwrap_or(Path::new("")).display()),
             _ => format!("`{}`", self.path().display()),
         }
@@ -56,6 +68,7 @@ pub(crate) struct SourceReader {
     /// Index of the input that files with a single array feed.
     single: Option<usize>,
     picture: Option<Preparation>,
+    text: Option<TextInputs>,
     limit: u64,
 }
 
@@ -83,11 +96,21 @@ impl SourceReader {
             (_, _, Some(_)) => return Err(CalibError::NoPictures { path: path.into() }),
             _ => None,
         };
-        Ok(Self { inputs: inputs.to_vec(), single, picture, limit: options.max_sample_bytes })
+        let text = match kind {
+            Kind::Text => Some(TextInputs::new(path, inputs, &options.decoder()?)?),
+            _ if options.text.is_some() => return Err(CalibError::NoTexts { path: path.into() }),
+            _ => None,
+        };
+        Ok(Self { inputs: inputs.to_vec(), single, picture, text, limit: options.max_sample_bytes })
     }
 
     /// The samples in groups of files.
-    pub(crate) fn sources(&self, kind: Kind, groups: Vec<Vec<PathBuf>>) -> Result<Vec<Source>, CalibError> {
+    pub(crate) fn sources(
+        &self,
+        kind: Kind,
+        groups: Vec<Vec<PathBuf>>,
+        options: &DataOptions,
+    ) -> Result<Vec<Source>, CalibError> {
         let mut sources = Vec::with_capacity(groups.len());
         for mut files in groups {
             if kind == Kind::TestData {
@@ -95,6 +118,12 @@ impl SourceReader {
                 continue;
             }
             let Some(path) = files.pop() else { continue };
+            if let Some(inputs) = &self.text {
+                let windows = read_windows(&path, inputs, options, options.samples.unwrap_or(TEXT_SAMPLES))?;
+                let source = |(number, window)| Source::Text { path: path.clone(), number, window, caches: None };
+                sources.extend(windows.into_iter().enumerate().map(source));
+                continue;
+            }
             match kind {
                 Kind::Npz => sources.push(Source::Npz(path)),
                 Kind::Picture => sources.push(Source::Picture(path)),
@@ -107,6 +136,20 @@ impl SourceReader {
     fn single_spec(&self) -> (usize, &InputSpec) {
         let index = self.single.expect("files with one array are only accepted with one required input");
         (index, &self.inputs[index])
+    }
+
+    /// The name of an input.
+    pub(crate) fn name(&self, input: usize) -> Option<&str> {
+        self.inputs.get(input).map(|spec| spec.name.as_str())
+    }
+
+    /// What inputs of sets of texts hold.
+    pub(crate) fn text(&self) -> Option<&TextInputs> {
+        self.text.as_ref()
+    }
+
+    fn text_inputs(&self) -> &TextInputs {
+        self.text.as_ref().expect("made with the reader for sets of texts")
     }
 
     /// One source for each row of an array with a batch of rows, else one for the array.
@@ -171,6 +214,14 @@ impl SourceReader {
                 let shape = self.picture.as_ref().map(Preparation::shape).unwrap_or_default();
                 vec![(self.single_spec().0, shape)]
             }
+            Source::Text { path, window, caches, .. } => {
+                let found = self.text_inputs().shapes(&behind(window, caches.is_some()));
+                for (index, shape) in &found {
+                    let spec = &self.inputs[*index];
+                    check_header(path, spec, spec.element, shape)?;
+                }
+                found
+            }
         };
         found.sort();
         if let Some(w) = found.windows(2).find(|w| w[0].0 == w[1].0) {
@@ -225,6 +276,14 @@ impl SourceReader {
             Source::Picture(path) => {
                 let preparation = self.picture.as_ref().expect("made with the reader for sets of pictures");
                 Ok(vec![(self.single_spec().1.name.clone(), preparation.load(path)?)])
+            }
+            Source::Text { window, caches, .. } => {
+                let window = behind(window, caches.is_some());
+                let mut values = self.text_inputs().values(&self.inputs, &window);
+                if let Some(path) = caches {
+                    values.extend(self.read(&Source::Npz(path.clone()))?);
+                }
+                Ok(values)
             }
         }
     }
@@ -314,6 +373,12 @@ fn npy_shape(spec: &InputSpec, header: &Header, row: Option<usize>) -> Vec<usize
         shape.insert(0, 1);
     }
     shape
+}
+
+/// A window, or what is left of it where its first half is given away.
+fn behind(window: &Window, is_half: bool) -> Cow<'_, Window> {
+    let rest = window.halves().filter(|_| is_half).map(|(_, rest)| Cow::Owned(rest));
+    rest.unwrap_or(Cow::Borrowed(window))
 }
 
 fn take_row(tensor: &Tensor, row: usize) -> Tensor {

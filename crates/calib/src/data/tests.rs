@@ -209,3 +209,21 @@ fn a_fifth_and_at_least_eight_samples_are_held_out_and_a_tenth_is_chosen_on() {
     }
     assert_eq!(Split::of(12).held_out, [1, 4, 7, 10]);
 }
+
+#[test]
+fn caches_that_are_never_empty_are_noticed() {
+    let inputs = [spec("x", ElementType::F32, &[0]), spec("past_0", ElementType::F32, &[1, 2, 0, 4])];
+    let dir = tempfile::tempdir().unwrap();
+    let save = |name: &str, past: usize| {
+        save_npz(&dir.path().join(name), &[("x", ramp(&[3])), ("past_0", ramp(&[1, 2, past, 4]))]);
+    };
+    let is_late = || CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap().starts_late();
+    save("0.npz", 3);
+    save("1.npz", 1);
+    assert!(is_late());
+    save("2.npz", 0);
+    assert!(!is_late());
+    let dir = tempfile::tempdir().unwrap();
+    save_npz(&dir.path().join("0.npz"), &[("x", ramp(&[3]))]);
+    assert!(!CalibSet::open(dir.path(), &inputs[..1], &DataOptions::default()).unwrap().starts_late());
+}

@@ -1,17 +1,17 @@
 //! Flags that say how samples are read.
 
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use onnxquant::DataConfig;
-use onnxquant::calib::{ChannelOrder, DataOptions, ImageLayout, ImageOptions};
+use onnxquant::calib::{ChannelOrder, DataOptions, ImageLayout, ImageOptions, TextOptions};
 
 /// How samples are read.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Samples")]
 pub(crate) struct DataArgs {
-    /// Use this many samples, evenly spaced over the sorted files.
+    /// Use this many samples, evenly spaced over the sorted files; by default all, or 128 of texts.
     #[arg(long, value_name = "N")]
     samples: Option<NonZero<usize>>,
 
@@ -38,6 +38,18 @@ pub(crate) struct DataArgs {
     /// Channel order of pictures.
     #[arg(long, value_enum)]
     channel_order: Option<OrderName>,
+
+    /// The tokenizer of texts, as Hugging Face's library writes it; by default tokenizer.json beside the model.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+
+    /// Tokens of a sample of texts; by default 512, or as many as model and tokenizer take.
+    #[arg(long, value_name = "N")]
+    sequence_length: Option<NonZero<usize>>,
+
+    /// Under which a line of a .jsonl file holds its text; by default `text`.
+    #[arg(long, value_name = "NAME")]
+    text_key: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -60,7 +72,7 @@ enum OrderName {
 impl DataArgs {
     /// Whether anything is said about samples.
     pub(crate) fn is_given(&self) -> bool {
-        self.samples.is_some() || self.has_image_options()
+        self.samples.is_some() || self.has_image_options() || self.has_text_options()
     }
 
     /// Whether anything is said about pictures.
@@ -73,7 +85,13 @@ impl DataArgs {
             || self.channel_order.is_some()
     }
 
-    pub(crate) fn config(&self, path: PathBuf) -> DataConfig {
+    /// Whether anything is said about texts.
+    fn has_text_options(&self) -> bool {
+        self.tokenizer.is_some() || self.sequence_length.is_some() || self.text_key.is_some()
+    }
+
+    /// The samples in `path` for `model`.
+    pub(crate) fn config(&self, path: PathBuf, model: &Path) -> DataConfig {
         let preset = match self.image_preset {
             Some(ImagePreset::Imagenet) => ImageOptions::imagenet(),
             None => ImageOptions::default(),
@@ -93,7 +111,13 @@ impl DataArgs {
             },
             ..preset
         });
-        let options = DataOptions { samples: self.samples.map(NonZero::get), image, ..DataOptions::default() };
+        let text = self.has_text_options().then(|| TextOptions {
+            tokenizer: self.tokenizer.clone(),
+            length: self.sequence_length.map(NonZero::get),
+            key: self.text_key.clone(),
+        });
+        let (samples, model_folder) = (self.samples.map(NonZero::get), model.parent().map(Path::to_owned));
+        let options = DataOptions { samples, image, text, model_folder, ..DataOptions::default() };
         DataConfig { path, options, cache: None }
     }
 }

@@ -62,8 +62,11 @@ const EFFECTS: &[(&str, Idle)] = &[
         let finds = matches!(args.settings.method, MethodName::Feedback | MethodName::Saturate);
         finds.then_some("this method finds scales itself")
     }),
+    ("sequence_length", without_data),
     ("shrink", |args| without_data(args).or_else(|| without(args, &[MethodName::Feedback], "`--method feedback`"))),
     ("std", without_data),
+    ("text_key", without_data),
+    ("tokenizer", without_data),
 ];
 
 /// Methods that measure errors by the Gram matrix of a layer's inputs.

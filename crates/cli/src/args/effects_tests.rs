@@ -28,7 +28,7 @@ const BESIDE: [&str; 12] = [
 ];
 
 /// Options, and by column of [`BESIDE`] whether they have an effect there (`+`) or not (`-`).
-const HAS_EFFECT: [(&str, &str); 27] = [
+const HAS_EFFECT: [(&str, &str); 30] = [
     ("--activation-bits 16", "----++-+----"),
     ("--activation-type s8", "----++-+----"),
     ("--beam 4", "+-++++++---+"),
@@ -53,8 +53,11 @@ const HAS_EFFECT: [(&str, &str); 27] = [
     ("--samples 3", "+-++++++++++"),
     ("--saturation min", "---------+--"),
     ("--scale max", "+++++++++++-"),
+    ("--sequence-length 8", "+-++++++++++"),
     ("--shrink 0.1", "+-++++++---+"),
     ("--std 2", "+-++++++++++"),
+    ("--text-key k", "+-++++++++++"),
+    ("--tokenizer f", "+-++++++++++"),
     ("--granularity tensor", "++++++++++++"),
 ];
 

@@ -12,6 +12,11 @@ use super::words::{
     ActivationType, BitsName, EmbeddingBits, FormatName, MethodName, SaturationName, ScaleName, Scheme, TargetName,
 };
 
+/// Weights that share a scale where few bits are asked for by a scheme and nothing else is said.
+const BLOCK: usize = 32;
+/// The first opset whose `DequantizeLinear` has blocks.
+const BLOCKS_OPSET: i64 = 21;
+
 /// How layers are quantized.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Quantization")]
@@ -87,11 +92,13 @@ pub(crate) struct SettingsArgs {
     #[arg(long)]
     power_of_two_scales: bool,
 
-    /// Processors on which integer layers must be exact: `portable` (all of the others, the default), `avx2`, `avx512`,
-    /// `vnni`, `arm64`, or `native`, this one.
+    /// Processors on which integer layers must be exact and nothing may be slower than floats: `portable` (all of the
+    /// others, the default), `avx2`, `avx512`, `vnni`, `arm64`, or `native`, this one.
     ///
     /// Sums of 8-bit products saturate on x86 without VNNI unless codes side by side keep a rule, which costs some
-    /// tenths of a dB; `vnni` and `arm64` do without it, `avx2` and `avx512` are the same as `portable`.
+    /// tenths of a dB; `vnni` and `arm64` do without it, `avx2` and `avx512` are the same as `portable`. Weights of 8 bits
+    /// alone are fast with `vnni` (MatMulNBits); on AVX2 that is slower than floats for more than a few rows, so that they
+    /// become floats when the model loads, unless `vnni` or `arm64` is given.
     #[arg(long, value_name = "CPU")]
     cpu: Option<Cpu>,
 
@@ -108,9 +115,10 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["bits", "granularity", "symmetric", "asymmetric"])]
     pub(super) plan: Option<PathBuf>,
 
-    /// Which weights share a scale: `tensor`, `channel` or `block:N`.
-    #[arg(long, default_value = "channel")]
-    granularity: Granularity,
+    /// Which weights share a scale: `tensor`, `channel` or `block:N`, which is about MatMul and Gemm; by default `block:32`
+    /// with `--scheme w4`, `w3` and `w2`, else `channel`.
+    #[arg(long)]
+    granularity: Option<Granularity>,
 
     /// Zero points are 0 (default).
     #[arg(long, overrides_with = "asymmetric")]
@@ -232,6 +240,15 @@ impl SettingsArgs {
         self.bits.unwrap_or(if is_reduced { 7 } else { self.scheme().bits() })
     }
 
+    /// Which weights share a scale. At few bits one a channel costs a decoder most of what it knows; blocks are refused
+    /// beside integer activations, and below opset 21 only ONNX Runtime's own operator has them.
+    fn granularity(&self) -> Granularity {
+        let of_few_bits = matches!(self.scheme(), Scheme::W4 | Scheme::W3 | Scheme::W2) && self.bits() <= 4;
+        let has_form = self.opset_max >= BLOCKS_OPSET || !matches!(self.format, FormatName::Dq);
+        let in_blocks = of_few_bits && has_form && self.activations() == Activations::Float;
+        self.granularity.unwrap_or(if in_blocks { Granularity::Block(BLOCK) } else { Granularity::Channel })
+    }
+
     fn config_without_plan(&self) -> Config {
         Config {
             method: self.method.choice(self.saturation),
@@ -252,7 +269,7 @@ impl SettingsArgs {
             power_of_two: self.power_of_two_scales,
             min_sqnr_db: self.min_sqnr.or(self.floor()),
             max_loss: self.max_loss,
-            granularity: self.granularity,
+            granularity: self.granularity(),
             symmetry: if self.asymmetric { Symmetry::Asymmetric } else { Symmetry::Symmetric },
             scale_rule: self.scale.map(ScaleRule::from),
             include: self.include.clone(),
@@ -270,6 +287,45 @@ impl SettingsArgs {
             engine: EngineChoice::Auto,
             runtime: None,
             verify: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, FromArgMatches};
+
+    use super::*;
+    use crate::args::Cli;
+
+    /// Which weights share a scale with these options.
+    fn granularity(words: &str) -> Granularity {
+        let start = ["onnxquant", "in.onnx", "out.onnx", "--calib", "c"];
+        let given = Cli::command().get_matches_from(start.into_iter().chain(words.split_whitespace()));
+        let cli = Cli::from_arg_matches(&given).unwrap();
+        let config = cli.quantize.config().unwrap();
+        config.check().unwrap();
+        config.granularity
+    }
+
+    #[test]
+    fn schemes_of_few_bits_have_blocks_where_there_are_any() {
+        for words in ["w4", "w3", "w2", "w4 --bits 3", "w4 --asymmetric", "w3 --opset-max 17", "w4 --format dq"] {
+            assert_eq!(granularity(&format!("--scheme {words}")), Granularity::Block(BLOCK), "{words}");
+        }
+        for words in [
+            "--scheme w8",
+            "--scheme w1",
+            "--bits 4",
+            "--average-bits 4",
+            "--scheme w4a8",
+            "--scheme w4 --target qdq-strict",
+            "--scheme w4 --bits 8",
+            "--scheme w4 --granularity channel",
+            "--scheme w4 --format dq --opset-max 20",
+            "--scheme fp8",
+        ] {
+            assert_eq!(granularity(words), Granularity::Channel, "{words}");
         }
     }
 }

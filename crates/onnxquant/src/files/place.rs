@@ -108,7 +108,7 @@ impl Place {
 }
 
 /// The folder of `path`; the working folder where it names none.
-pub(super) fn folder_of(path: &Path) -> &Path {
+pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 

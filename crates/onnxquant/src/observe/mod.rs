@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `samples` | the samples, and engines that run models on them |
 //! | `engine` | which engine that is |
+//! | `texts` | samples of texts that continue behind a past |
 //! | `reach` | what of a model the engine can compute |
+//! | `seen` | opens the samples with that engine, and says what they are |
 //! | `slicing` | which parts of the outputs are judged apart |
 //! | `calibration` | second moments of what layers read |
 //! | `observer` | distributions, channels and sizes of activations, kept in a file where that is wanted |
@@ -14,4 +16,6 @@ pub(crate) mod engine;
 pub(crate) mod observer;
 pub(crate) mod reach;
 pub(crate) mod samples;
+pub(crate) mod seen;
 pub(crate) mod slicing;
+pub(crate) mod texts;

@@ -13,10 +13,9 @@ use onnxquant_passes::sites::Site;
 use crate::config::{Activations, Config, Target};
 use crate::plan::exposed::exposed;
 
-/// Regions must take at most this part of the time in float.
-const WORTHWHILE: f64 = 0.97;
-/// The same where nobody asked for them: a smaller gain, which is estimated, is not worth what they cost in accuracy.
-const WORTH_ACCURACY: f64 = 0.85;
+/// Where nobody asked for regions they must take at most this part of the time in float: a smaller gain, which is estimated,
+/// is not worth what they cost in accuracy.
+const WORTHWHILE: f64 = 0.85;
 
 /// What could run on codes. All assignments of a run share it.
 #[derive(Debug, Default)]
@@ -56,11 +55,7 @@ impl Candidates {
             Activations::Static | Activations::Float => Alternative::WeightOnly,
             _ => Alternative::Dynamic,
         };
-        let worthwhile = match config.activations {
-            _ if is_asked_for => f64::INFINITY,
-            Activations::Auto => WORTH_ACCURACY,
-            _ => WORTHWHILE,
-        };
+        let worthwhile = if is_asked_for { f64::INFINITY } else { WORTHWHILE };
         let costs = Costs::new(graph, sites, sizes, alternative, config.cpu);
         Self { units, costs, worthwhile, target: config.target, cpu: config.cpu, exposed: exposed(graph) }
     }

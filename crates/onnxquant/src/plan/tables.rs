@@ -2,7 +2,7 @@
 
 use onnxquant_ir::Model;
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_passes::embeddings::{Table, TableForm, TableKind, find_tables};
+use onnxquant_passes::tables::{Table, TableForm, TableKind, find_tables};
 
 use crate::config::{Config, Selection};
 

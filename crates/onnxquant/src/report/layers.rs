@@ -1,6 +1,6 @@
 //! What was done with every layer.
 
-use onnxquant_ir::{Graph, ValueId};
+use onnxquant_ir::Graph;
 use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::runs_as::{RunsAs, runs_as};
 use onnxquant_passes::sites::LayerId;
@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::config::Config;
 use crate::decide::budget::Solution;
+use crate::observe::reach::Reach;
 use crate::plan::assignment::Form;
 use crate::plan::layers::PlannedLayer;
 use crate::plan::why_float::WhyFloat;
@@ -70,21 +71,17 @@ pub struct LayerReport {
 }
 
 impl LayerReport {
-    /// Of every layer of a solution, in its order. `float` is the graph that was solved, of which the engine does not compute
-    /// what is `unseen`.
-    pub(crate) fn all(
-        solution: &Solution,
-        config: &Config,
-        float: &Graph,
-        unseen: impl Fn(ValueId) -> bool,
-    ) -> Vec<Self> {
+    /// Of every layer of a solution, in its order. `float` is the graph that was solved, and `reach` what the engine can
+    /// compute of it.
+    pub(crate) fn all(solution: &Solution, config: &Config, float: &Graph, reach: Option<&Reach>) -> Vec<Self> {
+        let behind = reach.map(|reach| reach.behind(float)).unwrap_or_default();
         let Solution { plan, assignment, layers, fitted, .. } = solution;
         let written = fitted.written.graph();
         let parts = plan.layers.iter().zip(layers).zip(&fitted.layers);
         parts
             .map(|((planned, about), &stored)| {
                 let form = assignment.form(planned.site.id());
-                let is_seen = !unseen(planned.site.input);
+                let is_seen = !behind.contains_key(&planned.site.input);
                 let why = WhyFloat::of(float, planned, assignment, config.activations, is_seen);
                 let float_because = why.map(|why| why.to_string());
                 Self { float_because, ..Self::new(planned, about.clone(), form, (written, stored), config.ort_min) }

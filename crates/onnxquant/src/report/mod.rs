@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `run` | the whole report |
 //! | `doubts` | what people hardly meant |
+//! | `folder` | what was copied beside the model |
 //! | `layers` | every layer |
 //! | `tables` | tables of embeddings |
 //! | `integers` | what runs on integers |
@@ -15,6 +16,7 @@
 //! | `not_run` | what the calibration engine could not run |
 
 mod doubts;
+pub(crate) mod folder;
 pub(crate) mod integers;
 pub(crate) mod layers;
 pub(crate) mod measured;

@@ -13,10 +13,13 @@ use crate::error::Error;
 use crate::judge::verify_ort::VerifiedOrt;
 use crate::load::Prepared;
 use crate::observe::engine::EngineReport;
+use crate::observe::seen::Seen;
+use crate::observe::texts::TextReport;
 use crate::plan::float_weights::FloatWeight;
 use crate::plan::layers::SkippedLayer;
 use crate::plan::tables::PlannedTable;
 use crate::plan_file::PlanFile;
+use crate::report::folder::FolderReport;
 use crate::report::integers::IntegerReport;
 use crate::report::layers::{LayerReport, certificates_summary};
 use crate::report::measured::Measured;
@@ -39,6 +42,15 @@ pub struct Report {
     /// What ran the float model on samples; absent without calibration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineReport>,
+    /// Samples that were made of texts, where they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub texts: Option<TextReport>,
+    /// What may cost accuracy and can be helped, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// What was copied beside the model, where a folder was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderReport>,
     /// What was done before quantization.
     pub prepared: Prepared,
     /// Quantized layers, in topological order.
@@ -91,7 +103,7 @@ pub struct Report {
 /// What a report is made of.
 pub(crate) struct Run<'a> {
     pub(crate) config: &'a Config,
-    pub(crate) engine: Option<EngineReport>,
+    pub(crate) seen: Seen,
     pub(crate) prepared: Prepared,
     pub(crate) opset_changes: Vec<String>,
     pub(crate) solved: Solved,
@@ -101,6 +113,10 @@ pub(crate) struct Run<'a> {
     pub(crate) bytes_before: u64,
     pub(crate) bytes_after: u64,
 }
+
+/// What is said where no sample begins at the first token of a text.
+const STARTS_LATE: &str = "the caches are empty in no sample, so that no layer sees the first token of a text, which \
+                           attention needs to be exact: add samples that begin there, or give --calib a file of texts";
 
 impl From<Run<'_>> for Report {
     fn from(run: Run<'_>) -> Self {
@@ -113,7 +129,10 @@ impl From<Run<'_>> for Report {
         Self {
             version: VERSION,
             settings: config.clone(),
-            engine: run.engine,
+            engine: run.seen.engine,
+            texts: run.seen.texts,
+            warnings: run.seen.starts_late.then(|| STARTS_LATE.to_owned()).into_iter().collect(),
+            folder: None,
             prepared: run.prepared,
             exact_on: Cpu::exact_on(layers.iter().any(|layer| layer.saturating_pairs > Some(0))),
             expected_speed: solution

@@ -5,7 +5,7 @@
 
 use ndarray::Array3;
 use onnxquant_ir::{Model, tensor};
-use onnxquant_passes::embeddings::CodedTable;
+use onnxquant_passes::tables::CodedTable;
 use onnxquant_quant::{Granularity, Grid, LayerProblem, Method, QuantError, QuantSpec, ScaleRule, solve};
 
 use crate::error::Error;

@@ -1,6 +1,6 @@
 //! What stands in the file instead of float weights.
 
-use onnxquant_passes::embeddings::CodedTable;
+use onnxquant_passes::tables::CodedTable;
 use onnxquant_passes::write_codes::PackedWeight;
 
 use crate::plan::layers::PlannedLayer;

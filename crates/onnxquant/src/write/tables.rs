@@ -1,7 +1,7 @@
 //! Puts the codes of tables into a model.
 
 use onnxquant_ir::{Graph, tensor};
-use onnxquant_passes::embeddings::{find_tables, write_table};
+use onnxquant_passes::tables::{find_tables, write_table};
 
 use crate::error::Error;
 use crate::plan::tables::PlannedTable;

@@ -104,7 +104,7 @@ fn weights_on_codes_are_slower_than_floats_where_one_class_says_so() {
 fn codes_are_faster_than_floats_in_every_table_where_layers_are_large() {
     // Whatever machine a table was measured on.
     let weights = 1024.0 * 1024.0;
-    let size = Size { macs: 256.0 * weights, weights, outputs: 256.0 * 1024.0 };
+    let size = Size { macs: 256.0 * weights, weights, outputs: 256.0 * 1024.0, pointers: 0.0 };
     for (cpu, times) in Times::of(Cpu::Portable) {
         let float = times.dense_float.time(&size);
         for (what, codes) in [("dynamic", &times.dense_dynamic), ("codes", &times.dense_codes)] {

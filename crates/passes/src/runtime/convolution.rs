@@ -48,13 +48,16 @@ pub(crate) struct ConvolutionTimes {
     single_element: f64,
 }
 
-/// A start, a product, an element of the result.
+/// A start, a product, an element of the result, an element of a window over a single channel (the kernels of codes make a
+/// table of where each lies).
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Direct {
     start: f64,
     product: f64,
     output: f64,
+    #[serde(default)]
+    pointer: f64,
 }
 
 /// A Conv without groups.
@@ -79,7 +82,7 @@ impl Convolution {
 
     /// Nanoseconds for so many elements of the result.
     pub(crate) fn in_float(&self, times: &ConvolutionTimes, outputs: f64) -> f64 {
-        let Direct { start, product, output } = times.float;
+        let Direct { start, product, output, .. } = times.float;
         let positions = outputs / self.out_channels as f64;
         let is_direct = self.in_channels < LANES || self.in_channels.is_multiple_of(CHANNELS);
         let position = match is_direct {
@@ -92,7 +95,7 @@ impl Convolution {
 
     /// The same on codes.
     pub(crate) fn on_codes(&self, times: &ConvolutionTimes, outputs: f64) -> f64 {
-        let Direct { start, product, output } = times.codes;
+        let Direct { start, product, output, pointer } = times.codes;
         let positions = outputs / self.out_channels as f64;
         let channels = match self.aligning_pays() {
             true => self.in_channels.next_multiple_of(CHANNELS),
@@ -101,7 +104,7 @@ impl Convolution {
         let is_direct = self.has_fast_outputs() && channels.is_multiple_of(CHANNELS);
         let position = match (self.in_channels, self.out_channels) {
             (1, 1) => times.single_window + times.single_element * self.inputs(),
-            _ if is_direct => product * self.filled_products(channels),
+            _ if is_direct => product * self.filled_products(channels) + pointer * self.pointers(),
             _ => product * (self.filled_products(channels) + self.gathering()),
         };
         start + positions * position + output * outputs
@@ -126,6 +129,11 @@ impl Convolution {
     /// What gathering a window of codes takes, in products; a window of one element is there already.
     fn gathering(&self) -> f64 {
         if self.window > 1 { GATHER_WINDOW + GATHER_CODE * self.inputs() } else { 0.0 }
+    }
+
+    /// Elements of a window over one channel; a window of one element needs no table.
+    fn pointers(&self) -> f64 {
+        if self.window > 1 { self.window as f64 } else { 0.0 }
     }
 
     fn inputs(&self) -> f64 {

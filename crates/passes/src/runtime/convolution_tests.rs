@@ -27,8 +27,8 @@ const MEASURED: [(usize, usize, usize, usize, f64, f64); 20] = [
 /// Fitted to these times, and more of the same machine.
 fn fitted() -> ConvolutionTimes {
     ConvolutionTimes {
-        float: Direct { start: 3000.0, product: 0.0178, output: 0.25 },
-        codes: Direct { start: 5000.0, product: 0.0053, output: 0.45 },
+        float: Direct { start: 3000.0, product: 0.0178, output: 0.25, pointer: 0.0 },
+        codes: Direct { start: 5000.0, product: 0.0053, output: 0.45, pointer: 0.0 },
         gather_float: 0.31,
         single_window: 10.0,
         single_element: 1.45,

@@ -7,7 +7,7 @@
 //! | `write_folded` | `Cast -> Mul`, computed when the model loads |
 //! | [`write_nbits`] | the runtime's own operator for weights in blocks |
 //! | [`byte_planes`] | codes of few bits in as many bits |
-//! | [`embeddings`] | tables of embeddings |
+//! | [`tables`] | tables of embeddings, and weights of recurrent layers |
 //! | [`add_to_bias`], [`keep_fusible`] | what stands behind a layer |
 //! | [`annotate`] | the scales of activations, where other tools look for them |
 //! | [`share_constants`] | equal constants once |
@@ -17,11 +17,12 @@ pub mod add_to_bias;
 pub mod annotate;
 pub mod byte_planes;
 pub(crate) mod codes;
-pub mod embeddings;
+
 pub mod keep_fusible;
 pub(crate) mod packed_weight;
 pub mod runs_as;
 pub mod share_constants;
+pub mod tables;
 pub mod weight_form;
 pub mod write_codes;
 pub(crate) mod write_dequantize;

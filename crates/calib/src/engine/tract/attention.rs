@@ -20,30 +20,27 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::prelude::{DatumType, SpecialOps, TractResult};
 use tract_onnx::tract_core::internal::{
-    AxisOp, Op, OutletId, StaticName, TVec, Tensor, TypedModel, Validation, bail, ensure,
+    AxisOp, OutletId, StaticName, TVec, Tensor, TypedModel, Validation, bail, ensure,
 };
 use tract_onnx::tract_core::ops::math::add;
-use tract_onnx::tract_hir::infer::InferenceOp;
 use tract_onnx::tract_hir::internal::{DimLike, InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 use tract_onnx::tract_hir::ops::logic::wire_with_rank_broadcast;
 
-const NAME: &str = "Attention";
-/// The engine's own operator stands under this name. It stands in no file.
-const PLAIN: &str = "onnxquant.plain.Attention";
+use super::wrap::{Built, as_inner, expansion, inner, wrap};
+
+/// Names what this file puts around the operator.
+const PURPOSE: &str = "plain";
 /// Places of optional inputs.
 const MASK: usize = 3;
 const PAST: usize = 4;
 
 /// Wraps the operator.
 pub(super) fn register(onnx: &mut Onnx) {
-    let register = &mut onnx.op_register.0;
-    if let Some(builder) = register.insert(NAME.to_owned(), attention) {
-        register.insert(PLAIN.to_owned(), builder);
-    }
+    wrap(onnx, std::iter::once("Attention"), PURPOSE, attention);
 }
 
-fn attention(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+fn attention(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<Built> {
     let has_input = |place: usize| node.input.get(place).is_some_and(|name| !name.is_empty());
     let size = |name: &str| -> TractResult<Option<usize>> {
         Ok(node.get_attr_opt::<i64>(name)?.and_then(|size| usize::try_from(size).ok()))
@@ -69,11 +66,9 @@ fn attention(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<(Box
 
 /// The engine's operator.
 fn plain(context: &ParsingContext<'_>, node: &NodeProto) -> TractResult<Box<dyn Expansion>> {
-    let Some(builder) = context.framework.op_register.0.get(PLAIN) else { bail!("there is no {NAME}") };
-    let (op, _) = builder(context, node)?;
-    let as_op: &dyn Op = op.as_ref();
-    let Some(inner) = as_op.downcast_ref::<Box<dyn Expansion>>() else { bail!("{NAME} is no longer expanded") };
-    Ok(inner.clone())
+    let (op, _) = inner(context, node, PURPOSE)?;
+    let Some(inner) = expansion(op.as_ref()) else { bail!("{} cannot be wrapped", node.op_type) };
+    Ok(inner)
 }
 
 /// Which keys a query sees.
@@ -117,21 +112,7 @@ struct Attention {
 }
 
 impl Expansion for Attention {
-    fn name(&self) -> StaticName {
-        self.plain.name()
-    }
-
-    fn validation(&self) -> Validation {
-        self.plain.validation()
-    }
-
-    fn info(&self) -> TractResult<Vec<String>> {
-        self.plain.info()
-    }
-
-    fn nboutputs(&self) -> TractResult<usize> {
-        self.plain.nboutputs()
-    }
+    as_inner!(plain);
 
     fn rules<'r, 'p: 'r, 's: 'r>(
         &'s self,

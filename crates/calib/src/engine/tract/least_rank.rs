@@ -22,7 +22,7 @@ use tract_onnx::tract_hir::infer::{InferenceModel, InferenceNode};
 use tract_onnx::tract_hir::internal::{InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
-use super::wrap::{Built, expansion, inner, wrap};
+use super::wrap::{Built, as_inner, expansion, inner, wrap};
 
 /// Operators, and the axes that their first input has at least.
 const LEAST_RANKS: [(&str, usize); 10] = [
@@ -69,21 +69,7 @@ impl AtLeast {
 }
 
 impl Expansion for AtLeast {
-    fn name(&self) -> StaticName {
-        self.inner.name()
-    }
-
-    fn validation(&self) -> Validation {
-        self.inner.validation()
-    }
-
-    fn info(&self) -> TractResult<Vec<String>> {
-        self.inner.info()
-    }
-
-    fn nboutputs(&self) -> TractResult<usize> {
-        self.inner.nboutputs()
-    }
+    as_inner!(inner);
 
     fn runs_out_of_plan(&self) -> bool {
         self.inner.runs_out_of_plan()

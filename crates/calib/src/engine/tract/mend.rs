@@ -16,7 +16,7 @@ use tract_onnx::tract_core::ops::logic::{Iff, comp_eq};
 use tract_onnx::tract_hir::internal::{InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
-use super::wrap::{Built, expansion, inner, wrap};
+use super::wrap::{Built, as_inner, expansion, inner, wrap};
 
 /// How an operator is mended.
 #[derive(Clone, Copy, Debug)]
@@ -56,21 +56,7 @@ struct Mended {
 }
 
 impl Expansion for Mended {
-    fn name(&self) -> StaticName {
-        self.inner.name()
-    }
-
-    fn validation(&self) -> Validation {
-        self.inner.validation()
-    }
-
-    fn info(&self) -> TractResult<Vec<String>> {
-        self.inner.info()
-    }
-
-    fn nboutputs(&self) -> TractResult<usize> {
-        self.inner.nboutputs()
-    }
+    as_inner!(inner);
 
     fn rules<'r, 'p: 'r, 's: 'r>(
         &'s self,

@@ -12,6 +12,28 @@ pub(super) type Built = (Box<dyn InferenceOp>, Vec<String>);
 /// How the engine makes an operator.
 type Builder = fn(&ParsingContext<'_>, &tract_onnx::pb::NodeProto) -> TractResult<Built>;
 
+/// What a wrapper says of itself as the operator in its field `$inner` does: its name, and how many results it has.
+macro_rules! as_inner {
+    ($inner:ident) => {
+        fn name(&self) -> StaticName {
+            self.$inner.name()
+        }
+
+        fn validation(&self) -> Validation {
+            self.$inner.validation()
+        }
+
+        fn info(&self) -> TractResult<Vec<String>> {
+            self.$inner.info()
+        }
+
+        fn nboutputs(&self) -> TractResult<usize> {
+            self.$inner.nboutputs()
+        }
+    };
+}
+pub(super) use as_inner;
+
 /// Lets `builder` make these operators. It finds those that the engine made before with [`inner`], by the same `purpose`.
 pub(super) fn wrap<'a>(onnx: &mut Onnx, op_types: impl Iterator<Item = &'a str>, purpose: &str, builder: Builder) {
     let register = &mut onnx.op_register.0;

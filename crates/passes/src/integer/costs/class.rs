@@ -111,7 +111,8 @@ impl Layer {
         };
         let outputs = outputs as f64;
         let macs = outputs * site.view.inputs() as f64;
-        let size = Size { macs, weights: site.parameters() as f64, outputs };
+        let pointers = site.view.conv().map_or(0.0, |conv| macs / conv.out_channels.max(1) as f64);
+        let size = Size { macs, weights: site.parameters() as f64, outputs, pointers };
         // Starts take less than the figures for them are sure.
         let pays = |(_, times): &Table| times.dense_nbits8.work(&size) <= times.dense_float.work(&size);
         Layer { size, kind, nbits_pays: tables.iter().all(pays) }

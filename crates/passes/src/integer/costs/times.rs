@@ -62,7 +62,8 @@ pub(crate) struct Times {
     pub(crate) node: f64,
 }
 
-/// A kernel's time: a start, a multiply-add, a weight (reading it, where there are few rows), an element of the result.
+/// A kernel's time: a start, a multiply-add, a weight (reading it, where there are few rows), an element of the result, an
+/// element of a window over a single channel (the kernels of codes make a table of where each lies).
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KernelTime {
@@ -72,6 +73,8 @@ pub(crate) struct KernelTime {
     pub(crate) weight: f64,
     #[serde(default)]
     pub(crate) output: f64,
+    #[serde(default)]
+    pub(crate) pointer: f64,
 }
 
 /// What a layer has to do.
@@ -80,6 +83,8 @@ pub(crate) struct Size {
     pub(crate) macs: f64,
     pub(crate) weights: f64,
     pub(crate) outputs: f64,
+    /// Elements of the windows of a depthwise Conv, over a single channel.
+    pub(crate) pointers: f64,
 }
 
 impl KernelTime {
@@ -90,7 +95,8 @@ impl KernelTime {
 
     /// The same without the start.
     pub(crate) fn work(&self, size: &Size) -> f64 {
-        self.mac * size.macs + self.weight * size.weights + self.output * size.outputs
+        let read = self.mac * size.macs + self.weight * size.weights + self.pointer * size.pointers;
+        read + self.output * size.outputs
     }
 }
 

@@ -295,5 +295,5 @@ impl Writer<'_> {
 }
 
 #[cfg(test)]
-#[path = "embeddings_tests.rs"]
+#[path = "tables_tests.rs"]
 mod tests;

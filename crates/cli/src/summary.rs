@@ -1,0 +1,407 @@
+//! What a run did, as it is printed.
+
+use std::collections::BTreeMap;
+
+use onnxquant::calib::{Measurement, NotMeasured};
+use onnxquant::quant::{Alphabet, Granularity};
+use onnxquant::{
+    AUTO_SQNR_DB, Accuracy, Activations, Cpu, EngineReport, FolderReport, IntegerReport, LayerReport, Measured, NotRun,
+    NotRunNode, OutputReport, Report, TableReport, TextReport, Trade, VerifiedOrt, Weights,
+};
+
+use crate::left_in_float::{float_activations, float_weights, skipped};
+use crate::table::{bytes, decibels, listed, short, table};
+
+/// Layers listed in the summary.
+const WORST_SHOWN: usize = 5;
+/// Characters of a name in a table.
+const NAME_SHOWN: usize = 60;
+/// Where outputs are not computed.
+const BEFORE: &str = " of the values before what is not run";
+/// Characters of a reason that are shown.
+const REASON_SHOWN: usize = 200;
+
+/// The summary of a run.
+pub(crate) fn summary(report: &Report) -> String {
+    let mut text = format!(
+        "{} layers quantized to {} {}, {} layers left in float; {} weights\n",
+        report.layers.len(),
+        widths(report),
+        granularity(report),
+        report.skipped.len(),
+        report.weights(),
+    );
+    text += &report.folder.as_ref().map_or(String::new(), folder);
+    text += &sorted(report.prepared.nodes_sorted);
+    text += &worst_layers(&report.layers);
+    text += &without_rows(report);
+    let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
+    text += &on_codes.map_or(String::new(), |found| integers(found, report.settings.activations, &report.layers));
+    text += &tables("tables", "embeddings", &report.embeddings);
+    text += &tables("weights", "recurrent layers", &report.recurrent);
+    text += &runs_as(&report.layers);
+    text += &report.verified.as_ref().map_or(String::new(), verified);
+    text += &skipped(report);
+    text += &float_weights(&report.float_weights);
+    text += &report.doubts().iter().map(|doubt| format!("doubt   {doubt}\n")).collect::<String>();
+    text += &speed(&report.expected_speed);
+    text += &report.engine.as_ref().map_or(String::new(), engine);
+    text += &report.texts.as_ref().map_or(String::new(), texts);
+    text += &report.not_run.as_ref().map_or(String::new(), |found| not_run(report, found));
+    let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
+    let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
+    text += &format!("size    {before} -> {after} ({:.1} %), opset {}\n", 100.0 * ratio, report.opset);
+    text + &goal(report) + &outputs(report)
+}
+
+/// What the outputs must keep though nobody said so.
+fn goal(report: &Report) -> String {
+    let settings = &report.settings;
+    let is_own = settings.activations == Activations::Auto && settings.min_sqnr_db.is_none();
+    let text = format!("goal    SQNR {AUTO_SQNR_DB:.0} dB, that of `--scheme auto`; --min-sqnr asks for another\n");
+    if is_own { text } else { String::new() }
+}
+
+/// What became of a folder.
+fn folder(found: &FolderReport) -> String {
+    let copied = format!("folder  `{}` quantized, {} files copied", found.model.display(), found.copied);
+    let others = listed(found.other_models.iter().map(|model| format!("`{}`", model.display())));
+    let others = if others.is_empty() { others } else { format!("; other models as they were: {others}") };
+    format!("{copied}{others}\n")
+}
+
+/// Which weights share a scale; of blocks convolutions know nothing.
+fn granularity(report: &Report) -> String {
+    let words = |granularity| match granularity {
+        Granularity::Tensor => "per tensor".to_owned(),
+        Granularity::Channel => "per channel".to_owned(),
+        Granularity::Block(size) => format!("in blocks of {size}"),
+    };
+    let wanted = report.settings.granularity;
+    let others: Vec<Granularity> =
+        report.layers.iter().map(|layer| layer.granularity).filter(|&found| found != wanted).collect();
+    match others.first() {
+        None => words(wanted),
+        Some(&other) if others.len() == report.layers.len() => words(other),
+        Some(&other) => format!("{} ({} of them {})", words(wanted), others.len(), words(other)),
+    }
+}
+
+/// Which engine ran the samples, where the embedded one did not.
+fn engine(found: &EngineReport) -> String {
+    let because = found.because.as_ref();
+    because.map_or(String::new(), |why| format!("engine  {} ran the samples: {}\n", found.name, one_line(why)))
+}
+
+/// What samples were made of texts.
+fn texts(found: &TextReport) -> String {
+    let TextReport { samples, tokens, continued, because } = found;
+    let because = because.as_ref().map_or(String::new(), |why| format!(": {}", one_line(why)));
+    let behind = match (continued, because.as_str()) {
+        (0, "") => String::new(),
+        _ => format!("; {continued} of them begin behind a past{because}"),
+    };
+    format!("texts   {samples} samples of up to {tokens} tokens{behind}\n")
+}
+
+/// How exact the outputs are: as ONNX Runtime computes them where it is there, and as simulated.
+fn outputs(report: &Report) -> String {
+    let Some(found) = &report.measured else { return simulated(report) };
+    let Measured { runtime, cpu, .. } = found;
+    let accuracy = match &found.accuracy {
+        Measurement::Measured(accuracy) => accuracy,
+        Measurement::NotMeasured(why) => return format!("runtime not measured: {why}\n") + &simulated(report),
+    };
+    let sqnr = with_worst(accuracy, found.samples);
+    let among = among(report.held_out.as_ref().is_some_and(|held_out| held_out.shared));
+    let mut text = format!("output  SQNR {sqnr} on {} samples {among}", found.samples);
+    text += &format!(", measured in {runtime} on this CPU ({cpu})");
+    text += &least_exact(accuracy);
+    let simulated = report.held_out.as_ref().and_then(|held_out| held_out.accuracy.measured());
+    let before = report.not_run.as_ref().map_or("", compared);
+    text += &simulated.map_or(String::new(), |found| format!("; {}{before} simulated", decibels(found.sqnr_db)));
+    text + "\n" + &other_shapes(&found.outputs)
+}
+
+/// Whether samples were seen before.
+fn among(shared: bool) -> &'static str {
+    if shared { "also used for calibration or choices" } else { "held out" }
+}
+
+/// With the worst of several samples.
+fn with_worst(found: &Accuracy, samples: usize) -> String {
+    match samples {
+        0..=1 => decibels(found.sqnr_db),
+        _ => format!("{} (worst sample {})", decibels(found.sqnr_db), decibels(found.worst_sample_db)),
+    }
+}
+
+fn least_exact(found: &Accuracy) -> String {
+    found.least_exact.as_ref().map_or(String::new(), |name| format!("; least exact: {name}"))
+}
+
+/// Outputs of which samples were left out.
+fn other_shapes(outputs: &[OutputReport]) -> String {
+    let some = outputs.iter().filter(|output| output.incomparable > 0 && output.found.why_not().is_none());
+    some.map(|OutputReport { name, incomparable, .. }| {
+        format!("        `{name}` has other shapes in {incomparable} of these samples, which are left out\n")
+    })
+    .collect()
+}
+
+/// How exact the outputs are where ONNX Runtime does not tell, or why that is not known.
+fn simulated(report: &Report) -> String {
+    let Some(held_out) = &report.held_out else {
+        let is_quantized = report.is_quantized();
+        let none = format!("output  not measured: {}\n", NotMeasured::NoSamples);
+        return if is_quantized { none } else { String::new() };
+    };
+    let of_samples = format!("on {} samples {}, simulated", held_out.held_out_samples, among(held_out.shared));
+    let mut not_measured: Vec<String> =
+        held_out.not_measured().map(|(name, why)| format!("not measured: `{name}`: {why}\n")).collect();
+    let mut text = String::new();
+    match &held_out.accuracy {
+        Measurement::NotMeasured(why) if not_measured.is_empty() => text += &format!("output  not measured: {why}\n"),
+        Measurement::NotMeasured(_) => text += &format!("output  {}", not_measured.remove(0)),
+        Measurement::Measured(found) => {
+            let (sqnr, least) = (with_worst(found, held_out.held_out_samples), least_exact(found));
+            match report.not_run.as_ref().map_or("", compared) {
+                BEFORE if !not_measured.is_empty() => {
+                    text += &format!("output  {}", not_measured.remove(0));
+                    text += &format!("before  {sqnr}{BEFORE} {of_samples}{least}\n");
+                }
+                of => text += &format!("output  SQNR {sqnr}{of} {of_samples}{least}\n"),
+            }
+        }
+    }
+    text += &not_measured.iter().map(|line| format!("        {line}")).collect::<String>();
+    text + &other_shapes(&held_out.outputs)
+}
+
+/// That the file listed nodes out of order.
+fn sorted(moved: usize) -> String {
+    match moved {
+        0 => String::new(),
+        _ => format!("sorted  {moved} nodes stood behind others that read them; they come before these now\n"),
+    }
+}
+
+/// One width, or how many layers have which.
+fn widths(report: &Report) -> String {
+    if report.settings.alphabet == Alphabet::E4m3 {
+        return "FP8 (E4M3)".to_owned();
+    }
+    let mut counts = BTreeMap::new();
+    report.layers.iter().for_each(|layer| *counts.entry(layer.bits).or_insert(0) += 1);
+    match counts.len() {
+        0 | 1 => format!("{} bits", counts.keys().next().unwrap_or(&report.settings.bits)),
+        _ => {
+            let counts: Vec<String> = counts.iter().map(|(bits, layers)| format!("{layers} x {bits}")).collect();
+            format!("{:.2} bits on the average ({})", report.average_bits(), counts.join(", "))
+        }
+    }
+}
+
+/// The layers with the largest error on validation samples, worst first. A bound is one for the error beside it, that on the
+/// calibration samples.
+fn worst_layers(layers: &[LayerReport]) -> String {
+    let worst = |layer: &LayerReport| layer.validation_error.or(layer.error);
+    let mut ranked = layers.iter().filter_map(|layer| Some((worst(layer)?, layer))).collect::<Vec<_>>();
+    ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
+    if ranked.is_empty() {
+        return String::new();
+    }
+    let head = ["worst layers", "operator", "weights", "method", "validation error", "calibration error", "bound"];
+    let head = head.map(str::to_owned).to_vec();
+    let row = |(_, layer): &(f64, &LayerReport)| {
+        let number = |number: Option<f64>| number.map_or("-".to_owned(), short);
+        let numbers = [layer.validation_error, layer.certificate.achieved, layer.certificate.bound].map(number);
+        let words =
+            [shortened(&layer.label), layer.op_type.clone(), layer.parameters.to_string(), layer.method.to_string()];
+        words.into_iter().chain(numbers).collect()
+    };
+    let rows = std::iter::once(head).chain(ranked.iter().take(WORST_SHOWN).map(row)).collect::<Vec<_>>();
+    table(&rows)
+}
+
+/// Layers that no row of the samples reaches.
+fn without_rows(report: &Report) -> String {
+    let not_run = report.not_run.as_ref().map_or(&[][..], |found| &found.layers);
+    let is_without = |layer: &&LayerReport| layer.calibration_rows.is_none() && !not_run.contains(&layer.label);
+    let layers: Vec<&LayerReport> =
+        report.layers.iter().filter(is_without).filter(|_| report.held_out.is_some()).collect();
+    if layers.is_empty() {
+        return String::new();
+    }
+    let names = listed(layers.iter().map(|layer| format!("`{}`", layer.label)));
+    format!("no rows {} layers, which are rounded without data: {names}\n", layers.len())
+}
+
+/// A name with its middle left out where it would make a table too wide.
+fn shortened(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= NAME_SHOWN {
+        return name.to_owned();
+    }
+    let half = NAME_SHOWN / 2;
+    let (head, tail) = (name.chars().take(half), name.chars().skip(length - half));
+    head.chain("...".chars()).chain(tail).collect()
+}
+
+/// How fast the file is expected to be.
+fn speed(expected: &BTreeMap<Cpu, f64>) -> String {
+    let classes = expected.iter().rev().enumerate().map(|(at, (cpu, speed))| match at {
+        0 => format!("{speed:.1} x float on {cpu}"),
+        _ => format!("{speed:.1} x on {cpu}"),
+    });
+    let classes: Vec<String> = classes.collect();
+    match classes.is_empty() {
+        true => String::new(),
+        false => format!("speed   about {} (estimated from measured times of operators)\n", classes.join(", ")),
+    }
+}
+
+/// What runs on integers.
+fn integers(found: &IntegerReport, activations: Activations, layers: &[LayerReport]) -> String {
+    let (fixed, dynamic) = (found.static_layers, found.dynamic_layers);
+    if fixed + dynamic == 0 {
+        let is_open = activations == Activations::Auto;
+        let why = if is_open { ": they would not save time, or cost too much accuracy" } else { "" };
+        return format!("integers none{why}\n") + &float_activations(layers) + &trade(&found.trade);
+    }
+    let mut parts = Vec::new();
+    if fixed > 0 {
+        parts.push(format!("{fixed} layers and {} operators on fixed scales", found.other_operators));
+    }
+    if dynamic > 0 {
+        let rescaled = format!("{} inputs rescaled", found.rescaled);
+        parts.push(format!("{dynamic} layers on scales made at run time, {rescaled}"));
+    }
+    let mut text = format!("integers {}\n", parts.join("; "));
+    if found.equalized > 0 {
+        text += &format!("         channels of {} tensors evened out\n", found.equalized);
+    }
+    text += &float_activations(layers);
+    let saturating: usize = layers.iter().filter_map(|layer| layer.saturating_pairs).sum();
+    text += &match saturating {
+        0 => "exact   on every processor: no codes can saturate\n".to_owned(),
+        pairs => format!("exact   on x86 with VNNI and on Arm; elsewhere {pairs} pairs of codes can saturate\n"),
+    };
+    if let Some(cache) = &found.cache {
+        let rebuilt = cache.rebuilt.as_ref().map_or(String::new(), |why| format!("; made anew: {why}"));
+        text += &format!("cache   {} statistics reused, {} gathered{rebuilt}\n", cache.reused, cache.gathered);
+    }
+    text + &trade(&found.trade)
+}
+
+/// What accuracy cost, round by round, where a round was not enough.
+fn trade(rounds: &[Trade]) -> String {
+    if rounds.iter().all(|round| round.to_float.is_empty() && round.to_16_bits.is_empty()) {
+        return String::new();
+    }
+    let head =
+        ["accuracy", "weights", "to float", "to 16 bits", "integer layers", "SQNR", "loss"].map(str::to_owned).to_vec();
+    let none = || "not measured".to_owned();
+    let row = |(at, round): (usize, &Trade)| {
+        let accuracy = round.accuracy.measured();
+        vec![
+            format!("round {}", at + 1),
+            if round.weights == Weights::Float { "float" } else { "codes" }.to_owned(),
+            round.to_float.len().to_string(),
+            round.to_16_bits.len().to_string(),
+            round.integer_layers.to_string(),
+            accuracy.map_or(none(), |found| decibels(found.sqnr_db)),
+            accuracy.map_or(none(), |found| short(found.loss)),
+        ]
+    };
+    let rows = std::iter::once(head).chain(rounds.iter().enumerate().map(row)).collect::<Vec<_>>();
+    table(&rows)
+}
+
+/// The quantized tables of one kind together.
+fn tables(title: &str, kind: &str, tables: &[TableReport]) -> String {
+    let Some(first) = tables.first() else { return String::new() };
+    let stored = tables.iter().map(|table| table.bytes as u64).sum();
+    format!("{title:7} {} of {kind} at {} bits, {}\n", tables.len(), first.bits, bytes(stored))
+}
+
+/// What ONNX Runtime makes of the layers, each kind with a count.
+fn runs_as(layers: &[LayerReport]) -> String {
+    let (mut kernels, mut slow) = (BTreeMap::new(), BTreeMap::new());
+    for layer in layers {
+        *kernels.entry(layer.runs_as.kernel).or_insert(0) += 1;
+        if let Some(why) = layer.runs_as.slow_because {
+            *slow.entry(why).or_insert(0) += 1;
+        }
+    }
+    let kernels: Vec<String> = kernels.iter().map(|(kernel, count)| format!("{count} {}", kernel.name())).collect();
+    let slow = slow.iter().map(|(why, count)| format!("slow    {count} layers decoded at every run: {why}\n"));
+    match kernels.is_empty() {
+        true => String::new(),
+        false => format!("runs as {}\n", kernels.join(", ")) + &slow.collect::<String>(),
+    }
+}
+
+/// What ONNX Runtime made of the file.
+fn verified(found: &VerifiedOrt) -> String {
+    let mut text = format!("verify  ONNX Runtime {} loads it", found.version);
+    if found.mispredicted.is_empty() {
+        return text + &format!("; {} layers run as predicted\n", found.as_predicted);
+    }
+    text += &format!("; {} layers do not run as predicted:\n", found.mispredicted.len());
+    for layer in &found.mispredicted {
+        let found = layer.found.as_deref().unwrap_or("not found");
+        text += &format!("        {}: {} predicted, {found}\n", layer.label, layer.predicted.name());
+    }
+    text
+}
+
+/// What the calibration engine could not run, and what that means.
+fn not_run(report: &Report, found: &NotRun) -> String {
+    let node = |node: &NotRunNode| match node.domain.as_str() {
+        "" => format!("`{}` ({})", node.label, node.op_type),
+        domain => format!("`{}` ({} of domain `{domain}`)", node.label, node.op_type),
+    };
+    let quoted = |names: &[String]| listed(names.iter().map(|name| format!("`{name}`")));
+    let mut text = format!("not run {}: the calibration engine cannot\n", listed(found.nodes.iter().map(node)));
+    let mut reasons: Vec<&str> = found.nodes.iter().map(|node| node.reason.as_str()).collect();
+    reasons.dedup();
+    let reasons = listed(reasons.into_iter().map(one_line));
+    text += &format!("        it says: {reasons}\n");
+    if !found.layers.is_empty() {
+        let (count, layers) = (found.layers.len(), quoted(&found.layers));
+        text += &format!("        {count} layers that depend on that are rounded without data: {layers}\n");
+    }
+    if sees_nothing(report) {
+        text += "        that is all layers: no sample was looked at, activations stay floats, nothing was measured\n";
+    }
+    if !found.outputs.is_empty() {
+        text += &format!("        outputs that depend on that are not compared: {}\n", quoted(&found.outputs));
+    }
+    text
+}
+
+/// Whether the calibration engine could not compute the input of a single layer.
+fn sees_nothing(report: &Report) -> bool {
+    let layers = report.layers.len();
+    layers > 0 && report.not_run.as_ref().is_some_and(|found| found.layers.len() == layers)
+}
+
+/// A message of the engine, which may have many lines.
+fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let line = words.join(" ");
+    match line.char_indices().nth(REASON_SHOWN) {
+        Some((end, _)) => format!("{} ...", &line[..end]),
+        None => line,
+    }
+}
+
+/// Of what the SQNR is, where it is not that of the outputs.
+fn compared(found: &NotRun) -> &'static str {
+    match (found.compared.is_empty(), found.outputs.is_empty()) {
+        (true, true) => "",
+        (true, false) => " of the other outputs",
+        (false, _) => BEFORE,
+    }
+}
