@@ -129,7 +129,7 @@ fn report_has_the_documented_shape() {
     let output = folder.path().join("out.onnx");
     let mut paths = BTreeSet::new();
     let auto: &[&str] = &["--method", "auto"];
-    let walk: &[&str] = &["--method", "maly-saab", "--no-fallback"];
+    let walk: &[&str] = &["--scheme", "w8", "--method", "maly-saab", "--no-fallback"];
     let integers: &[&str] = &[
         "--scheme",
         "auto",

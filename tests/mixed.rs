@@ -89,7 +89,7 @@ fn a_file_is_as_small_as_asked_for_or_the_run_says_what_is_possible() {
 #[test]
 fn an_sqnr_is_reached_with_fewer_bits_than_8() {
     let folder = folder();
-    let found = quantize(&folder.path().join("out.onnx"), &["--min-sqnr", "20"]);
+    let found = quantize(&folder.path().join("out.onnx"), &["--scheme", "w8", "--min-sqnr", "20"]);
     let reached = sqnr_db(&found);
     assert!(reached >= 20.0 && average_bits(&found) < 6.0, "{reached} dB, {} bits", average_bits(&found));
 }

@@ -128,7 +128,7 @@ fn what_is_not_run_is_said_in_the_summary() {
     let input = folder.path().join("in.onnx");
     write(&repeating(), &input);
     let mut command = onnxquant(&[&input, &folder.path().join("out.onnx")]);
-    let run = Run::of(command.args(ALONE).arg("--calib").arg(&calib)).succeeded();
+    let run = Run::of(command.args(["--scheme", "w8"]).args(ALONE).arg("--calib").arg(&calib)).succeeded();
     let expected = "\
 not run `repeat` (Loop): the calibration engine cannot
         it says: it does not know this operator
@@ -223,7 +223,8 @@ fn layers_before_an_operator_with_the_name_of_another_are_calibrated() {
     let (calib, input) = (folder.path().join("calib"), folder.path().join("in.onnx"));
     samples(&calib, 8);
     write(&attending("h"), &input);
-    let report = report(&input, &folder.path().join("out.onnx"), &ALONE, Some(&calib));
+    let args = [&["--scheme", "w8"], &ALONE[..]].concat();
+    let report = report(&input, &folder.path().join("out.onnx"), &args, Some(&calib));
     assert!(layer(&report, "second")["calibration_rows"].is_number());
     assert_eq!(report["not_run"]["nodes"][0]["reason"], "it knows only another operator of this name");
     assert_eq!(report["not_run"]["layers"], json!(["behind"]));

@@ -29,7 +29,7 @@ Examples:
   onnxquant model.onnx small.onnx --calib samples/
   onnxquant model.onnx small.onnx --calib samples/ --scheme w4 --granularity block:32
   onnxquant model.onnx small.onnx --calib samples/ --average-bits 3.5 --save-plan plan.toml
-  onnxquant model.onnx fast.onnx --calib samples/ --scheme auto
+  onnxquant model.onnx small.onnx --calib samples/ --scheme w8
   onnxquant model.onnx small.onnx --calib photos/ --image-preset imagenet
   onnxquant decoder/ small/ --calib texts.txt --scheme w4
   onnxquant model.onnx small.onnx --method msq --weights-only

@@ -265,8 +265,13 @@ fn speed(expected: &BTreeMap<Cpu, f64>) -> String {
 fn integers(found: &IntegerReport, activations: Activations, layers: &[LayerReport]) -> String {
     let (fixed, dynamic) = (found.static_layers, found.dynamic_layers);
     if fixed + dynamic == 0 {
-        let is_open = activations == Activations::Auto;
-        let why = if is_open { ": they would not save time, or cost too much accuracy" } else { "" };
+        let why = match found.needed_opset {
+            Some(opset) => format!(": they need opset {opset}, to which this model cannot be raised"),
+            None if activations == Activations::Auto => {
+                ": they would not save time, or cost too much accuracy".to_owned()
+            }
+            None => String::new(),
+        };
         return format!("integers none{why}\n") + &float_activations(layers) + &trade(&found.trade);
     }
     let mut parts = Vec::new();

@@ -372,6 +372,11 @@ impl Config {
         }
     }
 
+    /// The same with codes of weights alone.
+    pub(crate) fn with_float_activations(&self) -> Self {
+        Self { activations: Activations::Float, ..self.clone() }
+    }
+
     /// The opset that the codes of activations need.
     pub(crate) fn activation_opset(&self) -> i64 {
         match (self.activations, self.activation_bits) {

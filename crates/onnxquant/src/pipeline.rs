@@ -12,7 +12,7 @@ use crate::judge::verify_ort::verify;
 use crate::load::{prepare, read};
 use crate::observe::seen;
 use crate::plan::layers::Plan;
-use crate::plan::raise::raise_for_codes;
+use crate::plan::raise::{Raised, raise_for_codes};
 use crate::progress::Progress;
 use crate::report::layers::LayerReport;
 use crate::report::not_run::NotRun;
@@ -44,11 +44,11 @@ pub fn quantize(
     let state = config.state.as_ref().map(|folder| State::open(folder, &model, config, samples)).transpose()?;
     let prepared = prepare(&mut model)?;
     let served = Served::open(input, &model, calibration.as_ref(), config)?;
-    let (model, opset_changes) = raise_for_codes(model, config)?;
+    let Raised { model, changes, config: reached } = raise_for_codes(model, config)?;
 
-    let plan = Plan::new(&model, config)?;
+    let plan = Plan::new(&model, &reached)?;
     let file = data.and_then(|data| data.cache.as_deref());
-    let parts = Parts { config, cache: file, state: state.as_ref(), served: served.as_ref(), progress };
+    let parts = Parts { config: &reached, cache: file, state: state.as_ref(), served: served.as_ref(), progress };
     let mut solved = solve_within_reach(&model, &plan, &mut calibration, parts)?;
     let reach = calibration.as_ref().map(|calibration| &calibration.reach);
     let layers = LayerReport::all(&solved.solution, config, solved.model.graph(), reach);
@@ -60,7 +60,17 @@ pub fn quantize(
     let verified = verify(&fitted.written, config, output, ids)?;
     let bytes_after = write(&fitted.written, output, config)?;
     let not_run = calibration.and_then(|calibration| NotRun::of(&calibration.reach, solved.model.graph(), plan));
-    let run =
-        Run { config, seen, prepared, opset_changes, solved, layers, not_run, verified, bytes_before, bytes_after };
+    let run = Run {
+        config,
+        seen,
+        prepared,
+        opset_changes: changes,
+        solved,
+        layers,
+        not_run,
+        verified,
+        bytes_before,
+        bytes_after,
+    };
     Ok(run.into())
 }

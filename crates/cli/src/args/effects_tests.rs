@@ -13,18 +13,18 @@ fn checked(words: &str) -> Result<(), String> {
 
 /// Beside what the options are given.
 const BESIDE: [&str; 12] = [
-    "--calib c",
+    "--calib c --scheme w8",
     "--weights-only --method msq",
     "--calib c --scheme w4",
     "--calib c --scheme fp8",
     "--calib c --scheme w8a8",
     "--calib c --scheme w4a8 --target qdq-strict",
     "--calib c --scheme w8a8-dynamic",
-    "--calib c --scheme auto",
-    "--calib c --method msq",
-    "--calib c --method maly-saab",
-    "--calib c --method optq",
-    "--calib c --method feedback",
+    "--calib c",
+    "--calib c --scheme w8 --method msq",
+    "--calib c --scheme w8 --method maly-saab",
+    "--calib c --scheme w8 --method optq",
+    "--calib c --scheme w8 --method feedback",
 ];
 
 /// Options, and by column of [`BESIDE`] whether they have an effect there (`+`) or not (`-`).

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use onnxquant::quant::{Alphabet, Granularity, RangeMethod, ScaleRule, Symmetry};
 use onnxquant::{
@@ -16,6 +17,15 @@ use super::words::{
 const BLOCK: usize = 32;
 /// The first opset whose `DequantizeLinear` has blocks.
 const BLOCKS_OPSET: i64 = 21;
+
+/// With these no scheme is meant but weights of 8 bits, or of as many as they say. Flags and words have a value at any rate.
+fn without_scheme() -> Vec<(&'static str, ArgPredicate, Option<&'static str>)> {
+    let flags = ["weights_only", "asymmetric"].map(|flag| (flag, "true".into(), None));
+    let formats = ["dq", "matmulnbits"].map(|format| ("format", format.into(), None));
+    let numbers = ["bits", "granularity", "plan", "average_bits", "target_size"];
+    let numbers = numbers.map(|number| (number, ArgPredicate::IsPresent, None));
+    flags.into_iter().chain(formats).chain(numbers).collect()
+}
 
 /// How layers are quantized.
 #[derive(Debug, Args)]
@@ -52,9 +62,10 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
 
-    /// What becomes of weights and activations; by default `w8`. With every --target but `ort-cpu` activations have integers
-    /// on fixed scales beside weights of any width.
-    #[arg(long, value_enum)]
+    /// What becomes of weights and activations; by default `auto`, and weights alone of 8 bits where another option is about
+    /// these: --weights-only, --bits, --granularity, --asymmetric, --format, --plan, --average-bits and --target-size. With
+    /// every --target but `ort-cpu` activations have integers on fixed scales beside weights of any width.
+    #[arg(long, value_enum, default_value = "auto", default_value_ifs = without_scheme(), hide_default_value = true)]
     scheme: Option<Scheme>,
 
     /// What the file is for: ONNX Runtime on a CPU, where codes must pay, or compilers, which want every operator on codes
@@ -68,7 +79,7 @@ pub(crate) struct SettingsArgs {
     range: Option<RangeMethod>,
 
     /// The held-out outputs must have this SQNR. With integer activations the most sensitive layers keep float ones;
-    /// with weights alone (w8) bits are chosen layer by layer, as few as possible.
+    /// with weights alone (`--scheme w8`) bits are chosen layer by layer, as few as possible.
     #[arg(long, value_name = "DB", allow_negative_numbers = true)]
     min_sqnr: Option<f64>,
 

@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use onnxquant_calib::{
-    CalibError, CalibSet, Measurement, NotMeasured, Original, OrtEngine, OutputComparison, Session, Slicing, compare,
+    CalibError, CalibSet, ElementType, Measurement, NotMeasured, Original, OrtEngine, OutputComparison, Session,
+    Slicing, compare,
 };
-use onnxquant_ir::Model;
+use onnxquant_ir::onnx::type_proto;
+use onnxquant_ir::{Model, Port};
 use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::ort_version::OrtVersion;
 
@@ -70,6 +72,17 @@ pub fn try_runtime(input: &Path, data: &DataConfig, runtime: &OrtEngine) -> Resu
     Ok(())
 }
 
+/// The outputs that can be compared: others are strings, sequences or maps.
+fn numbers(model: &Model) -> Vec<String> {
+    let graph = model.graph();
+    let is_number = |port: &&Port| match port.info.r#type.as_ref().and_then(|declared| declared.value.as_ref()) {
+        Some(type_proto::Value::TensorType(tensor)) => ElementType::from_onnx(tensor.elem_type()).is_some(),
+        Some(_) => false,
+        None => true,
+    };
+    graph.outputs().iter().filter(is_number).map(|port| graph.value(port.value).name().to_owned()).collect()
+}
+
 impl Served {
     /// The float model is in the file `input`. Nothing where there is no runtime, or no sample.
     pub(crate) fn open(
@@ -80,7 +93,7 @@ impl Served {
     ) -> Result<Option<Self>, Error> {
         let (Some(runtime), Some(calibration)) = (&config.runtime, calibration) else { return Ok(None) };
         let samples = &calibration.samples;
-        let outputs = output_names(model);
+        let outputs = numbers(model);
         Ok(Some(Self {
             runtime: runtime.clone(),
             input: input.to_owned(),

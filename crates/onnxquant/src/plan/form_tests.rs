@@ -133,7 +133,7 @@ fn opset_is_the_least_for_all_bits_that_layers_may_get() {
         (Config { activation_bits: ActivationBits::Mixed, ..strict }, 21),
     ];
     for (config, opset) in table {
-        let (model, _) = raise_for_codes(model(DataType::Float), &config).expect("the model can be raised");
+        let model = raise_for_codes(model(DataType::Float), &config).expect("the model can be raised").model;
         assert_eq!(model.opset(""), Some(opset), "{config:?}");
         let mut plan = Plan::new(&model, &config).expect("the model can be quantized");
         for bits in [2, 3, 4, 8].into_iter().filter(|_| config.budget.is_some()) {

@@ -111,8 +111,17 @@ impl Plan {
         Ok(())
     }
 
-    /// The opset of the written model, where what `model` has is not enough.
+    /// The opset of the written model, where what `model` has is not enough. Only codes of weights need one where
+    /// `auto` may not have that of activations.
     fn needed_opset(&self, model: &Model, config: &Config) -> Result<i64, Error> {
+        match (self.least_opset(model, config), config.activations) {
+            (Err(_), Activations::Auto) => self.least_opset(model, &config.with_float_activations()),
+            (opset, _) => opset,
+        }
+    }
+
+    /// The opset that all needs which `config` lets run on codes.
+    fn least_opset(&self, model: &Model, config: &Config) -> Result<i64, Error> {
         let of_tables = self.tables.iter().map(|planned| planned.form.needed_opset(planned.bits)).max();
         let of_layers = self.layers.iter().map(|layer| layer.highest_opset(config));
         let of_layers = of_layers.collect::<Result<Vec<i64>, Error>>()?.into_iter().max();

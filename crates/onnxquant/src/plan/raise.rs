@@ -12,20 +12,41 @@ use crate::error::Error;
 use crate::load::check;
 use crate::plan::layers::Plan;
 
-/// Raises a prepared model to the least opset in which all that `config` allows can be written; returns the operators
-/// rewritten.
+/// A model in the opset in which it is planned.
+pub(crate) struct Raised {
+    pub(crate) model: Model,
+    /// Operators rewritten.
+    pub(crate) changes: Vec<String>,
+    /// What was asked for, as far as that opset has it.
+    pub(crate) config: Config,
+}
+
+/// Raises a prepared model to the least opset in which all that `config` allows can be written.
 ///
-/// Where activations may be codes, hard sigmoids are spelled out: only so they can run on codes.
-pub(crate) fn raise_for_codes(model: Model, config: &Config) -> Result<(Model, Vec<String>), Error> {
-    let needed = Plan::new(&model, config)?.opset;
-    let (mut model, changes) = match model.opset("").unwrap_or(0) < needed {
-        true => raise_opset(model, needed)?,
-        false => (model, Vec::new()),
+/// Where activations may be codes, hard sigmoids are spelled out: only so they can run on codes. A model that cannot be
+/// raised for these gets codes of weights alone, where `auto` decides.
+pub(crate) fn raise_for_codes(model: Model, config: &Config) -> Result<Raised, Error> {
+    let fallback = (config.activations == Activations::Auto).then(|| (model.clone(), config.with_float_activations()));
+    let ((mut model, changes), mut config) = match (raise(model, config), fallback) {
+        (Err(_), Some((model, config))) => (raise(model, &config)?, config),
+        (raised, _) => (raised?, config.clone()),
     };
-    check(&model, "raising the opset")?;
+    if config.activations == Activations::Auto && model.opset("").unwrap_or(0) < config.activation_opset() {
+        config = config.with_float_activations();
+    }
     if config.activations != Activations::Float {
         expand_hard_sigmoids(&mut model)?;
         check(&model, "spelling out hard sigmoids")?;
     }
+    Ok(Raised { model, changes, config })
+}
+
+fn raise(model: Model, config: &Config) -> Result<(Model, Vec<String>), Error> {
+    let needed = Plan::new(&model, config)?.opset;
+    let (model, changes) = match model.opset("").unwrap_or(0) < needed {
+        true => raise_opset(model, needed)?,
+        false => (model, Vec::new()),
+    };
+    check(&model, "raising the opset")?;
     Ok((model, changes.iter().map(ToString::to_string).collect()))
 }

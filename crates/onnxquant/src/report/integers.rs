@@ -1,7 +1,7 @@
 //! What runs on integers, and why.
 
 use onnxquant_calib::Measurement;
-use onnxquant_ir::{Graph, NodeId, ValueId};
+use onnxquant_ir::{Graph, Model, NodeId, ValueId};
 use onnxquant_passes::integer::kernels::Kernel;
 use onnxquant_quant::{ActivationParams, RangeMethod};
 use serde::Serialize;
@@ -36,6 +36,9 @@ pub struct IntegerReport {
     /// The file of statistics, where one was named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheReport>,
+    /// The opset that codes of activations need, where the model could not be raised to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needed_opset: Option<i64>,
     /// The SQNR at which integer layers were left, in dB: asked for, or that of `auto`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wanted_sqnr_db: Option<f64>,
@@ -104,7 +107,7 @@ pub struct Sensitivity {
 impl IntegerReport {
     /// What runs on integers of the float model with this graph, and how that was found.
     pub(super) fn new(
-        graph: &Graph,
+        model: &Model,
         config: &Config,
         (assignment, trail): (&Assignment, &Trail),
         cache: Option<CacheReport>,
@@ -112,7 +115,8 @@ impl IntegerReport {
         if config.activations == Activations::Float {
             return None;
         }
-        let regions = assignment.regions();
+        let (graph, regions) = (model.graph(), assignment.regions());
+        let needed = config.activation_opset();
         let static_layers = regions.units.iter().filter(|unit| unit.kernel == Kernel::Linear).count();
         Some(Self {
             static_layers,
@@ -124,6 +128,7 @@ impl IntegerReport {
             equalized: trail.equalized,
             tensors: regions.classes.iter().filter_map(|value| TensorReport::of(graph, assignment, *value)).collect(),
             cache,
+            needed_opset: (model.opset("").unwrap_or(0) < needed).then_some(needed),
             wanted_sqnr_db: config.wanted_sqnr_db(),
             max_loss: config.max_loss,
             sensitivity: trail.alone.iter().map(|alone| Sensitivity::new(graph, alone)).collect(),

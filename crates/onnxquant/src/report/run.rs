@@ -143,7 +143,7 @@ impl From<Run<'_>> for Report {
             layers,
             embeddings: reports(embeddings),
             recurrent: reports(recurrent),
-            integers: IntegerReport::new(model.graph(), config, (&solution.assignment, &solution.trail), cache),
+            integers: IntegerReport::new(&model, config, (&solution.assignment, &solution.trail), cache),
             float_weights: solution.plan.float_weights(&solution.fitted.written, config),
             unmatched: solution.plan.unmatched,
             skipped: solution.plan.skipped,
