@@ -3,7 +3,7 @@
     python tests/python/costs.py > CLASS.toml
 
 Prints a table of `crates/passes/src/integer/costs/`, whose names `times.rs` there explains. Times are nanoseconds on one
-thread. `cargo xtask bench costs` runs this.
+thread. `cargo xtask bench costs` runs this; with `--without-avx512` it lets Python find a runtime that sees no AVX-512.
 
 Models of one operator hold it a few times over, with weights of their own, and twice as many times: the difference is the time
 of the operator without that of the session. The start of a layer is the time of a tiny one; what else an entry
@@ -452,7 +452,8 @@ def main():
     layers["ragged_depthwise_codes"] = depthwise("codes", more=8)
     layers["grouped"] = grouped()
     convolution = conv_entries()
-    print("# Times of operators in nanoseconds on one core, measured by `cargo xtask bench costs`")
+    option = "".join(f" {word}" for word in sys.argv[1:])
+    print(f"# Times of operators in nanoseconds on one core, measured by `cargo xtask bench costs{option}`")
     print(f"# with ONNX Runtime {onnxruntime.__version__} on: {processor()}.\n")
     for name, value in [*elements().items(), *layers.items()]:
         print(f"{name} = {entry(value)}")

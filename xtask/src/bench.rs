@@ -7,6 +7,7 @@
 
 mod costs;
 mod forms;
+mod without_avx512;
 
 use anyhow::{Context, ensure};
 use std::collections::HashMap;
@@ -27,7 +28,11 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     /// Measures operators in ONNX Runtime, and writes the table of times of this class of processors.
-    Costs,
+    Costs {
+        /// Keep the runtime from AVX-512, and write the table of AVX2.
+        #[arg(long)]
+        without_avx512: bool,
+    },
 
     /// Measures the speed of every written form in ONNX Runtime.
     Forms,
@@ -104,7 +109,7 @@ const RATIOS: [Ratio; 7] = [
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match args.what {
-        Some(What::Costs) => costs::run(),
+        Some(What::Costs { without_avx512 }) => costs::run(without_avx512),
         Some(What::Forms) => forms::run(),
         Some(What::Solver { large }) => {
             let mut bench = cargo_bench(&["solver"]);

@@ -76,6 +76,9 @@ impl Assignment {
                 sites.iter().filter(|(node, site)| is_supported(site) && !coded.contains(node) && wanted(**node));
             dynamic = dense.map(|(_, site)| site.id()).collect();
         }
+        if activations == Activations::Auto && !candidates.is_worthwhile(graph, &regions, &dynamic) {
+            dynamic.clear();
+        }
         Self { candidates: Arc::new(candidates), float, dynamic, regions, ..Self::default() }
     }
 

@@ -8,13 +8,13 @@ use onnxquant_passes::integer::costs::{Alternative, Costs, Served};
 use onnxquant_passes::integer::kernels::{Kernel, Unit, find_units};
 use onnxquant_passes::integer::regions::{Regions, choose_regions};
 use onnxquant_passes::integer::speed::expected_speeds;
-use onnxquant_passes::sites::Site;
+use onnxquant_passes::sites::{LayerId, Site};
 
 use crate::config::{Activations, Config, Target};
 use crate::plan::exposed::exposed;
 
-/// Where nobody asked for regions they must take at most this part of the time in float: a smaller gain, which is estimated,
-/// is not worth what they cost in accuracy.
+/// Where nobody asked for codes of activations the model must take at most this part of its time with them: a smaller gain,
+/// which is estimated, is not worth what they cost in accuracy.
 const WORTHWHILE: f64 = 0.85;
 
 /// What could run on codes. All assignments of a run share it.
@@ -112,6 +112,18 @@ impl Candidates {
             Target::OrtCpu if is_known => expected_speeds(graph, &self.units, &self.costs, regions, served),
             _ => Vec::new(),
         }
+    }
+
+    /// Whether these layers save enough by quantizing their inputs at run time, beside these regions and on every class of
+    /// processors; so they do where that is not known.
+    pub(super) fn is_worthwhile(&self, graph: &Graph, regions: &Regions, dynamic: &HashSet<LayerId>) -> bool {
+        let speeds = |served: &dyn Fn(NodeId) -> Served| {
+            let served = dynamic.iter().map(|layer| (layer.node(), served(layer.node()))).collect();
+            self.speeds(graph, regions, &served)
+        };
+        let without = speeds(&|layer| if self.costs.nbits_pays(layer) { Served::NBits(8) } else { Served::Float });
+        let with = speeds(&|_| Served::Dynamic);
+        with.iter().zip(&without).all(|((_, with), (_, without))| without / with <= WORTHWHILE)
     }
 
     /// By unit: the last layer before it, or itself where none is.

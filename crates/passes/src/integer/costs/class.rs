@@ -13,6 +13,10 @@ use crate::runtime::cpu::Cpu;
 
 /// The runtime's integer kernel of a depthwise Conv takes so many channels at a time.
 const DEPTHWISE_CHANNELS: usize = 16;
+/// Up to so many rows a product takes what reading its weights takes.
+const FEW_ROWS: f64 = 2.0;
+/// A model whose weights take so many bytes as floats at most stays in a cache of every core between two runs.
+const CACHE_BYTES: usize = 1 << 20;
 
 /// What a MatMul or Gemm with a constant weight is, where it is not in a region.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,7 +101,7 @@ impl Choice {
 }
 
 impl Layer {
-    fn new(site: &Site, outputs: usize, tables: &[Table]) -> Layer {
+    fn new(site: &Site, outputs: usize, is_cached: bool, tables: &[Table]) -> Layer {
         let kind = match site.view.conv() {
             None => Kind::Dense,
             // It is never one of a region.
@@ -112,9 +116,15 @@ impl Layer {
         let outputs = outputs as f64;
         let macs = outputs * site.view.inputs() as f64;
         let pointers = site.view.conv().map_or(0.0, |conv| macs / conv.out_channels.max(1) as f64);
-        let size = Size { macs, weights: site.parameters() as f64, outputs, pointers };
-        // Starts take less than the figures for them are sure.
-        let pays = |(_, times): &Table| times.dense_nbits8.work(&size) <= times.dense_float.work(&size);
+        let weights = site.parameters() as f64;
+        let size = Size { macs, weights: if is_cached { 0.0 } else { weights }, outputs, pointers };
+        // Starts take less than the figures for them are sure. Whether the weights of a larger model lie in a cache, nobody
+        // knows; for one row or two codes pay in both.
+        let in_cache = if macs > FEW_ROWS * weights { Size { weights: 0.0, ..size } } else { size };
+        let pays = |(_, times): &Table| {
+            let saves = |size: &Size| times.dense_nbits8.work(size) <= times.dense_float.work(size);
+            saves(&size) && saves(&in_cache)
+        };
         Layer { size, kind, nbits_pays: tables.iter().all(pays) }
     }
 }
@@ -128,9 +138,10 @@ impl Work {
         alternative: Alternative,
         tables: &[Table],
     ) -> Self {
+        let is_cached = sites.values().map(Site::parameters).sum::<usize>() * size_of::<f32>() <= CACHE_BYTES;
         let layer = |(&node, site): (&NodeId, &Site)| {
             let outputs = graph.node(node).output(0).and_then(|value| sizes.get(&value).copied())?;
-            Some((node, Layer::new(site, outputs, tables)))
+            Some((node, Layer::new(site, outputs, is_cached, tables)))
         };
         let layers = sites.iter().filter_map(layer).collect();
         Self { sizes, layers, alternative }

@@ -81,6 +81,7 @@ pub(crate) struct KernelTime {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) macs: f64,
+    /// Those that are read from memory: 0 where they lie in a cache.
     pub(crate) weights: f64,
     pub(crate) outputs: f64,
     /// Elements of the windows of a depthwise Conv, over a single channel.

@@ -1,0 +1,55 @@
+//! A copy of ONNX Runtime's Python package that sees no AVX-512, so that a processor which has it computes, at full speed, as one
+//! of class `avx2`.
+//!
+//! The library asks `xgetbv` which registers the system saves, and takes kernels of AVX-512 only where those of AVX-512 are
+//! among them. In the copy the answer is 7: x87, SSE and AVX.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+
+use crate::process;
+use crate::python::Python;
+
+/// `xor ecx, ecx` and `xgetbv`.
+const ASKS: [u8; 5] = [0x31, 0xc9, 0x0f, 0x01, 0xd0];
+/// `xor ecx, ecx`, `push 7` and `pop rax`.
+const ANSWERS: [u8; 5] = [0x31, 0xc9, 0x6a, 0x07, 0x58];
+
+/// Prints the folder of the package.
+const FIND_PACKAGE: &str = "import pathlib, onnxruntime; print(pathlib.Path(onnxruntime.__file__).parent)";
+
+/// Makes the copy; returns the folder that Python has to look into first.
+pub(super) fn make(python: &Python) -> anyhow::Result<PathBuf> {
+    let output = python.command().args(["-c", FIND_PACKAGE]).output().context("cannot start Python")?;
+    let package = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    let folder = process::target_folder()?.join("without-avx512");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    process::run_quietly(Command::new("cp").arg("-r").arg(&package).arg(&folder))?;
+    let libraries = std::fs::read_dir(folder.join("onnxruntime/capi")).context("the package has no libraries")?;
+    let mut places = 0;
+    for library in libraries {
+        let path = library?.path();
+        if path.is_file() && path.to_string_lossy().contains(".so") {
+            places += answer(&path).with_context(|| format!("cannot change `{}`", path.display()))?;
+        }
+    }
+    ensure!(places > 0, "`{}` does not ask for AVX-512 as is known", package.display());
+    Ok(folder)
+}
+
+/// Changes every question of a library; returns how many there are.
+fn answer(path: &Path) -> anyhow::Result<usize> {
+    let mut bytes = std::fs::read(path)?;
+    let places: Vec<usize> =
+        bytes.windows(ASKS.len()).enumerate().filter(|(_, at)| *at == ASKS).map(|(at, _)| at).collect();
+    for &at in &places {
+        bytes[at..at + ANSWERS.len()].copy_from_slice(&ANSWERS);
+    }
+    std::fs::write(path, bytes)?;
+    Ok(places.len())
+}
