@@ -124,7 +124,9 @@ impl Model {
             let found = body.graph.value(value);
             let (Some(tensor), name) = (found.tensor().cloned(), found.name().to_owned()) else { continue };
             let is_captured = body.graph.is_captured(&name);
-            if is_captured && self.graph.find(&name).is_some_and(|outer| same(self.graph.value(outer).tensor(), &tensor)) {
+            if is_captured
+                && self.graph.find(&name).is_some_and(|outer| same(self.graph.value(outer).tensor(), &tensor))
+            {
                 outside.push(name);
             } else if !own.contains(&name) && is_large(&tensor) && !stay(&body.graph, value) {
                 let outer = self.graph.constant_like(&name, tensor);

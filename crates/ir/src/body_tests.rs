@@ -111,10 +111,9 @@ fn bodies_of_other_operators_and_broken_ones_are_not_opened() {
     let search = NodeProto { domain: Some("com.microsoft".into()), ..node("BeamSearch", &["x"], &["z"]) };
     let search = with(search, vec![graph_attribute("decoder", good)]);
     let mut proto = message(graph("x c", "", vec![with(node("If", &["c"], &["y"]), branches), search], "y z"));
-    proto.opset_import.push(onnxquant_proto::onnx::OperatorSetIdProto {
-        domain: Some("com.microsoft".into()),
-        version: Some(1),
-    });
+    proto
+        .opset_import
+        .push(onnxquant_proto::onnx::OperatorSetIdProto { domain: Some("com.microsoft".into()), version: Some(1) });
     let model = Model::from_proto(proto).unwrap();
     let found = model.graph().bodies();
     assert_eq!(found.iter().map(BodyId::attribute).collect::<Vec<_>>(), ["then_branch", "else_branch"]);

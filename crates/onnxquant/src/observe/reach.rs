@@ -114,7 +114,7 @@ impl Reach {
         plan: &Plan,
         samples: &Samples,
     ) -> Result<Self, Error> {
-        let quantizes = !plan.layers.is_empty() || !plan.tables.is_empty();
+        let quantizes = !plan.all_layers().is_empty() || !plan.all_tables().is_empty();
         let Some(&sample) = samples.split.calibration.first().filter(|_| quantizes && !blocked.is_empty()) else {
             return Ok(Self::all(model));
         };
@@ -277,6 +277,8 @@ fn places(graph: &Graph, id: NodeId) -> impl Iterator<Item = (ValueId, Place)> {
 fn touched(graph: &Graph, plan: &Plan) -> HashSet<ValueId> {
     let layers: HashSet<NodeId> = plan.layers.iter().map(|layer| layer.site.node).collect();
     let tables: HashSet<ValueId> = plan.tables.iter().map(|planned| planned.table.value).collect();
+    let bodies: HashSet<NodeId> = plan.bodies.iter().map(|body| body.place.node()).collect();
+    let layers: HashSet<NodeId> = layers.union(&bodies).copied().collect();
     let mut touched = HashSet::new();
     for (id, node) in graph.nodes().filter(|(_, node)| !asks_shape(node)) {
         if layers.contains(&id) || reads(node).any(|value| touched.contains(&value) || tables.contains(&value)) {

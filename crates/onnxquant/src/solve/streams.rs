@@ -35,8 +35,8 @@ use crate::plan::assignment::Assignment;
 use crate::plan::layers::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
 use crate::solve::selected::selected;
-use crate::write::codes::QuantizedTable;
-use crate::write::evaluated::{Arithmetic, round_inside, with_rounded_activations};
+use crate::write::codes::{Codes, QuantizedBody, QuantizedTable};
+use crate::write::evaluated::{Arithmetic, round_inside, with_bodies, with_rounded_activations};
 use crate::write::tables::decode_tables;
 
 /// Part of the memory limit that one stream may fill, at each of its two ends.
@@ -85,19 +85,21 @@ impl<'a> Streams<'a> {
         model: &'a Model,
         assignment: &Assignment,
         plan: &Plan,
-        tables: &[QuantizedTable],
+        (tables, bodies): (&[QuantizedTable], &[QuantizedBody]),
         calibration: &'a Calibration,
         judged: bool,
         config: &Config,
     ) -> Result<Self, Error> {
-        let mut quantized_model = with_rounded_activations(model, assignment);
+        let arithmetic = Arithmetic::of(config, model);
+        let inside = Codes { bodies, planned_bodies: &plan.bodies, ..Codes::default() };
+        let mut quantized_model = with_rounded_activations(&with_bodies(model, inside, arithmetic)?, assignment);
         let input = |layer: &PlannedLayer| {
             let graph = quantized_model.graph();
             let input = graph.node(layer.site.node).input(0)?;
             Some((layer.site.id(), graph.value(input).name().to_owned()))
         };
         let inputs = plan.layers.iter().filter_map(input).collect();
-        if Arithmetic::of(config, model) == Arithmetic::Runtime {
+        if arithmetic == Arithmetic::Runtime {
             round_inside(&mut quantized_model, assignment, plan.layers.iter());
         }
         decode_tables(quantized_model.graph_mut(), tables, &plan.tables)?;
