@@ -111,7 +111,7 @@ impl Model {
         Some(opened)
     }
 
-    /// Puts an opened body back. New constants of 1 KiB and more become constants of the graph around, but those that
+    /// Puts an opened body back. New constants of 256 bytes and more become constants of the graph around, but those that
     /// have to `stay`.
     ///
     /// # Panics
@@ -187,8 +187,8 @@ impl Graph {
     }
 }
 
-/// Smaller constants stay where they are made: other readers of them are not worth looking for.
-const LEAST_BYTES: usize = 1024;
+/// Smaller constants stay where they are made: shapes and axes among them are read while a graph is built.
+const LEAST_BYTES: usize = 256;
 
 fn is_large(tensor: &TensorProto) -> bool {
     tensor::to_raw(tensor).is_ok_and(|bytes| bytes.len() >= LEAST_BYTES)

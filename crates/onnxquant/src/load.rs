@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use onnxquant_calib::{CalibError, inline_functions};
+use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::{GraphError, Model, verify};
 use onnxquant_passes::check_attributes::check_attributes;
 use onnxquant_passes::decode_weights::decode_weights;
@@ -16,6 +18,7 @@ use onnxquant_passes::layers::holds_weights;
 use onnxquant_passes::lift_constants::lift_constants;
 use onnxquant_passes::outer_constants::stays_in_body;
 use onnxquant_passes::plain_forms::write_plain_forms;
+use onnxquant_passes::raise_opset::raise_functions;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -206,6 +209,11 @@ pub(crate) fn check(model: &Model, pass: &str) -> Result<(), Error> {
         [] => Ok(()),
         violations => Err(Error::broken(pass, violations)),
     }
+}
+
+/// The message for engines, which do not know local functions.
+pub(crate) fn without_functions(model: &Model) -> Result<ModelProto, CalibError> {
+    inline_functions(&raise_functions(model.to_proto()))
 }
 
 /// Gives the engine floats where the model has codes already.

@@ -15,16 +15,14 @@
 //!
 //! Of layers that no engine shows there are no statistics, and the reason instead.
 
-use onnxquant_calib::{
-    Engine, OrtEngine, StatKind, StatRequest, collect, gram_bytes, inline_functions, open_session_for,
-};
+use onnxquant_calib::{Engine, OrtEngine, StatKind, StatRequest, collect, gram_bytes, open_session_for};
 use onnxquant_ir::Model;
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_passes::expose::{BodyStep, InnerValue, expose};
 use onnxquant_quant::GramStats;
 
 use crate::error::Error;
-use crate::load::decoded;
+use crate::load::{decoded, without_functions};
 use crate::observe::calibration::{Calibration, LayerStats, distinct};
 use crate::observe::samples::Samples;
 use crate::plan::layers::{PlannedBody, PlannedLayer};
@@ -73,7 +71,7 @@ pub(crate) struct BodyObserver<'a> {
 impl BodyObserver<'_> {
     /// What is known of every layer of `layers`, which lie in bodies of `model`.
     pub(crate) fn statistics(&self, model: &Model, layers: &[InnerLayer<'_>]) -> Result<Vec<InnerStats>, Error> {
-        let float = inline_functions(&decoded(model)?.to_proto())?;
+        let float = without_functions(&decoded(model)?)?;
         let mut found = Vec::with_capacity(layers.len());
         let mut start = 0;
         while start < layers.len() {

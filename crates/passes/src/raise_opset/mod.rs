@@ -71,7 +71,9 @@ pub fn raise_opset(model: Model, target: i64) -> Result<(Model, Vec<Change>), Ra
 /// be raised stay as they are.
 pub fn raise_functions(mut proto: ModelProto) -> ModelProto {
     let opset = proto.opset_import.iter().filter(|import| matches!(import.domain(), "" | "ai.onnx"));
-    let Some(opset) = opset.map(OperatorSetIdProto::version).max() else { return proto };
+    let Some(opset) = opset.map(OperatorSetIdProto::version).max().filter(|_| !proto.functions.is_empty()) else {
+        return proto;
+    };
     let mut raise = Raise::new(&proto);
     for function in &mut proto.functions {
         let mut raised = function.clone();
