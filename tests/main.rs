@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod bodies;
 mod capture;
 mod command;
 mod determinism;

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 mod agree;
+pub mod bodies;
 mod chain;
 mod failures;
 mod fixture;

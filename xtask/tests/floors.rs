@@ -52,6 +52,7 @@ const FLOORS: [(&str, &[&str]); 7] = [
         "ir",
         &[
             "write",
+            "body",
             "import",
             "dump",
             "verify",

@@ -56,14 +56,10 @@ fn as_table(plan: &Plan) -> String {
         let reader = if planned.is_embedding() { "Gather" } else { "recurrent" };
         vec![planned.name.clone(), reader.to_owned(), shape(&dims), (dims[0] * dims[1]).to_string(), done]
     };
-    let rows = std::iter::once(head).chain(plan.layers.iter().map(layer)).chain(plan.tables.iter().map(embeddings));
-    let rows = rows.chain(plan.skipped.iter().map(skipped));
-    let counts = format!(
-        "{} layers to quantize, {} left in float, opset {}\n",
-        plan.layers.len(),
-        plan.skipped.len(),
-        plan.opset
-    );
+    let (layers, tables, left) = (plan.all_layers(), plan.all_tables(), plan.all_skipped());
+    let counts = format!("{} layers to quantize, {} left in float, opset {}\n", layers.len(), left.len(), plan.opset);
+    let rows = std::iter::once(head).chain(layers.into_iter().map(layer)).chain(tables.into_iter().map(embeddings));
+    let rows = rows.chain(left.into_iter().map(skipped));
     table(&rows.collect::<Vec<_>>()) + &counts
 }
 
@@ -91,11 +87,13 @@ fn as_json(plan: &Plan, floats: &[FloatWeight]) -> Value {
     };
     let table =
         |planned: &PlannedTable| json!({ "name": planned.name, "shape": planned.table.dims, "bits": planned.bits });
+    let (embeddings, recurrent): (Vec<_>, Vec<_>) =
+        plan.all_tables().into_iter().partition(|planned| planned.is_embedding());
     json!({
-        "layers": plan.layers.iter().map(layer).collect::<Vec<_>>(),
-        "embeddings": plan.tables.iter().filter(|planned| planned.is_embedding()).map(table).collect::<Vec<_>>(),
-        "recurrent": plan.tables.iter().filter(|planned| !planned.is_embedding()).map(table).collect::<Vec<_>>(),
-        "skipped": plan.skipped,
+        "layers": plan.all_layers().into_iter().map(layer).collect::<Vec<_>>(),
+        "embeddings": embeddings.into_iter().map(table).collect::<Vec<_>>(),
+        "recurrent": recurrent.into_iter().map(table).collect::<Vec<_>>(),
+        "skipped": plan.all_skipped(),
         "unmatched": plan.unmatched,
         "float_weights": floats,
         "opset": plan.opset,

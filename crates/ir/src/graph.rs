@@ -181,6 +181,8 @@ pub struct Graph {
     pub(crate) taken: HashSet<String>,
     /// Names of values that an initializer or input of a subgraph of the file has as well: there the inner value is meant.
     pub(crate) shadowed: HashSet<String>,
+    /// Names of values that came along from the graph around, where the graph was opened as a body.
+    pub(crate) captured: HashSet<String>,
     /// Everything of the graph message that is not above.
     pub(crate) rest: GraphProto,
 }

@@ -11,6 +11,7 @@
 
 mod atomic;
 mod attribute;
+mod body;
 mod domain;
 mod dump;
 mod edit;
@@ -31,6 +32,7 @@ mod write;
 
 pub use atomic::PendingFile;
 pub use attribute::{float_attribute, int_attribute, ints_attribute, text_attribute};
+pub use body::BodyId;
 pub use dump::dump;
 pub use edit::NewNode;
 pub use error::{GraphError, ReadModelError, WriteModelError};

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use onnxquant_ir::Model;
 
-use crate::config::{Activations, Budget, Config};
+use crate::config::{Activations, Budget, Config, EngineChoice};
 use crate::decide::budget::{Solution, solve_within_budget};
 use crate::decide::decided::Decided;
 use crate::decide::fastest::without_samples;
@@ -17,10 +17,12 @@ use crate::observe::observer::{CacheReport, Observer};
 use crate::observe::reach::Reach;
 use crate::plan::layers::Plan;
 use crate::progress::Progress;
+use crate::solve::bodies::{SolvedBodies, solve_bodies};
 use crate::solve::job::Job;
 use crate::solve::state::State;
 use crate::solve::tables::quantize_tables;
-use crate::write::codes::QuantizedTable;
+use crate::write::codes::{Codes, QuantizedTable};
+use crate::write::written::{Written, written_bodies};
 
 /// What a model is solved with.
 #[derive(Clone, Copy)]
@@ -40,7 +42,16 @@ pub(crate) struct Solved {
     pub(crate) model: Model,
     pub(crate) solution: Solution,
     pub(crate) tables: Vec<QuantizedTable>,
+    pub(crate) bodies: SolvedBodies,
     pub(crate) cache: Option<CacheReport>,
+}
+
+impl Solved {
+    /// The bodies with codes instead of weights, each before those inside it.
+    pub(crate) fn written_bodies(&self) -> Result<Vec<Written>, Error> {
+        let (bodies, planned_bodies) = (&self.bodies.codes[..], &self.solution.plan.bodies[..]);
+        written_bodies(Codes { bodies, planned_bodies, ..Codes::default() })
+    }
 }
 
 /// Solves `model`; what the engine turned out to reach of it is left in `calibration`.
@@ -69,6 +80,7 @@ pub(crate) fn solve_within_reach(
 fn solve(model: Model, plan: Plan, calibration: Option<&Calibration>, parts: Parts<'_>) -> Result<Solved, Error> {
     let Parts { config, cache, state, served, progress } = parts;
     let reach = calibration.map(|calibration| &calibration.reach);
+    let with_samples = calibration;
     // Without a layer that the engine sees it is as if there were no data.
     let calibration = calibration.filter(|calibration| calibration.reach.sees_layers(model.graph(), &plan));
     if let (Some(reach), None, Some(Budget::MinSqnrDb(_))) = (reach, calibration, config.budget)
@@ -87,9 +99,21 @@ fn solve(model: Model, plan: Plan, calibration: Option<&Calibration>, parts: Par
     }
     let Decided { model, plan, assignment, trail } = decided;
     let tables = quantize_tables(&model, &plan.tables)?;
-    let layers = plan.layers.len();
-    let job =
-        Job { model: &model, config, layers, assignment: &assignment, calibration, reach, served, state, progress };
+    let runtime = config.runtime.as_ref().filter(|_| config.engine != EngineChoice::Tract);
+    let job = Job {
+        model: &model,
+        config,
+        layers: plan.all_layers().len(),
+        assignment: &assignment,
+        calibration: with_samples,
+        reach,
+        served,
+        state,
+        bodies: &[],
+        progress,
+    };
+    let bodies = solve_bodies(job, &plan, runtime)?;
+    let job = Job { layers: plan.layers.len(), calibration, bodies: &bodies.codes, ..job };
     let solution = solve_within_budget(job, plan, &tables, trail)?;
-    Ok(Solved { model, solution, tables, cache: used })
+    Ok(Solved { model, solution, tables, bodies, cache: used })
 }

@@ -71,7 +71,7 @@ pub use onnxquant_passes::weight_form::{Codes, WeightForm};
 pub use onnxquant_quant as quant;
 pub use pipeline::quantize;
 pub use plan::float_weights::FloatWeight;
-pub use plan::layers::{Plan, PlannedLayer, SkippedLayer};
+pub use plan::layers::{Plan, PlannedBody, PlannedLayer, SkippedLayer};
 pub use plan::scales::Origin;
 pub use plan::tables::PlannedTable;
 pub use plan_file::PlanFile;

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use onnxquant_calib::{CalibError, inline_functions};
+use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::{GraphError, Model, verify};
 use onnxquant_passes::check_attributes::check_attributes;
 use onnxquant_passes::decode_weights::decode_weights;
@@ -11,8 +13,12 @@ use onnxquant_passes::fold_integers::fold_integers;
 use onnxquant_passes::fold_pad::fold_pads;
 use onnxquant_passes::fold_weights::fold_weights;
 use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
+use onnxquant_passes::inline_layers::inline_layers;
+use onnxquant_passes::layers::holds_weights;
 use onnxquant_passes::lift_constants::lift_constants;
+use onnxquant_passes::outer_constants::stays_in_body;
 use onnxquant_passes::plain_forms::write_plain_forms;
+use onnxquant_passes::raise_opset::raise_functions;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -23,6 +29,9 @@ pub struct Prepared {
     /// Nodes that stood behind one that reads them and were put before it.
     #[serde(skip_serializing_if = "is_none")]
     pub nodes_sorted: usize,
+    /// Local functions that hold layers and were expanded.
+    #[serde(skip_serializing_if = "is_none")]
+    pub functions_expanded: usize,
     /// `Constant` nodes that became initializers.
     pub constants_lifted: usize,
     /// Weights that were computed from constants.
@@ -53,7 +62,13 @@ pub(crate) struct Pass {
 }
 
 /// In the order in which they run.
-pub(crate) const PASSES: [Pass; 8] = [
+pub(crate) const PASSES: [Pass; 9] = [
+    Pass {
+        name: "inline_layers",
+        counts: "local functions that hold layers and were expanded",
+        run: |model| Ok(inline_layers(model)),
+        record: |prepared, count| prepared.functions_expanded = count,
+    },
     Pass {
         name: "lift_constants",
         counts: "Constant nodes that became initializers",
@@ -137,9 +152,38 @@ pub fn prepare(model: &mut Model) -> Result<Prepared, Error> {
     Ok(prepared)
 }
 
-/// Runs the same passes and tells what each did, in their order.
+/// Runs the same passes and tells what each did, in their order; bodies included.
 pub fn trace_passes(model: &mut Model) -> Result<Vec<PassTrace>, Error> {
-    PASSES.iter().map(|pass| pass.apply(model)).collect()
+    let mut traces = PASSES.iter().map(|pass| pass.apply(model)).collect::<Result<Vec<PassTrace>, Error>>()?;
+    in_bodies(model, "preparing bodies", &mut |body| {
+        let inner = trace_passes(body)?;
+        for (trace, inner) in traces.iter_mut().zip(&inner) {
+            trace.changed += inner.changed;
+            trace.nodes_before += inner.nodes_before;
+            trace.nodes_after += inner.nodes_after;
+        }
+        Ok(inner.iter().any(|trace| trace.changed > 0))
+    })?;
+    Ok(traces)
+}
+
+/// Opens every body in which something could be quantized, or is; those that `change` changes, as it says, are put back.
+fn in_bodies(
+    model: &mut Model,
+    pass: &str,
+    change: &mut dyn FnMut(&mut Model) -> Result<bool, Error>,
+) -> Result<bool, Error> {
+    let mut is_changed = false;
+    for id in model.graph().bodies() {
+        let opened = model.graph().body(&id).is_some_and(holds_weights).then(|| model.open_body(&id)).flatten();
+        let Some(mut body) = opened else { continue };
+        if change(&mut body)? {
+            model.close_body(&id, body, &stays_in_body);
+            check(model, pass)?;
+            is_changed = true;
+        }
+    }
+    Ok(is_changed)
 }
 
 impl Pass {
@@ -167,10 +211,22 @@ pub(crate) fn check(model: &Model, pass: &str) -> Result<(), Error> {
     }
 }
 
+/// The message for engines, which do not know local functions.
+pub(crate) fn without_functions(model: &Model) -> Result<ModelProto, CalibError> {
+    inline_functions(&raise_functions(model.to_proto()))
+}
+
 /// Gives the engine floats where the model has codes already.
 pub(crate) fn decode(model: &mut Model) -> Result<(), Error> {
-    decode_weights(model)?;
-    check(model, "decoding weights")
+    decode_all(model).map(drop)
+}
+
+/// The same; returns whether there were some.
+fn decode_all(model: &mut Model) -> Result<bool, Error> {
+    let decoded = decode_weights(model)?;
+    check(model, "decoding weights")?;
+    let inside = in_bodies(model, "decoding weights", &mut decode_all)?;
+    Ok(decoded > 0 || inside)
 }
 
 /// The model with floats where it has codes.

@@ -51,12 +51,16 @@ pub fn quantize(
     let parts = Parts { config: &reached, cache: file, state: state.as_ref(), served: served.as_ref(), progress };
     let mut solved = solve_within_reach(&model, &plan, &mut calibration, parts)?;
     let reach = calibration.as_ref().map(|calibration| &calibration.reach);
-    let layers = LayerReport::all(&solved.solution, config, solved.model.graph(), reach);
+    let bodies = solved.written_bodies()?;
+    let mut layers = LayerReport::all(&solved.solution, config, solved.model.graph(), reach);
+    layers.extend(LayerReport::all_inner(&solved.solution.plan, &solved.bodies.about, &bodies, config));
     let Solution { plan, fitted, .. } = &mut solved.solution;
-    if !layers.is_empty() || !solved.tables.is_empty() {
+    if !layers.is_empty() || !solved.tables.is_empty() || bodies.iter().any(|body| !body.table_bytes.is_empty()) {
         metadata(config, &layers)?.put_into(&mut fitted.written);
     }
-    let ids = layers.iter().zip(&fitted.layers).map(|(layer, &(id, _))| (layer.label.as_str(), id));
+    let of_main = fitted.layers.iter().map(|&(id, _)| (fitted.written.graph(), id));
+    let inner = bodies.iter().flat_map(|body| body.layers.iter().map(|&(id, _)| (body.model.graph(), id)));
+    let ids = layers.iter().zip(of_main.chain(inner)).map(|(layer, place)| (layer.label.as_str(), place));
     let verified = verify(&fitted.written, config, output, ids)?;
     let bytes_after = write(&fitted.written, output, config)?;
     let not_run = calibration.and_then(|calibration| NotRun::of(&calibration.reach, solved.model.graph(), plan));
@@ -67,6 +71,7 @@ pub fn quantize(
         opset_changes: changes,
         solved,
         layers,
+        bodies,
         not_run,
         verified,
         bytes_before,

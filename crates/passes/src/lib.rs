@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`add_to_bias`] | adds a vector to a layer's bias |
 //! | [`check_attributes`] | checks that attributes lie where their operators allow it |
+//! | [`inline_layers`] | local functions that hold layers are expanded |
 //! | [`lift_constants`] | `Constant` nodes become initializers |
 //! | [`align_channels`] | channels of zeros bring a Conv on codes to the fast kernel |
 //! | [`fold_affine`] | multiplications and additions of constants go into the layer beside them |
@@ -33,9 +34,11 @@
 //! | [`raise_opset`] | the model moves to a newer opset, operators rewritten where their meaning changed |
 //! | [`cpu`] | classes of processors, and what their integer products do to codes |
 //! | [`ort_version`] | from which version on ONNX Runtime does what |
+//! | [`outer_constants`] | which constants bodies may read from the graph around |
 //! | [`runs_as`] | predicts what ONNX Runtime makes of a quantized layer |
 //! | [`integer`] | chooses the regions that run on 8-bit codes, and writes their conversions |
 //! | [`layers`] | the operators whose weights can be codes, and what depends on which one it is |
+//! | [`expose`] | hands values of bodies out, to observe them |
 //! | [`float_weights`] | lists every constant that is stored as floats, and why |
 //! | [`sites`] | finds the layers to quantize, and says why others stay in float |
 //! | [`saturate_pairs`] | adds what saturating sums of products change, for evaluation |
@@ -68,14 +71,14 @@ mod write;
 
 pub use decode::{decode_weights, fold_planes};
 pub use find::{float_weights, sites};
-pub use graph::constant_chain;
+pub use graph::{constant_chain, expose};
 pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};
 pub use migrate::migrate_scale;
 pub use prepare::{
-    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, fold_weights, hard_sigmoid, lift_constants,
-    plain_forms,
+    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, fold_weights, hard_sigmoid, inline_layers,
+    lift_constants, plain_forms,
 };
-pub use runtime::{cpu, ort_version};
+pub use runtime::{cpu, ort_version, outer_constants};
 pub use write::{
     add_to_bias, annotate, byte_planes, keep_fusible, runs_as, share_constants, tables, weight_form, write_codes,
     write_nbits,

@@ -21,6 +21,7 @@ mod appearance;
 mod check;
 mod data_type;
 mod fields;
+mod inline;
 mod map_file;
 /// The generated messages; names, numbers and types are those of the ONNX schema.
 #[allow(missing_docs, clippy::all)]
@@ -34,10 +35,11 @@ mod write;
 pub use bytes::Bytes;
 pub use check::WireError;
 pub use data_type::{DataType, data_type_bits, data_type_name, raw_data_bytes};
+pub use inline::{InlineError, inline_functions};
 pub use map_file::{map, map_file};
 pub use prost::Message;
 pub use read::{ReadError, ReadProblem, decode_model, read_model};
-pub use subgraph::{bodies, captured_names, given_names, made_names};
+pub use subgraph::{all_nodes, bodies, captured_names, given_names, made_names, rename};
 pub use wire::WireProblem;
 pub use write::{MAX_MODEL_BYTES, WriteError, encode_model, encode_to_writer};
 

@@ -1,12 +1,18 @@
 //! Graphs inside the attributes of nodes: If, Loop and Scan bodies.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::onnx::{GraphProto, NodeProto};
 
 /// The graphs held by the attributes of `node`.
 pub fn bodies(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
     node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
+}
+
+/// The nodes and, nested, those of their bodies.
+pub fn all_nodes(nodes: &[NodeProto]) -> Vec<&NodeProto> {
+    let inner = |node| bodies(node).flat_map(|body| all_nodes(&body.node));
+    nodes.iter().flat_map(|node| std::iter::once(node).chain(inner(node).collect::<Vec<_>>())).collect()
 }
 
 /// Names of the inputs and initializers of a body.
@@ -53,6 +59,36 @@ impl<'a> Captures<'a> {
         let defined_inside = self.scopes.iter().any(|scope| scope.contains(name));
         if !name.is_empty() && !defined_inside && self.seen.insert(name) {
             self.order.push(name);
+        }
+    }
+}
+
+/// Gives values other names in a graph: in it, and in the bodies inside it where these do not define the name themselves.
+pub fn rename(graph: &mut GraphProto, names: &HashMap<String, String>) {
+    let renamed = |name: &mut Option<String>| {
+        if let Some(new) = name.as_ref().and_then(|name| names.get(name)) {
+            *name = Some(new.clone());
+        }
+    };
+    graph.initializer.iter_mut().for_each(|tensor| renamed(&mut tensor.name));
+    let sparse = graph.sparse_initializer.iter_mut().filter_map(|sparse| sparse.values.as_mut());
+    sparse.for_each(|tensor| renamed(&mut tensor.name));
+    let infos = graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info);
+    infos.for_each(|info| renamed(&mut info.name));
+    graph.quantization_annotation.iter_mut().for_each(|note| renamed(&mut note.tensor_name));
+    for node in &mut graph.node {
+        for name in node.input.iter_mut().chain(&mut node.output) {
+            if let Some(new) = names.get(name) {
+                name.clone_from(new);
+            }
+        }
+        for attribute in &mut node.attribute {
+            for body in attribute.g.iter_mut().map(AsMut::as_mut).chain(&mut attribute.graphs) {
+                let own: HashSet<&str> = given_names(body).chain(made_names(body)).collect();
+                let outer = names.iter().filter(|(name, _)| !own.contains(name.as_str()));
+                let outer = outer.map(|(old, new)| (old.clone(), new.clone())).collect();
+                rename(body, &outer);
+            }
         }
     }
 }

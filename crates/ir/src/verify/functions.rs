@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use onnxquant_proto::bodies;
-use onnxquant_proto::onnx::{FunctionProto, NodeProto};
+use onnxquant_proto::all_nodes;
+use onnxquant_proto::onnx::FunctionProto;
 
 use crate::domain::plain_domain;
 use crate::model::Model;
@@ -38,10 +38,4 @@ fn reached<'a>(start: &'a FunctionProto, functions: &HashMap<Key<'a>, &'a Functi
         }
     }
     found
-}
-
-/// The nodes and, nested, those of their bodies.
-fn all_nodes(nodes: &[NodeProto]) -> Vec<&NodeProto> {
-    let inner = |node| bodies(node).flat_map(|body| all_nodes(&body.node));
-    nodes.iter().flat_map(|node| std::iter::once(node).chain(inner(node).collect::<Vec<_>>())).collect()
 }

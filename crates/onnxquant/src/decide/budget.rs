@@ -65,7 +65,13 @@ fn solve_once(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail)
     let Job { model, config, calibration, served, progress, .. } = job;
     let (solved, of_streams) = solve_layers(job, &plan, tables)?;
     let (codes, layers): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
-    let codes = Codes { layers: &codes, tables, planned_tables: &plan.tables };
+    let codes = Codes {
+        layers: &codes,
+        tables,
+        planned_tables: &plan.tables,
+        bodies: job.bodies,
+        planned_bodies: &plan.bodies,
+    };
     let fitting = Fitting { model, plan: &plan, codes, of_streams, config, calibration, served, progress };
     let (fitted, assignment, trail) = fitting.fit(job.assignment.clone(), trail)?;
     Ok(Solution { plan, assignment, trail, layers, fitted })

@@ -213,6 +213,7 @@ fn round(model: &Model, plan: &Plan, config: &Config) -> Result<Vec<(PlannedLaye
         reach: None,
         served: None,
         state: None,
+        bodies: &[],
         progress: &silent,
     };
     let (solved, _) = solve_layers(job, plan, &[])?;

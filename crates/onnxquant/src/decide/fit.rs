@@ -74,7 +74,7 @@ impl Fitting<'_> {
     }
 
     fn has_codes(&self) -> bool {
-        !self.codes.layers.is_empty() || !self.codes.tables.is_empty()
+        !self.codes.is_empty()
     }
 
     /// Whether the simulation reached a goal that the runtime misses.

@@ -146,7 +146,7 @@ impl<'a> Sweep<'a> {
         let mut plan = self.plan.clone();
         plan.set_bits(self.job.config, &bits_of(widths))?;
         let layers = self.quick_codes(widths);
-        let codes = Codes { layers: &layers, tables: self.tables, planned_tables: &plan.tables };
+        let codes = self.all_codes(&layers);
         let found = written(self.job.model, &plan, codes, self.job.assignment)?;
         let metadata = plan.layers.iter().map(|layer| METADATA_BYTES + layer.label.len()).sum::<usize>();
         let total = encoded_bytes(&found.model)? + (metadata + SETTINGS_BYTES) as u64;
@@ -155,6 +155,13 @@ impl<'a> Sweep<'a> {
 
     fn quick_codes(&self, widths: &Widths) -> Vec<(PlannedLayer, PackedWeight)> {
         widths.iter().enumerate().map(|(layer, &width)| self.codes[width][layer].clone()).collect()
+    }
+
+    /// Those of layers, and what is the same in all plans.
+    fn all_codes<'c>(&'c self, layers: &'c [(PlannedLayer, PackedWeight)]) -> Codes<'c> {
+        let Plan { tables, bodies, .. } = self.plan;
+        let (planned_tables, planned_bodies) = (&tables[..], &bodies[..]);
+        Codes { layers, tables: self.tables, planned_tables, bodies: self.job.bodies, planned_bodies }
     }
 
     fn measure_sensitivity(&mut self) -> Result<(), Error> {
@@ -190,7 +197,7 @@ impl Measure<Widths> for Sweep<'_> {
     fn accuracy(&self, widths: &Widths) -> Result<Measurement<Accuracy>, Error> {
         let Some(judge) = &self.judge else { return Ok(Measurement::NotMeasured(NotMeasured::NoSamples)) };
         let layers = self.quick_codes(widths);
-        let codes = Codes { layers: &layers, tables: self.tables, planned_tables: &self.plan.tables };
+        let codes = self.all_codes(&layers);
         judge.accuracy(codes, &Assignment::default(), &judge.calibration.samples.split.validation, &silent)
     }
 }

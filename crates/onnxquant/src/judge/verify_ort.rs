@@ -12,6 +12,7 @@ use onnxquant_ir::{Graph, Model};
 use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::runs_as::{Kernel, runs_as};
 use onnxquant_passes::sites::LayerId;
+use onnxquant_proto::all_nodes;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -90,12 +91,12 @@ impl LayerNames {
 }
 
 /// Writes `model` where nobody sees it, beside `output`, and loads it in ONNX Runtime, where `config` asks for that;
-/// `layers` are known by what people call them.
+/// `layers`, each with the graph in which it stands, are known by what people call them.
 pub(crate) fn verify<'a>(
     model: &Model,
     config: &Config,
     output: &Path,
-    layers: impl Iterator<Item = (&'a str, LayerId)>,
+    layers: impl Iterator<Item = (&'a str, (&'a Graph, LayerId))>,
 ) -> Result<Option<VerifiedOrt>, Error> {
     let runtime = match (config.verify, &config.runtime) {
         (false, _) => return Ok(None),
@@ -107,15 +108,14 @@ pub(crate) fn verify<'a>(
     let folder = tempfile::Builder::new().prefix(".onnxquant-").tempdir_in(near).map_err(failed)?;
     let path = folder.path().join("model.onnx");
     write(model, &path, config)?;
-    verify_file(&path, runtime, model.graph(), layers).map(Some)
+    verify_file(&path, runtime, layers).map(Some)
 }
 
-/// Loads the file at `path`, which holds `graph` and in it `layers`, and compares.
+/// Loads the file at `path`, in whose graphs `layers` stand, and compares.
 fn verify_file<'a>(
     path: &Path,
     runtime: &OrtEngine,
-    graph: &Graph,
-    layers: impl Iterator<Item = (&'a str, LayerId)>,
+    layers: impl Iterator<Item = (&'a str, (&'a Graph, LayerId))>,
 ) -> Result<VerifiedOrt, Error> {
     let failed = |problem: String| Error::Verify(problem);
     let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
@@ -126,12 +126,13 @@ fn verify_file<'a>(
         loaded.map_err(|error| failed(format!("at optimization level {name}: {error}")))?;
     }
     let model = onnxquant_proto::read_model(&optimized).map_err(|error| failed(error.to_string()))?;
-    let nodes = model.graph.unwrap_or_default().node;
+    let graph = model.graph.unwrap_or_default();
+    let nodes = all_nodes(&graph.node);
     let mut found = VerifiedOrt { version: runtime.version().to_owned(), as_predicted: 0, mispredicted: Vec::new() };
     let version = found.version.parse::<OrtVersion>().map_err(failed)?;
-    for (label, layer) in layers {
+    for (label, (graph, layer)) in layers {
         let (names, predicted) = (LayerNames::new(graph, layer), runs_as(graph, layer.node(), version).kernel);
-        let of_layer: Vec<&NodeProto> = nodes.iter().filter(|node| names.is(node)).collect();
+        let of_layer: Vec<&NodeProto> = nodes.iter().copied().filter(|node| names.is(node)).collect();
         if of_layer.iter().any(|node| predicted.is(node.op_type())) {
             found.as_predicted += 1;
         } else {

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use onnxquant_calib::{
-    Engine, Measurement, NotMeasured, Original, OrtEngine, OutputComparison, Session, compare, inline_functions,
-    open_session_for, unknown_operators,
+    Engine, Measurement, NotMeasured, Original, OrtEngine, OutputComparison, Session, compare, open_session_for,
+    unknown_operators,
 };
 use onnxquant_ir::Model;
 use serde::Serialize;
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::accuracy::accuracy;
 use crate::config::{Config, EngineChoice};
 use crate::error::Error;
-use crate::load::decoded;
+use crate::load::{decoded, without_functions};
 use crate::observe::reach::output_names;
 use crate::observe::samples::Samples;
 
@@ -53,7 +53,7 @@ pub(crate) fn choose(samples: &mut Samples, model: &Model, config: &Config) -> R
 /// What the embedded engine cannot do that `runtime` can.
 fn why_not_embedded(samples: &Samples, model: &Model, runtime: &OrtEngine) -> Result<Option<String>, Error> {
     let Some(&sample) = samples.split.calibration.first() else { return Ok(None) };
-    let proto = inline_functions(&decoded(model)?.to_proto())?;
+    let proto = without_functions(&decoded(model)?)?;
     let (outputs, data) = (output_names(model), &*samples.data);
     let session = |engine: &dyn Engine| -> Result<Box<dyn Session>, _> {
         let session = open_session_for(engine, &proto, &outputs, data, &[sample])?;

@@ -8,9 +8,11 @@
 //! | `reach` | what of a model the engine can compute |
 //! | `seen` | opens the samples with that engine, and says what they are |
 //! | `slicing` | which parts of the outputs are judged apart |
+//! | `bodies` | second moments of what layers inside bodies read |
 //! | `calibration` | second moments of what layers read |
 //! | `observer` | distributions, channels and sizes of activations, kept in a file where that is wanted |
 
+pub(crate) mod bodies;
 pub(crate) mod calibration;
 pub(crate) mod engine;
 pub(crate) mod observer;

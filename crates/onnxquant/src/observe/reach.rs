@@ -24,14 +24,13 @@
 use std::collections::{HashMap, HashSet};
 
 use onnxquant_calib::{
-    BlockedNode, CalibError, Fault, NotMeasured, Slicing, failing_nodes, inline_functions, observe_shapes,
-    unknown_operators,
+    BlockedNode, CalibError, Fault, NotMeasured, Slicing, failing_nodes, observe_shapes, unknown_operators,
 };
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::{Graph, Model, Node, NodeId, Port, ValueId};
 
 use crate::error::Error;
-use crate::load::decoded;
+use crate::load::{decoded, without_functions};
 use crate::observe::samples::Samples;
 use crate::plan::layers::{Plan, PlannedLayer};
 
@@ -83,7 +82,7 @@ impl Reach {
 
     /// All of `model` that does not depend on operators which the engine lacks.
     pub(crate) fn find(model: &Model, plan: &Plan, samples: &Samples) -> Result<Self, Error> {
-        let proto = inline_functions(&decoded(model)?.to_proto())?;
+        let proto = without_functions(&decoded(model)?)?;
         let blocked = unknown_operators(&*samples.engine, &proto);
         Self::without(blocked, &proto, model, plan, samples)
     }
@@ -91,7 +90,7 @@ impl Reach {
     /// What is left of it after the engine has failed with `failure`, by trying; where that explains nothing, the
     /// failure.
     pub(crate) fn after(&self, failure: Error, model: &Model, plan: &Plan, samples: &Samples) -> Result<Self, Error> {
-        let proto = inline_functions(&decoded(model)?.to_proto())?;
+        let proto = without_functions(&decoded(model)?)?;
         let is_defect = |node: &BlockedNode| node.fault != Fault::Error;
         for (at, &sample) in samples.split.calibration.iter().take(MOST_TRIED).enumerate() {
             match failing_nodes(&*samples.engine, &proto, &self.blocked, &samples.data, sample) {
@@ -114,7 +113,7 @@ impl Reach {
         plan: &Plan,
         samples: &Samples,
     ) -> Result<Self, Error> {
-        let quantizes = !plan.layers.is_empty() || !plan.tables.is_empty();
+        let quantizes = !plan.all_layers().is_empty() || !plan.all_tables().is_empty();
         let Some(&sample) = samples.split.calibration.first().filter(|_| quantizes && !blocked.is_empty()) else {
             return Ok(Self::all(model));
         };
@@ -277,6 +276,8 @@ fn places(graph: &Graph, id: NodeId) -> impl Iterator<Item = (ValueId, Place)> {
 fn touched(graph: &Graph, plan: &Plan) -> HashSet<ValueId> {
     let layers: HashSet<NodeId> = plan.layers.iter().map(|layer| layer.site.node).collect();
     let tables: HashSet<ValueId> = plan.tables.iter().map(|planned| planned.table.value).collect();
+    let bodies: HashSet<NodeId> = plan.bodies.iter().map(|body| body.place.node()).collect();
+    let layers: HashSet<NodeId> = layers.union(&bodies).copied().collect();
     let mut touched = HashSet::new();
     for (id, node) in graph.nodes().filter(|(_, node)| !asks_shape(node)) {
         if layers.contains(&id) || reads(node).any(|value| touched.contains(&value) || tables.contains(&value)) {

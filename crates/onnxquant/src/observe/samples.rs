@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use onnxquant_calib::{CalibSet, InputSpec, Session, SharedEngine, Split, engine, inline_functions, open_session_for};
+use onnxquant_calib::{CalibSet, InputSpec, Session, SharedEngine, Split, engine, open_session_for};
 use onnxquant_ir::Model;
 
 use crate::config::DataConfig;
 use crate::error::Error;
+use crate::load::without_functions;
 
 /// The samples, divided by what they are for.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl Samples {
         values: &[String],
         samples: &[usize],
     ) -> Result<Box<dyn Session>, Error> {
-        let proto = inline_functions(&model.to_proto())?;
+        let proto = without_functions(&model)?;
         Ok(open_session_for(&*self.engine, &proto, values, &self.data, samples)?)
     }
 }

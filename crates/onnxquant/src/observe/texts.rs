@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use onnxquant_calib::{CalibError, CalibSet, Engine, Given, Session, Tensor, inline_functions};
+use onnxquant_calib::{CalibError, CalibSet, Engine, Given, Session, Tensor};
 use onnxquant_ir::Model;
 use onnxquant_ir::onnx::ModelProto;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::load::decoded;
+use crate::load::{decoded, without_functions};
 use crate::observe::reach::output_names;
 use crate::observe::samples::Samples;
 
@@ -63,7 +63,7 @@ fn continue_behind(
     caches: &[(String, String)],
 ) -> Result<(usize, Option<String>), Error> {
     let chosen = samples.data.to_continue();
-    let proto = inline_functions(&decoded(model)?.to_proto())?;
+    let proto = without_functions(&decoded(model)?)?;
     let presents: Vec<String> = caches.iter().map(|(_, output)| output.clone()).collect();
     let session = match samples.engine.open(&proto, &presents, &first_halves(&samples.data, &chosen)?) {
         Ok(session) => session,

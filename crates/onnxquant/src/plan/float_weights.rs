@@ -1,12 +1,14 @@
 //! The weights that stay floats, of all operators.
 
-use onnxquant_ir::Model;
-use onnxquant_passes::float_weights::{self, FloatReason, float_weights};
+use std::collections::HashMap;
+
+use onnxquant_ir::{BodyId, Graph, Model, NodeId, Use};
+use onnxquant_passes::float_weights::{self, FloatReason, closed_float_weights, float_weights};
 use onnxquant_passes::sites::SkipReason;
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::plan::layers::Plan;
+use crate::plan::layers::{Plan, PlannedBody, SkippedLayer};
 
 /// What is said of all that has one dimension.
 const VECTORS: &str = "biases and other vectors";
@@ -27,23 +29,79 @@ pub struct FloatWeight {
     pub is_vector: bool,
 }
 
+/// Whether a layer of the planned graph is that layer of another form of the graph.
+type IsSame<'a> = &'a dyn Fn(NodeId, NodeId) -> bool;
+
 impl Plan {
     /// The weights of `model` that are floats, or will be: it may be the model that was planned or the one that was
     /// written.
     pub fn float_weights(&self, model: &Model, config: &Config) -> Vec<FloatWeight> {
-        float_weights(model).into_iter().filter_map(|found| self.float_weight(found, config)).collect()
+        self.floats_of(model, config, &|planned, found| planned == found)
     }
 
-    fn float_weight(&self, found: float_weights::FloatWeight, config: &Config) -> Option<FloatWeight> {
+    fn floats_of(&self, model: &Model, config: &Config, is_same: IsSame<'_>) -> Vec<FloatWeight> {
+        let (mut inside, mut captured) = (Vec::new(), HashMap::new());
+        for id in model.graph().bodies() {
+            let Some((planned, body)) = self.body(model.graph(), &id).zip(model.open_body(&id)) else {
+                let closed = closed_float_weights(model.graph(), &id);
+                inside.extend(closed.into_iter().filter_map(|found| self.float_weight(found, config, is_same)));
+                continue;
+            };
+            let is_same = |a, b| result(planned.model.graph(), a) == result(body.graph(), b);
+            for found in planned.plan.floats_of(&body, config, &is_same) {
+                match body.graph().is_captured(&found.name) {
+                    true => drop(captured.insert(found.name.clone(), found)),
+                    false => inside.push(found),
+                }
+            }
+        }
+        let own = float_weights(model).into_iter().filter_map(|found| {
+            if found.reason == FloatReason::Skipped(SkipReason::ReadBySubgraph)
+                && self.reads_are_planned(model.graph(), &found.name)
+            {
+                return captured.remove(&found.name);
+            }
+            self.float_weight(found, config, is_same)
+        });
+        own.collect::<Vec<_>>().into_iter().chain(inside).collect()
+    }
+
+    /// What is planned for a body of a form of the planned graph.
+    fn body(&self, graph: &Graph, id: &BodyId) -> Option<&PlannedBody> {
+        let makes = |name: &str| {
+            let mut outputs = graph.node(id.node()).outputs().iter().flatten();
+            outputs.any(|&value| graph.value(value).name() == name)
+        };
+        self.bodies.iter().find(|body| body.step.attribute == id.attribute() && makes(&body.step.output))
+    }
+
+    /// Whether all bodies that read a value are planned.
+    fn reads_are_planned(&self, graph: &Graph, name: &str) -> bool {
+        let uses = graph.find(name).map(|value| graph.value(value).uses()).unwrap_or_default();
+        uses.iter().all(|user| match user {
+            Use::Capture(node) => graph.bodies().iter().any(|id| id.node() == *node && self.body(graph, id).is_some()),
+            _ => true,
+        })
+    }
+
+    fn float_weight(
+        &self,
+        found: float_weights::FloatWeight,
+        config: &Config,
+        is_same: IsSame<'_>,
+    ) -> Option<FloatWeight> {
         if self.tables.iter().any(|table| table.name == found.name) {
             return None;
         }
         let is_vector = found.reason == FloatReason::Vector;
         let reason = match found.reason {
             FloatReason::Vector => VECTORS.to_owned(),
-            FloatReason::OfLayer(node) if self.layers.iter().any(|layer| layer.site.node == node) => return None,
+            FloatReason::OfLayer(node) if self.layers.iter().any(|layer| is_same(layer.site.node, node)) => {
+                return None;
+            }
             FloatReason::OfLayer(node) => {
-                let skipped = self.skipped.iter().find(|layer| layer.node == Some(node));
+                let is_it = |layer: &&SkippedLayer| layer.node.is_some_and(|skipped| is_same(skipped, node));
+                let skipped = self.skipped.iter().find(is_it);
                 skipped.map_or(&SkipReason::Excluded, |layer| &layer.reason).to_string()
             }
             FloatReason::Skipped(reason) => reason.to_string(),
@@ -56,4 +114,9 @@ impl Plan {
         };
         Some(FloatWeight { name: found.name, operators: found.operators, bytes: found.bytes, reason, is_vector })
     }
+}
+
+/// The name of what a node makes.
+fn result(graph: &Graph, node: NodeId) -> Option<&str> {
+    graph.node(node).outputs().iter().flatten().next().map(|&value| graph.value(value).name())
 }

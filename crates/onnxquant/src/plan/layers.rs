@@ -1,10 +1,13 @@
 //! Decides what will be done with every layer, without doing it.
 
+use std::sync::Arc;
+
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::{Model, NodeId};
-use onnxquant_passes::layers::Decoding;
+use onnxquant_ir::{BodyId, Model, NodeId};
+use onnxquant_passes::expose::BodyStep;
+use onnxquant_passes::layers::{Decoding, holds_weights};
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
-use onnxquant_passes::sites::{Site, SkipReason, find_sites};
+use onnxquant_passes::sites::{Candidate, Site, SkipReason, closed_sites, find_sites};
 use onnxquant_passes::weight_form::{Codes, WeightForm};
 use onnxquant_quant::Granularity;
 use serde::Serialize;
@@ -12,6 +15,7 @@ use serde::Serialize;
 use crate::config::{Activations, Budget, Config, Selection};
 use crate::error::Error;
 use crate::plan::form::Wanted;
+use crate::plan::outside::Around;
 use crate::plan::tables::{PlannedTable, plan_tables};
 
 /// A layer that will be quantized.
@@ -66,41 +70,119 @@ pub struct Plan {
     pub unmatched: Vec<String>,
     /// Tables of embeddings and weights of recurrent layers to quantize.
     pub tables: Vec<PlannedTable>,
+    /// Bodies that hold weights, in topological order.
+    pub bodies: Vec<PlannedBody>,
     /// Opset of the written model: the least one for all bits that layers may get.
     pub opset: i64,
+}
+
+/// A body of an If, Loop or Scan, as a model of its own.
+#[derive(Clone, Debug)]
+pub struct PlannedBody {
+    /// Where it stands in the graph around it.
+    pub(crate) place: BodyId,
+    /// The same by names.
+    pub(crate) step: BodyStep,
+    /// What it computes, in float.
+    pub(crate) model: Arc<Model>,
+    /// What will be done in it.
+    pub plan: Plan,
 }
 
 impl Plan {
     /// The plan for `model` under `config`.
     pub fn new(model: &Model, config: &Config) -> Result<Self, Error> {
         let selection = Selection::new(&config.include, &config.exclude)?;
-        let (mut layers, mut skipped) = (Vec::new(), Vec::new());
-        let candidates = find_sites(model);
-        let unmatched = selection.unmatched(candidates.iter().map(|candidate| candidate.label.as_str()));
-        for candidate in candidates {
-            let outcome = candidate.outcome.and_then(|site| match () {
-                () if !selection.contains(&candidate.label) => Err(SkipReason::Excluded),
-                () if !has_axis(&site, config) => Err(SkipReason::NoAxis),
-                () => Ok(site),
-            });
-            let (label, op_type, weight_shape) = (candidate.label, candidate.op_type, candidate.weight_shape);
-            match outcome {
-                Ok(site) => {
-                    let bits = config.plan.as_ref().map_or(Ok(config.bits), |plan| plan.bits_of(&label))?;
-                    layers.push(PlannedLayer::new(config, label, op_type, site, (bits, false))?);
-                }
-                Err(reason) => {
-                    skipped.push(SkippedLayer { node: candidate.node, label, op_type, weight_shape, reason });
-                }
-            }
+        let mut plan = Self::of_graph(model, config, &selection, &Around::nothing())?;
+        let skipped = plan.all_skipped().into_iter().map(|layer| layer.label.as_str());
+        plan.unmatched = selection.unmatched(plan.labels().chain(skipped));
+        if let Some(file) = &config.plan {
+            file.check_names(plan.labels())?;
         }
-        if let Some(plan) = &config.plan {
-            plan.check_names(layers.iter().map(|layer| layer.label.as_str()))?;
-        }
-        let tables = plan_tables(model, config, &selection);
-        let mut plan = Self { layers, skipped, unmatched, tables, opset: 0 };
         plan.opset = plan.needed_opset(model, config)?;
         Ok(plan)
+    }
+
+    /// What will be done in one graph, and in its bodies.
+    fn of_graph(model: &Model, config: &Config, selection: &Selection<'_>, around: &Around<'_>) -> Result<Self, Error> {
+        let mut plan = Self {
+            layers: Vec::new(),
+            skipped: Vec::new(),
+            unmatched: Vec::new(),
+            tables: plan_tables(model, config, selection),
+            bodies: Vec::new(),
+            opset: model.opset("").unwrap_or(0),
+        };
+        plan.tables.retain(|planned| around.lets_go(model.graph(), planned.table.value));
+        for candidate in find_sites(model) {
+            let outcome = candidate.outcome.and_then(|site| around.may_share(model.graph(), &site).map(|()| site));
+            plan.add(config, selection, around, Candidate { outcome, ..candidate })?;
+        }
+        for id in model.graph().bodies() {
+            if !model.graph().body(&id).is_some_and(holds_weights) {
+                continue;
+            }
+            let inside = around.inside(model, &id);
+            let Some(body) = model.open_body(&id) else {
+                for candidate in closed_sites(model.graph(), &id) {
+                    plan.add(config, selection, &inside, Candidate { node: None, ..candidate })?;
+                }
+                continue;
+            };
+            let inner = Self::of_graph(&body, config, selection, &inside)?;
+            let step = inside.step();
+            plan.bodies.push(PlannedBody { place: id, step, model: Arc::new(body), plan: inner });
+        }
+        Ok(plan)
+    }
+
+    /// Adds a layer to those to quantize, or to those that stay in float.
+    fn add(
+        &mut self,
+        config: &Config,
+        selection: &Selection<'_>,
+        around: &Around<'_>,
+        candidate: Candidate,
+    ) -> Result<(), Error> {
+        let Candidate { node, label, op_type, weight_shape, outcome } = candidate;
+        let label = around.label(label);
+        let outcome = outcome.and_then(|site| match () {
+            () if !selection.contains(&label) => Err(SkipReason::Excluded),
+            () if !has_axis(&site, config) => Err(SkipReason::NoAxis),
+            () => Ok(site),
+        });
+        match outcome {
+            Ok(site) => {
+                let bits = config.plan.as_ref().map_or(Ok(config.bits), |plan| plan.bits_of(&label))?;
+                self.layers.push(PlannedLayer::new(config, label, op_type, site, (bits, false))?);
+            }
+            Err(reason) => self.skipped.push(SkippedLayer { node, label, op_type, weight_shape, reason }),
+        }
+        Ok(())
+    }
+
+    /// All layers to quantize: those of the main graph, then those of bodies.
+    pub fn all_layers(&self) -> Vec<&PlannedLayer> {
+        self.layers.iter().chain(self.all_bodies().into_iter().flat_map(|body| &body.plan.layers)).collect()
+    }
+
+    /// All layers that stay in float, in the same order.
+    pub fn all_skipped(&self) -> Vec<&SkippedLayer> {
+        self.skipped.iter().chain(self.all_bodies().into_iter().flat_map(|body| &body.plan.skipped)).collect()
+    }
+
+    /// All tables to quantize, in the same order.
+    pub fn all_tables(&self) -> Vec<&PlannedTable> {
+        self.tables.iter().chain(self.all_bodies().into_iter().flat_map(|body| &body.plan.tables)).collect()
+    }
+
+    /// All bodies, each before those inside it.
+    pub(crate) fn all_bodies(&self) -> Vec<&PlannedBody> {
+        self.bodies.iter().flat_map(|body| std::iter::once(body).chain(body.plan.all_bodies())).collect()
+    }
+
+    fn labels(&self) -> impl Iterator<Item = &str> {
+        self.all_layers().into_iter().map(|layer| layer.label.as_str())
     }
 
     /// Gives every layer bits of its own, in the order of the layers.
@@ -122,8 +204,8 @@ impl Plan {
 
     /// The opset that all needs which `config` lets run on codes.
     fn least_opset(&self, model: &Model, config: &Config) -> Result<i64, Error> {
-        let of_tables = self.tables.iter().map(|planned| planned.form.needed_opset(planned.bits)).max();
-        let of_layers = self.layers.iter().map(|layer| layer.highest_opset(config));
+        let of_tables = self.all_tables().into_iter().map(|planned| planned.form.needed_opset(planned.bits)).max();
+        let of_layers = self.all_layers().into_iter().map(|layer| layer.highest_opset(config));
         let of_layers = of_layers.collect::<Result<Vec<i64>, Error>>()?.into_iter().max();
         let of_activations = of_layers.map_or(0, |_| config.activation_opset());
         let of_codes = of_tables.max(of_layers).unwrap_or(0);

@@ -5,6 +5,7 @@
 //! | `layers` | which layers are quantized, and why others are not |
 //! | `form` | how the weight of each is written |
 //! | `tables` | which tables of embeddings are |
+//! | `outside` | where a body stands, and who outside reads what its layers read |
 //! | `float_weights` | which weights stay floats, of all operators, and why |
 //! | `raise` | the opset in which all that can be written |
 //! | `candidates` | which operators could run on codes |
@@ -19,6 +20,7 @@ pub(crate) mod exposed;
 pub(crate) mod float_weights;
 pub(crate) mod form;
 pub(crate) mod layers;
+mod outside;
 pub(crate) mod raise;
 pub(crate) mod scales;
 pub(crate) mod tables;

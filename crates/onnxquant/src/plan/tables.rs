@@ -27,7 +27,7 @@ impl PlannedTable {
 }
 
 /// The tables of `model` that the settings ask for.
-pub(crate) fn plan_tables(model: &Model, config: &Config, selection: &Selection<'_>) -> Vec<PlannedTable> {
+pub(super) fn plan_tables(model: &Model, config: &Config, selection: &Selection<'_>) -> Vec<PlannedTable> {
     let graph = model.graph();
     let bits = |table: &Table| match table.kind {
         TableKind::Embedding => config.embeddings.map(|bits| table.bits(bits)),

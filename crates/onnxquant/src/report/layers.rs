@@ -7,13 +7,17 @@ use onnxquant_passes::sites::LayerId;
 use onnxquant_quant::{Alphabet, Certificate, Granularity, Method, Verdict};
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{Activations, Config};
 use crate::decide::budget::Solution;
 use crate::observe::reach::Reach;
 use crate::plan::assignment::Form;
-use crate::plan::layers::PlannedLayer;
+use crate::plan::layers::{Plan, PlannedBody, PlannedLayer};
 use crate::plan::why_float::WhyFloat;
 use crate::solve::solved::{AboutLayer, Findings};
+use crate::write::written::Written;
+
+/// Why activations inside bodies stay floats.
+const INSIDE: &str = "inside bodies weights alone become codes";
 
 /// One quantized layer.
 #[derive(Clone, Debug, Serialize)]
@@ -87,6 +91,25 @@ impl LayerReport {
                 Self { float_because, ..Self::new(planned, about.clone(), form, (written, stored), config.ort_min) }
             })
             .collect()
+    }
+
+    /// Of every layer inside a body, in the order of bodies. `bodies` are written, and `about` is what is known of their
+    /// layers.
+    pub(crate) fn all_inner(plan: &Plan, about: &[Vec<AboutLayer>], bodies: &[Written], config: &Config) -> Vec<Self> {
+        let of_body = |((planned, about), written): ((&PlannedBody, &Vec<AboutLayer>), &Written)| {
+            let parts = planned.plan.layers.iter().zip(about.clone()).zip(&written.layers);
+            let report = |((planned, about), &(id, bytes)): ((&PlannedLayer, AboutLayer), &(LayerId, usize))| {
+                let bytes = if about.is_first_reader { bytes } else { 0 };
+                let stored = (written.model.graph(), (id, bytes));
+                let float_because = match config.activations {
+                    Activations::Static | Activations::Dynamic => Some(INSIDE.to_owned()),
+                    Activations::Float | Activations::Auto => None,
+                };
+                Self { float_because, ..Self::new(planned, about, Form::WeightOnly, stored, config.ort_min) }
+            };
+            parts.map(report).collect::<Vec<_>>()
+        };
+        plan.all_bodies().into_iter().zip(about).zip(bodies).flat_map(of_body).collect()
     }
 
     /// Of one layer: as planned, solved, and stored in the written graph.

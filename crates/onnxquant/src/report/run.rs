@@ -26,8 +26,9 @@ use crate::report::measured::Measured;
 use crate::report::not_run::NotRun;
 use crate::report::outputs::{HeldOut, OutputReport, not_measured};
 use crate::report::tables::TableReport;
-use crate::write::codes::QuantizedTable;
+use crate::write::codes::{QuantizedBody, QuantizedTable};
 use crate::write::file::Metadata;
+use crate::write::written::Written;
 
 /// Version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -108,6 +109,7 @@ pub(crate) struct Run<'a> {
     pub(crate) opset_changes: Vec<String>,
     pub(crate) solved: Solved,
     pub(crate) layers: Vec<LayerReport>,
+    pub(crate) bodies: Vec<Written>,
     pub(crate) not_run: Option<NotRun>,
     pub(crate) verified: Option<VerifiedOrt>,
     pub(crate) bytes_before: u64,
@@ -120,8 +122,11 @@ const STARTS_LATE: &str = "the caches are empty in no sample, so that no layer s
 
 impl From<Run<'_>> for Report {
     fn from(run: Run<'_>) -> Self {
-        let Run { config, layers, solved: Solved { model, solution, tables, cache }, .. } = run;
-        let of_tables = solution.plan.tables.iter().zip(&tables).zip(&solution.fitted.table_bytes);
+        let Run { config, layers, solved: Solved { model, solution, tables, bodies, cache }, .. } = run;
+        let tables = tables.iter().chain(bodies.codes.iter().flat_map(QuantizedBody::all_tables));
+        let table_bytes = run.bodies.iter().flat_map(|body| &body.table_bytes);
+        let of_tables = solution.plan.all_tables().into_iter().zip(tables);
+        let of_tables = of_tables.zip(solution.fitted.table_bytes.iter().chain(table_bytes));
         let (embeddings, recurrent) = of_tables.partition::<Vec<_>, _>(|((planned, _), _)| planned.is_embedding());
         let reports = |found: Vec<((&PlannedTable, &QuantizedTable), &usize)>| {
             found.into_iter().map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect()
@@ -145,8 +150,8 @@ impl From<Run<'_>> for Report {
             recurrent: reports(recurrent),
             integers: IntegerReport::new(&model, config, (&solution.assignment, &solution.trail), cache),
             float_weights: solution.plan.float_weights(&solution.fitted.written, config),
+            skipped: solution.plan.all_skipped().into_iter().cloned().collect(),
             unmatched: solution.plan.unmatched,
-            skipped: solution.plan.skipped,
             opset: solution.fitted.written.opset("").unwrap_or(0),
             opset_changes: run.opset_changes,
             held_out: solution.fitted.held_out.map(HeldOut::from),

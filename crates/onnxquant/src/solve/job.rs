@@ -16,6 +16,7 @@ use crate::plan::layers::PlannedLayer;
 use crate::progress::Progress;
 use crate::solve::state::State;
 use crate::solve::weights::scale_type;
+use crate::write::codes::QuantizedBody;
 
 /// Multiply-adds that walks over all layers may take before `auto` does without them: two minutes on one core.
 const WALK_BUDGET: f64 = 1.2e12;
@@ -35,6 +36,8 @@ pub(crate) struct Job<'a> {
     /// The runtime that judges what is written, where it is there.
     pub(crate) served: Option<&'a Served>,
     pub(crate) state: Option<&'a State>,
+    /// Codes of bodies, which are the same in all plans.
+    pub(crate) bodies: &'a [QuantizedBody],
     pub(crate) progress: Progress<'a>,
 }
 

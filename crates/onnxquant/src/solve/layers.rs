@@ -131,7 +131,7 @@ impl TiedCodes {
 }
 
 /// What codes do to a layer, by the statistics of the layer itself.
-fn describe(
+pub(super) fn describe(
     job: Job<'_>,
     layer: &PlannedLayer,
     weights: &Array3<f32>,

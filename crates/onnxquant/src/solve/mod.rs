@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `layers` | all layers, stage by stage |
+//! | `bodies` | the layers inside bodies |
 //! | `codes` | the codes of one layer, by the method that is asked for or by the best of several |
 //! | `tied` | one set of codes for layers that read one weight |
 //! | `source`, `streams` | where statistics come from: the float network, or both networks side by side |
@@ -11,6 +12,7 @@
 //! | `solved` | what solving returns |
 //! | `tables` | tables of embeddings |
 
+pub(crate) mod bodies;
 pub(crate) mod codes;
 pub(crate) mod job;
 pub(crate) mod layers;

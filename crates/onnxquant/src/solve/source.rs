@@ -27,13 +27,13 @@ pub(crate) enum Source<'a> {
 
 impl<'a> Source<'a> {
     pub(crate) fn new(job: Job<'a>, plan: &Plan, tables: &[QuantizedTable]) -> Result<Self, Error> {
-        let Job { model, config, assignment, calibration, .. } = job;
+        let Job { model, config, assignment, calibration, bodies, .. } = job;
         let judged = judges(config);
         let Some(calibration) = calibration.filter(|_| !plan.layers.is_empty()) else { return Ok(Self::Nowhere) };
         if config.one_pass {
             return Ok(Self::float(calibration, judged));
         }
-        let streams = Streams::new(model, assignment, plan, tables, calibration, judged, config)?;
+        let streams = Streams::new(model, assignment, plan, (tables, bodies), calibration, judged, config)?;
         Ok(Self::Streams(Box::new(streams)))
     }
 

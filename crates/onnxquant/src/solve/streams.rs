@@ -17,7 +17,6 @@ use std::ops::Range;
 
 use onnxquant_calib::{
     CalibError, Network, OutputComparison, PairRequest, StatKind, Stream, collect_pairs, compare_streams, gram_bytes,
-    inline_functions,
 };
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
@@ -29,14 +28,14 @@ use onnxquant_quant::GramStats;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::load::decode;
+use crate::load::{decode, without_functions};
 use crate::observe::calibration::{Calibration, StageStats, distinct, request};
 use crate::plan::assignment::Assignment;
 use crate::plan::layers::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
 use crate::solve::selected::selected;
-use crate::write::codes::QuantizedTable;
-use crate::write::evaluated::{Arithmetic, round_inside, with_rounded_activations};
+use crate::write::codes::{Codes, QuantizedBody, QuantizedTable};
+use crate::write::evaluated::{Arithmetic, round_inside, with_bodies, with_rounded_activations};
 use crate::write::tables::decode_tables;
 
 /// Part of the memory limit that one stream may fill, at each of its two ends.
@@ -85,19 +84,21 @@ impl<'a> Streams<'a> {
         model: &'a Model,
         assignment: &Assignment,
         plan: &Plan,
-        tables: &[QuantizedTable],
+        (tables, bodies): (&[QuantizedTable], &[QuantizedBody]),
         calibration: &'a Calibration,
         judged: bool,
         config: &Config,
     ) -> Result<Self, Error> {
-        let mut quantized_model = with_rounded_activations(model, assignment);
+        let arithmetic = Arithmetic::of(config, model);
+        let inside = Codes { bodies, planned_bodies: &plan.bodies, ..Codes::default() };
+        let mut quantized_model = with_rounded_activations(&with_bodies(model, inside, arithmetic)?, assignment);
         let input = |layer: &PlannedLayer| {
             let graph = quantized_model.graph();
             let input = graph.node(layer.site.node).input(0)?;
             Some((layer.site.id(), graph.value(input).name().to_owned()))
         };
         let inputs = plan.layers.iter().filter_map(input).collect();
-        if Arithmetic::of(config, model) == Arithmetic::Runtime {
+        if arithmetic == Arithmetic::Runtime {
             round_inside(&mut quantized_model, assignment, plan.layers.iter());
         }
         decode_tables(quantized_model.graph_mut(), tables, &plan.tables)?;
@@ -110,7 +111,7 @@ impl<'a> Streams<'a> {
         Ok(Self {
             calibration,
             model,
-            float_proto: inline_functions(&float_model.to_proto())?,
+            float_proto: without_functions(&float_model)?,
             float: stream(),
             quantized_model,
             quantized: stream(),
@@ -127,7 +128,7 @@ impl<'a> Streams<'a> {
         let held_out = &self.calibration.samples.split.held_out;
         self.float.narrow(held_out);
         self.quantized.narrow(held_out);
-        let quantized_proto = inline_functions(&self.quantized_model.to_proto())?;
+        let quantized_proto = without_functions(&self.quantized_model)?;
         let [seen, float] = self.outputs();
         let whole = || whole(&self.quantized_model, &self.settled);
         let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
@@ -184,7 +185,7 @@ impl<'a> Streams<'a> {
         progress: Progress<'_>,
     ) -> Result<(Vec<Option<usize>>, Moments), Error> {
         let (requests, of_layer) = distinct(layers.iter().map(|layer| self.request(layer)));
-        let quantized_proto = inline_functions(&self.quantized_model.to_proto())?;
+        let quantized_proto = without_functions(&self.quantized_model)?;
         let [mut later_seen, mut later_float] = self.outputs();
         for request in later.iter().filter_map(|layer| self.request(layer)) {
             later_seen.push(request.seen.value);
@@ -266,7 +267,7 @@ fn whole(model: &Model, settled: &[Settled]) -> Result<ModelProto, CalibError> {
         let decoded = weight.decode(site).map_err(|error| CalibError::BadModel(error.to_string()))?;
         whole.graph_mut().set_tensor(*value, decoded);
     }
-    inline_functions(&whole.to_proto())
+    without_functions(&whole)
 }
 
 /// Divides `layers` into stages: runs of layers that do not depend on each other, whose statistics fit `limit_bytes`.

@@ -48,7 +48,7 @@ pub(crate) struct Tied {
 }
 
 /// What is gathered of one group.
-struct Sum {
+pub(super) struct Sum {
     calibration: Vec<GramStats>,
     validation: Option<Vec<GramStats>>,
     /// Validation samples were to have statistics of their own, and no reader has rows in them.
@@ -149,7 +149,7 @@ impl Tied {
 }
 
 impl Sum {
-    fn with(sum: Option<Self>, stats: &LayerStats<'_>) -> Result<Self, QuantError> {
+    pub(super) fn with(sum: Option<Self>, stats: &LayerStats<'_>) -> Result<Self, QuantError> {
         let others = stats.validation.filter(|_| !stats.lacks_validation);
         let Some(Self { calibration, validation, lacks_validation }) = sum else {
             let (calibration, validation) = (stats.calibration.to_vec(), others.map(<[_]>::to_vec));
@@ -167,7 +167,7 @@ impl Sum {
         Ok(Self { calibration: add(calibration, stats.calibration)?, validation, lacks_validation })
     }
 
-    fn stats(&self) -> LayerStats<'_> {
+    pub(super) fn stats(&self) -> LayerStats<'_> {
         let instead = Some(self.calibration.as_slice()).filter(|_| self.lacks_validation);
         let validation = self.validation.as_deref().or(instead);
         LayerStats { calibration: &self.calibration, validation, lacks_validation: self.lacks_validation }

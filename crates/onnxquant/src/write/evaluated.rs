@@ -12,9 +12,10 @@ use onnxquant_quant::Granularity;
 
 use crate::config::{Config, Target};
 use crate::error::Error;
-use crate::load::check;
+use crate::load::{check, decode};
 use crate::plan::assignment::{Assignment, Form};
-use crate::plan::layers::PlannedLayer;
+use crate::plan::layers::{PlannedBody, PlannedLayer};
+use crate::write::bodies::put_bodies;
 use crate::write::codes::Codes;
 use crate::write::tables::decode_tables;
 
@@ -46,7 +47,7 @@ pub(crate) fn evaluated(
     assignment: &Assignment,
     arithmetic: Arithmetic,
 ) -> Result<Model, Error> {
-    let mut evaluated = with_rounded_activations(model, assignment);
+    let mut evaluated = with_rounded_activations(&with_bodies(model, codes, arithmetic)?, assignment);
     if arithmetic == Arithmetic::Runtime {
         round_inside(&mut evaluated, assignment, codes.layers.iter().map(|(layer, _)| layer));
     }
@@ -56,6 +57,19 @@ pub(crate) fn evaluated(
     }
     decode_tables(evaluated.graph_mut(), codes.tables, codes.planned_tables)?;
     Ok(evaluated)
+}
+
+/// A copy of `model` whose bodies compute what those of the written one will.
+pub(crate) fn with_bodies(model: &Model, codes: Codes<'_>, arithmetic: Arithmetic) -> Result<Model, Error> {
+    let mut with_bodies = model.clone();
+    let make = |float: &Model, _: &PlannedBody, codes: Codes<'_>| {
+        let mut made = evaluated(float, codes, &Assignment::default(), arithmetic)?;
+        // The opset may have no such codes: what engines get are floats.
+        decode(&mut made)?;
+        Ok(made)
+    };
+    put_bodies(&mut with_bodies, codes, &make)?;
+    Ok(with_bodies)
 }
 
 /// A copy of `model` in which activations are rounded to the codes of `assignment`, computed in floats.

@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::load::check;
 use crate::plan::assignment::{Assignment, Form};
 use crate::plan::layers::{Plan, PlannedLayer};
+use crate::write::bodies::put_bodies;
 use crate::write::codes::Codes;
 use crate::write::tables::write_tables;
 
@@ -43,11 +44,14 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, assignment: 
         return Err(Error::Internal(format!("codes that need opset {} in a model of opset {present}", plan.opset)));
     }
     let mut written = model.clone();
-    if !codes.layers.is_empty() || !codes.tables.is_empty() {
+    if !codes.is_empty() {
         written.raise_ir_version(IR_WITH_PLAIN_INITIALIZERS);
         // Of several imports of one domain runtimes take this one or that: make them agree.
         written.set_opset("", plan.opset);
     }
+    put_bodies(&mut written, codes, &|float, planned, codes| {
+        Ok(self::written(float, &planned.plan, codes, &Assignment::default())?.model)
+    })?;
     let decoded = write_regions(written.graph_mut(), assignment.regions(), assignment.params(), Conversion::Codes);
     check(&written, "converting activations")?;
     let mut uses_microsoft = false;
@@ -97,6 +101,17 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, assignment: 
     }
     let layers = layers.iter().map(|(layer, stored)| (*layer, stored_bytes(written.graph(), stored))).collect();
     Ok(Written { model: written, layers, table_bytes })
+}
+
+/// The bodies with codes instead of weights, each before those inside it.
+pub(crate) fn written_bodies(codes: Codes<'_>) -> Result<Vec<Written>, Error> {
+    let mut found = Vec::new();
+    for (planned, body) in codes.planned_bodies.iter().zip(codes.bodies) {
+        let codes = body.codes(planned);
+        found.push(written(&planned.model, &planned.plan, codes, &Assignment::default())?);
+        found.extend(written_bodies(codes)?);
+    }
+    Ok(found)
 }
 
 /// Stores once what several layers have of one weight of `model`, where the runtime still fuses it.

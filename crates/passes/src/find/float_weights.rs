@@ -1,4 +1,5 @@
-//! Finds every constant that is stored as floats, whatever operator reads it, in bodies and functions too.
+//! Finds every constant that is stored as floats, whatever operator reads it, in functions too and in bodies that cannot be
+//! opened. Those that can are models of their own.
 //!
 //! | constant | reason |
 //! |---|---|
@@ -12,13 +13,14 @@
 use std::collections::BTreeSet;
 
 use onnxquant_ir::onnx::{GraphProto, NodeProto, TensorProto};
-use onnxquant_ir::{Graph, Model, NodeId, Origin, Use, ValueId, tensor};
+use onnxquant_ir::{BodyId, Graph, Model, NodeId, Origin, Use, ValueId, tensor};
 use onnxquant_proto::{bodies, data_type_bits};
 
 use super::sites::{examine, is_layer};
 use crate::decode::decode_weights::decodes_constant;
 use crate::graph::constant_chain;
 use crate::layers::{self, SkipReason};
+use crate::prepare::inline_layers::version_difference;
 use crate::runtime::nbits::is_nbits;
 
 /// Dimensions longer than 1 of a bias or another vector, at most.
@@ -52,22 +54,30 @@ pub enum FloatReason {
     NoForm,
 }
 
-/// Every constant of `model` that is stored as floats: those of the main graph in its order, then those in bodies and
-/// functions.
+/// Every constant of `model` that is stored as floats: those of the main graph in its order, then those in functions and in
+/// bodies that cannot be opened ([`Graph::bodies`]).
 pub fn float_weights(model: &Model) -> Vec<FloatWeight> {
     let graph = model.graph();
     let main = graph.initializers().iter().filter_map(|&value| of_main_graph(graph, value));
-    let inner = graph.nodes().flat_map(|(id, node)| {
+    let opened: BTreeSet<NodeId> = graph.bodies().iter().map(BodyId::node).collect();
+    let inner = graph.nodes().filter(|(id, _)| !opened.contains(id)).flat_map(|(id, node)| {
         let of = graph.describe(id);
         let graphs = node.attributes().iter().flat_map(|found| found.g.as_deref().into_iter().chain(&found.graphs));
         let reason = move || SkipReason::InsideSubgraph { of: of.clone() };
         graphs.flat_map(move |body| of_body(body, &reason)).collect::<Vec<_>>()
     });
     let functions = model.functions().iter().flat_map(|function| {
-        let reason = || SkipReason::InsideFunction { name: function.name().to_owned() };
+        let because = version_difference(model, function);
+        let reason = || SkipReason::InsideFunction { name: function.name().to_owned(), because: because.clone() };
         of_nodes(&function.node, &[], &reason)
     });
     main.chain(inner).chain(functions).collect()
+}
+
+/// The same of a body that is no valid graph by itself.
+pub fn closed_float_weights(graph: &Graph, body: &BodyId) -> Vec<FloatWeight> {
+    let reason = || SkipReason::InsideSubgraph { of: graph.describe(body.node()) };
+    graph.body(body).map_or_else(Vec::new, |body| of_body(body, &reason))
 }
 
 fn of_main_graph(graph: &Graph, value: ValueId) -> Option<FloatWeight> {

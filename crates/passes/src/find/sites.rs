@@ -7,14 +7,16 @@
 use std::collections::{HashMap, HashSet};
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::onnx::{AttributeProto, NodeProto, TensorProto};
-use onnxquant_ir::{Graph, Model, Node, NodeId, Origin, TensorError, Use, ValueId};
+use onnxquant_ir::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
+use onnxquant_ir::{BodyId, Graph, Model, Node, NodeId, Origin, TensorError, Use, ValueId};
+use onnxquant_proto::{given_names, made_names};
 use onnxquant_quant::MatrixView;
 
 use crate::decode::decode_weights::decodes_constant;
 use crate::graph::constant_chain::{self, Declared};
 pub use crate::layers::SkipReason;
 use crate::layers::{self, Layer};
+use crate::prepare::inline_layers::version_difference;
 use crate::runtime::nbits::is_nbits;
 
 /// Which layer, in the model where it was found and in every copy made of it: in float, partly quantized, written.
@@ -85,7 +87,8 @@ pub struct Candidate {
     pub outcome: Result<Site, SkipReason>,
 }
 
-/// Every layer: the main graph's in topological order, then those of subgraphs and functions.
+/// Every layer: the main graph's in topological order, then those of functions and of bodies that cannot be opened
+/// ([`Graph::bodies`]). Those that can are models of their own.
 pub fn find_sites(model: &Model) -> Vec<Candidate> {
     let graph = model.graph();
     let layers: Vec<(NodeId, &Node)> = graph.nodes().filter(|(_, node)| is_layer(node) || is_nbits(node)).collect();
@@ -97,15 +100,24 @@ pub fn find_sites(model: &Model) -> Vec<Candidate> {
         weight_shape: weight_shape(graph, node),
         outcome: examine(graph, id, node),
     });
-    let nested = graph.nodes().flat_map(|(id, node)| {
+    let opened: HashSet<NodeId> = graph.bodies().iter().map(BodyId::node).collect();
+    let closed = graph.nodes().filter(|(id, _)| !opened.contains(id)).flat_map(|(id, node)| {
         let reason = SkipReason::InsideSubgraph { of: graph.describe(id) };
         inner_layers(node.attributes()).into_iter().map(move |inner| skipped(inner, reason.clone()))
     });
     let functions = model.functions().iter().flat_map(|function| {
-        let reason = SkipReason::InsideFunction { name: function.name().to_owned() };
+        let because = version_difference(model, function);
+        let reason = SkipReason::InsideFunction { name: function.name().to_owned(), because };
         layers_of(&function.node).into_iter().map(move |inner| skipped(inner, reason.clone()))
     });
-    main.chain(nested).chain(functions).collect()
+    main.chain(closed).chain(functions).collect()
+}
+
+/// The layers of a body that is no valid graph by itself.
+pub fn closed_sites(graph: &Graph, body: &BodyId) -> Vec<Candidate> {
+    let reason = SkipReason::InsideSubgraph { of: graph.describe(body.node()) };
+    let inner = graph.body(body).map_or_else(Vec::new, |body| layers_of(&body.node));
+    inner.into_iter().map(|inner| skipped(inner, reason.clone())).collect()
 }
 
 /// How many layers could be called so: by the name of the node, or of its result.
@@ -218,13 +230,14 @@ fn follows_from_constants(graph: &Graph, node: NodeId) -> bool {
     true
 }
 
-/// The weight may be shared, but only among layers: then each gets its own codes.
-fn sharing(graph: &Graph, source: ValueId) -> Result<(), SkipReason> {
+/// The weight may be shared, but only among layers, in bodies too: then each gets its own codes.
+pub fn sharing(graph: &Graph, source: ValueId) -> Result<(), SkipReason> {
     let mut values = vec![source];
     while let Some(value) = values.pop() {
         for user in graph.value(value).uses() {
             match *user {
                 Use::GraphOutput(_) => return Err(SkipReason::WeightIsOutput),
+                Use::Capture(node) if reads_weights_only(graph.node(node).attributes(), graph.value(value).name()) => {}
                 Use::Capture(_) => return Err(SkipReason::ReadBySubgraph),
                 Use::Input(node, slot) => {
                     let reader = graph.node(node);
@@ -241,6 +254,30 @@ fn sharing(graph: &Graph, source: ValueId) -> Result<(), SkipReason> {
         }
     }
     Ok(())
+}
+
+/// Whether the bodies in these attributes read an outer value as the weight of layers alone.
+fn reads_weights_only(attributes: &[AttributeProto], name: &str) -> bool {
+    let mut bodies =
+        attributes.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs));
+    bodies.all(|body| {
+        let is_another = given_names(body).chain(made_names(body)).any(|own| own == name);
+        is_another || is_weight_only(body, name)
+    })
+}
+
+/// The same of a body and a value that it reads or makes.
+fn is_weight_only(body: &GraphProto, name: &str) -> bool {
+    let reads = |node: &NodeProto| {
+        node.input.iter().enumerate().filter(|(_, input)| *input == name).all(|(slot, _)| {
+            let is_default = matches!(node.domain(), "" | "ai.onnx");
+            let is_weight = is_default && slot == 1 && layers::named(node.op_type()).is_some();
+            let leads_on = is_default && slot == 0 && constant_chain::is_link_type(node.op_type());
+            is_weight || (leads_on && node.output.iter().all(|made| is_weight_only(body, made)))
+        })
+    };
+    !body.output.iter().any(|output| output.name() == name)
+        && body.node.iter().all(|node| reads(node) && reads_weights_only(&node.attribute, name))
 }
 
 #[cfg(test)]

@@ -172,6 +172,10 @@ fn conv_of_impossible_geometry_is_skipped_with_the_problem() {
     }
 }
 
+fn inside(name: &str, because: Option<&str>) -> SkipReason {
+    SkipReason::InsideFunction { name: name.into(), because: because.map(str::to_owned) }
+}
+
 #[test]
 fn every_reason_has_a_text_and_a_name() {
     let reasons = [
@@ -183,7 +187,8 @@ fn every_reason_has_a_text_and_a_name() {
         ),
         (SkipReason::Empty, "the weight has no elements", "empty"),
         (rank(&[2], "two dimensions"), "the weight has shape [2], expected two dimensions", "rank"),
-        (SkipReason::InsideFunction { name: "f".into() }, "inside the local function `f`", "inside-function"),
+        (inside("f", None), "inside the local function `f`", "inside-function"),
+        (inside("f", Some("why")), "inside the local function `f`: why", "inside-function"),
     ];
     for (reason, text, name) in reasons {
         assert_eq!(reason.to_string(), text);
@@ -327,33 +332,66 @@ fn layers_of_other_domains_are_none() {
 }
 
 #[test]
-fn layers_inside_bodies_and_functions_are_listed_as_skipped() {
+fn layers_inside_functions_and_closed_bodies_are_listed_as_skipped() {
     let inner = body(vec![node("Conv", &["x", "v"], &["d"], vec![])], &["d"]);
     let nested = graph_attribute("body", inner);
-    let branch = |name: &str, nodes: Vec<NodeProto>| graph_attribute(name, body(nodes, &["m"]));
-    let bodies = vec![
-        branch(
-            "then_branch",
-            vec![node("MatMul", &["x", "x"], &["m"], vec![]), node("Loop", &["", ""], &["n"], vec![nested])],
-        ),
-        branch("else_branch", vec![node("Relu", &["x"], &["m"], vec![])]),
-    ];
-    let mut proto = message("x v", vec![], vec![node("If", &["x"], &["y"], bodies)], "y");
+    let nodes = vec![node("MatMul", &["x", "x"], &["m"], vec![]), node("Loop", &["", ""], &["n"], vec![nested])];
+    let decoder = graph_attribute("decoder", body(nodes.clone(), &["m"]));
+    let search = NodeProto { domain: Some("com.microsoft".into()), ..node("Search", &["x"], &["z"], vec![decoder]) };
+    let other = body(vec![node("Relu", &["x"], &["s"], vec![])], &["s"]);
+    let branches = vec![graph_attribute("then_branch", body(nodes, &["m"])), graph_attribute("else_branch", other)];
+    let mut proto = message("x v", vec![], vec![search, node("If", &["x"], &["y"], branches)], "y");
+    proto.opset_import.push(OperatorSetIdProto { domain: Some("com.microsoft".into()), version: Some(1) });
     proto.functions.push(FunctionProto {
         name: Some("f".into()),
         domain: Some("local".into()),
+        opset_import: vec![OperatorSetIdProto { version: Some(11), ..OperatorSetIdProto::default() }],
         node: vec![node("Gemm", &["a", "b"], &["c"], vec![])],
         ..FunctionProto::default()
     });
-    let found = find_sites(&Model::from_proto(proto).unwrap());
-    let rows = found.iter().map(|c| (c.label.as_str(), c.op_type.as_str(), c.outcome.as_ref().unwrap_err().clone()));
-    let of = || SkipReason::InsideSubgraph { of: "`node_y` (If)".into() };
-    let expected = [
-        ("node_m", "MatMul", of()),
-        ("node_d", "Conv", of()),
-        ("node_c", "Gemm", SkipReason::InsideFunction { name: "f".into() }),
+    let model = Model::from_proto(proto).unwrap();
+    let rows = |found: Vec<Candidate>| {
+        found.into_iter().map(|c| (c.label, c.op_type, c.outcome.unwrap_err())).collect::<Vec<_>>()
+    };
+    let row = |label: &str, op_type: &str, reason| (label.to_owned(), op_type.to_owned(), reason);
+    let of = |what: &str| SkipReason::InsideSubgraph { of: what.into() };
+    let expected = vec![
+        row("node_m", "MatMul", of("`node_z` (Search)")),
+        row("node_d", "Conv", of("`node_z` (Search)")),
+        row("node_c", "Gemm", inside("f", Some("it is written for opset 11, the model for 21"))),
     ];
-    assert_eq!(rows.collect::<Vec<_>>(), expected);
+    assert_eq!(rows(find_sites(&model)), expected);
+    let then = &model.graph().bodies()[0];
+    let of = || of("`node_y` (If)");
+    assert_eq!(rows(closed_sites(model.graph(), then)), [row("node_m", "MatMul", of()), row("node_d", "Conv", of())]);
+}
+
+#[test]
+fn weight_that_bodies_read_as_a_weight_can_be_quantized() {
+    let with = |inner: Vec<NodeProto>, constants: Vec<TensorProto>| {
+        let then = GraphProto { initializer: constants, ..body(inner, &["t"]) };
+        let other = body(vec![node("Relu", &["x"], &["e"], vec![])], &["e"]);
+        let branches = vec![graph_attribute("then_branch", then), graph_attribute("else_branch", other)];
+        let nodes = vec![layer("MatMul", vec![]), node("If", &["x"], &["z"], branches)];
+        sites(&model("x", vec![("w", floats(&[6, 4], 1))], nodes, "y z")).remove(0).map(drop)
+    };
+    let turned = |slot: usize| {
+        let inputs = if slot == 1 { ["x", "v"] } else { ["v", "x"] };
+        vec![node("Transpose", &["w"], &["v"], vec![]), node("MatMul", &inputs, &["t"], vec![])]
+    };
+    let deeper = |inner: Vec<NodeProto>| {
+        let branches = vec![graph_attribute("then_branch", body(inner, &["d"]))];
+        vec![node("If", &["x"], &["t"], branches)]
+    };
+    assert_eq!(with(vec![node("Gemm", &["x", "w"], &["t"], vec![])], vec![]), Ok(()));
+    assert_eq!(with(turned(1), vec![]), Ok(()));
+    assert_eq!(with(deeper(vec![node("Gemm", &["x", "w"], &["d"], vec![])]), vec![]), Ok(()));
+    let own = vec![crate::testing::named("w", floats(&[6, 4], 2))];
+    assert_eq!(with(vec![node("Add", &["x", "w"], &["t"], vec![])], own), Ok(()), "another `w`");
+    let refused = Err(SkipReason::ReadBySubgraph);
+    assert_eq!(with(turned(0), vec![]), refused);
+    assert_eq!(with(vec![node("Add", &["x", "w"], &["t"], vec![])], vec![]), refused);
+    assert_eq!(with(deeper(vec![node("Relu", &["w"], &["d"], vec![])]), vec![]), refused);
 }
 
 #[test]

@@ -85,8 +85,12 @@ pub fn same_numbers(graph: &Graph, a: ValueId, b: ValueId) -> bool {
 }
 
 fn is_link(node: &Node) -> bool {
-    const LINKS: [&str; 7] = ["Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"];
-    LINKS.iter().any(|op_type| node.is(op_type))
+    node.domain().is_empty() && is_link_type(node.op_type())
+}
+
+/// Whether chains lead through this operator of the default domain.
+pub(crate) fn is_link_type(op_type: &str) -> bool {
+    ["Identity", "Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze"].contains(&op_type)
 }
 
 fn follow(graph: &Graph, value: ValueId, links: usize) -> Option<Chain> {

@@ -1,8 +1,9 @@
 //! What passes share: where a constant comes from, what operators make of constants, how many dimensions and
-//! which readers a value has, and nodes put before and behind others.
+//! which readers a value has, values of bodies handed out, and nodes put before and behind others.
 
 pub mod constant_chain;
 pub(crate) mod evaluate;
+pub mod expose;
 pub(crate) mod insert;
 pub(crate) mod rank;
 pub(crate) mod readers;

@@ -19,9 +19,13 @@ mod skip_reason;
 mod window;
 
 use onnxquant_ir::Node;
+use onnxquant_ir::onnx::{GraphProto, NodeProto};
+use onnxquant_proto::all_nodes;
 
 pub use layer::{Bias, Channels, Decoding, Layer, OnCodes};
 pub use skip_reason::SkipReason;
+
+use crate::runtime::nbits::MICROSOFT;
 
 /// All of them.
 const LAYERS: [&dyn Layer; 4] = [&gemm::Gemm, &matmul::MatMul, &conv::Conv, &conv_transpose::ConvTranspose];
@@ -44,4 +48,20 @@ pub(crate) fn is_recurrent(node: &Node) -> bool {
 /// The layer of this name in the default domain.
 pub(crate) fn named(op_type: &str) -> Option<&'static dyn Layer> {
     LAYERS.into_iter().find(|layer| layer.op_type() == op_type)
+}
+
+/// Whether a body holds weights that could be codes, or are.
+pub fn holds_weights(body: &GraphProto) -> bool {
+    let reads_table = |node: &NodeProto| matches!(node.op_type(), "Gather" | "DequantizeLinear" | "MatMulNBits");
+    all_nodes(&body.node).into_iter().any(|node| could_be_layer(node) || reads_table(node))
+}
+
+/// Whether the weights of a node could be codes, or those of what passes make of it.
+pub fn could_be_layer(node: &NodeProto) -> bool {
+    const OTHERS: [&str; 4] = ["LSTM", "GRU", "RNN", "Einsum"];
+    match node.domain() {
+        "" | "ai.onnx" => named(node.op_type()).is_some() || OTHERS.contains(&node.op_type()),
+        MICROSOFT => ["FusedMatMul", "FusedGemm", "FusedConv"].contains(&node.op_type()),
+        _ => false,
+    }
 }

@@ -11,19 +11,38 @@ use serde::Serialize;
 pub enum SkipReason {
     NoConstantWeight,
     ConstantOnTheLeft,
-    Computed { by: String },
+    Computed {
+        by: String,
+    },
     Overridable,
     AlreadyQuantized,
-    Rank { shape: Vec<usize>, expected: &'static str },
-    GemmForm { attribute: &'static str },
-    UnsupportedType { dtype: &'static str },
-    SharedWithOther { user: String },
+    Rank {
+        shape: Vec<usize>,
+        expected: &'static str,
+    },
+    GemmForm {
+        attribute: &'static str,
+    },
+    UnsupportedType {
+        dtype: &'static str,
+    },
+    SharedWithOther {
+        user: String,
+    },
     WeightIsOutput,
     ReadBySubgraph,
     Empty,
-    Geometry { problem: String },
-    InsideSubgraph { of: String },
-    InsideFunction { name: String },
+    Geometry {
+        problem: String,
+    },
+    InsideSubgraph {
+        of: String,
+    },
+    InsideFunction {
+        name: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        because: Option<String>,
+    },
     Excluded,
     NoAxis,
 }
@@ -45,7 +64,10 @@ impl fmt::Display for SkipReason {
             Self::Empty => write!(f, "the weight has no elements"),
             Self::Geometry { problem } => write!(f, "{problem}"),
             Self::InsideSubgraph { of } => write!(f, "inside a subgraph of {of}"),
-            Self::InsideFunction { name } => write!(f, "inside the local function `{name}`"),
+            Self::InsideFunction { name, because } => {
+                write!(f, "inside the local function `{name}`")?;
+                because.as_ref().map_or(Ok(()), |because| write!(f, ": {because}"))
+            }
             Self::Excluded => write!(f, "excluded by the settings"),
             Self::NoAxis => {
                 write!(f, "its outputs in groups have no axis of their own, along which this target takes scales")

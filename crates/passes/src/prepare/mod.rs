@@ -18,6 +18,7 @@ pub mod fold_integers;
 pub mod fold_pad;
 pub mod fold_weights;
 pub mod hard_sigmoid;
+pub mod inline_layers;
 pub mod lift_constants;
 pub mod plain_forms;
 mod scaled_layer;

@@ -56,7 +56,7 @@ impl Raise {
     }
 
     /// A function has no initializers: its constants are nodes.
-    fn function(&mut self, function: &mut FunctionProto, to: i64) -> Result<(), RaiseError> {
+    pub(super) fn function(&mut self, function: &mut FunctionProto, to: i64) -> Result<(), RaiseError> {
         let imports = function.opset_import.iter().find(|import| is_default(import.domain()));
         let Some(from) = imports.map(OperatorSetIdProto::version).filter(|&from| from < to) else {
             return Ok(());

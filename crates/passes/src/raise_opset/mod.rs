@@ -36,6 +36,7 @@ mod testing;
 mod tests;
 
 use onnxquant_ir::Model;
+use onnxquant_ir::onnx::{ModelProto, OperatorSetIdProto};
 
 use bodies::Raise;
 pub use change::Change;
@@ -64,6 +65,23 @@ pub fn raise_opset(model: Model, target: i64) -> Result<(Model, Vec<Change>), Ra
     let mut raised = model.with_message(proto).map_err(RaiseError::Invalid)?;
     raised.raise_ir_version(ir_version(target));
     Ok((raised, changes))
+}
+
+/// Raises the local functions that are written for an older opset of the default domain than the model; those that cannot
+/// be raised stay as they are.
+pub fn raise_functions(mut proto: ModelProto) -> ModelProto {
+    let opset = proto.opset_import.iter().filter(|import| matches!(import.domain(), "" | "ai.onnx"));
+    let Some(opset) = opset.map(OperatorSetIdProto::version).max().filter(|_| !proto.functions.is_empty()) else {
+        return proto;
+    };
+    let mut raise = Raise::new(&proto);
+    for function in &mut proto.functions {
+        let mut raised = function.clone();
+        if raise.function(&mut raised, opset).is_ok() {
+            *function = raised;
+        }
+    }
+    proto
 }
 
 /// The IR version that came with `opset`.

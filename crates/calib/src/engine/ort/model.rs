@@ -5,15 +5,18 @@
 //! Large constants are handed over beside the model, so that neither the message nor its parsed form holds a copy. Newer
 //! libraries use them where they lie; older ones copy them.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
-use onnxquant_proto::onnx::{GraphProto, ModelProto, StringStringEntryProto, TensorProto, tensor_proto::DataLocation};
+use onnxquant_proto::onnx::tensor_proto::DataLocation;
+use onnxquant_proto::onnx::{GraphProto, ModelProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 use prost::Message;
 
 use super::ffi::Constant;
 use crate::engine::contract::Feed;
 use crate::engine::cut::{Cut, cut};
 use crate::error::CalibError;
-use crate::graph::{drop_trailing_empty, subgraphs_mut};
+use crate::graph::{drop_trailing_empty, reads, subgraphs_mut};
 use crate::tensor::ElementType;
 
 /// Smaller constants stay in the message: shapes and axes are read while the graph is built.
@@ -39,9 +42,13 @@ pub(super) fn ort_graph(model: &ModelProto, values: &[String], feeds: &[Feed]) -
     Ok(OrtGraph { bytes, constants, inputs })
 }
 
-/// The message of a model without its large constants, and these.
+/// The message of a model without its large constants, and these. Those that nobody reads stay: the library drops them
+/// first, and then misses them.
 pub(super) fn message(mut model: ModelProto) -> (Vec<u8>, Vec<Constant>) {
-    let tensors = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
+    let Some(graph) = &mut model.graph else { return (model.encode_to_vec(), Vec::new()) };
+    let outputs = graph.output.iter().map(ValueInfoProto::name);
+    let read: HashSet<&str> = graph.node.iter().flat_map(reads).chain(outputs).collect();
+    let tensors = graph.initializer.iter_mut().filter(|tensor| read.contains(tensor.name()));
     let constants = tensors.filter_map(take).collect();
     (model.encode_to_vec(), constants)
 }
@@ -87,7 +94,6 @@ fn aligned(raw: Bytes) -> Bytes {
 mod tests {
     use super::*;
     use crate::testing::node;
-    use onnxquant_proto::onnx::ValueInfoProto;
 
     #[test]
     fn large_constants_stand_beside_the_message_at_even_addresses() {
@@ -113,6 +119,27 @@ mod tests {
         let message = ModelProto::decode(made.bytes.as_slice()).unwrap();
         let lengths = message.graph.unwrap().initializer.into_iter().map(|t| t.raw_data.map(|raw| raw.len()));
         assert_eq!(lengths.collect::<Vec<_>>(), [None, Some(4)]);
+    }
+
+    #[test]
+    fn large_constants_that_nobody_reads_stay_in_the_message() {
+        let tensor = |name: &str| TensorProto {
+            name: Some(name.into()),
+            dims: vec![256],
+            data_type: Some(1),
+            raw_data: Some(vec![0; 1024].into()),
+            ..TensorProto::default()
+        };
+        let info = |name: &str| ValueInfoProto { name: Some(name.into()), ..ValueInfoProto::default() };
+        let graph = GraphProto {
+            node: vec![node("Add", &["x", "read"], "y")],
+            initializer: vec![tensor("unread"), tensor("read"), tensor("given")],
+            output: vec![info("y"), info("given")],
+            ..GraphProto::default()
+        };
+        let (_, constants) = message(ModelProto { graph: Some(graph), ..ModelProto::default() });
+        let names: Vec<&str> = constants.iter().map(|constant| constant.name.as_str()).collect();
+        assert_eq!(names, ["read", "given"]);
     }
 
     #[test]
