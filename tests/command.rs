@@ -236,12 +236,12 @@ fn inspect_prints_what_each_pass_did() {
     let trap = root().join("fixtures/traps/norm_after_conv_bias.onnx");
     let run = Run::of(onnxquant(&["inspect", "--passes"]).arg(&trap)).succeeded();
     let lines = run.stdout.lines().collect::<Vec<_>>();
-    assert!(lines[0].starts_with("pass ") && lines.len() == 9, "a head and eight passes:\n{}", run.stdout);
+    assert!(lines[0].starts_with("pass ") && lines.len() == 10, "a head and nine passes:\n{}", run.stdout);
     let words = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
-    assert_eq!(words(lines[5]), ["fold_batchnorm", "1"], "{}", run.stdout);
+    assert_eq!(words(lines[6]), ["fold_batchnorm", "1"], "{}", run.stdout);
     let found = inspect(&trap, &["--passes"]);
-    assert_eq!(found["passes"][4]["name"], "fold_batchnorm");
-    assert_eq!((&found["passes"][4]["changed"], &found["layers"]), (&1.into(), &serde_json::Value::Null));
+    assert_eq!(found["passes"][5]["name"], "fold_batchnorm");
+    assert_eq!((&found["passes"][5]["changed"], &found["layers"]), (&1.into(), &serde_json::Value::Null));
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Samples {
         values: &[String],
         samples: &[usize],
     ) -> Result<Box<dyn Session>, Error> {
-        let proto = without_functions(&model)?;
+        let proto = without_functions(model)?;
         Ok(open_session_for(&*self.engine, &proto, values, &self.data, samples)?)
     }
 }
