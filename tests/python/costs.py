@@ -302,7 +302,7 @@ def alone(op, on_codes, node, attributes):
                     net.result(net.encode(name), U8)
                 elif op == "DequantizeLinear":
                     net.result(net.decode(name))
-                elif on_codes and op != "Transpose":
+                elif on_codes and op not in ("Transpose", "MaxPool"):
                     net.result(net.encode(net.add(op, [net.decode(name)], **attributes)), U8)
                 else:
                     net.result(net.add(op, [name], **attributes), U8 if on_codes else F32)
@@ -402,6 +402,12 @@ def pooled(on_codes):
     return max(many - few, 0.0) / (COPIES * CHAIN_ELEMENTS * numpy.prod(POOL))
 
 
+def pooled_alone(node):
+    """The same on codes that do not come from a convolution."""
+    attributes = dict(kernel_shape=POOL, pads=[1, 1, 1, 1])
+    return alone("MaxPool", True, node, attributes) / float(numpy.prod(POOL))
+
+
 def named(names, numbers):
     return dict(zip(names, map(float, numbers)))
 
@@ -418,6 +424,7 @@ def elements():
         "codes_spread": spread(node, multiplied),
         "float_max_pool": pooled(False),
         "codes_max_pool": pooled(True),
+        "first_max_pool": pooled_alone(node),
         "float_sigmoid": alone("Sigmoid", False, node, {}),
         "codes_lookup": alone("Sigmoid", True, node, {}),
         "float_movement": alone("Transpose", False, node, dict(perm=[0, 2, 3, 1])),

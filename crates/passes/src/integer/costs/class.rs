@@ -49,6 +49,8 @@ pub(crate) struct Work {
     /// Elements of every float value.
     sizes: HashMap<ValueId, usize>,
     layers: HashMap<NodeId, Layer>,
+    /// Elements in the windows of every MaxPool that reads a value.
+    pooled: HashMap<ValueId, f64>,
     alternative: Alternative,
 }
 
@@ -144,7 +146,14 @@ impl Work {
             Some((node, Layer::new(site, outputs, is_cached, tables)))
         };
         let layers = sites.iter().filter_map(layer).collect();
-        Self { sizes, layers, alternative }
+        let mut pooled = HashMap::new();
+        for (_, node) in graph.nodes().filter(|(_, node)| node.is("MaxPool")) {
+            let outputs = node.output(0).and_then(|value| sizes.get(&value)).map_or(0.0, |&size| size as f64);
+            if let Some(value) = node.input(0) {
+                *pooled.entry(value).or_insert(0.0) += outputs * window(node);
+            }
+        }
+        Self { sizes, layers, pooled, alternative }
     }
 
     /// How long it takes.
@@ -304,8 +313,10 @@ impl ClassCosts<'_> {
         node.input(0).map_or(0.0, |value| self.size(value))
     }
 
+    /// A MaxPool of what was floats before has a slow kernel.
     pub(crate) fn quantize(&self, value: ValueId) -> u64 {
-        whole(self.times.node + self.size(value) * self.times.quantize)
+        let pooled = self.work.pooled.get(&value).copied().unwrap_or(0.0);
+        whole(self.times.node + self.size(value) * self.times.quantize + pooled * self.times.first_max_pool)
     }
 
     pub(crate) fn dequantize(&self, value: ValueId) -> u64 {

@@ -48,6 +48,8 @@ pub(crate) struct Times {
     pub(crate) float_max_pool: f64,
     /// The same on codes.
     pub(crate) codes_max_pool: f64,
+    /// The same where the codes do not come from a convolution.
+    pub(crate) first_max_pool: f64,
     pub(crate) float_sigmoid: f64,
     pub(crate) codes_lookup: f64,
     pub(crate) float_movement: f64,
