@@ -27,10 +27,19 @@ fn what_is_told_is_what_the_runtime_computes() {
         let found = report(&fixture.model(), &output, args, Some(&fixture.calib()));
         told.push((found["measured"].clone(), found["engine"]["name"].clone()));
         jobs.push(Job::compare(&output, &fixture.model(), &fixture.held_out()));
+        jobs.push(Job::compare(&output, &fixture.model(), &fixture.seen()));
     }
     let mut failures = Failures::default();
-    for (((measured, engine), (fixture, args)), real) in told.iter().zip(cases).zip(measure(&jobs)) {
-        let (told, found) = (measured["sqnr_db"].as_f64(), real.default_sqnr_db);
+    let real = measure(&jobs);
+    for (((measured, engine), (fixture, args)), real) in told.iter().zip(cases).zip(real.chunks(2)) {
+        let [held_out, seen] = [&real[0], &real[1]].map(|real| real.default_sqnr_db);
+        let lower = held_out.zip(seen).map(|(held_out, seen)| held_out.min(seen));
+        // The standard error of a sum is at most about the sum: 3 dB.
+        let (expected, spread) = (measured["expected_db"].as_f64(), -3.1..SAME_DB);
+        let is_expected = expected.zip(lower).is_some_and(|(expected, lower)| spread.contains(&(expected - lower)));
+        failures.check(is_expected, || format!("{fixture:?} {args:?}: {expected:?} dB expected, {lower:?}"));
+        failures.check(measured["seen_samples"] == fixture.seen().len(), || measured.to_string());
+        let (told, found) = (measured["sqnr_db"].as_f64(), held_out);
         let same = told.zip(found).is_some_and(|(told, found)| (told - found).abs() < SAME_DB);
         failures.check(same, || format!("{fixture:?} {args:?}: {told:?} dB told, {found:?}"));
         let named = measured["runtime"].as_str().is_some_and(|name| name.starts_with("ONNX Runtime 1."));

@@ -58,6 +58,11 @@ impl Fixture {
         Split::of(used).held_out.into_iter().map(sample).collect()
     }
 
+    /// The samples that are not held out, of all.
+    pub fn seen(self) -> Vec<PathBuf> {
+        Split::of(SAMPLES).seen(SAMPLES).into_iter().map(|at| self.sample(at)).collect()
+    }
+
     /// Labelled samples.
     pub fn test_set(self) -> PathBuf {
         self.folder().join("test.npz")

@@ -112,7 +112,7 @@ fn outputs(report: &Report) -> String {
         Measurement::Measured(accuracy) => accuracy,
         Measurement::NotMeasured(why) => return format!("runtime not measured: {why}\n") + &simulated(report),
     };
-    let sqnr = with_worst(accuracy, found.samples);
+    let sqnr = with_worst(accuracy, found.samples, found.expected_db);
     let among = among(report.held_out.as_ref().is_some_and(|held_out| held_out.shared));
     let mut text = format!("output  SQNR {sqnr} on {} samples {among}", found.samples);
     text += &format!(", measured in {runtime} on this CPU ({cpu})");
@@ -128,12 +128,14 @@ fn among(shared: bool) -> &'static str {
     if shared { "also used for calibration or choices" } else { "held out" }
 }
 
-/// With the worst of several samples.
-fn with_worst(found: &Accuracy, samples: usize) -> String {
-    match samples {
-        0..=1 => decibels(found.sqnr_db),
-        _ => format!("{} (worst sample {})", decibels(found.sqnr_db), decibels(found.worst_sample_db)),
-    }
+/// With the worst of several samples, and what can be expected of others.
+fn with_worst(found: &Accuracy, samples: usize, expected_db: Option<f64>) -> String {
+    let worst = (samples > 1).then(|| format!("worst sample {}", decibels(found.worst_sample_db)));
+    let lower = expected_db.filter(|expected| *expected < found.sqnr_db);
+    let expected = lower.map(|expected| format!("expect {} on new data", decibels(expected)));
+    let both: Vec<String> = worst.into_iter().chain(expected).collect();
+    let behind = if both.is_empty() { String::new() } else { format!(" ({})", both.join(", ")) };
+    decibels(found.sqnr_db) + &behind
 }
 
 fn least_exact(found: &Accuracy) -> String {
@@ -164,7 +166,8 @@ fn simulated(report: &Report) -> String {
         Measurement::NotMeasured(why) if not_measured.is_empty() => text += &format!("output  not measured: {why}\n"),
         Measurement::NotMeasured(_) => text += &format!("output  {}", not_measured.remove(0)),
         Measurement::Measured(found) => {
-            let (sqnr, least) = (with_worst(found, held_out.held_out_samples), least_exact(found));
+            let (sqnr, least) =
+                (with_worst(found, held_out.held_out_samples, held_out.expected_db), least_exact(found));
             match report.not_run.as_ref().map_or("", compared) {
                 BEFORE if !not_measured.is_empty() => {
                     text += &format!("output  {}", not_measured.remove(0));

@@ -89,6 +89,7 @@ mod tests {
         let error = OutputError {
             signal_power,
             error_power: signal_power / times,
+            spread: None,
             worst_sample_db: 10.0 * times.log10(),
             max_abs_error: 1.0,
             mean_cosine: 1.0 - 1.0 / times,

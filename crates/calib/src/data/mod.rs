@@ -179,6 +179,15 @@ impl Split {
         let validation = instead(validation, &held_out);
         Self { calibration: instead(calibration, &validation), validation, held_out, shared }
     }
+
+    /// At most so many of the samples that are not held out, evenly spaced.
+    pub fn seen(&self, most: usize) -> Vec<usize> {
+        let seen = self.calibration.iter().chain(&self.validation).filter(|sample| !self.held_out.contains(sample));
+        let mut seen: Vec<usize> = seen.copied().collect();
+        seen.sort_unstable();
+        seen.dedup();
+        evenly_spaced(seen, most)
+    }
 }
 
 /// The middle of each of `count` equal stretches, and what is left.

@@ -208,6 +208,9 @@ fn a_fifth_and_at_least_eight_samples_are_held_out_and_a_tenth_is_chosen_on() {
         assert_eq!(all, (0..n).collect::<Vec<_>>());
     }
     assert_eq!(Split::of(12).held_out, [1, 4, 7, 10]);
+    assert_eq!(Split::of(12).seen(64), [0, 2, 3, 5, 6, 8, 9, 11]);
+    assert_eq!(Split::of(12).seen(4), [0, 3, 6, 9]);
+    assert_eq!(Split::of(1).seen(64), [0; 0]);
 }
 
 #[test]

@@ -40,6 +40,9 @@ pub struct OutputError {
     pub signal_power: f64,
     /// Sum of the squared differences.
     pub error_power: f64,
+    /// The standard error of the ratio of the two, as a part of that ratio: how far other samples of the kind may lead.
+    /// Nothing where a single sample was compared, or nothing differs.
+    pub spread: Option<f64>,
     /// The SQNR in dB of the sample where it is least; infinite if nothing differs.
     pub worst_sample_db: f64,
     /// Largest absolute difference.
@@ -82,12 +85,38 @@ struct Comparing {
     is_float: bool,
     signal_power: f64,
     error_power: f64,
+    products: Products,
     worst_sample_db: f64,
     max_abs_error: f64,
     elements: usize,
     equal: usize,
     cosine_sum: f64,
     parts: Sums,
+}
+
+/// Sums over samples of products of the powers of signal and error.
+#[derive(Clone, Copy, Debug, Default)]
+struct Products {
+    signal_signal: f64,
+    signal_error: f64,
+    error_error: f64,
+}
+
+impl Products {
+    fn take_in(&mut self, signal: f64, error: f64) {
+        self.signal_signal += signal * signal;
+        self.signal_error += signal * error;
+        self.error_error += error * error;
+    }
+
+    /// The standard error of the ratio of two sums, of `error` over `signal`, as a part of it (Cochran, Sampling
+    /// Techniques, 1977, section 6.4).
+    fn spread(self, signal: f64, error: f64, samples: usize) -> Option<f64> {
+        let ratio = error / signal;
+        let squares = self.error_error - 2.0 * ratio * self.signal_error + ratio * ratio * self.signal_signal;
+        let spread = (squares.max(0.0) * samples as f64 / (samples as f64 - 1.0)).sqrt() / error;
+        (samples > 1 && spread.is_finite()).then_some(spread)
+    }
 }
 
 impl Comparing {
@@ -99,6 +128,7 @@ impl Comparing {
             is_float: false,
             signal_power: 0.0,
             error_power: 0.0,
+            products: Products::default(),
             worst_sample_db: f64::INFINITY,
             max_abs_error: 0.0,
             elements: 0,
@@ -130,6 +160,7 @@ impl Comparing {
         self.elements += a.len();
         self.signal_power += aa;
         self.error_power += error_power;
+        self.products.take_in(aa, error_power);
         self.worst_sample_db = smaller(self.worst_sample_db, sqnr_db(aa, error_power));
         self.cosine_sum += if aa == 0.0 && bb == 0.0 {
             1.0
@@ -155,6 +186,7 @@ impl Comparing {
             Measurement::Measured(OutputError {
                 signal_power: self.signal_power,
                 error_power: self.error_power,
+                spread: self.products.spread(self.signal_power, self.error_power, samples),
                 worst_sample_db: self.worst_sample_db,
                 max_abs_error: self.max_abs_error,
                 mean_cosine: self.cosine_sum / samples as f64,
@@ -344,6 +376,19 @@ mod tests {
         assert_eq!(output.equal_fraction, 0.25);
         assert!((output.worst_sample_db - 10.0 * 0.5_f64.log10()).abs() < 1e-12);
         assert!((output.sqnr_db() - 10.0 * (26.0_f64 / 3.0).log10()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn spread_is_the_standard_error_of_the_ratio() {
+        let sample = |signal: f32, error: f32| (floats([signal, 0.0]), floats([signal, error]));
+        // Ratios of 0.1 and 0.3 of equal signals: 0.2, and 0.1 for its standard error.
+        let found = error(&[sample(10.0, 10f32.sqrt()), sample(10.0, 30f32.sqrt())]);
+        assert!((found.spread.unwrap() - 0.5).abs() < 1e-6, "{found:?}");
+        // Errors in proportion to the signal say nothing of a spread, however large they are.
+        let found = error(&[sample(1.0, 0.5), sample(100.0, 50.0), sample(7.0, 3.5)]);
+        assert!(found.spread.unwrap() < 1e-6, "{found:?}");
+        assert_eq!(error(&[sample(1.0, 0.5)]).spread, None);
+        assert_eq!(error(&[sample(1.0, 0.0), sample(2.0, 0.0)]).spread, None);
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl Fitting<'_> {
         let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
         let whole = |candidate: &Assignment| {
             let model = written(self.model, self.plan, self.codes, candidate)?.model;
-            Ok(served.measure(&model, self.progress)?.accuracy)
+            served.accuracy(&model, self.progress)
         };
         let (assignment, trail) = self.retreat(&judge, &whole, JudgedBy::Runtime, assignment, trail)?;
         let held_out = &calibration.samples.split.held_out;

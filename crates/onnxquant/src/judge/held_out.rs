@@ -8,6 +8,7 @@ use onnxquant_ir::{Model, Port};
 use crate::accuracy::{Accuracy, accuracy};
 use crate::error::Error;
 use crate::judge::compare::Reference;
+use crate::judge::expected::expected_db;
 use crate::observe::calibration::Calibration;
 use crate::plan::assignment::Assignment;
 use crate::progress::Progress;
@@ -24,6 +25,8 @@ pub(crate) struct OnHeldOut {
     pub(crate) shared: bool,
     /// Over all outputs.
     pub(crate) accuracy: Measurement<Accuracy>,
+    /// The SQNR that can be expected on new data.
+    pub(crate) expected_db: Option<f64>,
     /// Output by output, and value by value that is compared instead.
     pub(crate) outputs: Vec<OutputComparison>,
     /// Outputs that could not be compared, and why.
@@ -46,6 +49,7 @@ impl OnHeldOut {
             held_out_samples: split.held_out.len(),
             shared: split.shared,
             accuracy,
+            expected_db: expected_db(&outputs, &[]),
             outputs,
             not_compared,
         }

@@ -18,12 +18,16 @@ use onnxquant_passes::ort_version::OrtVersion;
 use crate::accuracy::{Accuracy, accuracy};
 use crate::config::{Config, DataConfig, Target};
 use crate::error::Error;
+use crate::judge::expected::expected_db;
 use crate::load::{decoded, read};
 use crate::observe::calibration::Calibration;
 use crate::observe::reach::output_names;
 use crate::observe::samples::Samples;
 use crate::observe::slicing::slicings;
 use crate::progress::{Phase, Progress};
+
+/// Samples that were used before and are run as well: more cost time and tell little more.
+const MOST_SEEN: usize = 64;
 
 /// ONNX Runtime with the float file and the samples that were held out.
 pub(crate) struct Served {
@@ -35,6 +39,8 @@ pub(crate) struct Served {
     slicings: Vec<Slicing>,
     data: Arc<CalibSet>,
     held_out: Vec<usize>,
+    /// Others, which were used before.
+    seen: Vec<usize>,
     /// The file is for it, and for versions up to it.
     is_served: bool,
 }
@@ -48,6 +54,10 @@ pub(crate) struct OnRuntime {
     pub(crate) samples: usize,
     /// Over all outputs.
     pub(crate) accuracy: Measurement<Accuracy>,
+    /// The SQNR that can be expected on new data.
+    pub(crate) expected_db: Option<f64>,
+    /// Samples that were used before, whose outputs were compared for that.
+    pub(crate) seen_samples: usize,
     pub(crate) outputs: Vec<OutputComparison>,
     /// Whether goals hold against it: not where it cannot run the float model, nor where what is written is for others.
     pub(crate) counts: bool,
@@ -102,25 +112,48 @@ impl Served {
             outputs,
             data: samples.data.clone(),
             held_out: samples.split.held_out.clone(),
+            seen: samples.split.seen(MOST_SEEN),
             is_served: config.target == Target::OrtCpu
                 && runtime.version().parse::<OrtVersion>().is_ok_and(|version| version >= config.ort_min),
         }))
     }
 
-    /// How exact the model is that will be written.
-    pub(crate) fn measure(&self, written: &Model, progress: Progress<'_>) -> Result<OnRuntime, Error> {
-        let found = self.compare(written, progress)?;
-        let counts = found.is_ok() || (self.is_served && matches!(self.float.get(), Some(Ok(_))));
-        let (accuracy, outputs) = match found {
-            Ok(outputs) => (accuracy(&outputs), outputs),
-            Err(problem) => (Measurement::NotMeasured(NotMeasured::Runtime { problem }), Vec::new()),
-        };
-        let (runtime, samples) = (format!("ONNX Runtime {}", self.runtime.version()), self.held_out.len());
-        Ok(OnRuntime { runtime, cpu: Cpu::native(), samples, accuracy, outputs, counts })
+    /// How exact the model is that would be written.
+    pub(crate) fn accuracy(&self, written: &Model, progress: Progress<'_>) -> Result<Measurement<Accuracy>, Error> {
+        Ok(match self.compare(written, &[], progress)? {
+            Ok([held_out, _]) => accuracy(&held_out),
+            Err(problem) => Measurement::NotMeasured(NotMeasured::Runtime { problem }),
+        })
     }
 
-    /// By output; or what the runtime says that does not load or run one of the models.
-    fn compare(&self, written: &Model, progress: Progress<'_>) -> Result<Result<Vec<OutputComparison>, String>, Error> {
+    /// How exact the model is that will be written.
+    pub(crate) fn measure(&self, written: &Model, progress: Progress<'_>) -> Result<OnRuntime, Error> {
+        let found = self.compare(written, &self.seen, progress)?;
+        let counts = found.is_ok() || (self.is_served && matches!(self.float.get(), Some(Ok(_))));
+        let (accuracy, expected_db, outputs) = match found {
+            Ok([outputs, seen]) => (accuracy(&outputs), expected_db(&outputs, &seen), outputs),
+            Err(problem) => (Measurement::NotMeasured(NotMeasured::Runtime { problem }), None, Vec::new()),
+        };
+        Ok(OnRuntime {
+            runtime: format!("ONNX Runtime {}", self.runtime.version()),
+            cpu: Cpu::native(),
+            samples: self.held_out.len(),
+            accuracy,
+            expected_db,
+            seen_samples: self.seen.len(),
+            outputs,
+            counts,
+        })
+    }
+
+    /// By output, on held-out samples and on those of `seen`; or what the runtime says that does not load or run one of
+    /// the models.
+    fn compare(
+        &self,
+        written: &Model,
+        seen: &[usize],
+        progress: Progress<'_>,
+    ) -> Result<Result<[Vec<OutputComparison>; 2], String>, Error> {
         let failed = |what: &str, said: &str| format!("ONNX Runtime {} {what}: {said}", self.runtime.version());
         let float = match self.float.get_or_init(|| self.load_float()) {
             Ok(float) => float,
@@ -131,7 +164,8 @@ impl Served {
             Err(said) => return Ok(Err(failed("does not load the quantized model", &said))),
         };
         let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
-        match compare(float, &written, &self.data, &self.held_out, &report) {
+        let on = |samples: &[usize]| compare(float, &written, &self.data, samples, &report);
+        match on(&self.held_out).and_then(|held_out| Ok([held_out, on(seen)?])) {
             Err(CalibError::Run { sample, detail }) => Ok(Err(failed(&format!("fails on {sample}"), &detail))),
             found => Ok(Ok(found?)),
         }

@@ -20,6 +20,12 @@ pub struct Measured {
     /// How exact the outputs are.
     #[serde(flatten)]
     pub accuracy: Measurement<Accuracy>,
+    /// The SQNR in dB that can be expected on new data: of held-out samples or of those used before, whichever is less,
+    /// with the error raised by its standard error over the samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_db: Option<f64>,
+    /// Samples used before that were compared for that.
+    pub seen_samples: usize,
     /// By output.
     pub outputs: Vec<OutputReport>,
     /// Whether goals hold against it: not where the runtime cannot be asked.
@@ -29,7 +35,7 @@ pub struct Measured {
 
 impl From<OnRuntime> for Measured {
     fn from(found: OnRuntime) -> Self {
-        let OnRuntime { runtime, cpu, samples, accuracy, outputs, counts } = found;
-        Self { runtime, cpu, samples, accuracy, outputs: outputs_of(&outputs), counts }
+        let OnRuntime { runtime, cpu, samples, accuracy, expected_db, seen_samples, outputs, counts } = found;
+        Self { runtime, cpu, samples, accuracy, expected_db, seen_samples, outputs: outputs_of(&outputs), counts }
     }
 }

@@ -24,6 +24,9 @@ pub struct HeldOut {
     /// How exact the outputs are, or the values that are compared instead of those that the engine cannot compute.
     #[serde(flatten)]
     pub accuracy: Measurement<Accuracy>,
+    /// The SQNR in dB that can be expected on new data: with the error raised by its standard error over the samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_db: Option<f64>,
     /// By output, and by value that is compared instead.
     pub outputs: Vec<OutputReport>,
 }
@@ -81,6 +84,7 @@ impl From<OnHeldOut> for HeldOut {
             shared: found.shared,
             outputs: compared.into_iter().chain(others).collect(),
             accuracy: found.accuracy,
+            expected_db: found.expected_db,
         }
     }
 }
