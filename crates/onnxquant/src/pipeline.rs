@@ -13,6 +13,7 @@ use crate::load::{prepare, read};
 use crate::observe::seen;
 use crate::plan::layers::Plan;
 use crate::plan::raise::raise_for_codes;
+use crate::plan::tables::PlannedTable;
 use crate::progress::Progress;
 use crate::report::layers::LayerReport;
 use crate::report::not_run::NotRun;
@@ -57,6 +58,7 @@ pub fn quantize(
         metadata(config, &layers)?.put_into(&mut fitted.written);
     }
     let ids = layers.iter().zip(&fitted.layers).map(|(layer, &(id, _))| (layer.label.as_str(), id));
+    let ids = ids.chain(plan.tables.iter().flat_map(PlannedTable::layers));
     let verified = verify(&fitted.written, config, output, ids)?;
     let bytes_after = write(&fitted.written, output, config)?;
     let not_run = calibration.and_then(|calibration| NotRun::of(&calibration.reach, solved.model.graph(), plan));

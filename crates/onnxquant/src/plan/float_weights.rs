@@ -1,6 +1,6 @@
 //! The weights that stay floats, of all operators.
 
-use onnxquant_ir::Model;
+use onnxquant_ir::{Model, NodeId};
 use onnxquant_passes::float_weights::{self, FloatReason, float_weights};
 use onnxquant_passes::sites::SkipReason;
 use serde::Serialize;
@@ -34,6 +34,12 @@ impl Plan {
         float_weights(model).into_iter().filter_map(|found| self.float_weight(found, config)).collect()
     }
 
+    /// Whether a layer gets codes, its own or those of a table.
+    fn has_codes(&self, node: NodeId) -> bool {
+        let is_head = self.tables.iter().any(|planned| planned.has_head(node));
+        is_head || self.layers.iter().any(|layer| layer.site.node == node)
+    }
+
     fn float_weight(&self, found: float_weights::FloatWeight, config: &Config) -> Option<FloatWeight> {
         if self.tables.iter().any(|table| table.name == found.name) {
             return None;
@@ -41,7 +47,7 @@ impl Plan {
         let is_vector = found.reason == FloatReason::Vector;
         let reason = match found.reason {
             FloatReason::Vector => VECTORS.to_owned(),
-            FloatReason::OfLayer(node) if self.layers.iter().any(|layer| layer.site.node == node) => return None,
+            FloatReason::OfLayer(node) if self.has_codes(node) => return None,
             FloatReason::OfLayer(node) => {
                 let skipped = self.skipped.iter().find(|layer| layer.node == Some(node));
                 skipped.map_or(&SkipReason::Excluded, |layer| &layer.reason).to_string()

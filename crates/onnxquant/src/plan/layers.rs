@@ -1,11 +1,12 @@
 //! Decides what will be done with every layer, without doing it.
 
+use std::collections::HashMap;
+
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, NodeId};
 use onnxquant_passes::layers::Decoding;
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
 use onnxquant_passes::sites::{Site, SkipReason, find_sites};
-use onnxquant_passes::tables::Table;
 use onnxquant_passes::weight_form::{Codes, WeightForm};
 use onnxquant_quant::Granularity;
 use serde::Serialize;
@@ -13,7 +14,7 @@ use serde::Serialize;
 use crate::config::{Activations, Budget, Config, Selection};
 use crate::error::Error;
 use crate::plan::form::Wanted;
-use crate::plan::tables::{PlannedTable, plan_tables};
+use crate::plan::tables::{PlannedTable, TablePlanner};
 
 /// A layer that will be quantized.
 #[derive(Clone, Debug)]
@@ -77,6 +78,7 @@ impl Plan {
         let selection = Selection::new(&config.include, &config.exclude)?;
         let (mut layers, mut skipped) = (Vec::new(), Vec::new());
         let candidates = find_sites(model);
+        let labels = candidates.iter().filter_map(|found| Some((found.node?, found.label.clone()))).collect();
         let unmatched = selection.unmatched(candidates.iter().map(|candidate| candidate.label.as_str()));
         for candidate in candidates {
             let outcome = candidate.outcome.and_then(|site| match selection.contains(&candidate.label) {
@@ -97,10 +99,24 @@ impl Plan {
         if let Some(plan) = &config.plan {
             plan.check_names(layers.iter().map(|layer| layer.label.as_str()))?;
         }
-        let tables = plan_tables(model, config, &selection);
+        let planner = TablePlanner { graph: model.graph(), config, selection: &selection, labels: &labels };
+        let (tables, reasons) = planner.plan();
         let mut plan = Self { layers, skipped, unmatched, tables, opset: 0 };
+        plan.leave_to_tables(&reasons);
         plan.opset = plan.needed_opset(model, config)?;
         Ok(plan)
+    }
+
+    /// Leaves the layers to the tables that hold their weights; those whose tables stay floats say why.
+    fn leave_to_tables(&mut self, reasons: &HashMap<NodeId, SkipReason>) {
+        let is_left = |node: NodeId| self.tables.iter().any(|planned| planned.has_head(node));
+        self.layers.retain(|layer| !is_left(layer.site.node));
+        self.skipped.retain(|layer| !layer.node.is_some_and(is_left));
+        for layer in &mut self.skipped {
+            if let Some(reason) = layer.node.and_then(|node| reasons.get(&node)) {
+                layer.reason = reason.clone();
+            }
+        }
     }
 
     /// Gives every layer bits of its own, in the order of the layers.
@@ -113,7 +129,7 @@ impl Plan {
 
     /// The opset of the written model, where what `model` has is not enough.
     fn needed_opset(&self, model: &Model, config: &Config) -> Result<i64, Error> {
-        let of_tables = self.tables.iter().map(|planned| Table::needed_opset(planned.bits)).max();
+        let of_tables = self.tables.iter().map(|planned| planned.table.needed_opset(planned.bits)).max();
         let of_layers = self.layers.iter().map(|layer| layer.highest_opset(config));
         let of_layers = of_layers.collect::<Result<Vec<i64>, Error>>()?.into_iter().max();
         let of_activations = of_layers.map_or(0, |_| config.activation_opset());
