@@ -52,7 +52,9 @@ fn as_table(plan: &Plan) -> String {
         ]
     };
     let embeddings = |planned: &PlannedTable| {
-        let (dims, done) = (planned.table.dims, format!("{} bits per row", planned.bits));
+        let scales = planned.block.map_or("per row".to_owned(), |block| granularity(Granularity::Block(block)));
+        let heads = planned.heads.iter().map(|head| format!(", also the weight of `{head}`"));
+        let (dims, done) = (planned.table.dims, format!("{} bits {scales}{}", planned.bits, heads.collect::<String>()));
         let reader = if planned.is_embedding() { "Gather" } else { "recurrent" };
         vec![planned.name.clone(), reader.to_owned(), shape(&dims), (dims[0] * dims[1]).to_string(), done]
     };
@@ -85,8 +87,15 @@ fn as_json(plan: &Plan, floats: &[FloatWeight]) -> Value {
             "operators": layer.form.operators(),
         })
     };
-    let table =
-        |planned: &PlannedTable| json!({ "name": planned.name, "shape": planned.table.dims, "bits": planned.bits });
+    let table = |planned: &PlannedTable| {
+        json!({
+            "name": planned.name,
+            "shape": planned.table.dims,
+            "bits": planned.bits,
+            "block": planned.block,
+            "heads": planned.heads,
+        })
+    };
     let (embeddings, recurrent): (Vec<_>, Vec<_>) =
         plan.all_tables().into_iter().partition(|planned| planned.is_embedding());
     json!({

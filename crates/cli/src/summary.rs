@@ -330,7 +330,9 @@ fn trade(rounds: &[Trade]) -> String {
 fn tables(title: &str, kind: &str, tables: &[TableReport]) -> String {
     let Some(first) = tables.first() else { return String::new() };
     let stored = tables.iter().map(|table| table.bytes as u64).sum();
-    format!("{title:7} {} of {kind} at {} bits, {}\n", tables.len(), first.bits, bytes(stored))
+    let heads = listed(tables.iter().flat_map(|table| &table.heads).map(|head| format!("`{head}`")));
+    let heads = if heads.is_empty() { heads } else { format!(", also the weights of {heads}") };
+    format!("{title:7} {} of {kind} at {} bits, {}{heads}\n", tables.len(), first.bits, bytes(stored))
 }
 
 /// What ONNX Runtime makes of the layers, each kind with a count.

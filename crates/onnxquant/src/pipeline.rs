@@ -13,6 +13,7 @@ use crate::load::{prepare, read};
 use crate::observe::seen;
 use crate::plan::layers::Plan;
 use crate::plan::raise::{Raised, raise_for_codes};
+use crate::plan::tables::PlannedTable;
 use crate::progress::Progress;
 use crate::report::layers::LayerReport;
 use crate::report::not_run::NotRun;
@@ -61,6 +62,8 @@ pub fn quantize(
     let of_main = fitted.layers.iter().map(|&(id, _)| (fitted.written.graph(), id));
     let inner = bodies.iter().flat_map(|body| body.layers.iter().map(|&(id, _)| (body.model.graph(), id)));
     let ids = layers.iter().zip(of_main.chain(inner)).map(|(layer, place)| (layer.label.as_str(), place));
+    let heads = plan.tables.iter().flat_map(PlannedTable::layers);
+    let ids = ids.chain(heads.map(|(label, id)| (label, (fitted.written.graph(), id))));
     let verified = verify(&fitted.written, config, output, ids)?;
     let bytes_after = write(&fitted.written, output, config)?;
     let not_run = calibration.and_then(|calibration| NotRun::of(&calibration.reach, solved.model.graph(), plan));

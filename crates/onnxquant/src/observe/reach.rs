@@ -275,7 +275,7 @@ fn places(graph: &Graph, id: NodeId) -> impl Iterator<Item = (ValueId, Place)> {
 /// Everything whose numbers depend on a layer or table of the plan.
 fn touched(graph: &Graph, plan: &Plan) -> HashSet<ValueId> {
     let layers: HashSet<NodeId> = plan.layers.iter().map(|layer| layer.site.node).collect();
-    let tables: HashSet<ValueId> = plan.tables.iter().map(|planned| planned.table.value).collect();
+    let tables: HashSet<ValueId> = plan.tables.iter().flat_map(|planned| planned.table.sources()).collect();
     let bodies: HashSet<NodeId> = plan.bodies.iter().map(|body| body.place.node()).collect();
     let layers: HashSet<NodeId> = layers.union(&bodies).copied().collect();
     let mut touched = HashSet::new();

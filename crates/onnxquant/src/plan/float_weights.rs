@@ -39,6 +39,12 @@ impl Plan {
         self.floats_of(model, config, &|planned, found| planned == found)
     }
 
+    /// Whether a layer gets codes, its own or those of a table.
+    fn has_codes(&self, node: NodeId, is_same: IsSame<'_>) -> bool {
+        let mut heads = self.tables.iter().flat_map(|planned| &planned.table.heads);
+        heads.any(|head| is_same(head.node, node)) || self.layers.iter().any(|layer| is_same(layer.site.node, node))
+    }
+
     fn floats_of(&self, model: &Model, config: &Config, is_same: IsSame<'_>) -> Vec<FloatWeight> {
         let (mut inside, mut captured) = (Vec::new(), HashMap::new());
         for id in model.graph().bodies() {
@@ -96,9 +102,7 @@ impl Plan {
         let is_vector = found.reason == FloatReason::Vector;
         let reason = match found.reason {
             FloatReason::Vector => VECTORS.to_owned(),
-            FloatReason::OfLayer(node) if self.layers.iter().any(|layer| is_same(layer.site.node, node)) => {
-                return None;
-            }
+            FloatReason::OfLayer(node) if self.has_codes(node, is_same) => return None,
             FloatReason::OfLayer(node) => {
                 let is_it = |layer: &&SkippedLayer| layer.node.is_some_and(|skipped| is_same(skipped, node));
                 let skipped = self.skipped.iter().find(is_it);

@@ -1,5 +1,6 @@
 //! Decides what will be done with every layer, without doing it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
@@ -16,7 +17,7 @@ use crate::config::{Activations, Budget, Config, Selection};
 use crate::error::Error;
 use crate::plan::form::Wanted;
 use crate::plan::outside::Around;
-use crate::plan::tables::{PlannedTable, plan_tables};
+use crate::plan::tables::{PlannedTable, TablePlanner};
 
 /// A layer that will be quantized.
 #[derive(Clone, Debug)]
@@ -109,15 +110,21 @@ impl Plan {
             layers: Vec::new(),
             skipped: Vec::new(),
             unmatched: Vec::new(),
-            tables: plan_tables(model, config, selection),
+            tables: Vec::new(),
             bodies: Vec::new(),
             opset: model.opset("").unwrap_or(0),
         };
-        plan.tables.retain(|planned| around.lets_go(model.graph(), planned.table.value));
-        for candidate in find_sites(model) {
+        let candidates = find_sites(model);
+        let labels = candidates.iter().filter_map(|found| Some((found.node?, found.label.clone()))).collect();
+        for candidate in candidates {
             let outcome = candidate.outcome.and_then(|site| around.may_share(model.graph(), &site).map(|()| site));
             plan.add(config, selection, around, Candidate { outcome, ..candidate })?;
         }
+        let planner = TablePlanner { graph: model.graph(), config, selection, labels: &labels };
+        let (mut tables, reasons) = planner.plan();
+        tables.retain(|planned| around.lets_go(model.graph(), planned.table.value));
+        plan.tables = tables;
+        plan.leave_to_tables(&reasons);
         for id in model.graph().bodies() {
             if !model.graph().body(&id).is_some_and(holds_weights) {
                 continue;
@@ -185,6 +192,18 @@ impl Plan {
         self.all_layers().into_iter().map(|layer| layer.label.as_str())
     }
 
+    /// Leaves the layers to the tables that hold their weights; those whose tables stay floats say why.
+    fn leave_to_tables(&mut self, reasons: &HashMap<NodeId, SkipReason>) {
+        let is_left = |node: NodeId| self.tables.iter().any(|planned| planned.has_head(node));
+        self.layers.retain(|layer| !is_left(layer.site.node));
+        self.skipped.retain(|layer| !layer.node.is_some_and(is_left));
+        for layer in &mut self.skipped {
+            if let Some(reason) = layer.node.and_then(|node| reasons.get(&node)) {
+                layer.reason = reason.clone();
+            }
+        }
+    }
+
     /// Gives every layer bits of its own, in the order of the layers.
     pub(crate) fn set_bits(&mut self, config: &Config, bits: &[u32]) -> Result<(), Error> {
         for (layer, &bits) in self.layers.iter_mut().zip(bits) {
@@ -204,7 +223,7 @@ impl Plan {
 
     /// The opset that all needs which `config` lets run on codes.
     fn least_opset(&self, model: &Model, config: &Config) -> Result<i64, Error> {
-        let of_tables = self.all_tables().into_iter().map(|planned| planned.form.needed_opset(planned.bits)).max();
+        let of_tables = self.all_tables().into_iter().map(|planned| planned.needed_opset()).max();
         let of_layers = self.all_layers().into_iter().map(|layer| layer.highest_opset(config));
         let of_layers = of_layers.collect::<Result<Vec<i64>, Error>>()?.into_iter().max();
         let of_activations = of_layers.map_or(0, |_| config.activation_opset());

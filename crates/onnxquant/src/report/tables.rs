@@ -1,5 +1,6 @@
 //! What was done with tables of embeddings and weights of recurrent layers.
 
+use onnxquant_passes::tables::Table;
 use serde::Serialize;
 
 use crate::plan::tables::PlannedTable;
@@ -14,6 +15,12 @@ pub struct TableReport {
     pub shape: [usize; 2],
     /// Bits a code.
     pub bits: u32,
+    /// Columns that share a scale, where these are not all of a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block: Option<usize>,
+    /// The layers whose weight it is too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub heads: Vec<String>,
     /// Relative error of the table.
     pub error: f64,
     /// Bytes of codes and scales.
@@ -23,6 +30,8 @@ pub struct TableReport {
 impl TableReport {
     /// Of one table that takes so many bytes in the file.
     pub(super) fn new(planned: &PlannedTable, table: &QuantizedTable, bytes: usize) -> Self {
-        Self { name: planned.name.clone(), shape: planned.table.dims, bits: planned.bits, error: table.error, bytes }
+        let PlannedTable { name, table: Table { dims, .. }, bits, block, heads, .. } = planned;
+        let (name, heads, error) = (name.clone(), heads.clone(), table.error);
+        Self { name, shape: *dims, bits: *bits, block: *block, heads, error, bytes }
     }
 }

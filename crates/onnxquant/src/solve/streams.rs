@@ -99,7 +99,7 @@ impl<'a> Streams<'a> {
         };
         let inputs = plan.layers.iter().filter_map(input).collect();
         if arithmetic == Arithmetic::Runtime {
-            round_inside(&mut quantized_model, assignment, plan.layers.iter());
+            round_inside(&mut quantized_model, assignment, plan.layers.iter(), &plan.tables);
         }
         decode_tables(quantized_model.graph_mut(), tables, &plan.tables)?;
         decode(&mut quantized_model)?;

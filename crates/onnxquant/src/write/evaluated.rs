@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::load::{check, decode};
 use crate::plan::assignment::{Assignment, Form};
 use crate::plan::layers::{PlannedBody, PlannedLayer};
+use crate::plan::tables::PlannedTable;
 use crate::write::bodies::put_bodies;
 use crate::write::codes::Codes;
 use crate::write::tables::decode_tables;
@@ -49,7 +50,8 @@ pub(crate) fn evaluated(
 ) -> Result<Model, Error> {
     let mut evaluated = with_rounded_activations(&with_bodies(model, codes, arithmetic)?, assignment);
     if arithmetic == Arithmetic::Runtime {
-        round_inside(&mut evaluated, assignment, codes.layers.iter().map(|(layer, _)| layer));
+        let layers = codes.layers.iter().map(|(layer, _)| layer);
+        round_inside(&mut evaluated, assignment, layers, codes.planned_tables);
     }
     check(&evaluated, "converting activations")?;
     for (layer, weight) in codes.layers {
@@ -89,18 +91,23 @@ pub(crate) fn with_rounded_activations(model: &Model, assignment: &Assignment) -
     rounded
 }
 
-/// Lets `layers` whose weights alone are codes read their inputs as ONNX Runtime rounds them inside `MatMulNBits`.
+/// Lets `layers` whose weights alone are codes, and those that read `tables`, read their inputs as ONNX Runtime rounds
+/// them inside `MatMulNBits`.
 pub(crate) fn round_inside<'a>(
     model: &mut Model,
     assignment: &Assignment,
     layers: impl Iterator<Item = &'a PlannedLayer>,
+    tables: &'a [PlannedTable],
 ) {
     let opset = model.opset("").unwrap_or(0);
     let graph = model.graph_mut();
+    let of_weights = layers.filter(|layer| assignment.form(layer.site.id()) == Form::WeightOnly);
+    let of_weights = of_weights.filter_map(|layer| Some((&layer.site, block_inside(layer)?)));
+    let heads = |planned: &'a PlannedTable| planned.table.heads.iter().filter_map(|site| Some((site, planned.block?)));
     let mut readers: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for layer in layers.filter(|layer| assignment.form(layer.site.id()) == Form::WeightOnly) {
-        if let Some((input, block)) = graph.node(layer.site.node).input(0).zip(block_inside(layer)) {
-            readers.entry((input, [layer.site.view.inputs(), block])).or_default().push((layer.site.node, 0));
+    for (site, block) in of_weights.chain(tables.iter().flat_map(heads)) {
+        if let Some(input) = graph.node(site.node).input(0) {
+            readers.entry((input, [site.view.inputs(), block])).or_default().push((site.node, 0));
         }
     }
     for ((input, sizes), nodes) in readers {

@@ -1,7 +1,7 @@
 //! Puts the codes of tables into a model.
 
-use onnxquant_ir::{Graph, tensor};
-use onnxquant_passes::tables::{find_tables, write_table};
+use onnxquant_ir::Graph;
+use onnxquant_passes::tables::{find_table, write_table};
 
 use crate::error::Error;
 use crate::plan::tables::PlannedTable;
@@ -16,8 +16,10 @@ pub(crate) fn write_tables(
     let mut bytes = Vec::with_capacity(tables.len());
     for (table, planned) in tables.iter().zip(planned) {
         // Who reads it may have changed since.
-        let found = find_tables(graph).into_iter().find(|found| found.value == planned.table.value);
-        let place = found.ok_or_else(|| Error::Internal(format!("table `{}` was lost", planned.name)))?;
+        let found = find_table(graph, planned.table.value);
+        let found = found.map(|found| if planned.heads.is_empty() { found } else { found.with_copies(graph) });
+        let same = found.filter(|found| found.heads.len() == planned.heads.len());
+        let place = same.ok_or_else(|| Error::Internal(format!("table `{}` was lost", planned.name)))?;
         bytes.push(write_table(graph, &place, &table.coded, planned.form)?);
     }
     Ok(bytes)
@@ -30,10 +32,12 @@ pub(crate) fn decode_tables(
     planned: &[PlannedTable],
 ) -> Result<(), Error> {
     for (table, planned) in tables.iter().zip(planned) {
-        let float = graph.value(planned.table.value).constant();
-        let float = float.ok_or_else(|| Error::Internal(format!("table `{}` is gone", planned.name)))?;
-        let decoded = tensor::from_f32_as(planned.table.dtype, &tensor::shape(float)?, &table.coded.decode());
-        graph.set_tensor(planned.table.value, decoded);
+        for (value, decoded) in planned.table.decoded(graph, &table.coded)? {
+            if graph.value(value).constant().is_none() {
+                return Err(Error::Internal(format!("table `{}` is gone", planned.name)));
+            }
+            graph.set_tensor(value, decoded);
+        }
     }
     Ok(())
 }

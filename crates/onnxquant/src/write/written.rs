@@ -54,7 +54,7 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, assignment: 
     })?;
     let decoded = write_regions(written.graph_mut(), assignment.regions(), assignment.params(), Conversion::Codes);
     check(&written, "converting activations")?;
-    let mut uses_microsoft = false;
+    let mut uses_microsoft = codes.planned_tables.iter().any(|planned| !planned.heads.is_empty());
     let (mut dynamic, mut layers) = (Vec::new(), Vec::new());
     for (index, (layer, weight)) in codes.layers.iter().enumerate() {
         let (graph, site) = (written.graph_mut(), &layer.site);

@@ -86,7 +86,7 @@ fn of_main_graph(graph: &Graph, value: ValueId) -> Option<FloatWeight> {
     let bytes = float_bytes(tensor)?;
     let readers = Readers::of(graph, value);
     let reason =
-        if is_vector(tensor) || readers.scales_only { FloatReason::Vector } else { readers.reason(graph, value) };
+        if is_vector(tensor) || readers.has_scales { FloatReason::Vector } else { readers.reason(graph, value) };
     Some(FloatWeight { name: found.name().to_owned(), operators: readers.operators(graph), bytes, reason })
 }
 
@@ -95,24 +95,17 @@ fn of_main_graph(graph: &Graph, value: ValueId) -> Option<FloatWeight> {
 struct Readers {
     inputs: Vec<(NodeId, usize)>,
     has_body: bool,
-    /// All of them read scales of codes.
-    scales_only: bool,
+    /// One of them reads it as the scales of codes.
+    has_scales: bool,
 }
 
 impl Readers {
     fn of(graph: &Graph, source: ValueId) -> Self {
-        let (mut readers, mut values) = (Self::default(), vec![source]);
-        while let Some(value) = values.pop() {
-            for user in graph.value(value).uses() {
-                let Use::Input(node, slot) = *user else {
-                    readers.has_body |= matches!(user, Use::Capture(_));
-                    continue;
-                };
-                let made = graph.node(node).output(0).filter(|_| slot == 0);
-                match made.filter(|made| constant_chain::source(graph, *made) == Some(source)) {
-                    Some(made) => values.push(made),
-                    None => readers.inputs.push((node, slot)),
-                }
+        let mut readers = Self::default();
+        for (_, user) in constant_chain::readers(graph, source) {
+            match user {
+                Use::Input(node, slot) => readers.inputs.push((node, slot)),
+                user => readers.has_body |= matches!(user, Use::Capture(_)),
             }
         }
         let is_scale = |&(node, slot): &(NodeId, usize)| {
@@ -120,7 +113,7 @@ impl Readers {
             let of_codes = reader.is("DequantizeLinear") || reader.is("QuantizeLinear");
             slot > 0 && (of_codes || is_nbits(reader) || decodes_constant(graph, reader))
         };
-        readers.scales_only = !readers.has_body && !readers.inputs.is_empty() && readers.inputs.iter().all(is_scale);
+        readers.has_scales = readers.inputs.iter().any(is_scale);
         readers
     }
 

@@ -147,7 +147,7 @@ fn result_name<'g>(graph: &'g Graph, node: &Node) -> &'g str {
     node.outputs().iter().flatten().next().map_or("", |&output| graph.value(output).name())
 }
 
-pub(super) fn is_layer(node: &Node) -> bool {
+pub(crate) fn is_layer(node: &Node) -> bool {
     layers::layer(node).is_some()
 }
 
@@ -179,6 +179,13 @@ fn weight_shape(graph: &Graph, node: &Node) -> Option<Vec<usize>> {
 
 /// What can be done with one layer of the main graph.
 pub(super) fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
+    let site = site(graph, id, node)?;
+    sharing(graph, constant_chain::source(graph, site.weight).ok_or(SkipReason::NoConstantWeight)?)?;
+    Ok(site)
+}
+
+/// The same whoever else reads the weight.
+pub(crate) fn site(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, SkipReason> {
     // What is found besides the layers is a MatMulNBits.
     let Some(layer) = layers::layer(node) else { return Err(SkipReason::AlreadyQuantized) };
     let (Some(input), Some(weight)) = (node.input(0), node.input(1)) else {
@@ -198,7 +205,6 @@ pub(super) fn examine(graph: &Graph, id: NodeId, node: &Node) -> Result<Site, Sk
         return Err(SkipReason::Empty);
     }
     let view = layer.view(node, &shape)?;
-    sharing(graph, source)?;
     Ok(Site { node: id, layer, weight, input, view, dtype })
 }
 
@@ -232,25 +238,15 @@ fn follows_from_constants(graph: &Graph, node: NodeId) -> bool {
 
 /// The weight may be shared, but only among layers, in bodies too: then each gets its own codes.
 pub fn sharing(graph: &Graph, source: ValueId) -> Result<(), SkipReason> {
-    let mut values = vec![source];
-    while let Some(value) = values.pop() {
-        for user in graph.value(value).uses() {
-            match *user {
-                Use::GraphOutput(_) => return Err(SkipReason::WeightIsOutput),
-                Use::Capture(node) if reads_weights_only(graph.node(node).attributes(), graph.value(value).name()) => {}
-                Use::Capture(_) => return Err(SkipReason::ReadBySubgraph),
-                Use::Input(node, slot) => {
-                    let reader = graph.node(node);
-                    let leads_on = constant_chain::source(graph, value).is_some()
-                        && slot == 0
-                        && reader.output(0).is_some_and(|out| constant_chain::source(graph, out) == Some(source));
-                    if leads_on {
-                        values.extend(reader.output(0));
-                    } else if !(is_layer(reader) && slot == 1) {
-                        return Err(SkipReason::SharedWithOther { user: graph.describe(node) });
-                    }
-                }
+    for (value, user) in constant_chain::readers(graph, source) {
+        match user {
+            Use::GraphOutput(_) => return Err(SkipReason::WeightIsOutput),
+            Use::Capture(node) if reads_weights_only(graph.node(node).attributes(), graph.value(value).name()) => {}
+            Use::Capture(_) => return Err(SkipReason::ReadBySubgraph),
+            Use::Input(node, slot) if !(is_layer(graph.node(node)) && slot == 1) => {
+                return Err(SkipReason::SharedWithOther { user: graph.describe(node) });
             }
+            Use::Input(..) => {}
         }
     }
     Ok(())

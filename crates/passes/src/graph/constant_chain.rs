@@ -9,7 +9,7 @@ mod elements;
 
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::{Graph, Node, Origin, ValueId, tensor};
+use onnxquant_ir::{Graph, Node, Origin, Use, ValueId, tensor};
 use onnxquant_proto::data_type_bits;
 
 use elements::{Step, computed};
@@ -56,6 +56,40 @@ pub fn source(graph: &Graph, value: ValueId) -> Option<ValueId> {
         }
     }
     None
+}
+
+/// Who reads the constant `source`, each with the value that it reads: at the ends of all chains that begin there.
+pub(crate) fn readers(graph: &Graph, source: ValueId) -> Vec<(ValueId, Use)> {
+    let (mut found, mut values) = (Vec::new(), vec![source]);
+    while let Some(value) = values.pop() {
+        for &user in graph.value(value).uses() {
+            let made = match user {
+                Use::Input(node, 0) => graph.node(node).output(0),
+                _ => None,
+            };
+            match made.filter(|&made| self::source(graph, made) == Some(source)) {
+                Some(made) => values.push(made),
+                None => found.push((value, user)),
+            }
+        }
+    }
+    found
+}
+
+/// Whether `value` is the matrix at the start of its chain the other way round; `None` where it is neither that nor the
+/// matrix itself.
+pub(crate) fn is_turned(graph: &Graph, value: ValueId) -> Option<bool> {
+    let chain = follow(graph, value, MAX_LINKS)?;
+    let mut dims = sizes(&graph.value(chain.source).constant()?.dims).filter(|dims| dims.len() == 2)?;
+    let mut turned = false;
+    for step in &chain.steps {
+        let perm = step.permutation_of(&dims)?;
+        if perm == [1, 0] {
+            dims.reverse();
+            turned = !turned;
+        }
+    }
+    (sizes(&chain.dims)? == dims).then_some(turned)
 }
 
 /// The value that the chain which ends in `value` starts with, a constant or not.

@@ -29,6 +29,10 @@ pub enum SkipReason {
     SharedWithOther {
         user: String,
     },
+    Tied {
+        reader: String,
+        needs: &'static str,
+    },
     WeightIsOutput,
     ReadBySubgraph,
     Empty,
@@ -59,6 +63,9 @@ impl fmt::Display for SkipReason {
             Self::GemmForm { attribute } => write!(f, "{attribute} of the Gemm is not the default"),
             Self::UnsupportedType { dtype } => write!(f, "the weight is of type {dtype}"),
             Self::SharedWithOther { user } => write!(f, "the weight is also read by {user}"),
+            Self::Tied { reader, needs } => {
+                write!(f, "the weight is the table of {reader}, and codes for both need {needs}")
+            }
             Self::WeightIsOutput => write!(f, "the weight is a graph output"),
             Self::ReadBySubgraph => write!(f, "a subgraph reads the weight"),
             Self::Empty => write!(f, "the weight has no elements"),

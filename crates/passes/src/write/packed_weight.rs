@@ -55,7 +55,8 @@ impl PackedWeight {
                 expected: "a type whose numbers are those that the codes stand for",
             });
         }
-        let solution = &without_mirrored_grids(solution, storage);
+        let solution =
+            &if SIGNED.contains(&storage) { without_mirrored_grids(solution) } else { Cow::Borrowed(solution) };
         let codes = match site.layer.decoding() {
             Decoding::Fused => {
                 let (_, k, m) = solution.codes.dim();
@@ -204,8 +205,8 @@ impl PackedWeight {
 }
 
 /// The same numbers with the zero point 0 where it is -1: `scale * (code + 1) = -scale * (-1 - code)`.
-fn without_mirrored_grids(solution: &LayerSolution, storage: DataType) -> Cow<'_, LayerSolution> {
-    if !SIGNED.contains(&storage) || solution.zero_points.iter().all(|&code| code == 0) {
+pub fn without_mirrored_grids(solution: &LayerSolution) -> Cow<'_, LayerSolution> {
+    if solution.zero_points.iter().all(|&code| code == 0) {
         return Cow::Borrowed(solution);
     }
     let mut plain = solution.clone();

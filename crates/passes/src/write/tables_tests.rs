@@ -1,9 +1,9 @@
 use ndarray::ArrayD;
-use onnxquant_ir::Model;
 use onnxquant_ir::onnx::NodeProto;
+use onnxquant_ir::{Model, float_attribute};
 
 use super::*;
-use crate::testing::{assert_valid, constant_named, find_node, floats, input_names, model, node, op_types};
+use crate::testing::{assert_valid, constant_named, find_node, floats, input_names, model, node, numbers, op_types};
 
 const ROWS: usize = 128;
 const COLUMNS: usize = 32;
@@ -19,7 +19,8 @@ fn table_model(nodes: Vec<NodeProto>, outputs: &str) -> Model {
 fn coded(bits: u32) -> CodedTable {
     let codes =
         (0..ROWS * COLUMNS).map(|i| if bits == 4 { (i * 7 % 15) as i8 - 7 } else { (i * 31 % 255) as u8 as i8 });
-    CodedTable { bits, codes: codes.collect(), scales: (0..ROWS).map(|row| (row + 1) as f32 / 8.0).collect() }
+    let scales = (0..ROWS).map(|row| (row + 1) as f32 / 8.0).collect();
+    CodedTable { bits, columns: COLUMNS, block: COLUMNS, codes: codes.collect(), scales }
 }
 
 /// What the operators of a written table make of the rows `indices`, by their definition.
@@ -78,7 +79,7 @@ fn whole_table_is_dequantized_for_all_its_readers() {
     let four = write_table(model.graph_mut(), &table, &coded(4), TableForm::Dequantize).unwrap_err();
     assert!(four.to_string().contains("8 bits"), "{four}");
     assert_eq!(write_table(model.graph_mut(), &table, &coded(8), TableForm::Dequantize).unwrap(), 4096 + 512);
-    model.set_opset("", TableForm::Dequantize.needed_opset(8));
+    model.set_opset("", 13);
     assert_valid(&model);
     assert_eq!(op_types(&model), ["DequantizeLinear", "Gather", "Gather"]);
     let graph = model.graph();
@@ -163,4 +164,119 @@ fn other_weights_of_recurrent_layers_are_left_alone() {
     let halves = tensor::from_f32_as(DataType::Float16, &OF_INPUT, &[1.0; 4096]);
     let of_halves = model("x", vec![("w", halves), ("r", floats(&[2, 64, 16], 2))], vec![lstm("x", "w", "r")], "y");
     assert!(find_tables(of_halves.graph()).is_empty(), "f16");
+}
+
+/// The table as it is, or with its columns as rows.
+fn stored(is_turned: bool) -> TensorProto {
+    let numbers = numbers(ROWS * COLUMNS, 1);
+    match is_turned {
+        false => tensor::from_f32(&[ROWS, COLUMNS], &numbers),
+        true => {
+            let turned = (0..COLUMNS).flat_map(|column| (0..ROWS).map(move |row| row * COLUMNS + column));
+            tensor::from_f32(&[COLUMNS, ROWS], &turned.map(|at| numbers[at]).collect::<Vec<f32>>())
+        }
+    }
+}
+
+/// A table and a head, `y` and `z`, in each form in which they can be one matrix.
+fn tied_models() -> Vec<(&'static str, Model)> {
+    let turned = |input: &str, output: &str| node("Transpose", &[input], &[output], vec![]);
+    let gather = |table: &str| node("Gather", &[table, "ids"], &["y"], vec![]);
+    let product = |weight: &str| node("MatMul", &["x", weight], &["z"], vec![]);
+    let gemm = |weight: &str| node("Gemm", &["x", weight], &["z"], vec![int_attribute("transB", 1)]);
+    let of = |constants, nodes| model("x ids", constants, nodes, "y z");
+    let copy = vec![("w", stored(false)), ("v", stored(true))];
+    vec![
+        ("head turned", of(vec![("w", stored(false))], vec![gather("w"), turned("w", "t"), product("t")])),
+        ("table turned", of(vec![("w", stored(true))], vec![turned("w", "t"), gather("t"), product("w")])),
+        ("Gemm", of(vec![("w", stored(false))], vec![gather("w"), gemm("w")])),
+        ("copy", of(copy, vec![gather("w"), product("v")])),
+        ("the same", of(vec![("w", stored(false)), ("v", stored(false))], vec![gather("w"), gemm("v")])),
+    ]
+}
+
+#[test]
+fn table_and_head_become_one_tensor() {
+    let block = 16;
+    for (what, model) in tied_models() {
+        for bits in [8, 4] {
+            let mut model = model.clone();
+            let table = find_tables(model.graph()).remove(0).with_copies(model.graph());
+            assert_eq!((table.kind, table.dims, table.heads.len()), (TableKind::Tied, [ROWS, COLUMNS], 1), "{what}");
+            let own = model.graph().value(table.value).constant().expect("it is a constant");
+            assert_eq!(*table.rows(&tensor::to_f32(own).unwrap()), numbers(ROWS * COLUMNS, 1), "{what}");
+            let scales = (0..ROWS * COLUMNS / block).map(|at| (at + 1) as f32 / 8.0).collect();
+            let coded = CodedTable { block, scales, ..coded(bits) };
+            let bytes = ROWS * COLUMNS * bits as usize / 8 + ROWS * COLUMNS / block * 4;
+            assert_eq!(write_table(model.graph_mut(), &table, &coded, TableForm::Rows).unwrap(), bytes, "{what}");
+            model.set_opset(crate::write::write_nbits::MICROSOFT, 1);
+            assert_valid(&model);
+            let graph = model.graph();
+            let large =
+                graph.initializers().iter().filter(|&&value| graph.value(value).constant().unwrap().dims.len() > 1);
+            assert_eq!(large.count(), 2, "{what}: codes and scales");
+            let kept = ["Transpose", "Gemm", "MatMul"].map(|op_type| find_node(graph, op_type));
+            assert_eq!(kept, [None; 3], "{what}");
+            assert!(find_tables(graph).is_empty(), "{what}: idempotent");
+            let decoded = decoded_head(&mut model);
+            let columns = (0..ROWS * COLUMNS).map(|at| coded.decode()[at % ROWS * COLUMNS + at / ROWS]);
+            assert_eq!(decoded, columns.collect::<Vec<f32>>(), "{what} {bits}");
+        }
+    }
+}
+
+/// The weight `[K, M]` of the head.
+fn decoded_head(model: &mut Model) -> Vec<f32> {
+    crate::decode::decode_weights::decode_weights(model).unwrap();
+    let graph = model.graph();
+    let head = graph.node(find_node(graph, "MatMul").expect("the head is a MatMul again"));
+    tensor::to_f32(graph.value(head.input(1).unwrap()).constant().unwrap()).unwrap().into_owned()
+}
+
+#[test]
+fn what_the_codes_of_a_table_mean_has_the_form_of_each_initializer() {
+    for (what, model) in tied_models() {
+        let table = find_tables(model.graph()).remove(0).with_copies(model.graph());
+        let coded = coded(8);
+        for (value, decoded) in table.decoded(model.graph(), &coded).unwrap() {
+            let is_turned = decoded.dims == [COLUMNS as i64, ROWS as i64];
+            assert_eq!(model.graph().value(value).constant().unwrap().dims, decoded.dims, "{what}");
+            let at = |row: usize, column: usize| if is_turned { column * ROWS + row } else { row * COLUMNS + column };
+            let numbers = tensor::to_f32(&decoded).unwrap();
+            let rows = (0..ROWS).flat_map(|row| (0..COLUMNS).map(move |column| (row, column)));
+            let read: Vec<f32> = rows.map(|(row, column)| numbers[at(row, column)]).collect();
+            assert_eq!(read, coded.decode(), "{what}");
+        }
+    }
+}
+
+#[test]
+fn other_matrices_of_a_table_are_not_tied() {
+    let gather = || node("Gather", &["w", "ids"], &["y"], vec![]);
+    let of = |constants, node| model("x ids", constants, vec![gather(), node], "y z");
+    let own = || vec![("w", stored(false))];
+    let numbers = [&numbers(ROWS * COLUMNS - 1, 1)[..], &[9.0]].concat();
+    let other = vec![("w", stored(false)), ("v", tensor::from_f32(&[COLUMNS, ROWS], &numbers))];
+    let transposed = || vec![int_attribute("transB", 1)];
+    for (what, model) in [
+        ("rows as inputs", of(own(), node("MatMul", &["x", "w"], &["z"], vec![]))),
+        ("another reader", of(own(), node("Relu", &["w"], &["z"], vec![]))),
+        ("other numbers", of(other, node("MatMul", &["x", "v"], &["z"], vec![]))),
+        (
+            "a factor",
+            of(own(), node("Gemm", &["x", "w"], &["z"], [transposed(), vec![float_attribute("alpha", 2.0)]].concat())),
+        ),
+    ] {
+        let graph = model.graph();
+        let tied =
+            find_tables(graph).into_iter().filter(|table| table.clone().with_copies(graph).kind == TableKind::Tied);
+        assert_eq!(tied.count(), 0, "{what}");
+    }
+    // Of a square matrix the orientation alone tells.
+    let square = |transposed| {
+        let attributes = if transposed { vec![int_attribute("transB", 1)] } else { vec![] };
+        let nodes = vec![gather(), node("Gemm", &["x", "w"], &["z"], attributes)];
+        find_tables(model("x ids", vec![("w", floats(&[64, 64], 1))], nodes, "y z").graph()).len()
+    };
+    assert_eq!((square(true), square(false)), (1, 0));
 }

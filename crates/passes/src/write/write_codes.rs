@@ -22,7 +22,7 @@
 
 use onnxquant_ir::{Graph, TensorError, tensor};
 
-pub use super::packed_weight::PackedWeight;
+pub use super::packed_weight::{PackedWeight, without_mirrored_grids};
 use super::weight_form::{Codes, WeightForm, write_weight};
 use crate::find::sites::Site;
 use crate::layers::Decoding;

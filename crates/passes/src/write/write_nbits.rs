@@ -78,13 +78,17 @@ impl Blocks {
         self.k.div_ceil(self.block)
     }
 
-    /// Packs numbers below `2^bits`, low ones first.
     fn pack(&self, numbers: impl Iterator<Item = u8>) -> Vec<u8> {
-        let numbers: Vec<u8> = numbers.collect();
-        match self.bits {
-            8 => numbers,
-            _ => numbers.chunks(2).map(|pair| pair[0] | pair.get(1).map_or(0, |high| high << 4)).collect(),
-        }
+        packed(self.bits, numbers)
+    }
+}
+
+/// Packs numbers below `2^bits`, of 4 or 8 bits, low ones first.
+pub(crate) fn packed(bits: u32, numbers: impl Iterator<Item = u8>) -> Vec<u8> {
+    let numbers: Vec<u8> = numbers.collect();
+    match bits {
+        8 => numbers,
+        _ => numbers.chunks(2).map(|pair| pair[0] | pair.get(1).map_or(0, |high| high << 4)).collect(),
     }
 }
 
@@ -103,6 +107,18 @@ pub(crate) fn write_nbits(
     let (k, m) = (site.view.inputs(), site.view.outputs());
     let layout = Blocks { bits, block, k, m };
     let (values, held) = write_operands(graph, site, name, weight, &layout, codes)?;
+    become_nbits(graph, site, (bits, block), values);
+    Ok(held)
+}
+
+/// Makes the layer the operator, which reads its codes, scales and zero points from `operands`.
+pub(crate) fn become_nbits(
+    graph: &mut Graph,
+    site: &Site,
+    (bits, block): (u32, usize),
+    operands: [Option<ValueId>; 3],
+) {
+    let (k, m) = (site.view.inputs(), site.view.outputs());
     let bias = take_bias(graph, site);
     let node = site.node;
     graph.set_operator(node, MICROSOFT, "MatMulNBits");
@@ -113,7 +129,7 @@ pub(crate) fn write_nbits(
         graph.set_attribute(node, int_attribute(name, size));
     }
     graph.truncate_inputs(node, 1);
-    values.into_iter().enumerate().for_each(|(index, value)| {
+    operands.into_iter().enumerate().for_each(|(index, value)| {
         if value.is_some() {
             graph.set_input(node, index + 1, value);
         }
@@ -122,7 +138,6 @@ pub(crate) fn write_nbits(
         graph.set_input(node, 5, Some(bias));
     }
     graph.remove_if_unused(site.weight);
-    Ok(held)
 }
 
 /// Codes, scales and zero points, and the initializers that hold them.

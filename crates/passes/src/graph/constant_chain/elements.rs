@@ -40,6 +40,14 @@ pub(super) fn computed(source: &TensorProto, steps: &[Step]) -> Option<TensorPro
 }
 
 impl Step {
+    /// The order in which the axes of a tensor of these dimensions are put; `None` where something else is done.
+    pub(super) fn permutation_of(&self, dims: &[usize]) -> Option<&[usize]> {
+        match self {
+            Self::Transpose { shape, perm } if shape == dims => Some(perm),
+            _ => None,
+        }
+    }
+
     fn cast(&self) -> Option<DataType> {
         match self {
             Self::Cast(to) => Some(*to),

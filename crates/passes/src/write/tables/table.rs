@@ -1,0 +1,127 @@
+//! What a table is, and its codes.
+
+use std::borrow::Cow;
+
+use onnxquant_ir::onnx::TensorProto;
+use onnxquant_ir::onnx::tensor_proto::DataType;
+use onnxquant_ir::{Graph, NodeId, TensorError, ValueId, tensor};
+
+use crate::find::sites::Site;
+
+/// Bits of the weights of a recurrent layer.
+const RECURRENT_BITS: u32 = 8;
+
+/// A constant that is read row by row.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// The table.
+    pub value: ValueId,
+    /// Who reads it.
+    pub kind: TableKind,
+    /// Rows and columns.
+    pub dims: [usize; 2],
+    /// Its type.
+    pub dtype: DataType,
+    /// The layers that multiply with it, in the order in which they run; each row is the weight of one of their outputs.
+    pub heads: Vec<Site>,
+    /// The nodes that read its rows, in the order in which they run.
+    pub(super) readers: Vec<NodeId>,
+    /// The initializer holds columns as rows.
+    pub(super) is_turned: bool,
+    /// Other initializers of the same numbers, which layers alone read, and whether these hold columns as rows.
+    pub(super) copies: Vec<(ValueId, bool)>,
+}
+
+/// Who reads a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableKind {
+    /// A `Gather`, the rows that its indices name.
+    Embedding,
+    /// A `Gather`, and MatMul or Gemm layers whose weight it is too.
+    Tied,
+    /// `LSTM`, `GRU` or `RNN`: the weights of input or state.
+    Recurrent,
+}
+
+/// A table of codes.
+#[derive(Clone, Debug)]
+pub struct CodedTable {
+    /// Bits a code, 8 or 4.
+    pub bits: u32,
+    /// Codes a row.
+    pub columns: usize,
+    /// Columns of a row that share a scale; the last block of a row may be short.
+    pub block: usize,
+    /// Row by row.
+    pub codes: Vec<i8>,
+    /// One a block of a row.
+    pub scales: Vec<f32>,
+}
+
+impl Table {
+    /// What codes of `bits` bits need of the default opset.
+    pub fn needed_opset(&self, bits: u32) -> i64 {
+        // `BitShift`, and `Slice` with inputs.
+        if bits == 4 || self.kind == TableKind::Tied { 11 } else { 7 }
+    }
+
+    /// The bits that are possible where `wanted` are asked for.
+    pub fn bits(&self, wanted: u32) -> u32 {
+        match self.kind {
+            TableKind::Recurrent => RECURRENT_BITS,
+            // Blocks are even.
+            TableKind::Tied => wanted,
+            TableKind::Embedding if self.dims[1].is_multiple_of(2) => wanted,
+            TableKind::Embedding => 8,
+        }
+    }
+
+    /// The first node that reads its rows.
+    pub fn reader(&self) -> Option<NodeId> {
+        self.readers.first().copied()
+    }
+
+    /// The initializers that hold its numbers.
+    pub fn sources(&self) -> impl Iterator<Item = ValueId> {
+        std::iter::once(self.value).chain(self.copies.iter().map(|&(copy, _)| copy))
+    }
+
+    /// Numbers as its initializer holds them, row by row.
+    pub fn rows<'a>(&self, stored: &'a [f32]) -> Cow<'a, [f32]> {
+        let [rows, columns] = self.dims;
+        if self.is_turned { Cow::Owned(turned(stored, [columns, rows])) } else { Cow::Borrowed(stored) }
+    }
+
+    /// Each of its initializers with the numbers that the codes mean.
+    pub fn decoded(&self, graph: &Graph, coded: &CodedTable) -> Result<Vec<(ValueId, TensorProto)>, TensorError> {
+        let numbers = coded.decode();
+        let own = std::iter::once((self.value, self.is_turned));
+        let decoded = |(value, is_turned): (ValueId, bool)| {
+            let dims = graph.value(value).constant().map_or(Ok(self.dims.to_vec()), tensor::shape)?;
+            let stored = if is_turned { Cow::Owned(turned(&numbers, self.dims)) } else { Cow::Borrowed(&numbers) };
+            Ok((value, tensor::from_f32_as(self.dtype, &dims, &stored)))
+        };
+        own.chain(self.copies.iter().copied()).map(decoded).collect()
+    }
+}
+
+impl CodedTable {
+    /// The numbers that the codes mean.
+    pub fn decode(&self) -> Vec<f32> {
+        let of_block = |(codes, &scale): (&[i8], &f32)| -> Vec<f32> {
+            codes.iter().map(move |&code| scale * f32::from(code)).collect()
+        };
+        self.blocks().flat_map(|block| of_block(block)).collect()
+    }
+
+    /// The codes of every block with its scale.
+    fn blocks(&self) -> impl Iterator<Item = (&[i8], &f32)> {
+        let rows = self.codes.chunks(self.columns.max(1));
+        rows.flat_map(|row| row.chunks(self.block.max(1))).zip(&self.scales)
+    }
+}
+
+/// A matrix of `rows` and `columns` the other way round.
+fn turned(numbers: &[f32], [rows, columns]: [usize; 2]) -> Vec<f32> {
+    (0..columns).flat_map(|column| (0..rows).map(move |row| numbers[row * columns + column])).collect()
+}
