@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use onnxquant::calib::Split;
-use onnxquant_ir::onnx::{NodeProto, TensorProto};
+use onnxquant_ir::onnx::{ModelProto, NodeProto, TensorProto};
+use onnxquant_ir::{int_attribute, ints_attribute};
 use serde_json::Value;
 
 use crate::support::{
-    Failures, Job, Run, TiedModel, folder, inspect, measure, node, noise_samples, onnxquant, report, write,
+    Failures, Job, Net, Run, TiedModel, Told, check_told, folder, inspect, measure, node, noise_samples, onnxquant,
+    report, write,
 };
 
 const SAMPLES: usize = 30;
@@ -111,6 +113,57 @@ fn weight_that_layers_share_counts_once_for_the_average_of_bits() {
     let run = Run::of(command.arg("--weights-only").arg("--plan").arg(at("plan.toml"))).succeeded();
     let text = "4 layers quantized to 6.00 bits on the average (3 x 4, 1 x 8) per channel, 0 layers left in float; 8192 weights";
     assert!(run.stdout.contains(text), "{}", run.stdout);
+}
+
+/// Rows and columns of a table that a layer reads too.
+const TABLE: [usize; 2] = [512, 64];
+
+/// Rows of a table are added to `x`, and the result is multiplied with the table the other way round, which the node `form`
+/// reads.
+fn with_head(form: &str) -> ModelProto {
+    let mut net = Net::default();
+    net.random("table", &TABLE, 1.0).random("w", &[64, 64], 0.2).integers("places", &[3, 500, 7, 3]);
+    net.node("Gather", &["table", "places"], "rows", &[]).node("Add", &["x", "rows"], "sum", &[]);
+    net.node("MatMul", &["sum", "w"], "product", &[]).node("Relu", &["product"], "hidden", &[]);
+    match form {
+        "Gemm" => net.node("Gemm", &["hidden", "table"], "y", &[int_attribute("transB", 1)]),
+        _ => net.node("Transpose", &["table"], "turned", &[ints_attribute("perm", &[1, 0])]).node(
+            "MatMul",
+            &["hidden", "turned"],
+            "y",
+            &[],
+        ),
+    };
+    net.model(17, &[4, 64], 2)
+}
+
+#[test]
+fn a_table_and_a_layer_with_its_numbers_are_one_tensor() {
+    let (folder, mut failures, mut jobs, mut found) = (folder(), Failures::default(), Vec::new(), Vec::new());
+    let calib = folder.path().join("calib");
+    let all = noise_samples(&calib, &[4, 64], SAMPLES);
+    let held_out: Vec<PathBuf> = Split::of(SAMPLES).held_out.into_iter().map(|at| all[at].clone()).collect();
+    for form in ["MatMul", "Gemm"] {
+        let input = folder.path().join(format!("{form}.onnx"));
+        write(&with_head(form), &input);
+        for (scheme, bits, least) in [("w8", 8, 30.0), ("w4", 8, 15.0), ("w4", 4, 15.0)] {
+            let output = folder.path().join(format!("{form}_{scheme}_{bits}.onnx"));
+            let args = ["--scheme", scheme, "--embeddings", if bits == 8 { "8" } else { "4" }, "--verify", "ort"];
+            let told = report(&input, &output, &args, Some(&calib));
+            let name = format!("{form} {scheme}, table of {bits} bits");
+            let table = &told["embeddings"][0];
+            let heads = table["heads"].as_array().map_or(0, Vec::len);
+            failures.check(heads == 1 && table["bits"] == bits, || format!("{name}: {}", told["embeddings"]));
+            let codes = (TABLE[0] * TABLE[1] * bits / 8) as u64;
+            let size = told["bytes_after"].as_u64().expect("a number");
+            failures.check(size < codes * 5 / 4 + 12_000, || format!("{name}: {size} bytes, {codes} of the table"));
+            let sqnr_db = told["held_out"]["sqnr_db"].as_f64();
+            found.push(Told { name, sqnr_db, least });
+            jobs.push(Job::compare(&output, &input, &held_out));
+        }
+    }
+    check_told(&found, &jobs, SIMULATION_MARGIN_DB, &mut failures);
+    failures.finish();
 }
 
 /// The first layer holds the codes, all layers have the same, and the file is as large as that.

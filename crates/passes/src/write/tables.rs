@@ -83,7 +83,7 @@ pub fn find_table(graph: &Graph, value: ValueId) -> Option<Table> {
     let Some(kinds) = found.uses().iter().map(|user| reads(graph, user)).collect::<Option<Vec<_>>>() else {
         return find_tied(graph, value);
     };
-    let Some(&kind) = kinds.first().filter(|first| kinds.iter().all(|kind| kind == *first)) else { return None };
+    let &kind = kinds.first().filter(|first| kinds.iter().all(|kind| kind == *first))?;
     let dims = match (kind, &tensor::shape(constant).ok()?[..]) {
         (TableKind::Embedding, &[rows, columns]) => [rows, columns],
         (TableKind::Recurrent, &[directions, rows, columns]) => [directions.checked_mul(rows)?, columns],

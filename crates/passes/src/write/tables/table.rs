@@ -111,7 +111,7 @@ impl CodedTable {
         let of_block = |(codes, &scale): (&[i8], &f32)| -> Vec<f32> {
             codes.iter().map(move |&code| scale * f32::from(code)).collect()
         };
-        self.blocks().flat_map(|block| of_block(block)).collect()
+        self.blocks().flat_map(of_block).collect()
     }
 
     /// The codes of every block with its scale.
