@@ -5,7 +5,6 @@
 //! among them. In the copy the answer is 7: x87, SSE and AVX.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, ensure};
 
@@ -17,20 +16,20 @@ const ASKS: [u8; 5] = [0x31, 0xc9, 0x0f, 0x01, 0xd0];
 /// `xor ecx, ecx`, `push 7` and `pop rax`.
 const ANSWERS: [u8; 5] = [0x31, 0xc9, 0x6a, 0x07, 0x58];
 
-/// Prints the folder of the package.
-const FIND_PACKAGE: &str = "import pathlib, onnxruntime; print(pathlib.Path(onnxruntime.__file__).parent)";
+/// Copies the package into a folder.
+const COPY: &str = "\
+import pathlib, shutil, sys, onnxruntime
+shutil.copytree(pathlib.Path(onnxruntime.__file__).parent, sys.argv[1])";
 
 /// Makes the copy; returns the folder that Python has to look into first.
 pub(super) fn make(python: &Python) -> anyhow::Result<PathBuf> {
-    let output = python.command().args(["-c", FIND_PACKAGE]).output().context("cannot start Python")?;
-    let package = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     let folder = process::target_folder()?.join("without-avx512");
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
     }
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
-    process::run_quietly(Command::new("cp").arg("-r").arg(&package).arg(&folder))?;
-    let libraries = std::fs::read_dir(folder.join("onnxruntime/capi")).context("the package has no libraries")?;
+    let package = folder.join("onnxruntime");
+    process::run_quietly(python.command().args(["-c", COPY]).arg(&package))?;
+    let libraries = std::fs::read_dir(package.join("capi")).context("the package has no libraries")?;
     let mut places = 0;
     for library in libraries {
         let path = library?.path();
@@ -38,7 +37,7 @@ pub(super) fn make(python: &Python) -> anyhow::Result<PathBuf> {
             places += answer(&path).with_context(|| format!("cannot change `{}`", path.display()))?;
         }
     }
-    ensure!(places > 0, "`{}` does not ask for AVX-512 as is known", package.display());
+    ensure!(places > 0, "ONNX Runtime does not ask for AVX-512 as is known");
     Ok(folder)
 }
 

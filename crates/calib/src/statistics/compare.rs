@@ -205,7 +205,7 @@ pub fn judged_outputs(outputs: &[OutputComparison]) -> impl Iterator<Item = &Out
 }
 
 /// The larger number; NaN if either is, where `f64::max` would hide it.
-fn larger(a: f64, b: f64) -> f64 {
+pub fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 

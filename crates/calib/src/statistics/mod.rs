@@ -8,7 +8,7 @@ mod moments;
 mod slices;
 
 pub use activations::{collect_channels, collect_histograms, observe_shapes, observe_sizes};
-pub use compare::{Original, OutputComparison, OutputError, compare, compare_streams, judged_outputs};
+pub use compare::{Original, OutputComparison, OutputError, compare, compare_streams, judged_outputs, larger};
 pub use measurement::{Measurement, NotMeasured};
 pub use moments::{LayerMoments, PairRequest, StatKind, StatRequest, collect, collect_pairs, gram_bytes};
 pub use slices::{Slice, SliceError, Slicing};

@@ -19,7 +19,7 @@
 //!
 //! What happens in none of the samples cannot be foreseen.
 
-use onnxquant_calib::{OutputComparison, OutputError, judged_outputs};
+use onnxquant_calib::{OutputComparison, OutputError, judged_outputs, larger};
 
 use crate::accuracy::error_power;
 
@@ -38,11 +38,6 @@ pub(crate) fn expected_db(held_out: &[OutputComparison], seen: &[OutputCompariso
 /// The power of the error of the least exact part over that of its signal, and its standard error.
 fn raised_power(found: &OutputError) -> f64 {
     error_power(found.least_sqnr_db().0) * (1.0 + found.spread.unwrap_or(0.0))
-}
-
-/// The larger number; NaN if either is.
-fn larger(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
 #[cfg(test)]

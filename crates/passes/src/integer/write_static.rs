@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The bias is given as int32 codes on the scale of the products, the only form that all versions of the runtime fuse
-//! to the right numbers. For compilers that quantize biases themselves it may stay floats. Where it would not fit 31 bits, the output's weight scale is raised until it does: its weights
-//! are so small then that their codes hardly matter.
+//! to the right numbers. Where it would not fit 31 bits, the output's weight scale is raised until it does: its weights
+//! are so small then that their codes hardly matter. For compilers that quantize biases themselves it stays floats.
 //!
 //! The runtime makes a Gemm of a MatMul and an Add of a constant row. An Add whose constant is stored as 8-bit codes,
 //! or is no row, stays as it is.

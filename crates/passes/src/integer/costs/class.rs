@@ -119,13 +119,15 @@ impl Layer {
         let macs = outputs * site.view.inputs() as f64;
         let pointers = site.view.conv().map_or(0.0, |conv| macs / conv.out_channels.max(1) as f64);
         let weights = site.parameters() as f64;
-        let size = Size { macs, weights: if is_cached { 0.0 } else { weights }, outputs, pointers };
+        let in_memory = Size { macs, weights, outputs, pointers };
+        let in_cache = Size { weights: 0.0, ..in_memory };
+        let size = if is_cached { in_cache } else { in_memory };
         // Starts take less than the figures for them are sure. Whether the weights of a larger model lie in a cache, nobody
         // knows; for one row or two codes pay in both.
-        let in_cache = if macs > FEW_ROWS * weights { Size { weights: 0.0, ..size } } else { size };
+        let has_few_rows = macs <= FEW_ROWS * weights;
         let pays = |(_, times): &Table| {
             let saves = |size: &Size| times.dense_nbits8.work(size) <= times.dense_float.work(size);
-            saves(&size) && saves(&in_cache)
+            saves(&size) && (has_few_rows || saves(&in_cache))
         };
         Layer { size, kind, nbits_pays: tables.iter().all(pays) }
     }
