@@ -292,28 +292,30 @@ pub fn compare<S: Session>(
     Ok(outputs.into_iter().map(Comparing::finish).collect())
 }
 
-/// Takes each network to its values `names` and compares these, pair by pair, on all samples of the streams; `slicings`
-/// says by pair which parts are judged apart.
+/// Takes each network to its values `names` and compares these, pair by pair, on the samples of each of `sets`, which
+/// share none; `slicings` says by pair which parts are judged apart.
 pub fn compare_streams(
     a: Network<'_>,
     b: Network<'_>,
     data: &CalibSet,
-    names: [&[String]; 2],
+    (names, sets): ([&[String]; 2], &[&[usize]]),
     slicings: &[Slicing],
     progress: &dyn Fn(Progress),
-) -> Result<Vec<OutputComparison>, CalibError> {
-    let mut outputs = comparing(names[0], slicings);
+) -> Result<Vec<Vec<OutputComparison>>, CalibError> {
+    let mut found: Vec<Vec<Comparing>> = sets.iter().map(|_| comparing(names[0], slicings)).collect();
     let mut visit = |runs: &[SampleRun]| {
         for run in runs {
-            let [a, b] = run.values.as_slice() else { continue };
-            take_in(&mut outputs, a, b);
+            let set = sets.iter().position(|set| set.contains(&run.sample));
+            if let (Some(set), [a, b]) = (set, run.values.as_slice()) {
+                take_in(&mut found[set], a, b);
+            }
         }
         Ok(())
     };
     let mut networks = [a, b];
     advance(&mut networks, &names, data, progress, &mut visit)?;
     catch_up(&mut networks, &names, data, progress, &mut visit)?;
-    Ok(outputs.into_iter().map(Comparing::finish).collect())
+    Ok(found.into_iter().map(|outputs| outputs.into_iter().map(Comparing::finish).collect()).collect())
 }
 
 fn comparing(names: &[String], slicings: &[Slicing]) -> Vec<Comparing> {

@@ -1,7 +1,6 @@
 //! Takes layers back to float activations where accuracy asks for that, measures the model on held-out samples, and
 //! writes it.
 
-use onnxquant_calib::OutputComparison;
 use onnxquant_ir::Model;
 use onnxquant_passes::sites::LayerId;
 
@@ -12,7 +11,7 @@ use crate::decide::measure::Measure;
 use crate::decide::retreat::{Retreat, SENSITIVITY_SAMPLES};
 use crate::decide::trail::{JudgedBy, Trail, Weights};
 use crate::error::Error;
-use crate::judge::held_out::{Judge, OnHeldOut};
+use crate::judge::held_out::{Compared, Judge, OnHeldOut, seen};
 use crate::judge::served::{OnRuntime, Served};
 use crate::observe::calibration::Calibration;
 use crate::plan::assignment::Assignment;
@@ -40,7 +39,7 @@ pub(crate) struct Fitting<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) codes: Codes<'a>,
     /// The outputs of held-out samples, where they are known.
-    pub(crate) of_streams: Option<Vec<OutputComparison>>,
+    pub(crate) of_streams: Option<Compared>,
     pub(crate) config: &'a Config,
     pub(crate) calibration: Option<&'a Calibration>,
     pub(crate) served: Option<&'a Served>,
@@ -99,8 +98,7 @@ impl Fitting<'_> {
             served.accuracy(&model, self.progress)
         };
         let (assignment, trail) = self.retreat(&judge, &whole, JudgedBy::Runtime, assignment, trail)?;
-        let held_out = &calibration.samples.split.held_out;
-        let found = judge.outputs(self.codes, &assignment, judge.arithmetic, held_out, self.progress)?;
+        let found = judge.compared(self.codes, &assignment, &[], self.progress)?;
         let found = OnHeldOut::new(self.model, calibration, found);
         Ok((self.written(&assignment, Some(found))?, assignment, trail))
     }
@@ -113,9 +111,9 @@ impl Fitting<'_> {
         assignment: Assignment,
         mut trail: Trail,
     ) -> Result<(OnHeldOut, Assignment, Trail), Error> {
-        if let Some(of_streams) = self.of_streams.as_ref().filter(|outputs| is_enough(self.config, outputs)) {
+        if let Some(of_streams) = self.of_streams.as_ref().filter(|found| is_enough(self.config, found)) {
             // Whole networks would take memory and time to prepare.
-            trail.note_reached(&assignment, &accuracy(of_streams));
+            trail.note_reached(&assignment, &accuracy(&of_streams.held_out));
             return Ok((OnHeldOut::new(self.model, calibration, of_streams.clone()), assignment, trail));
         }
         let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
@@ -125,13 +123,12 @@ impl Fitting<'_> {
         let on_held_out = |candidate: &Assignment| judge.accuracy(codes, candidate, &split.held_out, progress);
         let simulated = JudgedBy::Simulation;
         let (mut assignment, mut trail) = self.retreat(&judge, &on_validation, simulated, assignment, trail)?;
-        let outputs = |assignment: &Assignment| {
-            judge.outputs(self.codes, assignment, judge.arithmetic, &split.held_out, self.progress)
-        };
-        let mut found = outputs(&assignment)?;
+        let seen = seen(calibration, self.served);
+        let compared = |assignment: &Assignment| judge.compared(codes, assignment, &seen, progress);
+        let mut found = compared(&assignment)?;
         if !is_enough(self.config, &found) {
             (assignment, trail) = self.retreat(&judge, &on_held_out, simulated, assignment, trail)?;
-            found = outputs(&assignment)?;
+            found = compared(&assignment)?;
         }
         Ok((OnHeldOut::new(self.model, calibration, found), assignment, trail))
     }
@@ -153,7 +150,7 @@ impl Fitting<'_> {
 }
 
 /// Whether no layer has to go back to float activations.
-fn is_enough(config: &Config, outputs: &[OutputComparison]) -> bool {
+fn is_enough(config: &Config, found: &Compared) -> bool {
     let goal = Goal::of(config).filter(|_| config.activations != Activations::Float);
-    goal.is_none_or(|goal| goal.excess(&accuracy(outputs)) <= 1.0)
+    goal.is_none_or(|goal| goal.excess(&accuracy(&found.held_out)) <= 1.0)
 }

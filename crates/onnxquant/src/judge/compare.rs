@@ -38,7 +38,8 @@ pub fn compare(
         saturate(&mut second, &|_, view| pair_rule(view, false))?;
     }
     let samples = (0..calibration.samples.data.len()).collect::<Vec<_>>();
-    Reference::new(first, &calibration, &samples)?.compare(second, &calibration, &samples, progress)
+    let [found] = Reference::new(first, &calibration, &samples)?.compare(second, &calibration, [&samples], progress)?;
+    Ok(found)
 }
 
 /// A model whose outputs, or what the engine can compute before them, others are compared with.
@@ -55,19 +56,23 @@ impl Reference {
         Ok(Self { original: Original::with_slicings(session, calibration.reach.slicings()) })
     }
 
-    /// Compares another model with this one on some of the samples.
-    pub(crate) fn compare(
+    /// Compares another model with this one on some sets of the samples.
+    pub(crate) fn compare<const SETS: usize>(
         &self,
         mut other: Model,
         calibration: &Calibration,
-        samples: &[usize],
+        sets: [&[usize]; SETS],
         progress: Progress<'_>,
-    ) -> Result<Vec<OutputComparison>, Error> {
+    ) -> Result<[Vec<OutputComparison>; SETS], Error> {
         decode(&mut other)?;
-        let session = calibration.samples.session(&other, &calibration.reach.names_in(&other), samples)?;
+        let session = calibration.samples.session(&other, &calibration.reach.names_in(&other), &sets.concat())?;
         drop(other);
         let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
-        Ok(compare_sessions(&self.original, &session, &calibration.samples.data, samples, &report)?)
+        let mut found = sets.map(|_| Vec::new());
+        for (found, samples) in found.iter_mut().zip(sets) {
+            *found = compare_sessions(&self.original, &session, &calibration.samples.data, samples, &report)?;
+        }
+        Ok(found)
     }
 }
 
