@@ -33,6 +33,7 @@ pub(crate) fn summary(report: &Report) -> String {
     );
     text += &report.folder.as_ref().map_or(String::new(), folder);
     text += &sorted(report.prepared.nodes_sorted);
+    text += &raised_type(report);
     text += &worst_layers(&report.layers);
     text += &without_rows(report);
     let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
@@ -174,6 +175,12 @@ fn simulated(report: &Report) -> String {
     }
     text += &not_measured.iter().map(|line| format!("        {line}")).collect::<String>();
     text + &other_shapes(&held_out.outputs)
+}
+
+/// That another type is computed in f32.
+fn raised_type(report: &Report) -> String {
+    let Some(found) = &report.raised_type else { return String::new() };
+    format!("type    {} is computed as FLOAT, which is faster on CPUs; --keep-type keeps it\n", found.from)
 }
 
 /// That the file listed nodes out of order.

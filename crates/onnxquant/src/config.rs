@@ -127,6 +127,11 @@ impl Budget {
     pub(crate) const WIDTHS: [u32; 4] = [2, 3, 4, 8];
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// Settings of a run. They are written into the model's metadata, so nothing here depends on the machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct Config {
@@ -217,6 +222,9 @@ pub struct Config {
     /// Whoever runs it knows that little is quantized: see [`Report::doubts`](crate::Report::doubts).
     #[serde(skip)]
     pub allow_float: bool,
+    /// What is f16 or bf16 in the model is computed in that type still.
+    #[serde(skip_serializing_if = "is_false")]
+    pub keep_type: bool,
     /// Weights go into a file beside the model.
     #[serde(skip)]
     pub external_data: bool,
@@ -261,6 +269,7 @@ impl Default for Config {
             runtime: None,
             verify: false,
             allow_float: false,
+            keep_type: false,
             external_data: false,
             memory_limit_bytes: 1 << 30,
         }

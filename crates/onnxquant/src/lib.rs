@@ -82,5 +82,5 @@ pub use report::layers::LayerReport;
 pub use report::measured::Measured;
 pub use report::not_run::{NotRun, NotRunNode};
 pub use report::outputs::{HeldOut, OutputFigures, OutputReport, PartReport};
-pub use report::run::Report;
+pub use report::run::{RaisedTypeReport, Report};
 pub use report::tables::TableReport;

@@ -113,6 +113,11 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "CPU")]
     cpu: Option<Cpu>,
 
+    /// Compute in f16 or bf16 what the model computes in them. By default that is f32, which processors without such arithmetic
+    /// do faster, between inputs and outputs of the model's types; what is left of its weights is stored in them.
+    #[arg(long)]
+    keep_type: bool,
+
     /// Weights of 7 bits with integer activations, for other runtimes whose 8-bit products saturate; in ONNX Runtime
     /// --cpu loses less.
     #[arg(long)]
@@ -290,6 +295,7 @@ impl SettingsArgs {
             format: self.format.into(),
             embeddings: self.embeddings.number(),
             allow_float: false,
+            keep_type: self.keep_type,
             external_data: self.external_data,
             memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),
             // They are not about layers.

@@ -8,6 +8,7 @@ use onnxquant_ir::{BodyId, Model, NodeId};
 use onnxquant_passes::expose::BodyStep;
 use onnxquant_passes::layers::{Decoding, holds_weights};
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
+use onnxquant_passes::raise_type::RaisedType;
 use onnxquant_passes::sites::{Candidate, Site, SkipReason, closed_sites, find_sites};
 use onnxquant_passes::weight_form::{Codes, WeightForm};
 use onnxquant_quant::Granularity;
@@ -75,6 +76,8 @@ pub struct Plan {
     pub bodies: Vec<PlannedBody>,
     /// Opset of the written model: the least one for all bits that layers may get.
     pub opset: i64,
+    /// Tensors that had another type before they became f32; what is left of them in float is stored in it.
+    pub halves: Option<Arc<RaisedType>>,
 }
 
 /// A body of an If, Loop or Scan, as a model of its own.
@@ -113,6 +116,7 @@ impl Plan {
             tables: Vec::new(),
             bodies: Vec::new(),
             opset: model.opset("").unwrap_or(0),
+            halves: None,
         };
         let candidates = find_sites(model);
         let labels = candidates.iter().filter_map(|found| Some((found.node?, found.label.clone()))).collect();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use onnxquant_calib::{Measurement, NotMeasured};
 use onnxquant_passes::cpu::Cpu;
+use onnxquant_passes::raise_type::RaisedType;
 use serde::Serialize;
 
 use crate::accuracy::Accuracy;
@@ -52,6 +53,9 @@ pub struct Report {
     /// What was copied beside the model, where a folder was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<FolderReport>,
+    /// What is computed in f32 though the model has another type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raised_type: Option<RaisedTypeReport>,
     /// What was done before quantization.
     pub prepared: Prepared,
     /// Quantized layers, in topological order.
@@ -101,6 +105,21 @@ pub struct Report {
     pub bytes_after: u64,
 }
 
+/// What is computed in f32 though the model has another type.
+#[derive(Clone, Debug, Serialize)]
+pub struct RaisedTypeReport {
+    /// The type, as ONNX names it.
+    pub from: &'static str,
+    /// Tensors that had it.
+    pub tensors: usize,
+}
+
+impl From<&RaisedType> for RaisedTypeReport {
+    fn from(raised: &RaisedType) -> Self {
+        Self { from: raised.from.as_str_name(), tensors: raised.tensors.len() }
+    }
+}
+
 /// What a report is made of.
 pub(crate) struct Run<'a> {
     pub(crate) config: &'a Config,
@@ -138,6 +157,7 @@ impl From<Run<'_>> for Report {
             texts: run.seen.texts,
             warnings: run.seen.starts_late.then(|| STARTS_LATE.to_owned()).into_iter().collect(),
             folder: None,
+            raised_type: solution.plan.halves.as_deref().map(RaisedTypeReport::from),
             prepared: run.prepared,
             exact_on: Cpu::exact_on(layers.iter().any(|layer| layer.saturating_pairs > Some(0))),
             expected_speed: solution

@@ -15,9 +15,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use onnxquant_calib::{
-    CalibError, Network, PairRequest, StatKind, Stream, collect_pairs, compare_streams, gram_bytes,
-};
+use onnxquant_calib::{CalibError, Network, PairRequest, StatKind, Stream, collect_pairs, compare_streams, gram_bytes};
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, ValueId, tensor};
