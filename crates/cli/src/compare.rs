@@ -6,6 +6,7 @@ use serde_json::json;
 use crate::args::CompareArgs;
 use crate::bars::Bars;
 use crate::sink;
+use crate::summary::perplexity;
 use crate::table::{decibels, short, table};
 
 pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
@@ -21,6 +22,9 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let head = ["output", "SQNR", "mean cosine", "largest error", "samples"].map(str::to_owned).to_vec();
     let rows = reports.iter().zip(&outputs).flat_map(|(report, output)| rows(report, output.samples));
     let mut text = table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
+    for (report, found) in reports.iter().filter_map(|report| Some((report, report.found.measured()?.tokens?))) {
+        text += &format!("`{}`: {}, over {} tokens\n", report.name, perplexity(&found), found.tokens);
+    }
     for (report, why) in reports.iter().filter_map(|report| Some((report, report.found.why_not()?))) {
         text += &format!("`{}` was not measured: {why}\n", report.name);
     }

@@ -6,7 +6,7 @@ use onnxquant::calib::{Measurement, NotMeasured};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
     AUTO_SQNR_DB, Accuracy, Activations, Cpu, EngineReport, FolderReport, IntegerReport, LayerReport, Measured, NotRun,
-    NotRunNode, OutputReport, Report, TableReport, TextReport, Trade, VerifiedOrt, Weights,
+    NotRunNode, OutputReport, Report, TableReport, TextReport, TokenFigures, Trade, VerifiedOrt, Weights,
 };
 
 use crate::left_in_float::{float_activations, float_weights, skipped};
@@ -120,7 +120,7 @@ fn outputs(report: &Report) -> String {
     let simulated = report.held_out.as_ref().and_then(|held_out| held_out.accuracy.measured());
     let before = report.not_run.as_ref().map_or("", compared);
     text += &simulated.map_or(String::new(), |found| format!("; {}{before} simulated", decibels(found.sqnr_db)));
-    text + "\n" + &other_shapes(&found.outputs)
+    text + "\n" + &tokens(accuracy) + &other_shapes(&found.outputs)
 }
 
 /// Whether samples were seen before.
@@ -138,6 +138,20 @@ fn on_samples(found: &Accuracy, samples: usize, shared: bool, expected_db: Optio
 
 fn least_exact(found: &Accuracy) -> String {
     found.least_exact.as_ref().map_or(String::new(), |name| format!("; least exact: {name}"))
+}
+
+/// How well a language model foretells the tokens of the same samples.
+fn tokens(found: &Accuracy) -> String {
+    let Some(found) = &found.tokens else { return String::new() };
+    format!("tokens  {}, over {} tokens of these samples\n", perplexity(found), found.tokens)
+}
+
+/// Both perplexities, and how far the distributions are from each other.
+pub(crate) fn perplexity(found: &TokenFigures) -> String {
+    format!(
+        "perplexity {:.3} -> {:.3} (x {:.4}), mean KL divergence {:.4} nats",
+        found.float_perplexity, found.perplexity, found.perplexity_ratio, found.mean_divergence
+    )
 }
 
 /// Outputs of which samples were left out.
@@ -171,6 +185,7 @@ fn simulated(report: &Report) -> String {
             } else {
                 text += &format!("output  SQNR {sqnr}, simulated{least}\n");
             }
+            text += &tokens(found);
         }
     }
     text += &not_measured.iter().map(|line| format!("        {line}")).collect::<String>();

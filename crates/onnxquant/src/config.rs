@@ -185,6 +185,9 @@ pub struct Config {
     /// The same until one minus the mean cosine of every held-out output is at most this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_loss: Option<f64>,
+    /// The same until the perplexity of held-out text is at most this many times that of the float model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_perplexity_ratio: Option<f64>,
     /// Which weights share a scale.
     pub granularity: Granularity,
     /// Whether zero points are used.
@@ -256,6 +259,7 @@ impl Default for Config {
             power_of_two: false,
             min_sqnr_db: None,
             max_loss: None,
+            max_perplexity_ratio: None,
             granularity: Granularity::Channel,
             symmetry: Symmetry::Symmetric,
             scale_rule: None,
@@ -311,6 +315,9 @@ impl Config {
         if self.max_loss.is_some_and(|most| most.is_nan() || most < 0.0) {
             return Err(Error::Usage("a loss is a number of at least 0".to_owned()));
         }
+        if self.max_perplexity_ratio.is_some_and(|most| most.is_nan() || most <= 1.0) {
+            return Err(Error::Usage("a ratio of perplexities is a number above 1".to_owned()));
+        }
         Selection::new(&self.include, &self.exclude).map(drop)
     }
 
@@ -362,6 +369,11 @@ impl Config {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether someone said how exact the outputs must be.
+    pub(crate) fn has_goal(&self) -> bool {
+        self.min_sqnr_db.is_some() || self.max_loss.is_some() || self.max_perplexity_ratio.is_some()
     }
 
     /// The SQNR that integer layers must leave, in dB.

@@ -45,7 +45,7 @@ mod solve;
 mod testing;
 mod write;
 
-pub use accuracy::Accuracy;
+pub use accuracy::{Accuracy, TokenFigures};
 pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,

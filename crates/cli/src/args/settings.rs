@@ -87,6 +87,10 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "X")]
     max_loss: Option<f64>,
 
+    /// The same until the perplexity of held-out text is at most this many times that of the float model, for example 1.05.
+    #[arg(long, value_name = "X")]
+    max_perplexity_ratio: Option<f64>,
+
     /// Codes of activations on fixed scales: with a sign or without one.
     ///
     /// `s8` has the zero point 0 with `--target qdq-strict`, as compilers for accelerators want it.
@@ -285,6 +289,7 @@ impl SettingsArgs {
             power_of_two: self.power_of_two_scales,
             min_sqnr_db: self.min_sqnr.or(self.floor()),
             max_loss: self.max_loss,
+            max_perplexity_ratio: self.max_perplexity_ratio,
             granularity: self.granularity(),
             symmetry: if self.asymmetric { Symmetry::Asymmetric } else { Symmetry::Symmetric },
             scale_rule: self.scale.map(ScaleRule::from),

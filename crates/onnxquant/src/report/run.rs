@@ -7,7 +7,7 @@ use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::raise_type::RaisedType;
 use serde::Serialize;
 
-use crate::accuracy::Accuracy;
+use crate::accuracy::{Accuracy, TokenFigures};
 use crate::attempt::Solved;
 use crate::config::{Budget, Config};
 use crate::error::Error;
@@ -242,19 +242,22 @@ impl Report {
 
     fn missed_accuracy(&self) -> Option<String> {
         let (wanted, most) = (self.settings.wanted_sqnr_db(), self.settings.max_loss);
-        let is_quantized = self.is_quantized();
-        if !is_quantized || (wanted.is_none() && most.is_none()) {
+        let most_perplexity = self.settings.max_perplexity_ratio;
+        if !self.is_quantized() || (wanted.is_none() && most.is_none() && most_perplexity.is_none()) {
             return None;
         }
         let by =
             if self.settings.min_sqnr_db.is_none() { " by `--scheme auto`; --min-sqnr asks for another" } else { "" };
         let mut parts = Vec::new();
         // What is not a number reaches nothing.
-        if let Some(Accuracy { sqnr_db, loss, .. }) = self.judged().and_then(|(accuracy, _)| accuracy.measured()) {
+        if let Some(Accuracy { sqnr_db, loss, tokens, .. }) =
+            self.judged().and_then(|(accuracy, _)| accuracy.measured())
+        {
             let sqnr = wanted.filter(|wanted| sqnr_db.is_nan() || sqnr_db < wanted);
             parts.extend(sqnr.map(|wanted| format!("SQNR {sqnr_db:.2} dB, {wanted:.2} dB wanted{by}")));
             let loss = most.filter(|most| loss.is_nan() || loss > most).map(|most| (loss, most));
             parts.extend(loss.map(|(loss, most)| format!("loss {loss:.2e}, at most {most:.2e} wanted")));
+            parts.extend(most_perplexity.and_then(|most| missed_perplexity(tokens.as_ref(), most)));
         }
         let missed = (!parts.is_empty()).then(|| format!("held-out {}", parts.join("; ")));
         let parts: Vec<String> = missed.into_iter().chain(self.not_measured()).collect();
@@ -279,6 +282,17 @@ impl Report {
     pub fn certificates_summary(&self) -> serde_json::Value {
         certificates_summary(&self.layers)
     }
+}
+
+/// That the perplexity is too large, or not known.
+fn missed_perplexity(found: Option<&TokenFigures>, most: f64) -> Option<String> {
+    let Some(found) = found else {
+        let wanted = "`[batch, sequence, vocabulary]` that foretells the `input_ids` of the samples";
+        return Some(format!("perplexity was not measured: no output {wanted}"));
+    };
+    let ratio = found.perplexity_ratio;
+    let is_missed = ratio.is_nan() || ratio > most;
+    is_missed.then(|| format!("perplexity {ratio:.4} times that of the float model, at most {most:.4} wanted"))
 }
 
 impl PlanFile {
