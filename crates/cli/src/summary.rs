@@ -39,7 +39,7 @@ pub(crate) fn summary(report: &Report) -> String {
     let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
     text += &on_codes.map_or(String::new(), |found| integers(found, report.settings.activations, &report.layers));
     text += &tables("tables", "embeddings", &report.embeddings);
-    text += &tables("weights", "recurrent layers", &report.recurrent);
+    text += &tables("weights", "recurrent layers, attention and products of several matrices", &report.whole_weights);
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);

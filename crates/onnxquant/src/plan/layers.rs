@@ -70,7 +70,7 @@ pub struct Plan {
     pub skipped: Vec<SkippedLayer>,
     /// Options that select layers by name and match none: `--include GLOB`.
     pub unmatched: Vec<String>,
-    /// Tables of embeddings and weights of recurrent layers to quantize.
+    /// Tables of embeddings, and weights that are decoded as a whole, to quantize.
     pub tables: Vec<PlannedTable>,
     /// Bodies that hold weights, in topological order.
     pub bodies: Vec<PlannedBody>,
@@ -198,7 +198,7 @@ impl Plan {
 
     /// Leaves the layers to the tables that hold their weights; those whose tables stay floats say why.
     fn leave_to_tables(&mut self, reasons: &HashMap<NodeId, SkipReason>) {
-        let is_left = |node: NodeId| self.tables.iter().any(|planned| planned.has_head(node));
+        let is_left = |node: NodeId| self.tables.iter().any(|planned| planned.is_weight_of(node));
         self.layers.retain(|layer| !is_left(layer.site.node));
         self.skipped.retain(|layer| !layer.node.is_some_and(is_left));
         for layer in &mut self.skipped {

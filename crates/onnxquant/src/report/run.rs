@@ -71,9 +71,9 @@ pub struct Report {
     /// Quantized tables of embeddings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<TableReport>,
-    /// Quantized weights of recurrent layers.
+    /// Quantized weights that are decoded as a whole: of recurrent layers, products of several matrices and attention.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub recurrent: Vec<TableReport>,
+    pub whole_weights: Vec<TableReport>,
     /// What runs on integers, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<IntegerReport>,
@@ -146,7 +146,7 @@ impl From<Run<'_>> for Report {
         let table_bytes = run.bodies.iter().flat_map(|body| &body.table_bytes);
         let of_tables = solution.plan.all_tables().into_iter().zip(tables);
         let of_tables = of_tables.zip(solution.fitted.table_bytes.iter().chain(table_bytes));
-        let (embeddings, recurrent) = of_tables.partition::<Vec<_>, _>(|((planned, _), _)| planned.is_embedding());
+        let (embeddings, whole_weights) = of_tables.partition::<Vec<_>, _>(|((planned, _), _)| planned.is_embedding());
         let reports = |found: Vec<((&PlannedTable, &QuantizedTable), &usize)>| {
             found.into_iter().map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect()
         };
@@ -167,7 +167,7 @@ impl From<Run<'_>> for Report {
                 .collect(),
             layers,
             embeddings: reports(embeddings),
-            recurrent: reports(recurrent),
+            whole_weights: reports(whole_weights),
             integers: IntegerReport::new(&model, config, (&solution.assignment, &solution.trail), cache),
             float_weights: solution.plan.float_weights(&solution.fitted.written, config),
             skipped: solution.plan.all_skipped().into_iter().cloned().collect(),
@@ -237,7 +237,7 @@ impl Report {
 
     /// Whether anything has codes.
     pub fn is_quantized(&self) -> bool {
-        !self.layers.is_empty() || !self.embeddings.is_empty() || !self.recurrent.is_empty()
+        !self.layers.is_empty() || !self.embeddings.is_empty() || !self.whole_weights.is_empty()
     }
 
     fn missed_accuracy(&self) -> Option<String> {
