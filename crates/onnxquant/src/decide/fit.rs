@@ -1,10 +1,11 @@
 //! Takes layers back to float activations where accuracy asks for that, measures the model on held-out samples, and
 //! writes it.
 
+use onnxquant_calib::Measurement;
 use onnxquant_ir::Model;
 use onnxquant_passes::sites::LayerId;
 
-use crate::accuracy::accuracy;
+use crate::accuracy::{Accuracy, accuracy};
 use crate::config::{Activations, Config};
 use crate::decide::goal::Goal;
 use crate::decide::measure::Measure;
@@ -31,6 +32,8 @@ pub(crate) struct Fitted {
     pub(crate) held_out: Option<OnHeldOut>,
     /// The same in the runtime, where it is there.
     pub(crate) measured: Option<OnRuntime>,
+    /// How exact the outputs are with float activations alone, where some had to go back to them or a goal is missed.
+    pub(crate) of_weights: Option<Measurement<Accuracy>>,
 }
 
 /// Everything that is needed to write and measure the model.
@@ -50,6 +53,7 @@ impl Fitting<'_> {
     /// Writes the model with as many of the integer layers of `assignment` as the accuracy that is asked for allows;
     /// these too are returned, and the trail with what was tried.
     pub(super) fn fit(&self, assignment: Assignment, trail: Trail) -> Result<(Fitted, Assignment, Trail), Error> {
+        let before = assignment.layers();
         let (held_out, assignment, trail) = match self.calibration.filter(|_| self.has_codes()) {
             Some(calibration) => {
                 let (held_out, assignment, trail) = self.judge(calibration, assignment, trail)?;
@@ -57,10 +61,11 @@ impl Fitting<'_> {
             }
             None => (None, assignment, trail),
         };
-        let fitted = self.written(&assignment, held_out)?;
+        let mut fitted = self.written(&assignment, held_out)?;
         if self.falls_short(&fitted) && !assignment.is_empty() {
             return self.fit_in_runtime(assignment, trail);
         }
+        fitted.of_weights = self.of_weights(&fitted, before > assignment.layers())?;
         Ok((fitted, assignment, trail))
     }
 
@@ -69,7 +74,25 @@ impl Fitting<'_> {
         let Written { model, layers, table_bytes } = written(self.model, self.plan, self.codes, assignment)?;
         let served = self.served.filter(|_| self.has_codes());
         let measured = served.map(|served| served.measure(&model, self.progress)).transpose()?;
-        Ok(Fitted { written: model, layers, table_bytes, held_out, measured })
+        Ok(Fitted { written: model, layers, table_bytes, held_out, measured, of_weights: None })
+    }
+
+    /// What weights alone lose, where activations `went_back` to float or a goal is missed.
+    fn of_weights(&self, fitted: &Fitted, went_back: bool) -> Result<Option<Measurement<Accuracy>>, Error> {
+        let (Some(goal), Some(calibration), Some(held_out)) =
+            (Goal::of(self.config), self.calibration, fitted.held_out.as_ref())
+        else {
+            return Ok(None);
+        };
+        if !went_back && goal.excess(&held_out.accuracy) <= 1.0 {
+            return Ok(None);
+        }
+        if self.config.activations == Activations::Float {
+            return Ok(Some(held_out.accuracy.clone()));
+        }
+        let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
+        let validation = &calibration.samples.split.validation;
+        judge.accuracy(self.codes, &Assignment::default(), validation, self.progress).map(Some)
     }
 
     fn has_codes(&self) -> bool {
