@@ -29,6 +29,7 @@ mod order;
 mod other_forms;
 mod partly_run;
 mod refused;
+mod requantized;
 mod runtime;
 mod saturation;
 mod selected;

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::support::{
     MatMulModel, Run, external_tensor, files_in, float_tensor, float_value, folder, integers, model_of, node, noise,
-    onnxquant, refused, with_int, with_ints, write,
+    noise_samples, onnxquant, refused, with_int, with_ints, write,
 };
 
 /// Words that the tokenizer knows, in the order of their numbers.
@@ -177,7 +177,8 @@ fn a_decoder_becomes_a_folder_calibrated_on_texts_with_and_without_a_past() {
     let found = read_report(&folder.path().join("report.json"));
     let expected = serde_json::json!({"samples": SAMPLES, "tokens": WINDOW, "continued": 4});
     assert_eq!(found["texts"], expected);
-    assert_eq!(found["folder"]["other_models"], serde_json::json!(["embedding.onnx"]));
+    let other = &found["folder"]["other_models"][0];
+    assert_eq!((&other["model"], &other["because"]), (&"embedding.onnx".into(), &"it would be no smaller".into()));
     assert_eq!(found["settings"]["granularity"], serde_json::json!({"block": 32}));
     // What continues a text has given half of its tokens away.
     let tokens = |sample: &usize| if [0, 5, 10, 15].contains(sample) { WINDOW / 2 } else { WINDOW };
@@ -186,7 +187,7 @@ fn a_decoder_becomes_a_folder_calibrated_on_texts_with_and_without_a_past() {
     assert_eq!(layers.len(), 5);
     assert!(layers.iter().all(|layer| layer["calibration_rows"] == rows), "{rows}: {layers:?}");
     for line in [
-        "folder  `decoder.onnx` quantized, 4 files copied; other models as they were: `embedding.onnx`\n",
+        "folder  `decoder.onnx` quantized, 4 files copied\n        `embedding.onnx` as it was: it would be no smaller\n",
         "texts   16 samples of up to 8 tokens; 4 of them begin behind a past\n",
     ] {
         assert!(printed.stdout.contains(line), "{}", printed.stdout);
@@ -253,6 +254,33 @@ fn a_perplexity_that_no_output_has_is_no_goal_reached() {
     assert_eq!(refused(&refused_run, &["a ratio of perplexities is a number above 1"]), None);
     let missed = run(folder.path(), &["--scheme", "w8", "--max-perplexity-ratio", "1.1"]);
     assert!(missed.code == Some(1) && missed.stderr.contains("perplexity was not measured"), "{missed:?}");
+}
+
+#[test]
+fn every_model_of_a_folder_is_quantized_with_samples_of_its_own_or_without() {
+    let folder = folder();
+    let at = |name: &str| folder.path().join(name);
+    for part in ["in", "data"] {
+        std::fs::create_dir(at(part)).expect("folders can be made");
+    }
+    for (name, k) in [("encoder", 512), ("head", 256), ("tower", 384)] {
+        write(&MatMulModel::new(k, 64).proto(), &at("in").join(format!("{name}.onnx")));
+    }
+    noise_samples(&at("data/encoder"), &[1, 512], 20);
+    noise_samples(&at("data/head"), &[1, 256], 20);
+    let mut command = onnxquant(&["in", "out", "--calib", "data", "--scheme", "w8", "--report", "report.json"]);
+    let printed = Run::of(command.current_dir(folder.path())).succeeded();
+    assert_eq!(files_in(&at("out")), ["encoder.onnx", "head.onnx", "tower.onnx"]);
+    let found = read_report(&at("report.json"));
+    assert_eq!(found["folder"]["model"], "encoder.onnx");
+    let others = found["folder"]["other_models"].as_array().expect("they are listed");
+    let figures = |other: &Value| {
+        let made = &other["quantized"];
+        (other["model"].clone(), made["layers"].clone(), made["expected_db"].as_f64().is_some_and(|db| db > 30.0))
+    };
+    let found: Vec<(Value, Value, bool)> = others.iter().map(figures).collect();
+    assert_eq!(found, [("head.onnx".into(), 1.into(), true), ("tower.onnx".into(), 1.into(), false)]);
+    assert!(printed.stdout.contains("weights of 8 bits without data, accuracy not measured"), "{}", printed.stdout);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use onnxquant::calib::{Measurement, NotMeasured};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
     AUTO_SQNR_DB, Accuracy, Activations, Cpu, EngineReport, FolderReport, IntegerReport, LayerReport, Measured, NotRun,
-    NotRunNode, OutputReport, Report, TableReport, TextReport, TokenFigures, Trade, VerifiedOrt, Weights,
+    NotRunNode, OtherModel, OutputReport, Report, TableReport, TextReport, TokenFigures, Trade, VerifiedOrt, Weights,
 };
 
 use crate::left_in_float::{float_activations, float_weights, skipped};
@@ -66,9 +66,22 @@ fn goal(report: &Report) -> String {
 /// What became of a folder.
 fn folder(found: &FolderReport) -> String {
     let copied = format!("folder  `{}` quantized, {} files copied", found.model.display(), found.copied);
-    let others = listed(found.other_models.iter().map(|model| format!("`{}`", model.display())));
-    let others = if others.is_empty() { others } else { format!("; other models as they were: {others}") };
-    format!("{copied}{others}\n")
+    let others: String = found.other_models.iter().map(other_model).collect();
+    format!("{copied}\n{others}")
+}
+
+/// What became of another model in it.
+fn other_model(found: &OtherModel) -> String {
+    let (name, before) = (found.model.display(), bytes(found.bytes_before));
+    let Some(made) = &found.quantized else {
+        let because = found.because.as_ref().map_or(String::new(), |why| format!(": {}", one_line(why)));
+        return format!("        `{name}` as it was{because}\n");
+    };
+    let accuracy =
+        made.expected_db.map_or("weights of 8 bits without data, accuracy not measured".to_owned(), |found| {
+            format!("SQNR {} expected on new data", decibels(found))
+        });
+    format!("        `{name}` {before} -> {}, {} layers, {accuracy}\n", bytes(made.bytes_after), made.layers)
 }
 
 /// Which weights share a scale; of blocks convolutions know nothing.

@@ -3,7 +3,7 @@
 mod selection;
 mod target;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use onnxquant_calib::{DataOptions, OrtEngine};
 use onnxquant_passes::cpu::Cpu;
@@ -225,6 +225,9 @@ pub struct Config {
     /// Whoever runs it knows that little is quantized: see [`Report::doubts`](crate::Report::doubts).
     #[serde(skip)]
     pub allow_float: bool,
+    /// What is quantized in the model becomes floats first, and is quantized anew.
+    #[serde(skip_serializing_if = "is_false")]
+    pub requantize: bool,
     /// What is f16 or bf16 in the model is computed in that type still.
     #[serde(skip_serializing_if = "is_false")]
     pub keep_type: bool,
@@ -273,6 +276,7 @@ impl Default for Config {
             runtime: None,
             verify: false,
             allow_float: false,
+            requantize: false,
             keep_type: false,
             external_data: false,
             memory_limit_bytes: 1 << 30,
@@ -289,6 +293,19 @@ pub struct DataConfig {
     pub options: DataOptions,
     /// A file that keeps statistics of activations from one run to the next.
     pub cache: Option<PathBuf>,
+}
+
+impl DataConfig {
+    /// The samples of `model`: where the folder has one that is called as the model, without `.onnx`, those in it.
+    pub fn of_model(&self, model: &Path) -> Self {
+        let own = model.file_stem().map(|stem| self.path.join(stem)).filter(|own| own.is_dir());
+        Self { path: own.unwrap_or_else(|| self.path.clone()), ..self.clone() }
+    }
+
+    /// Whether there are samples of this model alone.
+    pub(crate) fn has_own(&self, model: &Path) -> bool {
+        self.of_model(model).path != self.path
+    }
 }
 
 /// With more bits one more level is not felt.
@@ -369,6 +386,27 @@ impl Config {
             }
             _ => Ok(()),
         }
+    }
+
+    /// For a model that stands beside the one that the settings are about, and has no samples: weights of 8 bits.
+    pub(crate) fn for_other_model(&self) -> Self {
+        Self {
+            method: MethodChoice::Fixed(Method::Msq),
+            bits: 8,
+            alphabet: Alphabet::Integers,
+            granularity: Granularity::Channel,
+            symmetry: Symmetry::Symmetric,
+            activations: Activations::Float,
+            beam: None,
+            shrink: None,
+            damping: None,
+            ..self.for_own_samples()
+        }
+    }
+
+    /// For a model that stands beside that one, and has samples of its own.
+    pub(crate) fn for_own_samples(&self) -> Self {
+        Self { budget: None, plan: None, state: None, max_perplexity_ratio: None, ..self.clone() }
     }
 
     /// Whether someone said how exact the outputs must be.

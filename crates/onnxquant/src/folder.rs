@@ -1,8 +1,10 @@
 //! A folder in, a folder out: a model with what belongs to it.
 //!
-//! The model is the decoder that `genai_config.json` names or, without one, the only ONNX file of the folder. Everything
-//! else is copied: configurations, tokenizers, other models with their weights. Hidden files are left out. The folder that
-//! is made appears whole or not at all: it is filled beside its place, and gets its name last.
+//! The model is the decoder that `genai_config.json` names or, without one, the largest of the folder. Other models in it get
+//! weights of 8 bits without data, or what the settings say where samples of their own are given
+//! ([`DataConfig::of_model`]); those that would be no smaller are copied. So is everything else: configurations, tokenizers.
+//! Hidden files are left out. The folder that is made appears whole or not at all: it is filled beside its place, and gets
+//! its name last.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,10 +15,10 @@ use onnxquant_ir::external_files_of;
 
 use crate::config::{Config, DataConfig};
 use crate::error::Error;
-use crate::files::{Files, folder_of};
+use crate::files::{Files, folder_of, model_bytes};
 use crate::pipeline::quantize;
 use crate::progress::Progress;
-use crate::report::folder::FolderReport;
+use crate::report::folder::{FolderReport, OtherModel, OtherQuantized};
 use crate::report::run::Report;
 
 /// Deeper folders are not copied: a link to a parent folder would not end otherwise.
@@ -36,7 +38,7 @@ pub struct ModelFolder {
 /// The model that `path` stands for: the file itself or, where it is a folder, the one that is quantized in it.
 ///
 /// # Errors
-/// The folder holds no model, or several of which none is named.
+/// The folder holds no model, or not the one that is named.
 pub fn model_file(path: &Path) -> Result<PathBuf, Error> {
     if path.is_dir() { find_model(path) } else { Ok(path.to_owned()) }
 }
@@ -101,18 +103,67 @@ impl ModelFolder {
         let model = made.join(&name);
         fs::create_dir_all(folder_of(&model)).map_err(failed)?;
         let mut report = quantize(&self.model, &model, data, config, progress)?;
-        self.copy_companions(&made)?;
+        let other_models = self.quantize_others(&made, data, config, progress)?;
+        let copied = self.copy_companions(&made, &other_models)?;
         if exists {
             fs::remove_dir(output).map_err(failed)?;
         }
         fs::rename(&made, output).map_err(failed)?;
-        let other_models = self.companions.iter().filter(|file| is_model(file)).cloned().collect();
-        report.folder = Some(FolderReport { model: name, copied: self.companions.len(), other_models });
+        report.folder = Some(FolderReport { model: name, copied, other_models });
         Ok(report)
     }
 
-    fn copy_companions(&self, made: &Path) -> Result<(), Error> {
+    /// Quantizes the other models into `made`, those alone that get smaller by it.
+    fn quantize_others(
+        &self,
+        made: &Path,
+        data: Option<&DataConfig>,
+        config: &Config,
+        progress: Progress<'_>,
+    ) -> Result<Vec<OtherModel>, Error> {
+        let quantize_one = |file: &PathBuf| {
+            let (from, to) = (self.folder.join(file), made.join(file));
+            let own = data.filter(|data| data.has_own(&from));
+            let config = if own.is_some() { config.for_own_samples() } else { config.for_other_model() };
+            let bytes_before = model_bytes(&from, &weights(&from));
+            let failed = |error: std::io::Error| Error::Output { path: to.clone(), problem: error.to_string() };
+            fs::create_dir_all(folder_of(&to)).map_err(failed)?;
+            // What is larger is thrown away.
+            let place = tempfile::tempdir_in(folder_of(&to)).map_err(failed)?;
+            let tried = place.path().join(to.file_name().unwrap_or_default());
+            let because = match quantize(&from, &tried, own, &config, progress) {
+                Ok(report) if report.is_quantized() && report.bytes_after < bytes_before => {
+                    move_files(place.path(), folder_of(&to)).map_err(failed)?;
+                    let measured = report.measured.as_ref().and_then(|found| found.expected_db);
+                    let expected_db = measured.or(report.held_out.as_ref().and_then(|found| found.expected_db));
+                    let (layers, bytes_after) = (report.layers.len(), report.bytes_after);
+                    let quantized = Some(OtherQuantized { layers, bytes_after, expected_db });
+                    return Ok(OtherModel { model: file.clone(), bytes_before, quantized, because: None });
+                }
+                Ok(_) => "it would be no smaller".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            Ok(OtherModel { model: file.clone(), bytes_before, quantized: None, because: Some(because) })
+        };
+        self.companions.iter().filter(|file| is_model(file)).map(quantize_one).collect()
+    }
+
+    /// Copies what is not made anew; returns how many files that were.
+    fn copy_companions(&self, made: &Path, others: &[OtherModel]) -> Result<usize, Error> {
+        let (anew, copied): (Vec<&OtherModel>, Vec<&OtherModel>) =
+            others.iter().partition(|other| other.quantized.is_some());
+        let weights_of = |models: Vec<&OtherModel>| -> HashSet<PathBuf> {
+            models.into_iter().flat_map(|other| weights(&self.folder.join(&other.model))).collect()
+        };
+        let models: HashSet<&PathBuf> = anew.iter().map(|other| &other.model).collect();
+        let (replaced, kept) = (weights_of(anew), weights_of(copied));
+        let mut count = 0;
         for file in &self.companions {
+            let is_replaced = |path: PathBuf| replaced.contains(&path) && !kept.contains(&path);
+            if models.contains(file) || self.folder.join(file).canonicalize().is_ok_and(is_replaced) {
+                continue;
+            }
+            count += 1;
             let (from, to) = (self.folder.join(file), made.join(file));
             let failed = |problem: String| Error::Output {
                 path: file.clone(),
@@ -124,8 +175,17 @@ impl ModelFolder {
             let copied = fs::create_dir_all(folder_of(&to)).and_then(|()| fs::copy(&from, &to));
             copied.map_err(|error| failed(error.to_string()))?;
         }
-        Ok(())
+        Ok(count)
     }
+}
+
+/// Moves all files of a folder into another one.
+fn move_files(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::rename(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
 }
 
 /// The model in a folder that is quantized.
@@ -147,11 +207,13 @@ fn find_model(folder: &Path) -> Result<PathBuf, Error> {
         [one] => Ok(folder.join(one)),
         [] => Err(unusable("it holds no .onnx file".to_owned())),
         several => {
-            let names: Vec<String> = several.iter().map(|file| format!("`{}`", file.display())).collect();
-            let names = names.join(", ");
-            Err(unusable(format!(
-                "it holds several models ({names}) and no genai_config.json that names one: name a file"
-            )))
+            let bytes = |file: &&PathBuf| {
+                let path = folder.join(file);
+                model_bytes(&path, &weights(&path))
+            };
+            // Of equals the first.
+            let largest = several.iter().rev().max_by_key(bytes);
+            largest.map(|file| folder.join(file)).ok_or_else(|| unusable("it holds no .onnx file".to_owned()))
         }
     }
 }
@@ -209,8 +271,10 @@ mod tests {
         let found = ModelFolder::open(folder.path()).unwrap();
         assert_eq!(found.model(), folder.path().join("a.onnx"));
         assert_eq!(names(&found), ["more/tokenizer.json"]);
-        write("b.onnx", "");
-        assert!(problem().contains("`a.onnx`, `b.onnx`"));
+        write("b.onnx", "longer");
+        assert_eq!(ModelFolder::open(folder.path()).unwrap().model(), folder.path().join("b.onnx"));
+        write("a.onnx", "longer");
+        assert_eq!(ModelFolder::open(folder.path()).unwrap().model(), folder.path().join("a.onnx"));
         write("genai_config.json", r#"{"model": {"decoder": {"filename": "b.onnx"}}}"#);
         let found = ModelFolder::open(folder.path()).unwrap();
         assert_eq!(found.model(), folder.path().join("b.onnx"));

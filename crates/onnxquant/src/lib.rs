@@ -76,7 +76,7 @@ pub use plan::scales::Origin;
 pub use plan::tables::PlannedTable;
 pub use plan_file::PlanFile;
 pub use progress::{Phase, Progress, silent};
-pub use report::folder::FolderReport;
+pub use report::folder::{FolderReport, OtherModel, OtherQuantized};
 pub use report::integers::{IntegerReport, Sensitivity, TensorReport, Trade};
 pub use report::layers::LayerReport;
 pub use report::measured::Measured;

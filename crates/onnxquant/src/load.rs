@@ -7,6 +7,7 @@ use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::{GraphError, Model, verify};
 use onnxquant_passes::check_attributes::check_attributes;
 use onnxquant_passes::decode_weights::decode_weights;
+use onnxquant_passes::drop_activation_codes::drop_activation_codes;
 use onnxquant_passes::fold_affine::fold_affine;
 use onnxquant_passes::fold_batchnorm::fold_batchnorm;
 use onnxquant_passes::fold_integers::fold_integers;
@@ -227,6 +228,22 @@ fn decode_all(model: &mut Model) -> Result<bool, Error> {
     check(model, "decoding weights")?;
     let inside = in_bodies(model, "decoding weights", &mut decode_all)?;
     Ok(decoded > 0 || inside)
+}
+
+/// Makes floats of all that the model has on codes, activations too.
+///
+/// # Errors
+/// It has nothing on codes.
+pub(crate) fn forget_codes(model: &mut Model) -> Result<(), Error> {
+    let has_weights = decode_all(model)?;
+    let activations = drop_activation_codes(model)?;
+    check(model, "dropping codes of activations")?;
+    if !has_weights && activations == 0 {
+        let problem =
+            "--requantize has no effect here: nothing in the model is quantized in a form that can be decoded";
+        return Err(Error::Usage(problem.to_owned()));
+    }
+    Ok(())
 }
 
 /// The model with floats where it has codes.

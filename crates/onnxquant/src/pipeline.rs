@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::files::{Files, model_bytes};
 use crate::judge::served::Served;
 use crate::judge::verify_ort::verify;
-use crate::load::{prepare, read};
+use crate::load::{forget_codes, prepare, read};
 use crate::observe::seen;
 use crate::plan::layers::Plan;
 use crate::plan::raise::{Raised, raise_for_codes, raise_halves};
@@ -33,6 +33,8 @@ pub fn quantize(
     config: &Config,
     progress: Progress<'_>,
 ) -> Result<Report, Error> {
+    let data = data.map(|data| data.of_model(input));
+    let data = data.as_ref();
     config.check()?;
     if data.is_none() {
         config.check_without_data()?;
@@ -40,6 +42,9 @@ pub fn quantize(
     Files::of_run(input, output, data, config).check()?;
 
     let mut model = read(input)?;
+    if config.requantize {
+        forget_codes(&mut model)?;
+    }
     let halves = raise_halves(&mut model, config)?.map(Arc::new);
     let bytes_before = model_bytes(input, model.external_files());
     let (mut calibration, seen) = seen::open(&model, data, config)?;

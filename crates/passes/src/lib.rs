@@ -10,6 +10,7 @@
 //! | `find` | the layers that can be quantized |
 //! | `decode` | quantized weights become floats again |
 //! | `prepare` | rewrites of a float model that leave its results |
+//! | [`drop_activation_codes`] | activations that were rounded to codes and back are floats again |
 //! | [`raise_opset`] | moves the model to a newer opset |
 //! | [`layers`] | the operators whose weights can be codes |
 //! | `graph` | what passes share |
@@ -71,7 +72,7 @@ mod runtime;
 mod testing;
 mod write;
 
-pub use decode::{decode_weights, fold_planes};
+pub use decode::{decode_weights, drop_activation_codes, fold_planes};
 pub use find::{float_weights, sites};
 pub use graph::{constant_chain, expose};
 pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};

@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_the_mask_hides_is_passed_over() {
-        let float = logits([[0.25, 0.75], [0.5, 0.5], [0.1, 0.9]]);
+        let float = logits([[0.25, 0.75], [0.4, 0.6], [0.1, 0.9]]);
         let mask = |row: &[i64]| Tensor::I64(ArrayD::from_shape_vec(IxDyn(&[1, row.len()]), row.to_vec()).unwrap());
         // A past of two tokens; padding on the left, and on the right.
         for (row, tokens) in [(&[1, 1, 1, 1, 1][..], 2), (&[0, 0, 0, 1, 1], 1), (&[1, 1, 0], 1)] {

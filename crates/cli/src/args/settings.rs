@@ -117,6 +117,10 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "CPU")]
     cpu: Option<Cpu>,
 
+    /// Decode what is quantized in the model already, weights and activations, and quantize it anew. By default it stays as it is.
+    #[arg(long)]
+    requantize: bool,
+
     /// Compute in f16 or bf16 what the model computes in them. By default that is f32, which processors without such arithmetic
     /// do faster, between inputs and outputs of the model's types; what is left of its weights is stored in them.
     #[arg(long)]
@@ -300,6 +304,7 @@ impl SettingsArgs {
             format: self.format.into(),
             embeddings: self.embeddings.number(),
             allow_float: false,
+            requantize: self.requantize,
             keep_type: self.keep_type,
             external_data: self.external_data,
             memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),

@@ -60,7 +60,7 @@ fn solve(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail) -> R
         }
         best = again;
     }
-    if best.assignment.is_empty() || excess(job.config, &best).is_none_or(|excess| excess <= 1.0) {
+    if job.assignment.is_empty() || excess(job.config, &best).is_none_or(|excess| excess <= 1.0) {
         return Ok(best);
     }
     let floats = best.assignment.keep_in_float(job.model.graph(), &best.assignment.leaders())?;

@@ -96,7 +96,8 @@ fn find_scales(
                 let progress = if trial.samples == Trial::ALL { progress } else { &silent };
                 judge.with_float_weights(&trial.assignment, judge.first_samples(trial.samples), progress)
             };
-            Ranges { graph, config, histograms: &histograms, measure: &measure }.of(&assignment)?
+            let validation = judge.first_samples(Trial::ALL).len();
+            Ranges { graph, config, histograms: &histograms, validation, measure: &measure }.of(&assignment)?
         }
     };
     Ok(scaled.with_distributions(histograms))

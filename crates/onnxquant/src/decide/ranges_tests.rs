@@ -32,10 +32,15 @@ impl Case {
     }
 
     fn choose(&self, power: impl Fn(&Trial) -> f64 + Sync) -> Assignment {
+        self.choose_on(MANY, power)
+    }
+
+    /// The same with so many validation samples.
+    fn choose_on(&self, validation: usize, power: impl Fn(&Trial) -> f64 + Sync) -> Assignment {
         let measure = |trial: &Trial| Ok(of_power(power(trial)));
         let start = on_codes(&self.model, &self.config, histograms(&self.model, 30.0));
         let (graph, config, histograms) = (self.model.graph(), &self.config, &self.histograms);
-        Ranges { graph, config, histograms, measure: &measure }.of(&start).unwrap()
+        Ranges { graph, config, histograms, validation, measure: &measure }.of(&start).unwrap()
     }
 }
 
@@ -70,6 +75,23 @@ fn a_tensor_gets_a_range_of_its_own_where_the_outputs_gain_much() {
     assert_eq!(case.range(&found, "v0"), RangeMethod::MeanSquaredError);
     let found = case.choose(|trial| if is_fine(&case, trial) { 0.8 } else { 1.0 });
     assert_eq!(case.range(&found, "v1"), RangeMethod::MeanSquaredError, "a fifth less is no evidence");
+}
+
+#[test]
+fn few_validation_samples_are_no_evidence_against_the_values_that_were_seen() {
+    let case = Case::new();
+    let found = case.choose_on(MANY - 1, |trial| if is_fine(&case, trial) { 0.1 } else { 1.0 });
+    assert_eq!(case.range(&found, "v1"), RangeMethod::MeanSquaredError);
+    let clips = |trial: &Trial| {
+        let scale = case.scale(&trial.assignment, "v1");
+        scale.origin == Origin::BestForAll && scale.params.scale() < 1e-2
+    };
+    let range = |validation| {
+        let found = case.choose_on(validation, |trial| if clips(trial) { 0.1 } else { 1.0 });
+        case.range(&found, "v1")
+    };
+    assert_ne!(range(MANY), RangeMethod::MeanSquaredError);
+    assert_eq!(range(MANY - 1), RangeMethod::MeanSquaredError);
 }
 
 #[test]

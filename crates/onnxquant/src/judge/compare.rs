@@ -26,6 +26,7 @@ pub fn compare(
     cpu: Option<Cpu>,
     progress: Progress<'_>,
 ) -> Result<Vec<OutputComparison>, Error> {
+    let data = &data.of_model(first);
     let (mut first, mut second) = (read(first)?, read(second)?);
     prepare(&mut first)?;
     prepare(&mut second)?;

@@ -23,6 +23,9 @@ use onnxquant_calib::{OutputComparison, OutputError, judged_outputs, larger};
 
 use crate::accuracy::error_power;
 
+/// Samples that were used before and are run as well: more cost time and tell little more.
+pub(super) const MOST_SEEN: usize = 64;
+
 /// The SQNR in dB that the least exact output can be expected to have on new data, by what was found on held-out samples
 /// and on others that were used before. Nothing where nothing was measured.
 pub(crate) fn expected_db(held_out: &[OutputComparison], seen: &[OutputComparison]) -> Option<f64> {

@@ -8,16 +8,12 @@ use onnxquant_ir::{Model, Port};
 use crate::accuracy::{Accuracy, accuracy};
 use crate::error::Error;
 use crate::judge::compare::Reference;
-use crate::judge::expected::expected_db;
-use crate::judge::served::Served;
+use crate::judge::expected::{MOST_SEEN, expected_db};
 use crate::observe::calibration::Calibration;
 use crate::plan::assignment::Assignment;
 use crate::progress::Progress;
 use crate::write::codes::Codes;
 use crate::write::evaluated::{Arithmetic, evaluated};
-
-/// Samples that were used before and are run as well: more cost time and tell little more.
-pub(super) const MOST_SEEN: usize = 64;
 
 /// What comparing tells, by output.
 #[derive(Clone, Debug)]
@@ -26,11 +22,6 @@ pub(crate) struct Compared {
     pub(crate) held_out: Vec<OutputComparison>,
     /// On others, which were used before.
     pub(crate) seen: Vec<OutputComparison>,
-}
-
-/// Samples that were used before and are compared as well; none where a runtime does that.
-pub(crate) fn seen(calibration: &Calibration, served: Option<&Served>) -> Vec<usize> {
-    if served.is_some() { Vec::new() } else { calibration.samples.split.seen(MOST_SEEN) }
 }
 
 /// How the outputs of a quantized model are on held-out samples.

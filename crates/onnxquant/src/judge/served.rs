@@ -18,8 +18,7 @@ use onnxquant_passes::ort_version::OrtVersion;
 use crate::accuracy::{Accuracy, accuracy};
 use crate::config::{Config, DataConfig, Target};
 use crate::error::Error;
-use crate::judge::expected::expected_db;
-use crate::judge::held_out::MOST_SEEN;
+use crate::judge::expected::{MOST_SEEN, expected_db};
 use crate::load::{decoded, read};
 use crate::observe::calibration::Calibration;
 use crate::observe::reach::output_names;
@@ -68,7 +67,7 @@ pub(crate) struct OnRuntime {
 /// Model or samples cannot be read.
 pub fn try_runtime(input: &Path, data: &DataConfig, runtime: &OrtEngine) -> Result<(), Error> {
     let model = read(input)?;
-    let samples = Samples::open(&model, data)?;
+    let samples = Samples::open(&model, &data.of_model(input))?;
     let outputs = output_names(&model);
     let Some(&sample) = samples.split.held_out.first() else { return Ok(()) };
     let loaded = samples.data.load(sample)?;
@@ -89,6 +88,11 @@ fn numbers(model: &Model) -> Vec<String> {
         None => true,
     };
     graph.outputs().iter().filter(is_number).map(|port| graph.value(port.value).name().to_owned()).collect()
+}
+
+/// Samples that were used before and are compared as well; none where a runtime does that.
+pub(crate) fn seen(calibration: &Calibration, served: Option<&Served>) -> Vec<usize> {
+    if served.is_some() { Vec::new() } else { calibration.samples.split.seen(MOST_SEEN) }
 }
 
 impl Served {

@@ -11,7 +11,34 @@ pub struct FolderReport {
     pub model: PathBuf,
     /// Files that were copied.
     pub copied: usize,
-    /// Models among them, which stay as they were.
+    /// The other models in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub other_models: Vec<PathBuf>,
+    pub other_models: Vec<OtherModel>,
+}
+
+/// A model in a folder, beside the one that the settings are about.
+#[derive(Clone, Debug, Serialize)]
+pub struct OtherModel {
+    /// Where it is, from the folder on.
+    pub model: PathBuf,
+    /// Bytes of the model that was given, external data included.
+    pub bytes_before: u64,
+    /// What was made of it; absent where it was copied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quantized: Option<OtherQuantized>,
+    /// Why it was copied.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+}
+
+/// What was made of such a model.
+#[derive(Clone, Debug, Serialize)]
+pub struct OtherQuantized {
+    /// Layers with codes.
+    pub layers: usize,
+    /// Bytes of the written model, external data included.
+    pub bytes_after: u64,
+    /// The SQNR in dB that its outputs can be expected to have on new data; absent without samples of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_db: Option<f64>,
 }

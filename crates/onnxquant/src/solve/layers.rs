@@ -8,7 +8,8 @@ use onnxquant_ir::Model;
 use onnxquant_quant::{Certified, Outcome, QuantError, certify, corrected_error};
 
 use crate::error::Error;
-use crate::judge::held_out::{Compared, seen};
+use crate::judge::held_out::Compared;
+use crate::judge::served::seen;
 use crate::observe::calibration::{LayerStats, StageStats};
 use crate::observe::reach::Reach;
 use crate::plan::layers::{Plan, PlannedLayer};

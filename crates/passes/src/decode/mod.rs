@@ -1,11 +1,13 @@
-//! Turns quantized weights back into floats.
+//! Turns quantized weights and activations back into floats.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | [`decode_weights`] | every form, by the rules of `DequantizeLinear` and of broadcasting |
 //! | `decode_nbits` | the runtime's own operator for weights in blocks |
+//! | [`drop_activation_codes`] | activations that are rounded to codes and back |
 //! | [`fold_planes`] | puts codes together that are stored in planes |
 
 mod decode_nbits;
 pub mod decode_weights;
+pub mod drop_activation_codes;
 pub mod fold_planes;

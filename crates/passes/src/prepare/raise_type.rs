@@ -52,13 +52,15 @@ pub struct RaisedType {
     pub tensors: BTreeSet<String>,
 }
 
-/// Raises f16 and bf16 to f32. Nothing where the model has neither, or holds them where no Cast reaches (operators of other
+/// Raises f16 and bf16 to f32. Nothing where the model computes in neither, or holds them where no Cast reaches (operators of other
 /// domains, sequences, sparse tensors): it stays as it is. Ids of nodes and values are new.
 pub fn raise_type(model: &mut Model) -> Result<Option<RaisedType>, RaiseTypeError> {
     let mut proto = model.to_proto();
     let mut found = Found::default();
     found.model(&proto);
-    let Some(from) = found.halves.first().copied().filter(|_| !found.is_refused) else { return Ok(None) };
+    let Some(from) = found.halves.first().copied().filter(|_| !found.is_refused && computes(&proto)) else {
+        return Ok(None);
+    };
     let mut raise = Raise { tensors: BTreeSet::new(), error: None };
     raise.model(&mut proto);
     if let Some(error) = raise.error {
@@ -71,6 +73,49 @@ pub fn raise_type(model: &mut Model) -> Result<Option<RaisedType>, RaiseTypeErro
 
 fn is_half(code: i32) -> bool {
     code == DataType::Float16 as i32 || code == DataType::Bfloat16 as i32
+}
+
+/// Whether anything is computed in these types, and not only cast, or picked from a table and cast.
+fn computes(model: &ModelProto) -> bool {
+    let Some(graph) = &model.graph else { return false };
+    let inputs = graph.input.iter().filter(|info| half_type(info).is_some()).map(ValueInfoProto::name);
+    let constants = graph.initializer.iter().filter(|tensor| is_half(tensor.data_type())).map(TensorProto::name);
+    let mut halves: HashSet<&str> = inputs.chain(constants).collect();
+    let results: HashSet<&str> =
+        graph.output.iter().filter(|info| half_type(info).is_some()).map(ValueInfoProto::name).collect();
+    let is_default = |node: &NodeProto| matches!(node.domain(), "" | "ai.onnx");
+    let in_node = |node: &NodeProto| {
+        let mut found = Found::default();
+        node.attribute.iter().for_each(|attribute| found.attribute(attribute, &HashSet::new()));
+        !found.halves.is_empty()
+    };
+    for node in &graph.node {
+        let makes_result = node.output.iter().any(|name| results.contains(name.as_str()));
+        let reads = |names: &HashSet<&str>| reads_any(node, names);
+        match node.op_type() {
+            "Cast" if is_default(node) && in_node(node) && !makes_result => return true,
+            "Cast" if is_default(node) => {}
+            "Gather" if is_default(node) && !makes_result => halves.extend(
+                node.output
+                    .iter()
+                    .filter(|_| node.input.first().is_some_and(|table| halves.contains(table.as_str())))
+                    .map(String::as_str)
+                    .collect::<Vec<_>>(),
+            ),
+            _ if makes_result || in_node(node) || reads(&halves) => return true,
+            _ => {}
+        }
+    }
+    let mut of_functions = Found::default();
+    of_functions.model(&ModelProto { functions: model.functions.clone(), ..ModelProto::default() });
+    !of_functions.halves.is_empty()
+}
+
+/// Whether a node, or one in its bodies, reads one of `names`.
+fn reads_any(node: &NodeProto, names: &HashSet<&str>) -> bool {
+    let bodies = node.attribute.iter().flat_map(|found| found.g.iter().map(|graph| &**graph).chain(&found.graphs));
+    let in_bodies = || bodies.into_iter().flat_map(|body| &body.node).any(|node| reads_any(node, names));
+    node.input.iter().any(|name| names.contains(name.as_str())) || in_bodies()
 }
 
 /// What a model holds of these types.

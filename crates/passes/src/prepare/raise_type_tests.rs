@@ -175,4 +175,15 @@ fn long_tensors_that_are_left_are_stored_in_their_type_again() {
     let halves = graph.initializer.iter().filter(|tensor| is_half(tensor.data_type()));
     let bytes: Vec<usize> = halves.map(|tensor| tensor.raw_data.as_ref().unwrap().len()).collect();
     assert_eq!(bytes, [64 * 32 * 2, 64 * 32 * 2]);
+    assert_eq!(raised(model.to_proto()).1, None, "nothing is computed in f16 now");
+}
+
+#[test]
+fn what_was_raised_is_not_raised_again() {
+    let mut proto = halves(HALF);
+    proto.graph.as_mut().unwrap().node.truncate(2);
+    proto.graph.as_mut().unwrap().output.remove(0);
+    let (model, _) = raised(proto);
+    let (again, found) = raised(model.to_proto());
+    assert_eq!((found, again.to_proto()), (None, model.to_proto()));
 }
