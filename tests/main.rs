@@ -27,6 +27,7 @@ mod opset;
 mod order;
 mod other_forms;
 mod partly_run;
+mod pictures;
 mod refused;
 mod runtime;
 mod saturation;

@@ -17,7 +17,7 @@ pub enum CalibError {
         source: std::io::Error,
     },
     /// A folder holds nothing usable.
-    #[error("no calibration samples in `{}`: {found}; expected .npz, .npy, .png or .jpg files, test_data_set_*/input_*.pb, or a .txt or .jsonl file that is named itself", path.display())]
+    #[error("no calibration samples in `{}`: {found}; expected .npz or .npy files, pictures (png, jpg, webp, bmp, tiff, gif), test_data_set_*/input_*.pb, or a .txt or .jsonl file that is named itself", path.display())]
     NoSamples {
         /// The folder.
         path: PathBuf,
@@ -157,6 +157,14 @@ pub enum CalibError {
         shape: String,
         /// Why.
         reason: String,
+    },
+    /// The configuration of a processor asks for something that is not done.
+    #[error("cannot prepare samples as `{}` says: {problem}; name an --image-preset, and what differs from it", path.display())]
+    Processor {
+        /// The configuration.
+        path: PathBuf,
+        /// What it asks for.
+        problem: String,
     },
     /// Options for pictures beside samples of another kind.
     #[error("`{}` holds no pictures, so that size, layout, channel order, mean and deviation have no effect: leave them out, or store pictures", path.display())]
@@ -331,6 +339,19 @@ pub enum FormatError {
         line: usize,
         /// Why.
         problem: String,
+    },
+    /// The file was cut off.
+    #[error("it ends before what it holds does: was it copied whole?")]
+    EndsEarly,
+    /// The picture is larger than any that is read.
+    #[error("the picture has {width} x {height} pixels, the limit is {limit}")]
+    ManyPixels {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// The most pixels.
+        limit: u64,
     },
     /// The picture cannot be decoded.
     #[error("cannot decode the picture")]

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::PROCESSOR;
+use super::picture::EXTENSIONS;
 use crate::error::CalibError;
 
 /// Deeper folders are not searched: a link to a parent folder would not end otherwise.
@@ -40,21 +42,30 @@ impl Kind {
         match extension.as_str() {
             "npz" => Some(Self::Npz),
             "npy" => Some(Self::Npy),
-            "png" | "jpg" | "jpeg" => Some(Self::Picture),
+            picture if EXTENSIONS.contains(&picture) => Some(Self::Picture),
             "pb" if path.file_name()?.to_str()?.starts_with("input_") => Some(Self::TestData),
             _ => None,
         }
     }
 }
 
-/// The kind of the samples below `path` and, for every sample file (or data set folder), the
-/// files that make it up.
-pub(crate) fn discover(path: &Path) -> Result<(Kind, Vec<Vec<PathBuf>>), CalibError> {
+/// Samples below a folder.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) kind: Kind,
+    /// For every sample file (or data set folder), the files that make it up.
+    pub(crate) groups: Vec<Vec<PathBuf>>,
+    /// Files of other kinds, configurations left out.
+    pub(crate) skipped: Vec<PathBuf>,
+}
+
+/// The samples below `path`.
+pub(crate) fn discover(path: &Path) -> Result<Found, CalibError> {
     let metadata = fs::metadata(path).map_err(|source| CalibError::Io { path: path.into(), source })?;
     if !metadata.is_dir() {
         let text = is_text(path).then_some(Kind::Text);
         let kind = Kind::of(path).or(text).ok_or_else(|| no_samples(path, "it is a file of another kind"))?;
-        return Ok((kind, vec![vec![path.into()]]));
+        return Ok(Found { kind, groups: vec![vec![path.into()]], skipped: Vec::new() });
     }
     let mut files = Vec::new();
     list(path, MAX_DEPTH, &mut files)?;
@@ -71,14 +82,26 @@ pub(crate) fn discover(path: &Path) -> Result<(Kind, Vec<Vec<PathBuf>>), CalibEr
     }
     match by_kind.pop_first() {
         None => Err(no_samples(path, &what_is_there(&files))),
-        Some((Kind::TestData, files)) => Ok((Kind::TestData, group_by_folder(files))),
-        Some((kind, files)) => Ok((kind, files.into_iter().map(|f| vec![f]).collect())),
+        Some((kind, samples)) => {
+            let skipped = files.into_iter().filter(|file| Kind::of(file).is_none() && !is_known(kind, file)).collect();
+            let groups = match kind {
+                Kind::TestData => group_by_folder(samples),
+                _ => samples.into_iter().map(|file| vec![file]).collect(),
+            };
+            Ok(Found { kind, groups, skipped })
+        }
     }
 }
 
 /// The files below `path` that hold samples.
 pub fn sample_files(path: &Path) -> Result<Vec<PathBuf>, CalibError> {
-    Ok(discover(path)?.1.concat())
+    Ok(discover(path)?.groups.concat())
+}
+
+/// Whether a file belongs to samples of this kind without being one.
+fn is_known(kind: Kind, file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name == PROCESSOR || (kind == Kind::TestData && name.starts_with("output_"))
 }
 
 fn is_text(path: &Path) -> bool {
@@ -163,9 +186,10 @@ mod tests {
         for name in ["b/1.npz", "a.npz", "b/0.NPZ", "README.md", ".hidden.npz"] {
             touch(dir.path(), name);
         }
-        let (kind, groups) = discover(dir.path()).unwrap();
+        let Found { kind, groups, skipped } = discover(dir.path()).unwrap();
         assert_eq!(kind, Kind::Npz);
         assert_eq!(names(dir.path(), &groups), [["a.npz"], ["b/0.NPZ"], ["b/1.npz"]]);
+        assert_eq!(names(dir.path(), &[skipped]), [["README.md"]]);
     }
 
     #[test]
@@ -179,8 +203,8 @@ mod tests {
         ] {
             touch(dir.path(), name);
         }
-        let (kind, groups) = discover(dir.path()).unwrap();
-        assert_eq!(kind, Kind::TestData);
+        let Found { kind, groups, skipped } = discover(dir.path()).unwrap();
+        assert_eq!((kind, skipped), (Kind::TestData, vec![]));
         let expected: [&[&str]; 2] =
             [&["test_data_set_9/input_2.pb", "test_data_set_9/input_10.pb"], &["test_data_set_10/input_0.pb"]];
         assert_eq!(names(dir.path(), &groups), expected);

@@ -11,7 +11,8 @@ use super::check::{check_header, convert, empty_array, wrong_shape};
 use super::discover::Kind;
 use super::npy::{Header, read_elements, read_header};
 use super::npz::{read_arrays, read_headers};
-use super::picture::{Preparation, check_picture};
+use super::part::Part;
+use super::picture::Preparation;
 use super::tensor_proto::read_tensor_proto;
 use super::text::{TEXT_SAMPLES, read_windows};
 use super::text_inputs::{TextInputs, Window};
@@ -31,7 +32,7 @@ pub(crate) enum Source {
     },
     /// Files in the order of their numbers.
     TestData(Vec<PathBuf>),
-    Picture(PathBuf),
+    Picture(Part),
     /// Tokens of a text, or of several.
     Text {
         path: PathBuf,
@@ -46,7 +47,8 @@ impl Source {
     /// The (first) file.
     pub(crate) fn path(&self) -> &Path {
         match self {
-            Self::Npz(path) | Self::Picture(path) | Self::Npy { path, .. } | Self::Text { path, .. } => path,
+            Self::Npz(path) | Self::Npy { path, .. } | Self::Text { path, .. } => path,
+            Self::Picture(part) => part.label(),
             Self::TestData(files) => files.first().map_or(Path::new(""), PathBuf::as_path),
         }
     }
@@ -57,6 +59,19 @@ impl Source {
             Self::Text { path, number, .. } => format!("sample {number} of `{}`", path.display()),
             Self::TestData(_) => format!("`{}`", self.path().parent().unwrap_or(Path::new("")).display()),
             _ => format!("`{}`", self.path().display()),
+        }
+    }
+}
+
+impl Source {
+    /// What it is, in a word or two.
+    pub(crate) fn kind(&self) -> String {
+        let extension = self.path().extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
+        match self {
+            Self::Npy { row: Some(_), .. } => "rows of npy".to_owned(),
+            Self::TestData(_) => "test data sets".to_owned(),
+            Self::Text { .. } => "texts".to_owned(),
+            Self::Npz(_) | Self::Npy { .. } | Self::Picture(_) => extension.unwrap_or_default(),
         }
     }
 }
@@ -89,10 +104,7 @@ impl SourceReader {
             return Err(CalibError::OneArrayManyInputs { path: path.into(), inputs });
         }
         let picture = match (kind, single, &options.image) {
-            (Kind::Picture, Some(index), image) => {
-                let image = image.clone().unwrap_or_default();
-                Some(Preparation::new(&inputs[index], &image)?)
-            }
+            (Kind::Picture, Some(index), _) => Some(Preparation::new(&inputs[index], path, options)?),
             (_, _, Some(_)) => return Err(CalibError::NoPictures { path: path.into() }),
             _ => None,
         };
@@ -126,7 +138,7 @@ impl SourceReader {
             }
             match kind {
                 Kind::Npz => sources.push(Source::Npz(path)),
-                Kind::Picture => sources.push(Source::Picture(path)),
+                Kind::Picture => sources.push(Source::Picture(Part::whole(path))),
                 _ => self.split_npy(path, &mut sources)?,
             }
         }
@@ -136,6 +148,33 @@ impl SourceReader {
     fn single_spec(&self) -> (usize, &InputSpec) {
         let index = self.single.expect("files with one array are only accepted with one required input");
         (index, &self.inputs[index])
+    }
+
+    /// What samples become, in words.
+    pub(crate) fn prepared(&self) -> Option<String> {
+        self.picture.as_ref().map(Preparation::describe)
+    }
+
+    /// Values that no model is fed with, from what is done to samples alone.
+    pub(crate) fn unlikely(&self) -> Option<String> {
+        self.picture.as_ref().and_then(Preparation::unlikely)
+    }
+
+    fn preparation(&self) -> &Preparation {
+        self.picture.as_ref().expect("made with the reader for sets of pictures")
+    }
+
+    /// Refuses a made sample of more bytes than the limit.
+    fn check_bytes(&self, path: &Path, shape: &[usize]) -> Result<(), CalibError> {
+        let bytes = self.single_spec().1.element.bytes() as u64;
+        let needed = shape.iter().fold(bytes, |bytes, &length| bytes.saturating_mul(length as u64));
+        match needed <= self.limit {
+            true => Ok(()),
+            false => {
+                let source = FormatError::TooLarge { needed, limit: self.limit };
+                Err(CalibError::Malformed { path: path.into(), source })
+            }
+        }
     }
 
     /// The name of an input.
@@ -209,9 +248,9 @@ impl SourceReader {
                 let tensors = self.read_test_data(files)?;
                 tensors.into_iter().map(|(index, _, tensor)| (index, tensor.shape().to_vec())).collect()
             }
-            Source::Picture(path) => {
-                check_picture(path)?;
-                let shape = self.picture.as_ref().map(Preparation::shape).unwrap_or_default();
+            Source::Picture(part) => {
+                let shape = self.preparation().scan(part)?;
+                self.check_bytes(path, &shape)?;
                 vec![(self.single_spec().0, shape)]
             }
             Source::Text { path, window, caches, .. } => {
@@ -273,10 +312,7 @@ impl SourceReader {
                 let tensors = self.read_test_data(files)?;
                 Ok(tensors.into_iter().map(|(index, _, tensor)| (self.inputs[index].name.clone(), tensor)).collect())
             }
-            Source::Picture(path) => {
-                let preparation = self.picture.as_ref().expect("made with the reader for sets of pictures");
-                Ok(vec![(self.single_spec().1.name.clone(), preparation.load(path)?)])
-            }
+            Source::Picture(part) => Ok(vec![(self.single_spec().1.name.clone(), self.preparation().load(part)?)]),
             Source::Text { window, caches, .. } => {
                 let window = behind(window, caches.is_some());
                 let mut values = self.text_inputs().values(&self.inputs, &window);
