@@ -33,6 +33,7 @@ mod runtime;
 mod saturation;
 mod selected;
 mod served;
+mod sounds;
 mod support;
 mod targets;
 mod texts;

@@ -3,9 +3,12 @@
 //! | files | one sample is |
 //! |---|---|
 //! | `.npz` | a file; its arrays are named as the graph's inputs |
+//! | `.safetensors` | the same |
 //! | `.npy` (models with one input) | a file, or a row of it: an array with several rows on a batch axis is split; one without the batch axis gets it |
 //! | `test_data_set_*/input_*.pb` | a folder; tensors are matched by name, else by number |
 //! | `.png`, `.jpg`, `.webp`, `.bmp`, `.tiff`, `.gif` (models with one input) | a picture, see [`ImageOptions`] |
+//! | `.tar` | members with one stem, see `shards` |
+//! | `.wav` (models with one input) | a sound, see `sound` |
 //! | a `.txt` or `.jsonl` file that is named itself (models of texts) | a window of tokens, see [`TextOptions`]; other inputs are made |
 //!
 //! Types and shapes of all selected samples are compared with the graph when the set is
@@ -18,10 +21,16 @@ mod discover;
 mod genai_config;
 mod input_spec;
 mod json;
+mod kind;
+mod named;
 mod npy;
 mod npz;
 mod part;
 mod picture;
+mod reader;
+mod safetensors;
+mod shards;
+mod sound;
 mod source;
 mod survey;
 mod tensor_proto;
@@ -48,7 +57,8 @@ use tempfile::TempDir;
 use crate::error::CalibError;
 use crate::tensor::Tensor;
 use discover::{Found, discover};
-use source::{Source, SourceReader};
+use reader::SourceReader;
+use source::Source;
 
 /// The values of one sample, in the order of the graph's inputs.
 pub type Sample = Vec<(String, Tensor)>;
@@ -59,6 +69,8 @@ pub struct DataOptions {
     /// Use this many samples, evenly spaced over the sorted files (files are often sorted by
     /// class, so that the first ones would not represent the rest). `None`: all, or 128 of texts.
     pub samples: Option<usize>,
+    /// Names of arrays in files, each with that of the input it feeds; with an empty one, where it feeds none.
+    pub names: Vec<(String, String)>,
     /// How pictures become tensors; `None`: as [`ImageOptions::default`] says. Refused where samples are no pictures.
     pub image: Option<ImageOptions>,
     /// How texts become tensors; `None`: as [`TextOptions::default`] says. Refused where samples are no texts.
@@ -70,9 +82,16 @@ pub struct DataOptions {
 }
 
 impl Default for DataOptions {
-    /// All samples, pictures scaled to 0..1, at most 1 GiB a sample.
+    /// All samples, as their files say, at most 1 GiB a sample.
     fn default() -> Self {
-        Self { samples: None, image: None, text: None, model_folder: None, max_sample_bytes: 1 << 30 }
+        Self {
+            samples: None,
+            names: Vec::new(),
+            image: None,
+            text: None,
+            model_folder: None,
+            max_sample_bytes: 1 << 30,
+        }
     }
 }
 
@@ -142,9 +161,10 @@ pub struct CalibSet {
 impl CalibSet {
     /// Finds the samples in `path` for a graph with these inputs.
     pub fn open(path: &Path, inputs: &[InputSpec], options: &DataOptions) -> Result<Self, CalibError> {
-        let Found { kind, groups, skipped } = discover(path)?;
-        let reader = SourceReader::new(kind, path, inputs, options)?;
-        let mut sources = reader.sources(kind, groups, options)?;
+        let found = discover(path)?;
+        let reader = SourceReader::new(&found, path, inputs, options)?;
+        let Found { kind, places, skipped } = found;
+        let mut sources = reader.sources(kind, places, options)?;
         if let Some(wanted) = options.samples {
             sources = evenly_spaced(sources, wanted);
         }

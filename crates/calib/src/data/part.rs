@@ -23,6 +23,11 @@ impl Part {
         Self { label: file.clone(), file, start: 0, length: None }
     }
 
+    /// A stretch of an archive.
+    pub(crate) fn member(file: PathBuf, name: &str, start: u64, bytes: u64) -> Self {
+        Self { label: file.join(name.trim_start_matches('/')), file, start, length: Some(bytes) }
+    }
+
     /// What messages call it: a path, of a member with that of its archive before it.
     pub(crate) fn label(&self) -> &Path {
         &self.label

@@ -18,6 +18,10 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "N")]
     samples: Option<NonZero<usize>>,
 
+    /// Which input an array of a .npz, .safetensors or .tar file feeds, where their names differ; `KEY=` leaves it out.
+    #[arg(long, value_name = "KEY=INPUT", value_parser = parse_name)]
+    calib_map: Vec<(String, String)>,
+
     /// Preprocessing as Hugging Face's transformers writes it; by default preprocessor_config.json beside the model or in
     /// the folder of the samples, where there is one.
     #[arg(long, value_name = "FILE", conflicts_with = "image_preset")]
@@ -75,7 +79,7 @@ enum OrderName {
 impl DataArgs {
     /// Whether anything is said about samples.
     pub(crate) fn is_given(&self) -> bool {
-        self.samples.is_some() || self.has_image_options() || self.has_text_options()
+        self.samples.is_some() || !self.calib_map.is_empty() || self.has_image_options() || self.has_text_options()
     }
 
     /// Whether anything is said about pictures.
@@ -120,7 +124,8 @@ impl DataArgs {
             key: self.text_key.clone(),
         });
         let (samples, model_folder) = (self.samples.map(NonZero::get), model.parent().map(Path::to_owned));
-        let options = DataOptions { samples, image, text, model_folder, ..DataOptions::default() };
+        let names = self.calib_map.clone();
+        let options = DataOptions { samples, names, image, text, model_folder, ..DataOptions::default() };
         DataConfig { path, options, cache: None }
     }
 }
@@ -130,6 +135,12 @@ fn preset_parser() -> impl TypedValueParser<Value = &'static ImagePreset> {
     let values = IMAGE_PRESETS.iter().map(|preset| PossibleValue::new(preset.name).help(preset.about));
     PossibleValuesParser::new(values)
         .try_map(|name| ImagePreset::named(&name).ok_or_else(|| format!("there is no preset `{name}`")))
+}
+
+fn parse_name(text: &str) -> Result<(String, String), String> {
+    let names = text.split_once('=').filter(|(array, _)| !array.is_empty());
+    let names = names.map(|(array, input)| (array.trim().to_owned(), input.trim().to_owned()));
+    names.ok_or_else(|| "expected the name of an array and that of an input, for example pixels=x".to_owned())
 }
 
 fn parse_size(text: &str) -> Result<(u32, u32), String> {

@@ -104,7 +104,7 @@ impl Recipe {
 const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_1];
+const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 const BICUBIC: Filter = Filter::pillow(Kernel::Bicubic);
 /// OpenCV's `INTER_LINEAR`.
 const OPENCV_LINEAR: Filter = Filter { kernel: Kernel::Bilinear, antialias: false };
@@ -188,6 +188,11 @@ impl ImagePreset {
 }
 
 impl ImageOptions {
+    /// Whether nothing is said but where the configuration lies.
+    pub(crate) fn is_only_of(&self, processor: &Path) -> bool {
+        *self == Self { base: ImageBase::Processor(processor.to_owned()), ..Self::default() }
+    }
+
     /// What is done to pictures in `data`, and who says so.
     pub(super) fn recipe(&self, data: &Path, options: &DataOptions) -> Result<(Recipe, String), CalibError> {
         let (base, origin) = match &self.base {
