@@ -6,6 +6,7 @@
 mod decode;
 mod describe;
 mod fit;
+mod options;
 mod processor;
 mod recipe;
 mod resample;
@@ -16,7 +17,8 @@ use half::f16;
 use ndarray::{Array3, Axis, s};
 
 pub(crate) use decode::{EXTENSIONS, dimensions};
-pub use recipe::{ChannelOrder, IMAGE_PRESETS, ImageBase, ImageLayout, ImageOptions, ImagePreset};
+pub use options::{ImageBase, ImageOptions};
+pub use recipe::{ChannelOrder, IMAGE_PRESETS, ImageLayout, ImagePreset};
 
 use super::check::wrong_shape;
 use super::part::Part;
