@@ -17,7 +17,7 @@ pub enum CalibError {
         source: std::io::Error,
     },
     /// A folder holds nothing usable.
-    #[error("no calibration samples in `{}`: {found}; expected .npz, .npy, .png or .jpg files, test_data_set_*/input_*.pb, or a .txt or .jsonl file that is named itself", path.display())]
+    #[error("no calibration samples in `{}`: {found}; expected .npz, .npy, .safetensors or .tar files, pictures (png, jpg, webp, bmp, tiff, gif), wav files, test_data_set_*/input_*.pb, or a .txt or .jsonl file that is named itself", path.display())]
     NoSamples {
         /// The folder.
         path: PathBuf,
@@ -57,6 +57,34 @@ pub enum CalibError {
         name: String,
         /// Names of the graph's inputs.
         inputs: Vec<String>,
+    },
+    /// An array that was named is not there.
+    #[error("--calib-map names array `{array}`, which is not in `{}` (arrays: {})", path.display(), quoted(arrays))]
+    NoSuchArray {
+        /// The file.
+        path: PathBuf,
+        /// The array's name.
+        array: String,
+        /// What the file has.
+        arrays: Vec<String>,
+    },
+    /// An input that was named for an array is not there.
+    #[error("--calib-map gives array `{array}` of `{}` to `{name}`, which is no input (inputs: {})", path.display(), quoted(inputs))]
+    NoSuchInput {
+        /// The samples.
+        path: PathBuf,
+        /// The array's name.
+        array: String,
+        /// What it was to feed.
+        name: String,
+        /// Names of the graph's inputs.
+        inputs: Vec<String>,
+    },
+    /// Names for samples that have none.
+    #[error("`{}` holds no arrays with names, so that --calib-map has no effect: leave it out", path.display())]
+    NoNames {
+        /// The folder or file.
+        path: PathBuf,
     },
     /// An input that is not given.
     #[error("graph input `{name}` is missing from `{}` (arrays: {})", path.display(), quoted(arrays))]
@@ -157,6 +185,32 @@ pub enum CalibError {
         shape: String,
         /// Why.
         reason: String,
+    },
+    /// The configuration of a processor asks for something that is not done.
+    #[error("cannot prepare samples as `{}` says: {problem}; name an --image-preset, and what differs from it", path.display())]
+    Processor {
+        /// The configuration.
+        path: PathBuf,
+        /// What it asks for.
+        problem: String,
+    },
+    /// An input that takes no sounds.
+    #[error("cannot feed sounds to graph input `{name}` (shape {shape}): {reason}")]
+    SoundInput {
+        /// The input.
+        name: String,
+        /// Its shape in words.
+        shape: String,
+        /// Why.
+        reason: String,
+    },
+    /// The configuration of a feature extractor asks for something that is not done.
+    #[error("cannot prepare sounds as `{}` says: {problem}", path.display())]
+    Extractor {
+        /// The configuration.
+        path: PathBuf,
+        /// What it asks for.
+        problem: String,
     },
     /// Options for pictures beside samples of another kind.
     #[error("`{}` holds no pictures, so that size, layout, channel order, mean and deviation have no effect: leave them out, or store pictures", path.display())]
@@ -286,6 +340,22 @@ pub enum FormatError {
     /// The archive's directory is damaged.
     #[error("not a readable zip archive: {0}")]
     Zip(String),
+    /// The header of a `.safetensors` file claims what is not there.
+    #[error("not a readable .safetensors file: {0}")]
+    Safetensors(String),
+    /// An archive's headers are damaged.
+    #[error("not a readable .tar archive")]
+    Tar(#[source] std::io::Error),
+    /// A member of an archive claims more than there is.
+    #[error("member `{name}` claims {bytes} bytes, and {left} follow: was the archive copied whole?")]
+    Member {
+        /// The member.
+        name: String,
+        /// What it claims.
+        bytes: u64,
+        /// What follows.
+        left: u64,
+    },
     /// The bytes do not begin like an array.
     #[error("the bytes do not begin with numpy's magic string")]
     Magic,
@@ -331,6 +401,34 @@ pub enum FormatError {
         line: usize,
         /// Why.
         problem: String,
+    },
+    /// The file was cut off.
+    #[error("it ends before what it holds does: was it copied whole?")]
+    EndsEarly,
+    /// The sound cannot be read.
+    #[error("not a readable .wav file (integers of 8 to 32 bits, or floats of 32)")]
+    Wav(#[source] hound::Error),
+    /// The sound is of a kind that is not read.
+    #[error(
+        "the sound has {rate} samples a second in {channels} channels, {frames} in each; expected 1000 to 768000 a second, 1 to 64 channels and at least one sample"
+    )]
+    Sound {
+        /// Samples a second.
+        rate: u32,
+        /// Channels.
+        channels: u16,
+        /// Samples of a channel.
+        frames: u32,
+    },
+    /// The picture is larger than any that is read.
+    #[error("the picture has {width} x {height} pixels, the limit is {limit}")]
+    ManyPixels {
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+        /// The most pixels.
+        limit: u64,
     },
     /// The picture cannot be decoded.
     #[error("cannot decode the picture")]

@@ -37,8 +37,9 @@ mod tensor;
 mod testing;
 
 pub use data::{
-    CalibSet, ChannelOrder, DataOptions, Dim, GenaiDecoder, ImageFit, ImageLayout, ImageOptions, InputSpec,
-    NamedTensors, Sample, Split, TextOptions, read_npy, read_npz, sample_files, write_captures,
+    CalibSet, ChannelOrder, DataOptions, DataReport, Dim, GenaiDecoder, IMAGE_PRESETS, ImageBase, ImageLayout,
+    ImageOptions, ImagePreset, InputSpec, NamedTensors, Sample, Split, TextOptions, ValueRange, read_npy, read_npz,
+    sample_files, write_captures,
 };
 pub use engine::{
     BlockedNode, Cut, Engine, Fault, Feed, Given, SATURATE_PAIRS, Session, Shapes, SharedEngine, cut, engine,

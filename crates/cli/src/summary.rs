@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use onnxquant::calib::{Measurement, NotMeasured};
+use onnxquant::calib::{DataReport, Measurement, NotMeasured};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
     AUTO_SQNR_DB, Accuracy, Activations, Cpu, EngineReport, FolderReport, IntegerReport, LayerReport, Measured, NotRun,
@@ -47,6 +47,7 @@ pub(crate) fn summary(report: &Report) -> String {
     text += &report.doubts().iter().map(|doubt| format!("doubt   {doubt}\n")).collect::<String>();
     text += &speed(&report.expected_speed);
     text += &report.engine.as_ref().map_or(String::new(), engine);
+    text += &report.data.as_ref().map_or(String::new(), data);
     text += &report.texts.as_ref().map_or(String::new(), texts);
     text += &report.not_run.as_ref().map_or(String::new(), |found| not_run(report, found));
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
@@ -105,6 +106,22 @@ fn granularity(report: &Report) -> String {
 fn engine(found: &EngineReport) -> String {
     let because = found.because.as_ref();
     because.map_or(String::new(), |why| format!("engine  {} ran the samples: {}\n", found.name, one_line(why)))
+}
+
+/// What was done to samples, and which files are none.
+fn data(found: &DataReport) -> String {
+    let ranges = found.ranges.iter().map(|range| (range.min, range.max));
+    let all = ranges.reduce(|(least, most), (min, max)| (least.min(min), most.max(max)));
+    let values = all.map(|(least, most)| format!(", values {least:.1}..{most:.1}")).unwrap_or_default();
+    let prepared = found.prepared.as_ref().map(|how| format!(" -> {how}")).unwrap_or_default();
+    let skipped = match found.skipped.as_slice() {
+        [] => String::new(),
+        files => {
+            let names = files.iter().map(|file| format!("`{}`", file.display()));
+            format!("        {} files are no samples: {}\n", files.len(), listed(names))
+        }
+    };
+    format!("data    {}{prepared}{values}\n{skipped}", found.samples)
 }
 
 /// What samples were made of texts.

@@ -91,6 +91,9 @@ impl Files {
             for path in sample_files(&data.path).unwrap_or_default() {
                 files = files.reads("a calibration sample", &path);
             }
+            if let Some(processor) = data.options.processor(&data.path) {
+                files = files.reads("the configuration of a processor", &processor);
+            }
             if let Some(tokenizer) = data.options.tokenizer() {
                 files = files.reads("the tokenizer", &tokenizer);
             }

@@ -7,54 +7,62 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::PROCESSOR;
+use super::kind::{Kind, Place};
+use super::named::NamedFile;
+use super::part::Part;
+use super::shards::{ByKind, samples};
 use crate::error::CalibError;
 
 /// Deeper folders are not searched: a link to a parent folder would not end otherwise.
 const MAX_DEPTH: usize = 16;
 
-/// What kind of file a sample is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    Npz,
-    Npy,
-    /// A folder of `input_*.pb` files.
-    TestData,
-    Picture,
-    /// A file of texts, which is named itself: beside other samples lie texts that are none.
-    Text,
+/// Samples below a folder.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Not that of archives, but of what they hold.
+    pub(crate) kind: Kind,
+    pub(crate) places: Vec<Place>,
+    /// Files and members of other kinds, configurations left out.
+    pub(crate) skipped: Vec<PathBuf>,
 }
 
-impl Kind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Npz => ".npz",
-            Self::Npy => ".npy",
-            Self::TestData => "input_*.pb",
-            Self::Picture => "pictures",
-            Self::Text => "texts",
-        }
-    }
+/// The samples below `path`.
+pub(crate) fn discover(path: &Path) -> Result<Found, CalibError> {
+    let (kind, files, skipped) = find(path)?;
+    let whole = files.iter().cloned().map(Part::whole);
+    let places = match kind {
+        Kind::Tar => return unpacked(path, &files, skipped),
+        Kind::TestData => group_by_folder(files).into_iter().map(Place::TestData).collect(),
+        Kind::Npz => whole.map(|part| Place::Named(NamedFile::Npz(part))).collect(),
+        Kind::Safetensors => whole.map(|part| Place::Named(NamedFile::Safetensors(part))).collect(),
+        Kind::Npy | Kind::Picture | Kind::Sound | Kind::Text => whole.map(Place::Part).collect(),
+    };
+    Ok(Found { kind, places, skipped })
+}
 
-    fn of(path: &Path) -> Option<Self> {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        match extension.as_str() {
-            "npz" => Some(Self::Npz),
-            "npy" => Some(Self::Npy),
-            "png" | "jpg" | "jpeg" => Some(Self::Picture),
-            "pb" if path.file_name()?.to_str()?.starts_with("input_") => Some(Self::TestData),
-            _ => None,
-        }
+/// The samples in archives.
+fn unpacked(path: &Path, archives: &[PathBuf], mut skipped: Vec<PathBuf>) -> Result<Found, CalibError> {
+    let mut by_kind = ByKind::new();
+    for archive in archives {
+        let (found, others) = samples(archive)?;
+        skipped.extend(others);
+        found.into_iter().for_each(|(kind, places)| by_kind.entry(kind).or_default().extend(places));
+    }
+    check_one_kind(path, by_kind.keys())?;
+    match by_kind.pop_first() {
+        Some((kind, places)) => Ok(Found { kind, places, skipped }),
+        None => Err(no_samples(path, &what_is_there(&skipped))),
     }
 }
 
-/// The kind of the samples below `path` and, for every sample file (or data set folder), the
-/// files that make it up.
-pub(crate) fn discover(path: &Path) -> Result<(Kind, Vec<Vec<PathBuf>>), CalibError> {
+/// The kind of the files below `path` that hold samples, these, and others.
+fn find(path: &Path) -> Result<(Kind, Vec<PathBuf>, Vec<PathBuf>), CalibError> {
     let metadata = fs::metadata(path).map_err(|source| CalibError::Io { path: path.into(), source })?;
     if !metadata.is_dir() {
         let text = is_text(path).then_some(Kind::Text);
         let kind = Kind::of(path).or(text).ok_or_else(|| no_samples(path, "it is a file of another kind"))?;
-        return Ok((kind, vec![vec![path.into()]]));
+        return Ok((kind, vec![path.into()], Vec::new()));
     }
     let mut files = Vec::new();
     list(path, MAX_DEPTH, &mut files)?;
@@ -65,20 +73,33 @@ pub(crate) fn discover(path: &Path) -> Result<(Kind, Vec<Vec<PathBuf>>), CalibEr
             by_kind.entry(kind).or_default().push(file.clone());
         }
     }
-    if by_kind.len() > 1 {
-        let kinds: Vec<&str> = by_kind.keys().map(|k| k.name()).collect();
-        return Err(CalibError::MixedKinds { path: path.into(), kinds: kinds.join(", ") });
-    }
+    check_one_kind(path, by_kind.keys())?;
     match by_kind.pop_first() {
         None => Err(no_samples(path, &what_is_there(&files))),
-        Some((Kind::TestData, files)) => Ok((Kind::TestData, group_by_folder(files))),
-        Some((kind, files)) => Ok((kind, files.into_iter().map(|f| vec![f]).collect())),
+        Some((kind, samples)) => {
+            files.retain(|file| Kind::of(file).is_none() && !is_known(kind, file));
+            Ok((kind, samples, files))
+        }
+    }
+}
+
+fn check_one_kind<'a>(path: &Path, kinds: impl Iterator<Item = &'a Kind>) -> Result<(), CalibError> {
+    let kinds: Vec<&str> = kinds.map(|kind| kind.name()).collect();
+    match kinds.len() {
+        0 | 1 => Ok(()),
+        _ => Err(CalibError::MixedKinds { path: path.into(), kinds: kinds.join(", ") }),
     }
 }
 
 /// The files below `path` that hold samples.
 pub fn sample_files(path: &Path) -> Result<Vec<PathBuf>, CalibError> {
-    Ok(discover(path)?.1.concat())
+    Ok(find(path)?.1)
+}
+
+/// Whether a file belongs to samples of this kind without being one.
+fn is_known(kind: Kind, file: &Path) -> bool {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name == PROCESSOR || (kind == Kind::TestData && name.starts_with("output_"))
 }
 
 fn is_text(path: &Path) -> bool {
@@ -152,6 +173,16 @@ mod tests {
         fs::write(path, b"").unwrap();
     }
 
+    /// The files of each place.
+    fn groups(places: Vec<Place>) -> Vec<Vec<PathBuf>> {
+        let files = |place| match place {
+            Place::Part(part) => vec![part.label().to_owned()],
+            Place::Named(file) => vec![file.label().to_owned()],
+            Place::TestData(files) => files,
+        };
+        places.into_iter().map(files).collect()
+    }
+
     fn names(dir: &Path, groups: &[Vec<PathBuf>]) -> Vec<Vec<String>> {
         let relative = |f: &PathBuf| f.strip_prefix(dir).unwrap().to_string_lossy().into_owned();
         groups.iter().map(|g| g.iter().map(relative).collect()).collect()
@@ -163,9 +194,10 @@ mod tests {
         for name in ["b/1.npz", "a.npz", "b/0.NPZ", "README.md", ".hidden.npz"] {
             touch(dir.path(), name);
         }
-        let (kind, groups) = discover(dir.path()).unwrap();
+        let Found { kind, places, skipped } = discover(dir.path()).unwrap();
         assert_eq!(kind, Kind::Npz);
-        assert_eq!(names(dir.path(), &groups), [["a.npz"], ["b/0.NPZ"], ["b/1.npz"]]);
+        assert_eq!(names(dir.path(), &groups(places)), [["a.npz"], ["b/0.NPZ"], ["b/1.npz"]]);
+        assert_eq!(names(dir.path(), &[skipped]), [["README.md"]]);
     }
 
     #[test]
@@ -179,11 +211,11 @@ mod tests {
         ] {
             touch(dir.path(), name);
         }
-        let (kind, groups) = discover(dir.path()).unwrap();
-        assert_eq!(kind, Kind::TestData);
+        let Found { kind, places, skipped } = discover(dir.path()).unwrap();
+        assert_eq!((kind, skipped), (Kind::TestData, vec![]));
         let expected: [&[&str]; 2] =
             [&["test_data_set_9/input_2.pb", "test_data_set_9/input_10.pb"], &["test_data_set_10/input_0.pb"]];
-        assert_eq!(names(dir.path(), &groups), expected);
+        assert_eq!(names(dir.path(), &groups(places)), expected);
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::error::{CalibError, FormatError};
+use super::json;
+use crate::error::CalibError;
 
 /// The file's name.
 const FILE: &str = "genai_config.json";
@@ -64,14 +65,10 @@ impl GenaiDecoder {
     /// Reads the configuration in `folder`; nothing where there is none.
     pub fn read(folder: &Path) -> Result<Option<Self>, CalibError> {
         let path = folder.join(FILE);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(CalibError::Io { path, source }),
-        };
-        match serde_json::from_slice::<File>(&bytes) {
+        match json::read::<File>(&path) {
             Ok(File { model }) => Ok(Some(Self { context_length: model.context_length, ..model.decoder })),
-            Err(error) => Err(CalibError::Malformed { path, source: FormatError::Json(error) }),
+            Err(CalibError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -3,9 +3,12 @@
 //! | files | one sample is |
 //! |---|---|
 //! | `.npz` | a file; its arrays are named as the graph's inputs |
+//! | `.safetensors` | the same |
 //! | `.npy` (models with one input) | a file, or a row of it: an array with several rows on a batch axis is split; one without the batch axis gets it |
 //! | `test_data_set_*/input_*.pb` | a folder; tensors are matched by name, else by number |
-//! | `.png`, `.jpg` (models with one input) | a picture, see [`ImageOptions`] |
+//! | `.png`, `.jpg`, `.webp`, `.bmp`, `.tiff`, `.gif` (models with one input) | a picture, see [`ImageOptions`] |
+//! | `.tar` | members with one stem, see `shards` |
+//! | `.wav` (models with one input) | a sound, see `sound` |
 //! | a `.txt` or `.jsonl` file that is named itself (models of texts) | a window of tokens, see [`TextOptions`]; other inputs are made |
 //!
 //! Types and shapes of all selected samples are compared with the graph when the set is
@@ -17,10 +20,19 @@ mod continued;
 mod discover;
 mod genai_config;
 mod input_spec;
+mod json;
+mod kind;
+mod named;
 mod npy;
 mod npz;
+mod part;
 mod picture;
+mod reader;
+mod safetensors;
+mod shards;
+mod sound;
 mod source;
+mod survey;
 mod tensor_proto;
 mod text;
 mod text_inputs;
@@ -34,7 +46,8 @@ pub use genai_config::GenaiDecoder;
 pub use input_spec::{Dim, InputSpec};
 pub use npy::read_npy;
 pub use npz::{NamedTensors, read_npz};
-pub use picture::{ChannelOrder, ImageFit, ImageLayout, ImageOptions};
+pub use picture::{ChannelOrder, IMAGE_PRESETS, ImageBase, ImageLayout, ImageOptions, ImagePreset};
+pub use survey::{DataReport, ValueRange};
 #[cfg(test)]
 pub(crate) use tensor_proto::to_tensor;
 pub use text::TextOptions;
@@ -43,8 +56,9 @@ use tempfile::TempDir;
 
 use crate::error::CalibError;
 use crate::tensor::Tensor;
-use discover::discover;
-use source::{Source, SourceReader};
+use discover::{Found, discover};
+use reader::SourceReader;
+use source::Source;
 
 /// The values of one sample, in the order of the graph's inputs.
 pub type Sample = Vec<(String, Tensor)>;
@@ -55,20 +69,61 @@ pub struct DataOptions {
     /// Use this many samples, evenly spaced over the sorted files (files are often sorted by
     /// class, so that the first ones would not represent the rest). `None`: all, or 128 of texts.
     pub samples: Option<usize>,
+    /// Names of arrays in files, each with that of the input it feeds; with an empty one, where it feeds none.
+    pub names: Vec<(String, String)>,
     /// How pictures become tensors; `None`: as [`ImageOptions::default`] says. Refused where samples are no pictures.
     pub image: Option<ImageOptions>,
     /// How texts become tensors; `None`: as [`TextOptions::default`] says. Refused where samples are no texts.
     pub text: Option<TextOptions>,
-    /// The folder of the model, where a tokenizer and a `genai_config.json` are looked for.
+    /// The folder of the model, where a tokenizer, a `preprocessor_config.json` and a `genai_config.json` are looked for.
     pub model_folder: Option<PathBuf>,
     /// Samples with more bytes of data are refused.
     pub max_sample_bytes: u64,
 }
 
 impl Default for DataOptions {
-    /// All samples, pictures scaled to 0..1, at most 1 GiB a sample.
+    /// All samples, as their files say, at most 1 GiB a sample.
     fn default() -> Self {
-        Self { samples: None, image: None, text: None, model_folder: None, max_sample_bytes: 1 << 30 }
+        Self {
+            samples: None,
+            names: Vec::new(),
+            image: None,
+            text: None,
+            model_folder: None,
+            max_sample_bytes: 1 << 30,
+        }
+    }
+}
+
+/// The file in which Hugging Face's transformers keeps what is done to pictures and sounds.
+const PROCESSOR: &str = "preprocessor_config.json";
+/// A folder of this name holds the graphs of the folder around it.
+const GRAPHS: &str = "onnx";
+
+impl DataOptions {
+    /// Where a file lies that belongs to the model: beside it, or one folder up where that of the model is `onnx`.
+    pub(crate) fn beside_model(&self, name: &str) -> Option<PathBuf> {
+        let folder = self.model_folder.as_deref()?;
+        let above = folder.parent().filter(|_| folder.file_name().is_some_and(|own| own == GRAPHS));
+        let found =
+            [Some(folder), above].into_iter().flatten().map(|folder| folder.join(name)).find(|path| path.exists());
+        Some(found.unwrap_or_else(|| folder.join(name)))
+    }
+
+    /// The configuration of a processor that is read for the samples in `data`, if any is.
+    pub fn processor(&self, data: &Path) -> Option<PathBuf> {
+        match self.image.as_ref().map(|image| &image.base) {
+            Some(ImageBase::Processor(path)) => Some(path.clone()),
+            Some(ImageBase::Preset(_)) => None,
+            Some(ImageBase::Found) | None => self.found_processor(data),
+        }
+    }
+
+    /// That which lies beside the model, or else in the folder of the samples.
+    pub(crate) fn found_processor(&self, data: &Path) -> Option<PathBuf> {
+        let folder = if data.is_dir() { Some(data) } else { data.parent() };
+        let places = [self.beside_model(PROCESSOR), folder.map(|folder| folder.join(PROCESSOR))];
+        places.into_iter().flatten().find(|path| path.is_file())
     }
 }
 
@@ -97,6 +152,8 @@ pub struct CalibSet {
     reader: SourceReader,
     /// The decoder that reads them, where they are texts.
     decoder: GenaiDecoder,
+    /// Files of the folder that are no samples.
+    skipped: Vec<PathBuf>,
     /// Caches of samples that continue a text.
     spool: Option<TempDir>,
 }
@@ -104,9 +161,10 @@ pub struct CalibSet {
 impl CalibSet {
     /// Finds the samples in `path` for a graph with these inputs.
     pub fn open(path: &Path, inputs: &[InputSpec], options: &DataOptions) -> Result<Self, CalibError> {
-        let (kind, groups) = discover(path)?;
-        let reader = SourceReader::new(kind, path, inputs, options)?;
-        let mut sources = reader.sources(kind, groups, options)?;
+        let found = discover(path)?;
+        let reader = SourceReader::new(&found, path, inputs, options)?;
+        let Found { kind, places, skipped } = found;
+        let mut sources = reader.sources(kind, places, options)?;
         if let Some(wanted) = options.samples {
             sources = evenly_spaced(sources, wanted);
         }
@@ -123,7 +181,7 @@ impl CalibSet {
             given.ok_or_else(|| CalibError::NoSamples { path: path.into(), found: "no sample was selected".into() })?;
         let inputs = given.into_iter().map(|i| inputs[i].clone()).collect();
         let decoder = if reader.text().is_some() { options.decoder()? } else { GenaiDecoder::default() };
-        Ok(Self { inputs, sources, shapes, reader, decoder, spool: None })
+        Ok(Self { inputs, sources, shapes, reader, decoder, skipped, spool: None })
     }
 
     /// Number of samples.

@@ -230,3 +230,42 @@ fn caches_that_are_never_empty_are_noticed() {
     save_npz(&dir.path().join("0.npz"), &[("x", ramp(&[3]))]);
     assert!(!CalibSet::open(dir.path(), &inputs[..1], &DataOptions::default()).unwrap().starts_late());
 }
+
+#[test]
+fn arrays_with_other_names_are_mapped() {
+    let dir = tempfile::tempdir().unwrap();
+    save_npz(&dir.path().join("0.npz"), &[("pixels", ramp(&[2])), ("label", ramp(&[1]))]);
+    let inputs = [spec("x", ElementType::F32, &[2])];
+    let open = |names: &[(&str, &str)]| {
+        let names = names.iter().map(|&(array, input)| (array.to_owned(), input.to_owned())).collect();
+        CalibSet::open(dir.path(), &inputs, &DataOptions { names, ..DataOptions::default() })
+    };
+    let set = open(&[("pixels", "x"), ("label", "")]).unwrap();
+    assert_eq!(set.load(0).unwrap(), [("x".to_owned(), crate::tensor::Tensor::F32(ramp(&[2])))]);
+    let rows: [(&[(&str, &str)], &str); 4] = [
+        (&[("pixels", "x")], "no graph input named `label`"),
+        (&[("pixels", "y"), ("label", "")], "to `y`, which is no input (inputs: `x`)"),
+        (&[("pixel", "x")], "array `pixel`, which is not in"),
+        (&[("pixels", "x"), ("label", "x")], "has shape [1], expected [2]"),
+    ];
+    for (names, expected) in rows {
+        let error = open(names).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let png = tempfile::tempdir().unwrap();
+    fs::write(png.path().join("x.npy"), write_npy(&ramp(&[2]))).unwrap();
+    let names = vec![("pixels".to_owned(), "x".to_owned())];
+    let error = CalibSet::open(png.path(), &inputs, &DataOptions { names, ..DataOptions::default() }).unwrap_err();
+    assert!(matches!(error, CalibError::NoNames { .. }), "{error}");
+}
+
+#[test]
+fn safetensors_are_read_as_npz_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let data: Vec<u8> = [0.0_f32, 1.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let header = r#"{"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}"#;
+    fs::write(dir.path().join("0.safetensors"), super::safetensors::tests::file(header, &data)).unwrap();
+    let set = CalibSet::open(dir.path(), &[spec("x", ElementType::F32, &[2])], &DataOptions::default()).unwrap();
+    assert_eq!(set.load(0).unwrap(), [("x".to_owned(), crate::tensor::Tensor::F32(ramp(&[2])))]);
+    assert_eq!(set.survey().unwrap().samples, "1 safetensors");
+}

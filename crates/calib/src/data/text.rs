@@ -42,7 +42,7 @@ impl DataOptions {
     /// The tokenizer's file, whether it exists or not.
     pub fn tokenizer(&self) -> Option<PathBuf> {
         let named = self.text.as_ref().and_then(|text| text.tokenizer.clone());
-        named.or_else(|| Some(self.model_folder.as_ref()?.join(TOKENIZER)))
+        named.or_else(|| self.beside_model(TOKENIZER))
     }
 
     /// What `genai_config.json` beside the model says.

@@ -3,9 +3,12 @@
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use onnxquant::DataConfig;
-use onnxquant::calib::{ChannelOrder, DataOptions, ImageLayout, ImageOptions, TextOptions};
+use onnxquant::calib::{
+    ChannelOrder, DataOptions, IMAGE_PRESETS, ImageBase, ImageLayout, ImageOptions, ImagePreset, TextOptions,
+};
 
 /// How samples are read.
 #[derive(Debug, Args)]
@@ -15,9 +18,18 @@ pub(crate) struct DataArgs {
     #[arg(long, value_name = "N")]
     samples: Option<NonZero<usize>>,
 
+    /// Which input an array of a .npz, .safetensors or .tar file feeds, where their names differ; `KEY=` leaves it out.
+    #[arg(long, value_name = "KEY=INPUT", value_parser = parse_name)]
+    calib_map: Vec<(String, String)>,
+
+    /// Preprocessing as Hugging Face's transformers writes it; by default preprocessor_config.json beside the model or in
+    /// the folder of the samples, where there is one.
+    #[arg(long, value_name = "FILE", conflicts_with = "image_preset")]
+    preprocessor: Option<PathBuf>,
+
     /// Preprocessing of pictures as a whole; the other options change parts of it.
-    #[arg(long, value_enum)]
-    image_preset: Option<ImagePreset>,
+    #[arg(long, value_name = "NAME", value_parser = preset_parser())]
+    image_preset: Option<&'static ImagePreset>,
 
     /// Height and width of pictures, for example 224 or 480x640; by default the input's.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
@@ -53,11 +65,6 @@ pub(crate) struct DataArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum ImagePreset {
-    Imagenet,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
 enum LayoutName {
     Nchw,
     Nhwc,
@@ -72,12 +79,13 @@ enum OrderName {
 impl DataArgs {
     /// Whether anything is said about samples.
     pub(crate) fn is_given(&self) -> bool {
-        self.samples.is_some() || self.has_image_options() || self.has_text_options()
+        self.samples.is_some() || !self.calib_map.is_empty() || self.has_image_options() || self.has_text_options()
     }
 
     /// Whether anything is said about pictures.
     fn has_image_options(&self) -> bool {
-        self.image_preset.is_some()
+        self.preprocessor.is_some()
+            || self.image_preset.is_some()
             || self.image_size.is_some()
             || self.mean.is_some()
             || self.std.is_some()
@@ -92,24 +100,23 @@ impl DataArgs {
 
     /// The samples in `path` for `model`.
     pub(crate) fn config(&self, path: PathBuf, model: &Path) -> DataConfig {
-        let preset = match self.image_preset {
-            Some(ImagePreset::Imagenet) => ImageOptions::imagenet(),
-            None => ImageOptions::default(),
-        };
         let image = self.has_image_options().then(|| ImageOptions {
-            size: self.image_size.or(preset.size),
-            mean: self.mean.unwrap_or(preset.mean),
-            std: self.std.unwrap_or(preset.std),
+            base: match (&self.preprocessor, self.image_preset) {
+                (Some(path), _) => ImageBase::Processor(path.clone()),
+                (None, Some(preset)) => ImageBase::Preset(preset),
+                (None, None) => ImageBase::Found,
+            },
+            size: self.image_size,
             layout: self.layout.map(|layout| match layout {
                 LayoutName::Nchw => ImageLayout::Nchw,
                 LayoutName::Nhwc => ImageLayout::Nhwc,
             }),
-            channel_order: match self.channel_order {
-                Some(OrderName::Bgr) => ChannelOrder::Bgr,
-                Some(OrderName::Rgb) => ChannelOrder::Rgb,
-                None => preset.channel_order,
-            },
-            ..preset
+            channel_order: self.channel_order.map(|order| match order {
+                OrderName::Bgr => ChannelOrder::Bgr,
+                OrderName::Rgb => ChannelOrder::Rgb,
+            }),
+            mean: self.mean,
+            std: self.std,
         });
         let text = self.has_text_options().then(|| TextOptions {
             tokenizer: self.tokenizer.clone(),
@@ -117,9 +124,23 @@ impl DataArgs {
             key: self.text_key.clone(),
         });
         let (samples, model_folder) = (self.samples.map(NonZero::get), model.parent().map(Path::to_owned));
-        let options = DataOptions { samples, image, text, model_folder, ..DataOptions::default() };
+        let names = self.calib_map.clone();
+        let options = DataOptions { samples, names, image, text, model_folder, ..DataOptions::default() };
         DataConfig { path, options, cache: None }
     }
+}
+
+/// The presets of the library.
+fn preset_parser() -> impl TypedValueParser<Value = &'static ImagePreset> {
+    let values = IMAGE_PRESETS.iter().map(|preset| PossibleValue::new(preset.name).help(preset.about));
+    PossibleValuesParser::new(values)
+        .try_map(|name| ImagePreset::named(&name).ok_or_else(|| format!("there is no preset `{name}`")))
+}
+
+fn parse_name(text: &str) -> Result<(String, String), String> {
+    let names = text.split_once('=').filter(|(array, _)| !array.is_empty());
+    let names = names.map(|(array, input)| (array.trim().to_owned(), input.trim().to_owned()));
+    names.ok_or_else(|| "expected the name of an array and that of an input, for example pixels=x".to_owned())
 }
 
 fn parse_size(text: &str) -> Result<(u32, u32), String> {

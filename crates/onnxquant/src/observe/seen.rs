@@ -1,5 +1,6 @@
 //! Opens the samples of a run, with the engine that is right for its model.
 
+use onnxquant_calib::DataReport;
 use onnxquant_ir::Model;
 
 use crate::config::{Config, DataConfig};
@@ -12,6 +13,7 @@ use crate::observe::texts::{TextReport, continue_texts};
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) engine: Option<EngineReport>,
+    pub(crate) data: Option<DataReport>,
     /// Where they were made of texts.
     pub(crate) texts: Option<TextReport>,
     /// The caches of a decoder are empty in none of them.
@@ -26,8 +28,9 @@ pub(crate) fn open(
 ) -> Result<(Option<Calibration>, Seen), Error> {
     let Some(data) = data else { return Ok((None, Seen::default())) };
     let mut calibration = Calibration::open(model, data)?;
+    let told = Some(calibration.samples.data.survey()?);
     let engine = Some(choose(&mut calibration.samples, model, config)?);
     let texts = continue_texts(&mut calibration.samples, model)?;
     let starts_late = calibration.samples.data.starts_late();
-    Ok((Some(calibration), Seen { engine, texts, starts_late }))
+    Ok((Some(calibration), Seen { engine, data: told, texts, starts_late }))
 }

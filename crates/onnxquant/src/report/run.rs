@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use onnxquant_calib::{Measurement, NotMeasured};
+use onnxquant_calib::{DataReport, Measurement, NotMeasured};
 use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::raise_type::RaisedType;
 use serde::Serialize;
@@ -44,6 +44,9 @@ pub struct Report {
     /// What ran the float model on samples; absent without calibration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub engine: Option<EngineReport>,
+    /// What was done to samples; absent without calibration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataReport>,
     /// Samples that were made of texts, where they were.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub texts: Option<TextReport>,
@@ -139,9 +142,18 @@ pub(crate) struct Run<'a> {
 const STARTS_LATE: &str = "the caches are empty in no sample, so that no layer sees the first token of a text, which \
                            attention needs to be exact: add samples that begin there, or give --calib a file of texts";
 
+impl Seen {
+    /// What may cost accuracy and can be helped.
+    fn warnings(&self) -> impl Iterator<Item = String> {
+        let of_data = self.data.iter().flat_map(|data| data.warnings.iter().cloned());
+        of_data.chain(self.starts_late.then(|| STARTS_LATE.to_owned()))
+    }
+}
+
 impl From<Run<'_>> for Report {
     fn from(run: Run<'_>) -> Self {
         let Run { config, layers, solved: Solved { model, solution, tables, bodies, cache }, .. } = run;
+        let warnings = run.seen.warnings().collect();
         let tables = tables.iter().chain(bodies.codes.iter().flat_map(QuantizedBody::all_tables));
         let table_bytes = run.bodies.iter().flat_map(|body| &body.table_bytes);
         let of_tables = solution.plan.all_tables().into_iter().zip(tables);
@@ -155,7 +167,8 @@ impl From<Run<'_>> for Report {
             settings: config.clone(),
             engine: run.seen.engine,
             texts: run.seen.texts,
-            warnings: run.seen.starts_late.then(|| STARTS_LATE.to_owned()).into_iter().collect(),
+            warnings,
+            data: run.seen.data,
             folder: None,
             raised_type: solution.plan.halves.as_deref().map(RaisedTypeReport::from),
             prepared: run.prepared,

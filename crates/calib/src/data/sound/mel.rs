@@ -1,0 +1,139 @@
+//! The logarithm of a sound's power in bands, as Whisper's extractor of Hugging Face's transformers computes it.
+//!
+//! # Method
+//! Spectra of `window` samples under a periodic Hann window, `hop` samples apart, the first centred on the first sample
+//! (the sound is mirrored at its ends). Powers are summed in triangular bands of equal area on Slaney's mel scale, from 0
+//! to half the rate (8 kHz at most). Then
+//!
+//! ```text
+//! x = log10(max(power, 1e-10));  x = max(x, largest x - 8);  value = (x + 4) / 4
+//! ```
+//!
+//! A sound of `n` samples has `n / hop` spectra; the one behind is left out.
+
+use std::sync::Arc;
+
+use rustfft::num_complex::Complex;
+use rustfft::{Fft, FftPlanner};
+
+use super::extractor::LogMelSettings;
+use crate::tensor::narrow;
+
+/// Whisper's bands end here.
+const HIGHEST_HERTZ: f64 = 8_000.0;
+/// Smaller powers count as this.
+const LEAST_POWER: f64 = 1e-10;
+/// Values so far below the largest, in powers of ten, count as this.
+const DEPTH: f64 = 8.0;
+/// The mel scale is linear up to here, and logarithmic behind.
+const LINEAR_HERTZ: f64 = 1_000.0;
+/// Mels of [`LINEAR_HERTZ`].
+const LINEAR_MELS: f64 = 15.0;
+/// Mels from [`LINEAR_HERTZ`] to 6.4 times that.
+const LOG_MELS: f64 = 27.0;
+const LOG_RATIO: f64 = 6.4;
+
+/// What turns sounds into bands.
+pub(crate) struct LogMel {
+    settings: LogMelSettings,
+    window: Vec<f64>,
+    /// By band, the first frequency that counts and weights from there.
+    bands: Vec<(usize, Vec<f64>)>,
+    fft: Arc<dyn Fft<f64>>,
+}
+
+impl std::fmt::Debug for LogMel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogMel").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl LogMel {
+    /// For sounds of this rate.
+    pub(crate) fn new(settings: &LogMelSettings, rate: u32) -> Result<Self, String> {
+        if settings.samples <= settings.window {
+            return Err("a sound has no more samples than one spectrum".to_owned());
+        }
+        let angle = |at: usize| at as f64 / settings.window as f64 * std::f64::consts::TAU;
+        let window = (0..settings.window).map(|at| 0.5 - 0.5 * angle(at).cos()).collect();
+        let fft = FftPlanner::new().plan_fft_forward(settings.window);
+        Ok(Self { settings: *settings, window, bands: bands(settings, rate), fft })
+    }
+
+    /// How many bands there are.
+    pub(crate) fn bands(&self) -> usize {
+        self.settings.bands
+    }
+
+    /// Samples from one spectrum to the next.
+    pub(crate) fn hop(&self) -> usize {
+        self.settings.hop
+    }
+
+    /// Values `[bands, frames]` of a sound.
+    pub(crate) fn of(&self, sound: &[f32]) -> Vec<f32> {
+        let frames = sound.len() / self.settings.hop;
+        let mut values = vec![0.0; self.settings.bands * frames];
+        let mut spectrum = vec![Complex::default(); self.settings.window];
+        for frame in 0..frames {
+            let powers = self.powers(sound, frame, &mut spectrum);
+            for (band, (first, weights)) in self.bands.iter().enumerate() {
+                let power: f64 = powers.iter().skip(*first).zip(weights).map(|(power, weight)| power * weight).sum();
+                values[band * frames + frame] = power.max(LEAST_POWER).log10();
+            }
+        }
+        let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        values.into_iter().map(|value| narrow((value.max(largest - DEPTH) + 4.0) / 4.0)).collect()
+    }
+
+    /// The power of each frequency in one frame.
+    fn powers(&self, sound: &[f32], frame: usize, spectrum: &mut [Complex<f64>]) -> Vec<f64> {
+        for (at, (value, weight)) in spectrum.iter_mut().zip(&self.window).enumerate() {
+            let sample = mirrored(frame * self.settings.hop + at, self.settings.window / 2, sound.len());
+            *value = Complex::new(sound.get(sample).map_or(0.0, |&sample| f64::from(sample)) * weight, 0.0);
+        }
+        self.fft.process(spectrum);
+        spectrum.iter().take(self.settings.window / 2 + 1).map(Complex::norm_sqr).collect()
+    }
+}
+
+/// The sample at a place of a sound that is mirrored `before` samples before its beginning and at its end.
+fn mirrored(place: usize, before: usize, length: usize) -> usize {
+    let at = place.abs_diff(before);
+    if at < length { at } else { (2 * length).saturating_sub(at + 2) }
+}
+
+/// By band, the first frequency that counts and weights from there.
+fn bands(settings: &LogMelSettings, rate: u32) -> Vec<(usize, Vec<f64>)> {
+    let half = f64::from(rate / 2);
+    let highest = mels(HIGHEST_HERTZ.min(half));
+    let edge = |number: usize| hertz(highest * number as f64 / (settings.bands + 1) as f64);
+    let frequencies = settings.window / 2 + 1;
+    let frequency = |number: usize| half * number as f64 / (frequencies - 1).max(1) as f64;
+    let band = |number: usize| {
+        let (low, middle, high) = (edge(number), edge(number + 1), edge(number + 2));
+        let weight = |at: usize| {
+            let (rising, falling) = ((frequency(at) - low) / (middle - low), (high - frequency(at)) / (high - middle));
+            rising.min(falling).max(0.0) * 2.0 / (high - low)
+        };
+        let weights: Vec<f64> = (0..frequencies).map(weight).collect();
+        let first = weights.iter().position(|&weight| weight > 0.0).unwrap_or(0);
+        let end = weights.iter().rposition(|&weight| weight > 0.0).map_or(first, |last| last + 1);
+        (first, weights.get(first..end).unwrap_or_default().to_vec())
+    };
+    (0..settings.bands).map(band).collect()
+}
+
+fn mels(hertz: f64) -> f64 {
+    match hertz < LINEAR_HERTZ {
+        true => hertz * LINEAR_MELS / LINEAR_HERTZ,
+        false => LINEAR_MELS + (hertz / LINEAR_HERTZ).ln() * LOG_MELS / LOG_RATIO.ln(),
+    }
+}
+
+fn hertz(mels: f64) -> f64 {
+    match mels < LINEAR_MELS {
+        true => mels * LINEAR_HERTZ / LINEAR_MELS,
+        false => LINEAR_HERTZ * ((mels - LINEAR_MELS) * LOG_RATIO.ln() / LOG_MELS).exp(),
+    }
+}
