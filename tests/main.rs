@@ -8,6 +8,7 @@ mod bench;
 mod bodies;
 mod capture;
 mod command;
+mod configuration;
 mod determinism;
 mod external;
 #[cfg(unix)]

@@ -40,6 +40,7 @@ const FLOORS: [(&str, &[&str]); 7] = [
             "runtime",
             "summary",
             "left_in_float",
+            "configuration",
             "args",
             "bars",
             "sink",

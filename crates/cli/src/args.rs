@@ -2,16 +2,18 @@
 
 mod data;
 mod effects;
+pub(crate) mod presets;
 mod settings;
 mod words;
 
 use std::num::NonZero;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueHint};
 use onnxquant::{Budget, Config, Cpu, Error};
 
-pub(crate) use effects::check;
+pub(crate) use effects::{check, has_no_effect};
 
 use data::DataArgs;
 use settings::SettingsArgs;
@@ -20,6 +22,12 @@ use words::VerifyName;
 
 /// Lets a process of its own run the float model in ONNX Runtime.
 pub(crate) const TRY: &str = "--try-runtime";
+
+/// Options that print and quantize nothing.
+const PRINTS: [&str; 2] = ["print_config", "config_schema"];
+
+/// The heading of options about files of options.
+const CONFIGURATION: &str = "Configuration";
 
 /// The heading of options about it.
 const RUNTIME: &str = "ONNX Runtime";
@@ -73,17 +81,33 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeArgs {
     /// The float model, or a folder with one: its files are copied beside the quantized one. Neither is changed.
-    #[arg(value_name = "IN", required = true)]
+    #[arg(value_name = "IN", required_unless_present_any = PRINTS)]
     pub(crate) input: Option<PathBuf>,
 
     /// Where the quantized model, or the folder with it, appears, whole or not at all.
-    #[arg(value_name = "OUT", required = true)]
+    #[arg(value_name = "OUT", required_unless_present_any = PRINTS)]
     pub(crate) output: Option<PathBuf>,
 
     /// Calibration samples: a folder or a file of .npz, .npy, ONNX test data sets or pictures, or a .txt or .jsonl file of
     /// texts.
-    #[arg(long, value_name = "PATH", required_unless_present = "weights_only")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["weights_only", "print_config", "config_schema"])]
     pub(crate) calib: Option<PathBuf>,
+
+    /// Read options from this file, whose keys are their names; those of the command line come first.
+    #[arg(long, value_name = "FILE", help_heading = CONFIGURATION)]
+    config: Option<PathBuf>,
+
+    /// Options that go together; a file and the command line come first.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(presets::names()), help_heading = CONFIGURATION)]
+    preset: Option<String>,
+
+    /// Print all options as a file for --config, and do nothing else.
+    #[arg(long, help_heading = CONFIGURATION)]
+    pub(crate) print_config: bool,
+
+    /// Print the JSON Schema of such files.
+    #[arg(long, help_heading = CONFIGURATION)]
+    pub(crate) config_schema: bool,
 
     /// Quantize without calibration data (plain rounding).
     #[arg(long, conflicts_with = "calib")]
@@ -225,7 +249,7 @@ pub(crate) struct RuntimeArgs {
     pub(crate) ort_lib: Option<PathBuf>,
 
     /// The Python whose package is meant; else that of ONNXQUANT_PYTHON or VIRTUAL_ENV, else python3.
-    #[arg(long, value_name = "PATH", conflicts_with = "ort_lib", help_heading = RUNTIME)]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath, conflicts_with = "ort_lib", help_heading = RUNTIME)]
     pub(crate) python: Option<PathBuf>,
 }
 

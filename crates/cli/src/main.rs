@@ -6,6 +6,7 @@ mod args;
 mod bars;
 mod bench;
 mod compare;
+mod configuration;
 mod inspect;
 mod left_in_float;
 mod quantize;
@@ -18,9 +19,10 @@ use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use clap::CommandFactory;
 
 use crate::args::{Cli, Command};
+use crate::configuration::Asked;
 
 /// What was asked for was missed.
 const MISSED: u8 = 1;
@@ -34,10 +36,8 @@ const DEFECT: u8 = 3;
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 
 fn main() -> ExitCode {
-    let given = Cli::command().get_matches();
-    let cli = Cli::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
     std::panic::set_hook(Box::new(|info| *last_panic() = info.to_string()));
-    match std::panic::catch_unwind(AssertUnwindSafe(|| run(cli, &given))) {
+    match std::panic::catch_unwind(AssertUnwindSafe(|| run(&configuration::read(std::env::args_os())?))) {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
             eprintln!("error: {error:#}");
@@ -55,23 +55,26 @@ fn last_panic() -> MutexGuard<'static, String> {
     LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn run(cli: Cli, given: &ArgMatches) -> anyhow::Result<ExitCode> {
+fn run(asked: &Asked) -> anyhow::Result<ExitCode> {
+    let cli = &asked.cli;
     if let Some(threads) = cli.threads {
         rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?;
     }
-    match cli.command {
-        Some(Command::Inspect(args)) => inspect::run(&args)?,
-        Some(Command::Compare(args)) => compare::run(&args)?,
-        Some(Command::Bench(args)) => bench::run(&args, cli.threads)?,
+    match &cli.command {
+        Some(Command::Inspect(args)) => inspect::run(args)?,
+        Some(Command::Compare(args)) => compare::run(args)?,
+        Some(Command::Bench(args)) => bench::run(args, cli.threads)?,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "onnxquant", &mut script);
+            clap_complete::generate(*shell, &mut Cli::command(), "onnxquant", &mut script);
             sink::print(&String::from_utf8_lossy(&script))?;
         }
+        None if cli.quantize.config_schema => sink::print(&configuration::schema()?)?,
+        None if cli.quantize.print_config => sink::print(&asked.text())?,
         // What cannot be read is told by the process that asked.
         None if cli.quantize.tries_runtime => drop(quantize::try_runtime(&cli.quantize)),
         None => {
-            args::check(given, &cli.quantize)?;
+            args::check(|id| asked.is_given(id), &cli.quantize)?;
             let report = quantize::run(&cli.quantize)?;
             if let Some(missed) = report.missed() {
                 eprintln!("error: {missed}; the model was written");

@@ -1,7 +1,6 @@
 //! Options that would have no effect beside the others: one table, and an error that says beside what they have one.
 
-use clap::parser::ValueSource;
-use clap::{ArgMatches, CommandFactory};
+use clap::CommandFactory;
 use onnxquant::{Activations, Error};
 
 use super::words::{ActivationType, FormatName, MethodName, TargetName};
@@ -113,14 +112,18 @@ fn without(args: &QuantizeArgs, methods: &[MethodName], names: &'static str) -> 
 ///
 /// # Errors
 /// [`Error::Usage`], with the option and beside what it has an effect.
-pub(crate) fn check(given: &ArgMatches, args: &QuantizeArgs) -> Result<(), Error> {
-    let is_given = |id: &str| given.value_source(id) == Some(ValueSource::CommandLine);
+pub(crate) fn check(is_given: impl Fn(&str) -> bool, args: &QuantizeArgs) -> Result<(), Error> {
     for (id, idle) in EFFECTS.iter().filter(|(id, _)| is_given(id)) {
         if let Some(why) = idle(args) {
             return Err(Error::Usage(format!("{} has no effect here: {why}", flag(id))));
         }
     }
     Ok(())
+}
+
+/// Whether an option, by its name in [`QuantizeArgs`], changes nothing beside the others.
+pub(crate) fn has_no_effect(id: &str, args: &QuantizeArgs) -> bool {
+    EFFECTS.iter().any(|(known, idle)| *known == id && idle(args).is_some())
 }
 
 /// The option as it is typed.

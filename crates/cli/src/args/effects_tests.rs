@@ -1,4 +1,5 @@
 use clap::FromArgMatches;
+use clap::parser::ValueSource;
 
 use super::*;
 
@@ -8,7 +9,8 @@ fn checked(words: &str) -> Result<(), String> {
     let given = Cli::command().try_get_matches_from(start.into_iter().chain(words.split_whitespace()));
     let given = given.map_err(|error| error.to_string())?;
     let cli = Cli::from_arg_matches(&given).map_err(|error| error.to_string())?;
-    check(&given, &cli.quantize).map_err(|error| error.to_string())
+    check(|id| given.value_source(id) == Some(ValueSource::CommandLine), &cli.quantize)
+        .map_err(|error| error.to_string())
 }
 
 /// Beside what the options are given.
