@@ -5,10 +5,11 @@
 //! numbers alone. What was not measured is worse than everything that was.
 
 use onnxquant_calib::{Measurement, NotMeasured, OutputComparison, judged_outputs};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// How exact the outputs are.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Accuracy {
     /// Signal-to-quantization-noise ratio in dB of the output, or part of one, where it is least; `null` in JSON where
     /// nothing differs.

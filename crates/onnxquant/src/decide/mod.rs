@@ -8,6 +8,7 @@
 //! | `budget` | the bits of every layer, where a budget is given, before all are solved |
 //! | `bits` | how bits are shared out among layers |
 //! | `sweep` | what layers do at every width, by which they are |
+//! | `curve` | what bits buy, as that tells |
 //! | `sketch` | quick codes by which that is found |
 //! | `fit` | how many layers run on integers in the end |
 //! | `integers` | which layers run on integers, and on which scales, by the steps below |
@@ -22,6 +23,7 @@
 
 mod bits;
 pub(crate) mod budget;
+pub(crate) mod curve;
 pub(crate) mod decided;
 mod distributions;
 mod equalize;
