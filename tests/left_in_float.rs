@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use onnxquant::AUTO_SQNR_DB;
-use onnxquant_ir::onnx::{ModelProto, NodeProto};
+use onnxquant_ir::onnx::{ModelProto, NodeProto, TensorProto};
+use onnxquant_ir::tensor;
 use serde_json::Value;
 
 use crate::support::{
-    Failures, Fixture, Run, float_tensor, float_value, folder, inspect, model_of, node, noise, noise_samples,
-    onnxquant, write,
+    Failures, Fixture, Net, Run, float_tensor, float_value, folder, inspect, model_of, node, noise, noise_samples,
+    onnxquant, report, write,
 };
 
 /// Factors for every element and a table of places behind an Add, and, where that is wanted, a small MatMul behind both.
@@ -136,4 +137,43 @@ fn floor_of_auto_is_told_and_missing_it_is_no_success() {
     let help = Run::of(onnxquant(&["--help"]).env("COLUMNS", "200")).succeeded().stdout;
     let help: Vec<&str> = help.split_whitespace().collect();
     assert!(help.join(" ").contains(&format!("must keep {AUTO_SQNR_DB:.0} dB")));
+}
+
+/// Two products, of which the second has in every column a weight that is a thousand times the others, on an input that is as
+/// much smaller.
+fn wild() -> ModelProto {
+    let mut net = Net::default();
+    net.random("a", &[64, 96], 0.3).random("b", &[96, 32], 0.3);
+    net.node("MatMul", &["x", "a"], "h", &[]).node("Relu", &["h"], "r", &[]).node("MatMul", &["r", "b"], "y", &[]);
+    let mut model = net.model(17, &[1, 64], 2);
+    let constants = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
+    for constant in constants {
+        let mut numbers = tensor::to_f32(constant).expect("it holds floats").into_owned();
+        match constant.name() {
+            "a" => numbers.iter_mut().step_by(96).for_each(|weight| *weight *= 1e-3),
+            _ => numbers[..32].iter_mut().for_each(|weight| *weight *= 1e3),
+        }
+        let dims: Vec<usize> = constant.dims.iter().map(|&dim| dim as usize).collect();
+        *constant = TensorProto { name: constant.name.clone(), ..tensor::from_f32(&dims, &numbers) };
+    }
+    model
+}
+
+#[test]
+fn weights_that_cost_the_accuracy_are_mended() {
+    let folder = folder();
+    let (model, calib) = (folder.path().join("wild.onnx"), folder.path().join("calib"));
+    write(&wild(), &model);
+    noise_samples(&calib, &[1, 64], 60);
+    let run = |name: &str, options: &[&str]| report(&model, &folder.path().join(name), options, Some(&calib));
+    let lossy = run("lossy.onnx", &["--scheme", "w8"]);
+    assert!(lossy["held_out"]["sqnr_db"].as_f64().expect("it is measured") < 20.0, "{}", lossy["held_out"]);
+    let mended = run("mended.onnx", &["--scheme", "w8", "--max-loss", "0.001"]);
+    assert!(mended["held_out"]["loss"].as_f64().expect("it is measured") <= 0.001, "{}", mended["held_out"]);
+    assert_eq!((&mended["layers"][0]["label"], &mended["skipped"][0]["label"]), (&"h".into(), &"y".into()));
+    assert_eq!(mended["skipped"][0]["reason"], "costs-accuracy");
+    // Of 4 bits the other layer loses more than that too: it gets 8.
+    let of_four = run("of_four.onnx", &["--scheme", "w4", "--max-loss", "0.0002"]);
+    assert!(of_four["held_out"]["loss"].as_f64().expect("it is measured") <= 0.0002, "{}", of_four["held_out"]);
+    assert_eq!((&of_four["layers"][0]["bits"], of_four["skipped"].as_array().map(Vec::len)), (&8.into(), Some(1)));
 }

@@ -13,6 +13,7 @@ mod external;
 #[cfg(unix)]
 mod files;
 mod forms;
+mod half;
 #[cfg(unix)]
 mod hostile;
 mod integers;

@@ -7,6 +7,7 @@ use onnxquant::calib::{Split, Tensor, write_captures};
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::tensor_shape_proto::{Dimension, dimension};
 use onnxquant_ir::onnx::{ModelProto, NodeProto, ValueInfoProto, type_proto};
+use onnxquant_ir::tensor;
 use serde_json::Value;
 
 use crate::support::{
@@ -124,9 +125,13 @@ fn text(words: usize) -> String {
 
 /// A folder `in` with the decoder and what belongs to it, and texts beside it.
 fn fill(folder: &Path) {
+    fill_with(folder, decoder(), text(SAMPLES * WINDOW + 3));
+}
+
+/// The same with another decoder and text.
+fn fill_with(folder: &Path, mut model: ModelProto, text: String) {
     let at = |name: &str| folder.join(name);
     std::fs::create_dir_all(at("in/more")).expect("folders can be made");
-    let mut model = decoder();
     let weights = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
     for tensor in weights.filter(|tensor| tensor.name() == "table") {
         let numbers = tensor.raw_data.take().expect("it holds its numbers");
@@ -139,7 +144,7 @@ fn fill(folder: &Path) {
         ("in/genai_config.json", GENAI.to_owned()),
         ("in/tokenizer.json", tokenizer("null")),
         ("in/more/notes.md", "notes".to_owned()),
-        ("texts.txt", text(SAMPLES * WINDOW + 3)),
+        ("texts.txt", text),
     ];
     texts.iter().for_each(|(name, text)| std::fs::write(at(name), text).expect("a file can be written"));
 }
@@ -194,6 +199,60 @@ fn a_decoder_becomes_a_folder_calibrated_on_texts_with_and_without_a_past() {
     // What was written is what is there.
     let bytes: u64 = own.iter().map(|name| std::fs::metadata(out.join(name)).expect("it is there").len()).sum();
     assert_eq!(found["bytes_after"], bytes);
+}
+
+/// [`decoder`] with a head that finds the word before every word likely, of a text in which words follow in their order.
+fn foretelling() -> (ModelProto, String) {
+    let mut model = decoder();
+    let mut constants = model.graph.iter().flat_map(|graph| &graph.initializer);
+    let table = constants.find(|constant| constant.name() == "table").expect("it has a table");
+    let table = tensor::to_f32(table).expect("it holds floats").into_owned();
+    let (words, width) = (WORDS.len(), WIDTH as usize);
+    let before = |word: usize| if word == 3 { words - 1 } else { word.saturating_sub(1) };
+    let head = (0..width).flat_map(|at| (0..words).map(move |word| (at, before(word))));
+    let head: Vec<f32> = head.map(|(at, word)| 0.3 * table[word * width + at]).collect();
+    let constants = model.graph.iter_mut().flat_map(|graph| &mut graph.initializer);
+    for constant in constants.filter(|constant| constant.name() == "head_weight") {
+        *constant = float_tensor("head_weight", &[WIDTH, words as i64], head.iter().copied());
+    }
+    let text = (0..SAMPLES * WINDOW + 3).map(|at| format!("{} ", WORDS[3 + at % 6])).collect();
+    (model, text)
+}
+
+#[test]
+fn perplexity_of_a_decoder_is_told_and_held_to() {
+    let folder = folder();
+    let (model, text) = foretelling();
+    fill_with(folder.path(), model, text);
+    let printed = run(folder.path(), &["--scheme", "w2", "--max-perplexity-ratio", "1.5"]).succeeded();
+    let found = read_report(&folder.path().join("report.json"));
+    let figure = |part: &str, name: &str| found[part]["tokens"][name].as_f64().expect("it is told");
+    let float = figure("measured", "float_perplexity");
+    assert!(float > 1.0 && float < 6.0, "{float}");
+    let ratio = figure("measured", "perplexity_ratio");
+    assert!((ratio - figure("measured", "perplexity") / float).abs() < 1e-9 && ratio != 1.0, "{ratio}");
+    assert!((ratio - figure("held_out", "perplexity_ratio")).abs() < 0.02, "{found}");
+    assert!(figure("measured", "mean_divergence") > 0.0);
+    // Samples that continue a text hold half of it.
+    let tokens = |sample: &usize| if [0, 5, 10, 15].contains(sample) { WINDOW / 2 - 1 } else { WINDOW - 1 };
+    let held_out: usize = Split::of(SAMPLES).held_out.iter().map(tokens).sum();
+    assert_eq!(found["measured"]["tokens"]["tokens"], held_out);
+    let line = format!("tokens  perplexity {float:.3} -> {:.3} (x {ratio:.4})", figure("measured", "perplexity"));
+    assert!(printed.stdout.contains(&line), "{}", printed.stdout);
+    std::fs::remove_dir_all(folder.path().join("out")).expect("it was written");
+    let most = format!("{:.4}", 1.0 + (ratio - 1.0).max(2e-4) / 2.0);
+    let missed = run(folder.path(), &["--scheme", "w2", "--max-perplexity-ratio", &most]);
+    assert!(missed.code == Some(1) && missed.stderr.contains("times that of the float model, at most"), "{missed:?}");
+}
+
+#[test]
+fn a_perplexity_that_no_output_has_is_no_goal_reached() {
+    let folder = folder();
+    fill(folder.path());
+    let refused_run = run(folder.path(), &["--scheme", "w8", "--max-perplexity-ratio", "1"]);
+    assert_eq!(refused(&refused_run, &["a ratio of perplexities is a number above 1"]), None);
+    let missed = run(folder.path(), &["--scheme", "w8", "--max-perplexity-ratio", "1.1"]);
+    assert!(missed.code == Some(1) && missed.stderr.contains("perplexity was not measured"), "{missed:?}");
 }
 
 #[test]

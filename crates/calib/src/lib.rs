@@ -51,7 +51,7 @@ pub use graph::{graph_outputs, inline_functions};
 pub use run::{Progress, SampleRun, for_each_batch};
 pub use statistics::{
     LayerMoments, Measurement, NotMeasured, Original, OutputComparison, OutputError, PairRequest, Slice, SliceError,
-    Slicing, StatKind, StatRequest, collect, collect_channels, collect_histograms, collect_pairs, compare,
+    Slicing, StatKind, StatRequest, TokenError, collect, collect_channels, collect_histograms, collect_pairs, compare,
     compare_streams, gram_bytes, judged_outputs, larger, observe_shapes, observe_sizes,
 };
 pub use stream::{MakeModel, Network, Stream};

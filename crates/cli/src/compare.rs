@@ -6,6 +6,7 @@ use crate::args::{CompareArgs, EngineName};
 use crate::bars::Bars;
 use crate::runtime;
 use crate::sink;
+use crate::summary::perplexity;
 use crate::table::{decibels, short, shortened, table};
 
 /// Tensors that are named as those by which an error enters.
@@ -47,6 +48,9 @@ fn text(report: &CompareReport, engine: EngineChoice) -> String {
     let head = ["output", "SQNR", "mean cosine", "largest error", "samples"].map(str::to_owned).to_vec();
     let rows = report.outputs.iter().flat_map(|output| rows(output, report.samples - output.incomparable));
     let mut text = table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
+    for (report, found) in report.outputs.iter().filter_map(|report| Some((report, report.found.measured()?.tokens?))) {
+        text += &format!("`{}`: {}, over {} tokens\n", report.name, perplexity(&found), found.tokens);
+    }
     for (report, why) in report.outputs.iter().filter_map(|report| Some((report, report.found.why_not()?))) {
         text += &format!("`{}` was not measured: {why}\n", report.name);
     }

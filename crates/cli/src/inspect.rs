@@ -55,7 +55,7 @@ fn as_table(plan: &Plan) -> String {
         let scales = planned.block.map_or("per row".to_owned(), |block| granularity(Granularity::Block(block)));
         let heads = planned.heads.iter().map(|head| format!(", also the weight of `{head}`"));
         let (dims, done) = (planned.table.dims, format!("{} bits {scales}{}", planned.bits, heads.collect::<String>()));
-        let reader = if planned.is_embedding() { "Gather" } else { "recurrent" };
+        let reader = if planned.is_embedding() { "Gather" } else { "whole" };
         vec![planned.name.clone(), reader.to_owned(), shape(&dims), (dims[0] * dims[1]).to_string(), done]
     };
     let (layers, tables, left) = (plan.all_layers(), plan.all_tables(), plan.all_skipped());
@@ -96,12 +96,12 @@ fn as_json(plan: &Plan, floats: &[FloatWeight]) -> Value {
             "heads": planned.heads,
         })
     };
-    let (embeddings, recurrent): (Vec<_>, Vec<_>) =
+    let (embeddings, whole): (Vec<_>, Vec<_>) =
         plan.all_tables().into_iter().partition(|planned| planned.is_embedding());
     json!({
         "layers": plan.all_layers().into_iter().map(layer).collect::<Vec<_>>(),
         "embeddings": embeddings.into_iter().map(table).collect::<Vec<_>>(),
-        "recurrent": recurrent.into_iter().map(table).collect::<Vec<_>>(),
+        "whole_weights": whole.into_iter().map(table).collect::<Vec<_>>(),
         "skipped": plan.all_skipped(),
         "unmatched": plan.unmatched,
         "float_weights": floats,

@@ -6,7 +6,7 @@ use onnxquant::calib::{Measurement, NotMeasured};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
     AUTO_SQNR_DB, Accuracy, Activations, Cpu, EngineReport, FolderReport, IntegerReport, LayerReport, Measured, NotRun,
-    NotRunNode, OutputReport, Report, TableReport, TextReport, Trade, VerifiedOrt, Weights,
+    NotRunNode, OutputReport, Report, TableReport, TextReport, TokenFigures, Trade, VerifiedOrt, Weights,
 };
 
 use crate::left_in_float::{float_activations, float_weights, skipped};
@@ -31,12 +31,13 @@ pub(crate) fn summary(report: &Report) -> String {
     );
     text += &report.folder.as_ref().map_or(String::new(), folder);
     text += &sorted(report.prepared.nodes_sorted);
+    text += &raised_type(report);
     text += &worst_layers(&report.layers);
     text += &without_rows(report);
     let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
     text += &on_codes.map_or(String::new(), |found| integers(found, report.settings.activations, &report.layers));
     text += &tables("tables", "embeddings", &report.embeddings);
-    text += &tables("weights", "recurrent layers", &report.recurrent);
+    text += &tables("weights", "recurrent layers, attention and products of several matrices", &report.whole_weights);
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);
@@ -110,15 +111,14 @@ fn outputs(report: &Report) -> String {
         Measurement::Measured(accuracy) => accuracy,
         Measurement::NotMeasured(why) => return format!("runtime not measured: {why}\n") + &simulated(report),
     };
-    let sqnr = with_worst(accuracy, found.samples, found.expected_db);
-    let among = among(report.held_out.as_ref().is_some_and(|held_out| held_out.shared));
-    let mut text = format!("output  SQNR {sqnr} on {} samples {among}", found.samples);
+    let shared = report.held_out.as_ref().is_some_and(|held_out| held_out.shared);
+    let mut text = format!("output  SQNR {}", on_samples(accuracy, found.samples, shared, found.expected_db, ""));
     text += &format!(", measured in {runtime} on this CPU ({cpu})");
     text += &least_exact(accuracy);
     let simulated = report.held_out.as_ref().and_then(|held_out| held_out.accuracy.measured());
     let before = report.not_run.as_ref().map_or("", compared);
     text += &simulated.map_or(String::new(), |found| format!("; {}{before} simulated", decibels(found.sqnr_db)));
-    text + "\n" + &other_shapes(&found.outputs)
+    text + "\n" + &tokens(accuracy) + &other_shapes(&found.outputs)
 }
 
 /// Whether samples were seen before.
@@ -126,18 +126,30 @@ fn among(shared: bool) -> &'static str {
     if shared { "also used for calibration or choices" } else { "held out" }
 }
 
-/// With the worst of several samples, and what can be expected of others.
-fn with_worst(found: &Accuracy, samples: usize, expected_db: Option<f64>) -> String {
-    let worst = (samples > 1).then(|| format!("worst sample {}", decibels(found.worst_sample_db)));
+/// What can be expected of new samples first, then what these have, with the worst of several; `of` says of what.
+fn on_samples(found: &Accuracy, samples: usize, shared: bool, expected_db: Option<f64>, of: &str) -> String {
     let lower = expected_db.filter(|expected| *expected < found.sqnr_db);
-    let expected = lower.map(|expected| format!("expect {} on new data", decibels(expected)));
-    let both: Vec<String> = worst.into_iter().chain(expected).collect();
-    let behind = if both.is_empty() { String::new() } else { format!(" ({})", both.join(", ")) };
-    decibels(found.sqnr_db) + &behind
+    let expected = lower.map_or(String::new(), |expected| format!("{} expected on new data; ", decibels(expected)));
+    let worst = if samples > 1 { format!(" (worst {})", decibels(found.worst_sample_db)) } else { String::new() };
+    format!("{expected}{}{worst}{of} on {samples} samples {}", decibels(found.sqnr_db), among(shared))
 }
 
 fn least_exact(found: &Accuracy) -> String {
     found.least_exact.as_ref().map_or(String::new(), |name| format!("; least exact: {name}"))
+}
+
+/// How well a language model foretells the tokens of the same samples.
+fn tokens(found: &Accuracy) -> String {
+    let Some(found) = &found.tokens else { return String::new() };
+    format!("tokens  {}, over {} tokens of these samples\n", perplexity(found), found.tokens)
+}
+
+/// Both perplexities, and how far the distributions are from each other.
+pub(crate) fn perplexity(found: &TokenFigures) -> String {
+    format!(
+        "perplexity {:.3} -> {:.3} (x {:.4}), mean KL divergence {:.4} nats",
+        found.float_perplexity, found.perplexity, found.perplexity_ratio, found.mean_divergence
+    )
 }
 
 /// Outputs of which samples were left out.
@@ -156,7 +168,6 @@ fn simulated(report: &Report) -> String {
         let none = format!("output  not measured: {}\n", NotMeasured::NoSamples);
         return if is_quantized { none } else { String::new() };
     };
-    let of_samples = format!("on {} samples {}, simulated", held_out.held_out_samples, among(held_out.shared));
     let mut not_measured: Vec<String> =
         held_out.not_measured().map(|(name, why)| format!("not measured: `{name}`: {why}\n")).collect();
     let mut text = String::new();
@@ -164,19 +175,25 @@ fn simulated(report: &Report) -> String {
         Measurement::NotMeasured(why) if not_measured.is_empty() => text += &format!("output  not measured: {why}\n"),
         Measurement::NotMeasured(_) => text += &format!("output  {}", not_measured.remove(0)),
         Measurement::Measured(found) => {
-            let (sqnr, least) =
-                (with_worst(found, held_out.held_out_samples, held_out.expected_db), least_exact(found));
-            match report.not_run.as_ref().map_or("", compared) {
-                BEFORE if !not_measured.is_empty() => {
-                    text += &format!("output  {}", not_measured.remove(0));
-                    text += &format!("before  {sqnr}{BEFORE} {of_samples}{least}\n");
-                }
-                of => text += &format!("output  SQNR {sqnr}{of} {of_samples}{least}\n"),
+            let of = report.not_run.as_ref().map_or("", compared);
+            let (samples, expected, least) = (held_out.held_out_samples, held_out.expected_db, least_exact(found));
+            let sqnr = on_samples(found, samples, held_out.shared, expected, of);
+            if of == BEFORE && !not_measured.is_empty() {
+                text += &format!("output  {}before  {sqnr}, simulated{least}\n", not_measured.remove(0));
+            } else {
+                text += &format!("output  SQNR {sqnr}, simulated{least}\n");
             }
+            text += &tokens(found);
         }
     }
     text += &not_measured.iter().map(|line| format!("        {line}")).collect::<String>();
     text + &other_shapes(&held_out.outputs)
+}
+
+/// That another type is computed in f32.
+fn raised_type(report: &Report) -> String {
+    let Some(found) = &report.raised_type else { return String::new() };
+    format!("type    {} is computed as FLOAT, which is faster on CPUs; --keep-type keeps it\n", found.from)
 }
 
 /// That the file listed nodes out of order.

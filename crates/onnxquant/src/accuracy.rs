@@ -4,7 +4,7 @@
 //! ([`onnxquant_calib::Slicing`]), the one with the least SQNR. An error pooled over them would be that of the largest
 //! numbers alone. What was not measured is worse than everything that was.
 
-use onnxquant_calib::{Measurement, NotMeasured, OutputComparison, judged_outputs};
+use onnxquant_calib::{Measurement, NotMeasured, OutputComparison, TokenError, judged_outputs};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -21,6 +21,36 @@ pub struct Accuracy {
     /// Which output or part has the least SQNR; absent where there is only one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub least_exact: Option<String>,
+    /// What a language model says of the tokens that follow, where an output holds their scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokenFigures>,
+}
+
+/// How well a language model foretells the tokens that follow.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct TokenFigures {
+    /// Tokens foretold.
+    pub tokens: usize,
+    /// Perplexity of the float model.
+    pub float_perplexity: f64,
+    /// Perplexity of the quantized model.
+    pub perplexity: f64,
+    /// The second over the first.
+    pub perplexity_ratio: f64,
+    /// Mean Kullback-Leibler divergence of the quantized model's distribution from the float model's, in nats.
+    pub mean_divergence: f64,
+}
+
+impl From<TokenError> for TokenFigures {
+    fn from(found: TokenError) -> Self {
+        Self {
+            tokens: found.tokens,
+            float_perplexity: found.float_loss.exp(),
+            perplexity: found.loss.exp(),
+            perplexity_ratio: (found.loss - found.float_loss).exp(),
+            mean_divergence: found.divergence,
+        }
+    }
 }
 
 impl Accuracy {
@@ -54,7 +84,9 @@ pub(crate) fn accuracy(outputs: &[OutputComparison]) -> Measurement<Accuracy> {
         let name = part.map_or_else(|| format!("`{}`", output.name), |part| format!("`{}` {part}", output.name));
         let is_named = judged.len() > 1 || part.is_some();
         let least_exact = Some(name).filter(|_| is_named);
-        let found = Accuracy { sqnr_db, worst_sample_db: error.worst_sample_db, loss: error.loss(), least_exact };
+        let tokens = output.tokens.map(TokenFigures::from);
+        let worst_sample_db = error.worst_sample_db;
+        let found = Accuracy { sqnr_db, worst_sample_db, loss: error.loss(), least_exact, tokens };
         worst = Some(match worst {
             Some(worst) => worse(worst, found),
             None => found,
@@ -71,8 +103,12 @@ fn worse(a: Accuracy, b: Accuracy) -> Accuracy {
     let loss = if a.loss >= b.loss || a.loss.is_nan() { a.loss } else { b.loss };
     let samples = [a.worst_sample_db, b.worst_sample_db];
     let worst_sample_db = if samples[0] <= samples[1] || samples[0].is_nan() { samples[0] } else { samples[1] };
+    let tokens = [a.tokens, b.tokens]
+        .into_iter()
+        .flatten()
+        .reduce(|a, b| if a.perplexity_ratio >= b.perplexity_ratio || a.perplexity_ratio.is_nan() { a } else { b });
     let least = if a.sqnr_db <= b.sqnr_db || a.sqnr_db.is_nan() { a } else { b };
-    Accuracy { worst_sample_db, loss, ..least }
+    Accuracy { worst_sample_db, loss, tokens, ..least }
 }
 
 #[cfg(test)]
@@ -82,7 +118,7 @@ mod tests {
     use super::*;
 
     fn output(name: &str, found: Measurement<OutputError>) -> OutputComparison {
-        OutputComparison { name: name.to_owned(), samples: 2, incomparable: 0, is_float: true, found }
+        OutputComparison { name: name.to_owned(), samples: 2, incomparable: 0, is_float: true, found, tokens: None }
     }
 
     /// An output whose error is so many times smaller than itself.
@@ -127,7 +163,13 @@ mod tests {
     #[test]
     fn in_json_stands_the_figure_or_why_there_is_none() {
         let json = |found: &Measurement<Accuracy>| serde_json::to_value(found).unwrap();
-        let equal = Accuracy { sqnr_db: f64::INFINITY, worst_sample_db: f64::INFINITY, loss: 0.0, least_exact: None };
+        let equal = Accuracy {
+            sqnr_db: f64::INFINITY,
+            worst_sample_db: f64::INFINITY,
+            loss: 0.0,
+            least_exact: None,
+            tokens: None,
+        };
         assert_eq!(
             json(&Measurement::Measured(equal)),
             serde_json::json!({ "sqnr_db": null, "worst_sample_db": null, "loss": 0.0 })

@@ -128,6 +128,11 @@ impl Budget {
     pub(crate) const WIDTHS: [u32; 4] = [2, 3, 4, 8];
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// Settings of a run. They are written into the model's metadata, so nothing here depends on the machine.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Config {
@@ -182,6 +187,9 @@ pub struct Config {
     /// The same until one minus the mean cosine of every held-out output is at most this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_loss: Option<f64>,
+    /// The same until the perplexity of held-out text is at most this many times that of the float model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_perplexity_ratio: Option<f64>,
     /// Which weights share a scale.
     pub granularity: Granularity,
     /// Whether zero points are used.
@@ -219,6 +227,9 @@ pub struct Config {
     /// Whoever runs it knows that little is quantized: see [`Report::doubts`](crate::Report::doubts).
     #[serde(skip)]
     pub allow_float: bool,
+    /// What is f16 or bf16 in the model is computed in that type still.
+    #[serde(skip_serializing_if = "is_false")]
+    pub keep_type: bool,
     /// Weights go into a file beside the model.
     #[serde(skip)]
     pub external_data: bool,
@@ -250,6 +261,7 @@ impl Default for Config {
             power_of_two: false,
             min_sqnr_db: None,
             max_loss: None,
+            max_perplexity_ratio: None,
             granularity: Granularity::Channel,
             symmetry: Symmetry::Symmetric,
             scale_rule: None,
@@ -263,6 +275,7 @@ impl Default for Config {
             runtime: None,
             verify: false,
             allow_float: false,
+            keep_type: false,
             external_data: false,
             memory_limit_bytes: 1 << 30,
         }
@@ -303,6 +316,9 @@ impl Config {
         }
         if self.max_loss.is_some_and(|most| most.is_nan() || most < 0.0) {
             return Err(Error::Usage("a loss is a number of at least 0".to_owned()));
+        }
+        if self.max_perplexity_ratio.is_some_and(|most| most.is_nan() || most <= 1.0) {
+            return Err(Error::Usage("a ratio of perplexities is a number above 1".to_owned()));
         }
         Selection::new(&self.include, &self.exclude).map(drop)
     }
@@ -355,6 +371,11 @@ impl Config {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether someone said how exact the outputs must be.
+    pub(crate) fn has_goal(&self) -> bool {
+        self.min_sqnr_db.is_some() || self.max_loss.is_some() || self.max_perplexity_ratio.is_some()
     }
 
     /// The SQNR that integer layers must leave, in dB.

@@ -7,6 +7,7 @@ use onnxquant_ir::{GraphError, ReadModelError, TensorError, Violation, WriteMode
 use onnxquant_passes::check_attributes::IllegalAttribute;
 use onnxquant_passes::decode_weights::DecodeError;
 use onnxquant_passes::raise_opset::RaiseError;
+use onnxquant_passes::raise_type::RaiseTypeError;
 use onnxquant_proto::ReadError;
 use onnxquant_quant::QuantError;
 
@@ -63,6 +64,9 @@ pub enum Error {
     /// The opset cannot be raised as the codes need.
     #[error(transparent)]
     Opset(#[from] RaiseError),
+    /// What is f16 or bf16 cannot be made f32.
+    #[error(transparent)]
+    Type(#[from] RaiseTypeError),
     /// A tensor of the model is not what it declares.
     #[error(transparent)]
     Tensor(#[from] TensorError),

@@ -45,7 +45,7 @@ mod solve;
 mod testing;
 mod write;
 
-pub use accuracy::Accuracy;
+pub use accuracy::{Accuracy, TokenFigures};
 pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,
@@ -88,7 +88,7 @@ pub use report::not_run::{NotRun, NotRunNode};
 pub use report::outcome::Outcome;
 pub use report::outputs::{HeldOut, OutputFigures, OutputReport, PartReport};
 pub use report::record::{FileRecord, FileRecords, Machine, RunRecord, Step};
-pub use report::run::Report;
+pub use report::run::{RaisedTypeReport, Report};
 pub use report::schema::report_schema;
 pub use report::skipped::SkippedReport;
 pub use report::spine::{OperatorCount, Precision, SpineNode};

@@ -1,6 +1,7 @@
 //! The main job, from a float model and samples to a quantized model and a report.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use onnxquant_calib::Engine;
 use onnxquant_ir::external_files_of;
@@ -15,7 +16,7 @@ use crate::judge::verify_ort::verify;
 use crate::load::{prepare, read};
 use crate::observe::seen;
 use crate::plan::layers::Plan;
-use crate::plan::raise::{Raised, raise_for_codes};
+use crate::plan::raise::{Raised, raise_for_codes, raise_halves};
 use crate::plan::tables::PlannedTable;
 use crate::progress::Progress;
 use crate::report::layers::LayerReport;
@@ -45,6 +46,7 @@ pub fn quantize(
     let mut clock = Clock::start();
     let mut model = read(input)?;
     let file_before = FileRecord::of(input, model.external_files())?;
+    let halves = raise_halves(&mut model, config)?.map(Arc::new);
     let bytes_before = model_bytes(input, model.external_files());
     let (mut calibration, seen) = seen::open(&model, data, config)?;
     let samples = calibration.as_ref().map(|calibration| &calibration.samples);
@@ -55,7 +57,7 @@ pub fn quantize(
 
     clock.ends("prepare");
 
-    let plan = Plan::new(&model, &reached)?;
+    let plan = Plan { halves, ..Plan::new(&model, &reached)? };
     let file = data.and_then(|data| data.cache.as_deref());
     let parts = Parts { config: &reached, cache: file, state: state.as_ref(), served: served.as_ref(), progress };
     let mut solved = solve_within_reach(&model, &plan, &mut calibration, parts)?;

@@ -27,6 +27,7 @@
 //! | [`fold_integers`] | shapes and indices computed from constants become initializers |
 //! | [`fold_weights`] | weights computed from constants become initializers |
 //! | [`fold_pad`] | zero padding goes into the Conv that reads it |
+//! | [`raise_type`] | what is computed in f16 or bf16 is computed in f32 |
 //! | [`plain_forms`] | products with a constant are written in the forms in which layers are found |
 //! | [`hard_sigmoid`] | hard sigmoids become one operator in float, and are spelled out for codes |
 //! | [`migrate_scale`] | a scale a channel moves from a layer's input into its weights |
@@ -49,6 +50,7 @@
 //! | [`write_nbits`] | turns a MatMul or Gemm into the runtime's own operator for weights in blocks |
 //! | [`byte_planes`] | stores codes of few bits in as many bits |
 //! | [`fold_planes`] | puts them together again |
+//! | [`store_half`] | stores floats that were f16 or bf16 in their type again |
 //! | [`write_static`] | gives a layer inside a region the weight and bias that its integer kernel takes |
 //! | [`write_dynamic`] | replaces a MatMul or Gemm by an integer product that quantizes its input as it runs |
 //! | [`tables`] | stores tables of embeddings, and weights of recurrent layers, as codes |
@@ -76,10 +78,10 @@ pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, 
 pub use migrate::migrate_scale;
 pub use prepare::{
     check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, fold_weights, hard_sigmoid, inline_layers,
-    lift_constants, plain_forms,
+    lift_constants, plain_forms, raise_type,
 };
 pub use runtime::{cpu, ort_version, outer_constants};
 pub use write::{
-    add_to_bias, annotate, byte_planes, keep_fusible, runs_as, share_constants, tables, weight_form, write_codes,
-    write_nbits,
+    add_to_bias, annotate, byte_planes, keep_fusible, runs_as, share_constants, store_half, tables, weight_form,
+    write_codes, write_nbits,
 };

@@ -7,6 +7,7 @@ use ndarray::ArrayD;
 
 use super::measurement::{Measurement, NotMeasured, sqnr_db};
 use super::slices::{Slice, SliceError, Slicing, Sums};
+use super::tokens::{TokenError, TokenSums, Tokens, may_hold_tokens};
 use crate::data::{CalibSet, Sample};
 use crate::engine::Session;
 use crate::error::CalibError;
@@ -31,6 +32,8 @@ pub struct OutputComparison {
     pub is_float: bool,
     /// How it differs. Where more samples are left out than compared that is not known.
     pub found: Measurement<OutputError>,
+    /// Where it holds scores of the tokens that follow.
+    pub tokens: Option<TokenError>,
 }
 
 /// The difference between two outputs.
@@ -92,6 +95,7 @@ struct Comparing {
     equal: usize,
     cosine_sum: f64,
     parts: Sums,
+    tokens: TokenSums,
 }
 
 /// Sums over samples of products of the powers of signal and error.
@@ -135,10 +139,11 @@ impl Comparing {
             equal: 0,
             cosine_sum: 0.0,
             parts: Sums::new(slicing),
+            tokens: TokenSums::default(),
         }
     }
 
-    fn take_in(&mut self, a: &Tensor, b: &Tensor) {
+    fn take_in(&mut self, a: &Tensor, b: &Tensor, tokens: Option<&Tokens>) {
         self.is_float |= matches!(a, Tensor::F32(_) | Tensor::F64(_) | Tensor::F16(_));
         let (a, b) = (wide(a), wide(b));
         if a.shape() != b.shape() {
@@ -171,6 +176,7 @@ impl Comparing {
         };
         self.samples += 1;
         self.parts.take_in(&a, &b);
+        tokens.into_iter().for_each(|tokens| self.tokens.take_in(tokens, &a, &b));
     }
 
     fn finish(self) -> OutputComparison {
@@ -194,7 +200,7 @@ impl Comparing {
                 slices: self.parts.finish(samples),
             })
         };
-        OutputComparison { name, samples, incomparable, is_float, found }
+        OutputComparison { name, samples, incomparable, is_float, found, tokens: self.tokens.finish() }
     }
 }
 
@@ -286,34 +292,40 @@ pub fn compare<S: Session>(
     };
     let bytes = |(known, values): &(Arc<Known>, Vec<Tensor>)| known.bytes() + bytes_of(values);
     in_batches(run_order(&[&a.session, b], data, indices), &run, &bytes, progress, &mut |runs| {
-        runs.iter().for_each(|(known, values)| take_in(&mut outputs, &known.values, values));
+        for (known, values) in &runs {
+            take_in(&mut outputs, &known.values, values, Tokens::of(&known.sample).as_ref());
+        }
         Ok(())
     })?;
     Ok(outputs.into_iter().map(Comparing::finish).collect())
 }
 
-/// Takes each network to its values `names` and compares these, pair by pair, on all samples of the streams; `slicings`
-/// says by pair which parts are judged apart.
+/// Takes each network to its values `names` and compares these, pair by pair, on the samples of each of `sets`, which
+/// share none; `slicings` says by pair which parts are judged apart.
 pub fn compare_streams(
     a: Network<'_>,
     b: Network<'_>,
     data: &CalibSet,
-    names: [&[String]; 2],
+    (names, sets): ([&[String]; 2], &[&[usize]]),
     slicings: &[Slicing],
     progress: &dyn Fn(Progress),
-) -> Result<Vec<OutputComparison>, CalibError> {
-    let mut outputs = comparing(names[0], slicings);
+) -> Result<Vec<Vec<OutputComparison>>, CalibError> {
+    let has_tokens = may_hold_tokens(data.inputs());
+    let mut found: Vec<Vec<Comparing>> = sets.iter().map(|_| comparing(names[0], slicings)).collect();
     let mut visit = |runs: &[SampleRun]| {
         for run in runs {
-            let [a, b] = run.values.as_slice() else { continue };
-            take_in(&mut outputs, a, b);
+            let set = sets.iter().position(|set| set.contains(&run.sample));
+            if let (Some(set), [a, b]) = (set, run.values.as_slice()) {
+                let tokens = if has_tokens { Tokens::of(&data.load(run.sample)?) } else { None };
+                take_in(&mut found[set], a, b, tokens.as_ref());
+            }
         }
         Ok(())
     };
     let mut networks = [a, b];
     advance(&mut networks, &names, data, progress, &mut visit)?;
     catch_up(&mut networks, &names, data, progress, &mut visit)?;
-    Ok(outputs.into_iter().map(Comparing::finish).collect())
+    Ok(found.into_iter().map(|outputs| outputs.into_iter().map(Comparing::finish).collect()).collect())
 }
 
 fn comparing(names: &[String], slicings: &[Slicing]) -> Vec<Comparing> {
@@ -321,8 +333,8 @@ fn comparing(names: &[String], slicings: &[Slicing]) -> Vec<Comparing> {
     names.iter().zip(slicings).map(|(name, slicing)| Comparing::new(name, slicing)).collect()
 }
 
-fn take_in(outputs: &mut [Comparing], a: &[Tensor], b: &[Tensor]) {
-    outputs.iter_mut().zip(a.iter().zip(b)).for_each(|(output, (x, y))| output.take_in(x, y));
+fn take_in(outputs: &mut [Comparing], a: &[Tensor], b: &[Tensor], tokens: Option<&Tokens>) {
+    outputs.iter_mut().zip(a.iter().zip(b)).for_each(|(output, (x, y))| output.take_in(x, y, tokens));
 }
 
 /// Any tensor as 64-bit floats; 64-bit integers beyond 2^53 are rounded.
@@ -351,7 +363,7 @@ mod tests {
 
     fn compared(pairs: &[(Tensor, Tensor)]) -> OutputComparison {
         let mut output = Comparing::new("y", Slicing::default());
-        pairs.iter().for_each(|(a, b)| output.take_in(a, b));
+        pairs.iter().for_each(|(a, b)| output.take_in(a, b, None));
         output.finish()
     }
 

@@ -14,6 +14,8 @@
 //!   sample is found. Indices fall into large ones and small ones where the large ones are usually (in the geometric mean
 //!   over samples) more than [`GAP`] times what the small ones ever reach. Along the axis with the widest such gap the
 //!   output is divided. So a class that is rarely seen is no part of its own: those beside it are small at times, too.
+//!   Where an index has fewer than [`MANY_VALUES`] values the gap must be wider by as much: a few values of one
+//!   distribution may all be small by chance.
 //!
 //! # Cost
 //!
@@ -29,6 +31,8 @@ use super::measurement::sqnr_db;
 /// Indices are judged apart where their magnitudes differ by more than this: pooled, an error that drowns the small ones
 /// would not show within 20 dB.
 const GAP: f64 = 10.0;
+/// Values of an index from which its magnitude can be told.
+const MANY_VALUES: f64 = 8.0;
 /// Ranges of indices that are spelled out.
 const RANGES_SHOWN: usize = 3;
 
@@ -101,6 +105,7 @@ pub(crate) struct Sums {
 /// Of one index along an axis.
 #[derive(Clone, Copy, Debug, Default)]
 struct Index {
+    values: usize,
     signal: f64,
     other: f64,
     product: f64,
@@ -190,6 +195,7 @@ fn add(sums: &mut [Index], values: &[f64], others: &[f64], inner: usize) {
     for (values, others) in runs {
         let index = &mut sums[at];
         for (&x, &y) in values.iter().zip(others) {
+            index.values += 1;
             index.signal += x * x;
             index.other += y * y;
             index.product += x * y;
@@ -229,10 +235,12 @@ fn gap(sums: &[Index], samples: usize) -> Option<Gap> {
     let mut known: Vec<(f64, f64)> =
         sums.iter().filter(|index| index.peak > 0.0).map(|index| (usual(index), index.peak)).collect();
     known.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let fewest = sums.iter().map(|index| index.values).min().unwrap_or(0);
+    let least = GAP * (MANY_VALUES / fewest.max(1) as f64).max(1.0);
     let (mut most, mut widest): (f64, Option<Gap>) = (0.0, None);
     for (usual, peak) in known {
         let width = if most > 0.0 { usual / most } else { 0.0 };
-        if width > widest.as_ref().map_or(GAP, |gap| gap.width) {
+        if width > widest.as_ref().map_or(least, |gap| gap.width) {
             widest = Some(Gap { width, most });
         }
         most = most.max(peak);
@@ -323,6 +331,14 @@ mod tests {
         assert!(parts(Slicing::ByMagnitude, &[1, 6], 4, padded).is_empty());
         let even = |_: usize, at: &[usize]| 1.0 + at[1] as f64;
         assert!(parts(Slicing::ByMagnitude, &[1, 9], 4, even).is_empty());
+    }
+
+    #[test]
+    fn few_values_must_differ_more() {
+        let twelve_times = |_: usize, at: &[usize]| if at[1] == 2 { 1.0 } else { 12.0 };
+        assert!(parts(Slicing::ByMagnitude, &[1, 6], 2, twelve_times).is_empty());
+        assert_eq!(parts(Slicing::ByMagnitude, &[1, 6], 8, twelve_times).len(), 2);
+        assert_eq!(parts(Slicing::ByMagnitude, &[4, 6], 2, twelve_times).len(), 2);
     }
 
     #[test]

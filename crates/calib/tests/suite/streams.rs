@@ -119,13 +119,14 @@ fn a_stream_needs_no_weights_of_what_it_has_computed_and_all_of_them_where_a_pie
             let [seen, reference] = streams;
             let quantized = Network { stream: seen, model: &model, whole: &whole, later: &later };
             let float = Network { stream: reference, model: &network, whole: &|| Ok(network.clone()), later: &later };
-            found = Some(compare_streams(float, quantized, &data, [&[wanted.to_owned()]; 2], &[], &|_| ()));
+            let wanted = [wanted.to_owned()];
+            found = Some(compare_streams(float, quantized, &data, ([&wanted; 2], &[&all]), &[], &|_| ()));
         }
         found.unwrap()
     };
     // `w1` has done its work; without `w2` the piece from `a` on cannot be run.
     for (lost, gives_whole) in [("w1", false), ("w2", true)] {
-        let found = outputs(lost, gives_whole).unwrap().remove(0);
+        let found = outputs(lost, gives_whole).unwrap().remove(0).remove(0);
         let sqnr_db = found.found.measured().unwrap().sqnr_db();
         assert!(found.samples == all.len() && sqnr_db > 100.0, "{lost}: {found:?}");
     }
@@ -176,8 +177,10 @@ fn with_waiting(data: &CalibSet, first: &[usize], waiting: &[usize]) -> (Vec<Gra
     }
     let quantized = Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later: &[] };
     let float = Network { stream: &mut reference, model: &float, whole: &|| Ok(float.clone()), later: &[] };
-    let outputs = compare_streams(float, quantized, data, [&names[3..]; 2], &[], &|_| ()).unwrap();
-    (stats, outputs[0].samples)
+    let sets: [&[usize]; 2] = [&all[..1], &all[1..]];
+    let outputs = compare_streams(float, quantized, data, ([&names[3..]; 2], &sets), &[], &|_| ()).unwrap();
+    assert_eq!(outputs[0][0].samples, 1);
+    (stats, outputs.iter().map(|outputs| outputs[0].samples).sum())
 }
 
 #[test]

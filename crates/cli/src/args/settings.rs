@@ -87,6 +87,10 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "X")]
     max_loss: Option<f64>,
 
+    /// The same until the perplexity of held-out text is at most this many times that of the float model, for example 1.05.
+    #[arg(long, value_name = "X")]
+    max_perplexity_ratio: Option<f64>,
+
     /// Codes of activations on fixed scales: with a sign or without one.
     ///
     /// `s8` has the zero point 0 with `--target qdq-strict`, as compilers for accelerators want it.
@@ -112,6 +116,11 @@ pub(crate) struct SettingsArgs {
     /// become floats when the model loads, unless `vnni` or `arm64` is given.
     #[arg(long, value_name = "CPU")]
     cpu: Option<Cpu>,
+
+    /// Compute in f16 or bf16 what the model computes in them. By default that is f32, which processors without such arithmetic
+    /// do faster, between inputs and outputs of the model's types; what is left of its weights is stored in them.
+    #[arg(long)]
+    keep_type: bool,
 
     /// Weights of 7 bits with integer activations, for other runtimes whose 8-bit products saturate; in ONNX Runtime
     /// --cpu loses less.
@@ -280,6 +289,7 @@ impl SettingsArgs {
             power_of_two: self.power_of_two_scales,
             min_sqnr_db: self.min_sqnr.or(self.floor()),
             max_loss: self.max_loss,
+            max_perplexity_ratio: self.max_perplexity_ratio,
             granularity: self.granularity(),
             symmetry: if self.asymmetric { Symmetry::Asymmetric } else { Symmetry::Symmetric },
             scale_rule: self.scale.map(ScaleRule::from),
@@ -290,6 +300,7 @@ impl SettingsArgs {
             format: self.format.into(),
             embeddings: self.embeddings.number(),
             allow_float: false,
+            keep_type: self.keep_type,
             external_data: self.external_data,
             memory_limit_bytes: self.memory_limit.saturating_mul(1 << 20),
             // They are not about layers.

@@ -3,10 +3,11 @@
 use onnxquant_calib::Measurement;
 
 use crate::accuracy::Accuracy;
-use crate::config::Budget;
+use crate::config::{Budget, Config};
 use crate::decide::curve::Curve;
 use crate::decide::fit::{Fitted, Fitting};
 use crate::decide::goal::Goal;
+use crate::decide::mend::{TO_BLAME, left_in_float, mended};
 use crate::decide::sweep::Sweep;
 use crate::decide::trail::Trail;
 use crate::error::Error;
@@ -16,6 +17,9 @@ use crate::solve::job::Job;
 use crate::solve::layers::solve_layers;
 use crate::solve::solved::{AboutLayer, SolvedLayer};
 use crate::write::codes::{Codes, QuantizedTable};
+
+/// How often weights are mended.
+const MOST_MENDED: usize = 3;
 
 /// A quantized model.
 pub(crate) struct Solution {
@@ -50,21 +54,50 @@ pub(crate) fn solve_within_budget(
 
 /// Solves all layers with the bits of the plan and measures the model.
 ///
-/// Where the accuracy that is asked for is missed although activations go back to floats, the layers may have been
+/// Where the accuracy that is asked for is missed, or activations had to go back to floats, because of weights, these are
+/// mended and the layers solved again. Where it is missed still although activations went back, the layers may have been
 /// fitted to activations that were too wild to fit to: they are solved again without, and the more exact model is kept.
 fn solve(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail) -> Result<Solution, Error> {
-    let first = solve_once(job, plan.clone(), tables, trail)?;
-    let excess = |solution: &Solution| {
-        let goal = Goal::of(job.config)?;
-        Some(goal.excess(&solution.fitted.held_out.as_ref()?.accuracy))
-    };
-    if job.assignment.is_empty() || excess(&first).is_none_or(|excess| excess <= 1.0) {
-        return Ok(first);
+    let mut best = solve_once(job, plan, tables, trail)?;
+    for _ in 0..MOST_MENDED {
+        let Some(again) = solve_mended(job, &best, tables)? else { break };
+        if !is_better(job.config, &again, &best) {
+            break;
+        }
+        best = again;
     }
-    let floats = first.assignment.keep_in_float(job.model.graph(), &first.assignment.leaders())?;
+    if best.assignment.is_empty() || excess(job.config, &best).is_none_or(|excess| excess <= 1.0) {
+        return Ok(best);
+    }
+    let floats = best.assignment.keep_in_float(job.model.graph(), &best.assignment.leaders())?;
     let job = Job { assignment: &floats, state: None, ..job };
-    let again = solve_once(job, plan, tables, first.trail.clone())?;
-    Ok(if excess(&again) < excess(&first) { again } else { first })
+    let again = solve_once(job, best.plan.clone(), tables, best.trail.clone())?;
+    Ok(if excess(job.config, &again) < excess(job.config, &best) { again } else { best })
+}
+
+/// By which factor the error is too large, where there is a goal.
+fn excess(config: &Config, solution: &Solution) -> Option<f64> {
+    Some(Goal::of(config)?.excess(&solution.fitted.held_out.as_ref()?.accuracy))
+}
+
+/// Whether a solution reaches the goal with more layers on integers, or comes nearer to it.
+fn is_better(config: &Config, new: &Solution, old: &Solution) -> bool {
+    let [new_excess, old_excess] = [new, old].map(|found| excess(config, found).unwrap_or(0.0).max(1.0));
+    new_excess < old_excess || (new_excess <= old_excess && new.assignment.layers() > old.assignment.layers())
+}
+
+/// Solves the layers again with better weights; nothing where weights are not to blame, or someone named their bits.
+fn solve_mended(job: Job<'_>, found: &Solution, tables: &[QuantizedTable]) -> Result<Option<Solution>, Error> {
+    let Job { config, model, .. } = job;
+    let (Some(goal), Some(of_weights)) = (Goal::of(config), &found.fitted.of_weights) else { return Ok(None) };
+    let excess = goal.excess(of_weights);
+    if !excess.is_finite() || excess <= TO_BLAME || config.budget.is_some() || config.plan.is_some() {
+        return Ok(None);
+    }
+    let Some(plan) = mended(&found.plan, &found.layers, excess, config)? else { return Ok(None) };
+    let assignment = job.assignment.keep_in_float(model.graph(), &left_in_float(&plan))?;
+    let job = Job { assignment: &assignment, layers: plan.layers.len(), state: None, ..job };
+    solve_once(job, plan, tables, found.trail.clone()).map(Some)
 }
 
 fn solve_once(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail) -> Result<Solution, Error> {

@@ -1,18 +1,18 @@
 //! Takes layers back to float activations where accuracy asks for that, measures the model on held-out samples, and
 //! writes it.
 
-use onnxquant_calib::OutputComparison;
+use onnxquant_calib::Measurement;
 use onnxquant_ir::Model;
 use onnxquant_passes::sites::LayerId;
 
-use crate::accuracy::accuracy;
+use crate::accuracy::{Accuracy, accuracy};
 use crate::config::{Activations, Config};
 use crate::decide::goal::Goal;
 use crate::decide::measure::Measure;
 use crate::decide::retreat::{Retreat, SENSITIVITY_SAMPLES};
 use crate::decide::trail::{JudgedBy, Trail, Weights};
 use crate::error::Error;
-use crate::judge::held_out::{Judge, OnHeldOut};
+use crate::judge::held_out::{Compared, Judge, OnHeldOut, seen};
 use crate::judge::served::{OnRuntime, Served};
 use crate::observe::calibration::Calibration;
 use crate::plan::assignment::Assignment;
@@ -32,6 +32,8 @@ pub(crate) struct Fitted {
     pub(crate) held_out: Option<OnHeldOut>,
     /// The same in the runtime, where it is there.
     pub(crate) measured: Option<OnRuntime>,
+    /// How exact the outputs are with float activations alone, where some had to go back to them or a goal is missed.
+    pub(crate) of_weights: Option<Measurement<Accuracy>>,
 }
 
 /// Everything that is needed to write and measure the model.
@@ -40,7 +42,7 @@ pub(crate) struct Fitting<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) codes: Codes<'a>,
     /// The outputs of held-out samples, where they are known.
-    pub(crate) of_streams: Option<Vec<OutputComparison>>,
+    pub(crate) of_streams: Option<Compared>,
     pub(crate) config: &'a Config,
     pub(crate) calibration: Option<&'a Calibration>,
     pub(crate) served: Option<&'a Served>,
@@ -51,6 +53,7 @@ impl Fitting<'_> {
     /// Writes the model with as many of the integer layers of `assignment` as the accuracy that is asked for allows;
     /// these too are returned, and the trail with what was tried.
     pub(super) fn fit(&self, assignment: Assignment, trail: Trail) -> Result<(Fitted, Assignment, Trail), Error> {
+        let before = assignment.layers();
         let (held_out, assignment, trail) = match self.calibration.filter(|_| self.has_codes()) {
             Some(calibration) => {
                 let (held_out, assignment, trail) = self.judge(calibration, assignment, trail)?;
@@ -58,10 +61,11 @@ impl Fitting<'_> {
             }
             None => (None, assignment, trail),
         };
-        let fitted = self.written(&assignment, held_out)?;
+        let mut fitted = self.written(&assignment, held_out)?;
         if self.falls_short(&fitted) && !assignment.is_empty() {
             return self.fit_in_runtime(assignment, trail);
         }
+        fitted.of_weights = self.of_weights(&fitted, before > assignment.layers())?;
         Ok((fitted, assignment, trail))
     }
 
@@ -70,7 +74,25 @@ impl Fitting<'_> {
         let Written { model, layers, table_bytes } = written(self.model, self.plan, self.codes, assignment)?;
         let served = self.served.filter(|_| self.has_codes());
         let measured = served.map(|served| served.measure(&model, self.progress)).transpose()?;
-        Ok(Fitted { written: model, layers, table_bytes, held_out, measured })
+        Ok(Fitted { written: model, layers, table_bytes, held_out, measured, of_weights: None })
+    }
+
+    /// What weights alone lose, where activations `went_back` to float or a goal is missed.
+    fn of_weights(&self, fitted: &Fitted, went_back: bool) -> Result<Option<Measurement<Accuracy>>, Error> {
+        let (Some(goal), Some(calibration), Some(held_out)) =
+            (Goal::of(self.config), self.calibration, fitted.held_out.as_ref())
+        else {
+            return Ok(None);
+        };
+        if !went_back && goal.excess(&held_out.accuracy) <= 1.0 {
+            return Ok(None);
+        }
+        if self.config.activations == Activations::Float {
+            return Ok(Some(held_out.accuracy.clone()));
+        }
+        let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
+        let validation = &calibration.samples.split.validation;
+        judge.accuracy(self.codes, &Assignment::default(), validation, self.progress).map(Some)
     }
 
     fn has_codes(&self) -> bool {
@@ -99,8 +121,7 @@ impl Fitting<'_> {
             served.accuracy(&model, self.progress)
         };
         let (assignment, trail) = self.retreat(&judge, &whole, JudgedBy::Runtime, assignment, trail)?;
-        let held_out = &calibration.samples.split.held_out;
-        let found = judge.outputs(self.codes, &assignment, judge.arithmetic, held_out, self.progress)?;
+        let found = judge.compared(self.codes, &assignment, &[], self.progress)?;
         let found = OnHeldOut::new(self.model, calibration, found);
         Ok((self.written(&assignment, Some(found))?, assignment, trail))
     }
@@ -113,9 +134,9 @@ impl Fitting<'_> {
         assignment: Assignment,
         mut trail: Trail,
     ) -> Result<(OnHeldOut, Assignment, Trail), Error> {
-        if let Some(of_streams) = self.of_streams.as_ref().filter(|outputs| is_enough(self.config, outputs)) {
+        if let Some(of_streams) = self.of_streams.as_ref().filter(|found| is_enough(self.config, found)) {
             // Whole networks would take memory and time to prepare.
-            trail.note_reached(&assignment, &accuracy(of_streams));
+            trail.note_reached(&assignment, &accuracy(&of_streams.held_out));
             return Ok((OnHeldOut::new(self.model, calibration, of_streams.clone()), assignment, trail));
         }
         let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
@@ -125,13 +146,12 @@ impl Fitting<'_> {
         let on_held_out = |candidate: &Assignment| judge.accuracy(codes, candidate, &split.held_out, progress);
         let simulated = JudgedBy::Simulation;
         let (mut assignment, mut trail) = self.retreat(&judge, &on_validation, simulated, assignment, trail)?;
-        let outputs = |assignment: &Assignment| {
-            judge.outputs(self.codes, assignment, judge.arithmetic, &split.held_out, self.progress)
-        };
-        let mut found = outputs(&assignment)?;
+        let seen = seen(calibration, self.served);
+        let compared = |assignment: &Assignment| judge.compared(codes, assignment, &seen, progress);
+        let mut found = compared(&assignment)?;
         if !is_enough(self.config, &found) {
             (assignment, trail) = self.retreat(&judge, &on_held_out, simulated, assignment, trail)?;
-            found = outputs(&assignment)?;
+            found = compared(&assignment)?;
         }
         Ok((OnHeldOut::new(self.model, calibration, found), assignment, trail))
     }
@@ -153,7 +173,7 @@ impl Fitting<'_> {
 }
 
 /// Whether no layer has to go back to float activations.
-fn is_enough(config: &Config, outputs: &[OutputComparison]) -> bool {
+fn is_enough(config: &Config, found: &Compared) -> bool {
     let goal = Goal::of(config).filter(|_| config.activations != Activations::Float);
-    goal.is_none_or(|goal| goal.excess(&accuracy(outputs)) <= 1.0)
+    goal.is_none_or(|goal| goal.excess(&accuracy(&found.held_out)) <= 1.0)
 }

@@ -10,19 +10,23 @@ use crate::config::Config;
 pub(crate) struct Goal {
     sqnr_db: Option<f64>,
     loss: Option<f64>,
+    perplexity_ratio: Option<f64>,
 }
 
 impl Goal {
     /// What `config` asks for, if anything.
     pub(crate) fn of(config: &Config) -> Option<Self> {
-        let goal = Self { sqnr_db: config.wanted_sqnr_db(), loss: config.max_loss };
-        (goal.sqnr_db.is_some() || goal.loss.is_some()).then_some(goal)
+        let perplexity_ratio = config.max_perplexity_ratio;
+        let goal = Self { sqnr_db: config.wanted_sqnr_db(), loss: config.max_loss, perplexity_ratio };
+        (goal.sqnr_db.is_some() || goal.loss.is_some() || perplexity_ratio.is_some()).then_some(goal)
     }
 
     /// A goal that is so much higher, in dB.
     pub(super) fn raised(self, by_db: f64) -> Self {
         let sqnr_db = self.sqnr_db.map(|wanted| wanted + by_db);
-        Self { sqnr_db, loss: self.loss.map(|most| most * error_power(by_db)) }
+        let factor = error_power(by_db);
+        let perplexity_ratio = self.perplexity_ratio.map(|most| most.powf(factor));
+        Self { sqnr_db, loss: self.loss.map(|most| most * factor), perplexity_ratio }
     }
 
     /// By which factor the power of the error is too large; at most 1 where the goal is reached. What was not measured
@@ -32,8 +36,14 @@ impl Goal {
         let sqnr = self.sqnr_db.map_or(0.0, |wanted| 10f64.powf((wanted - found.sqnr_db) / 10.0));
         // For small errors one minus the cosine grows with their power.
         let loss = self.loss.map_or(0.0, |most| if found.loss <= most { 1.0 } else { found.loss / most });
+        // What perplexity loses in nats grows with it as well.
+        let perplexity = self.perplexity_ratio.map_or(0.0, |most| {
+            let ratio = found.tokens.map_or(f64::NAN, |tokens| tokens.perplexity_ratio);
+            if ratio <= most { 1.0 } else { ratio.ln() / most.ln() }
+        });
         // The larger of two numbers hides a NaN.
-        if found.sqnr_db.is_nan() || found.loss.is_nan() { f64::INFINITY } else { sqnr.max(loss) }
+        let is_unknown = found.sqnr_db.is_nan() || found.loss.is_nan() || perplexity.is_nan();
+        if is_unknown { f64::INFINITY } else { sqnr.max(loss).max(perplexity) }
     }
 }
 
@@ -41,10 +51,12 @@ impl Goal {
 mod tests {
     use onnxquant_calib::NotMeasured;
 
+    use crate::accuracy::TokenFigures;
+
     use super::*;
 
     fn accuracy(sqnr_db: f64, loss: f64) -> Measurement<Accuracy> {
-        Measurement::Measured(Accuracy { sqnr_db, worst_sample_db: sqnr_db, loss, least_exact: None })
+        Measurement::Measured(Accuracy { sqnr_db, worst_sample_db: sqnr_db, loss, least_exact: None, tokens: None })
     }
 
     #[test]
@@ -69,5 +81,20 @@ mod tests {
         assert!(exact.excess(&accuracy(90.0, 1e-9)) > 1.0);
         assert!(exact.excess(&accuracy(f64::INFINITY, 0.0)) <= 1.0);
         assert!(Goal::of(&Config::default()).is_none());
+    }
+
+    #[test]
+    fn perplexity_is_a_goal_where_tokens_are_foretold() {
+        let goal = Goal::of(&Config { max_perplexity_ratio: Some(1.1), ..Config::default() }).unwrap();
+        let found = |perplexity_ratio: f64| {
+            let (float_perplexity, perplexity) = (10.0, 10.0 * perplexity_ratio);
+            let figures =
+                TokenFigures { tokens: 9, float_perplexity, perplexity, perplexity_ratio, mean_divergence: 0.1 };
+            let accuracy = accuracy(10.0, 0.0).measured().unwrap().clone();
+            goal.excess(&Measurement::Measured(Accuracy { tokens: Some(figures), ..accuracy }))
+        };
+        assert_eq!((found(1.1), found(0.9), found(f64::NAN)), (1.0, 1.0, f64::INFINITY));
+        assert!((found(1.21) - 2.0).abs() < 1e-9);
+        assert_eq!(goal.excess(&accuracy(90.0, 0.0)), f64::INFINITY);
     }
 }

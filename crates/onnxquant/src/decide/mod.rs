@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `budget` | the bits of every layer, where a budget is given, before all are solved |
 //! | `bits` | how bits are shared out among layers |
+//! | `mend` | which layers' weights get more bits or stay in float, where their codes cost the accuracy that is asked for |
 //! | `sweep` | what layers do at every width, by which they are |
 //! | `curve` | what bits buy, as that tells |
 //! | `sketch` | quick codes by which that is found |
@@ -33,6 +34,7 @@ pub(crate) mod forms;
 mod goal;
 pub(crate) mod integers;
 mod measure;
+mod mend;
 mod mixing;
 mod ranges;
 mod rescale;

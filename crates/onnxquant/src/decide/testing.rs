@@ -18,7 +18,13 @@ use crate::testing::{constant, model, node};
 /// What was measured where the power of the error is this part of that of the outputs.
 pub(super) fn of_power(power: f64) -> Measurement<Accuracy> {
     let sqnr_db = -10.0 * power.log10();
-    Measurement::Measured(Accuracy { sqnr_db, worst_sample_db: sqnr_db, loss: power / 2.0, least_exact: None })
+    Measurement::Measured(Accuracy {
+        sqnr_db,
+        worst_sample_db: sqnr_db,
+        loss: power / 2.0,
+        least_exact: None,
+        tokens: None,
+    })
 }
 
 /// Settings under which all that can run on codes does.

@@ -90,7 +90,7 @@ impl Comparison<'_> {
         }
         let samples = (0..calibration.samples.data.len()).collect::<Vec<_>>();
         let reference = Reference::new(first.clone(), &calibration, &samples)?;
-        let outputs = reference.compare(second.clone(), &calibration, &samples, progress)?;
+        let [outputs] = reference.compare(second.clone(), &calibration, [&samples], progress)?;
         drop(reference);
         let tensors = match self.tensors {
             true => {
@@ -119,19 +119,23 @@ impl Reference {
         Ok(Self { original: Original::with_slicings(session, calibration.reach.slicings()) })
     }
 
-    /// Compares another model with this one on some of the samples.
-    pub(crate) fn compare(
+    /// Compares another model with this one on some sets of the samples.
+    pub(crate) fn compare<const SETS: usize>(
         &self,
         mut other: Model,
         calibration: &Calibration,
-        samples: &[usize],
+        sets: [&[usize]; SETS],
         progress: Progress<'_>,
-    ) -> Result<Vec<OutputComparison>, Error> {
+    ) -> Result<[Vec<OutputComparison>; SETS], Error> {
         decode(&mut other)?;
-        let session = calibration.samples.session(&other, &calibration.reach.names_in(&other), samples)?;
+        let session = calibration.samples.session(&other, &calibration.reach.names_in(&other), &sets.concat())?;
         drop(other);
         let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
-        Ok(compare_sessions(&self.original, &session, &calibration.samples.data, samples, &report)?)
+        let mut found = sets.map(|_| Vec::new());
+        for (found, samples) in found.iter_mut().zip(sets) {
+            *found = compare_sessions(&self.original, &session, &calibration.samples.data, samples, &report)?;
+        }
+        Ok(found)
     }
 }
 

@@ -58,7 +58,7 @@ mod tests {
             slices: Vec::new(),
         };
         let found = Measurement::Measured(error);
-        OutputComparison { name: name.to_owned(), samples: 8, incomparable: 0, is_float: true, found }
+        OutputComparison { name: name.to_owned(), samples: 8, incomparable: 0, is_float: true, found, tokens: None }
     }
 
     fn expected(held_out: &[OutputComparison], seen: &[OutputComparison]) -> f64 {

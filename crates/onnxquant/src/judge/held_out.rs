@@ -9,11 +9,29 @@ use crate::accuracy::{Accuracy, accuracy};
 use crate::error::Error;
 use crate::judge::compare::Reference;
 use crate::judge::expected::expected_db;
+use crate::judge::served::Served;
 use crate::observe::calibration::Calibration;
 use crate::plan::assignment::Assignment;
 use crate::progress::Progress;
 use crate::write::codes::Codes;
 use crate::write::evaluated::{Arithmetic, evaluated};
+
+/// Samples that were used before and are run as well: more cost time and tell little more.
+pub(super) const MOST_SEEN: usize = 64;
+
+/// What comparing tells, by output.
+#[derive(Clone, Debug)]
+pub(crate) struct Compared {
+    /// On held-out samples.
+    pub(crate) held_out: Vec<OutputComparison>,
+    /// On others, which were used before.
+    pub(crate) seen: Vec<OutputComparison>,
+}
+
+/// Samples that were used before and are compared as well; none where a runtime does that.
+pub(crate) fn seen(calibration: &Calibration, served: Option<&Served>) -> Vec<usize> {
+    if served.is_some() { Vec::new() } else { calibration.samples.split.seen(MOST_SEEN) }
+}
 
 /// How the outputs of a quantized model are on held-out samples.
 #[derive(Debug)]
@@ -34,8 +52,9 @@ pub(crate) struct OnHeldOut {
 }
 
 impl OnHeldOut {
-    /// What `outputs` of the held-out samples say, and which are not among them.
-    pub(crate) fn new(model: &Model, calibration: &Calibration, outputs: Vec<OutputComparison>) -> Self {
+    /// What was `found`, and which outputs are not among it.
+    pub(crate) fn new(model: &Model, calibration: &Calibration, found: Compared) -> Self {
+        let Compared { held_out: outputs, seen } = found;
         let split = &calibration.samples.split;
         let not_compared = calibration.reach.not_compared(model.graph()).into_iter();
         let not_compared: Vec<(Port, NotMeasured)> = not_compared.map(|(port, why)| (port.clone(), why)).collect();
@@ -49,7 +68,7 @@ impl OnHeldOut {
             held_out_samples: split.held_out.len(),
             shared: split.shared,
             accuracy,
-            expected_db: expected_db(&outputs, &[]),
+            expected_db: expected_db(&outputs, &seen),
             outputs,
             not_compared,
         }
@@ -67,7 +86,7 @@ pub(crate) struct Judge<'a> {
 impl<'a> Judge<'a> {
     pub(crate) fn new(model: &'a Model, calibration: &'a Calibration, arithmetic: Arithmetic) -> Result<Self, Error> {
         let split = &calibration.samples.split;
-        let samples = [&split.validation[..], &split.held_out[..]].concat();
+        let samples = [&split.validation[..], &split.held_out[..], &split.seen(MOST_SEEN)[..]].concat();
         let float = Reference::new(model.clone(), calibration, &samples)?;
         Ok(Self::beside(Arc::new(float), model, calibration, arithmetic))
     }
@@ -124,6 +143,21 @@ impl<'a> Judge<'a> {
         progress: Progress<'_>,
     ) -> Result<Vec<OutputComparison>, Error> {
         let evaluated = evaluated(self.model, codes, assignment, arithmetic)?;
-        self.float.compare(evaluated, self.calibration, samples, progress)
+        let [found] = self.float.compare(evaluated, self.calibration, [samples], progress)?;
+        Ok(found)
+    }
+
+    /// Its outputs on the held-out samples and on those of `seen`.
+    pub(crate) fn compared(
+        &self,
+        codes: Codes<'_>,
+        assignment: &Assignment,
+        seen: &[usize],
+        progress: Progress<'_>,
+    ) -> Result<Compared, Error> {
+        let evaluated = evaluated(self.model, codes, assignment, self.arithmetic)?;
+        let samples = [&self.calibration.samples.split.held_out[..], seen];
+        let [held_out, seen] = self.float.compare(evaluated, self.calibration, samples, progress)?;
+        Ok(Compared { held_out, seen })
     }
 }

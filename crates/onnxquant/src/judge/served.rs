@@ -19,15 +19,13 @@ use crate::accuracy::{Accuracy, accuracy};
 use crate::config::{Config, DataConfig, Target};
 use crate::error::Error;
 use crate::judge::expected::expected_db;
+use crate::judge::held_out::MOST_SEEN;
 use crate::load::{decoded, read};
 use crate::observe::calibration::Calibration;
 use crate::observe::reach::output_names;
 use crate::observe::samples::Samples;
 use crate::observe::slicing::slicings;
 use crate::progress::{Phase, Progress};
-
-/// Samples that were used before and are run as well: more cost time and tell little more.
-const MOST_SEEN: usize = 64;
 
 /// ONNX Runtime with the float file and the samples that were held out.
 pub(crate) struct Served {

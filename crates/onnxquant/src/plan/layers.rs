@@ -8,6 +8,7 @@ use onnxquant_ir::{BodyId, Model, NodeId};
 use onnxquant_passes::expose::BodyStep;
 use onnxquant_passes::layers::{Decoding, holds_weights};
 use onnxquant_passes::raise_opset::LOWEST_TARGET;
+use onnxquant_passes::raise_type::RaisedType;
 use onnxquant_passes::sites::{Candidate, Site, SkipReason, closed_sites, find_sites};
 use onnxquant_passes::weight_form::{Codes, WeightForm};
 use onnxquant_quant::Granularity;
@@ -69,12 +70,14 @@ pub struct Plan {
     pub skipped: Vec<SkippedLayer>,
     /// Options that select layers by name and match none: `--include GLOB`.
     pub unmatched: Vec<String>,
-    /// Tables of embeddings and weights of recurrent layers to quantize.
+    /// Tables of embeddings, and weights that are decoded as a whole, to quantize.
     pub tables: Vec<PlannedTable>,
     /// Bodies that hold weights, in topological order.
     pub bodies: Vec<PlannedBody>,
     /// Opset of the written model: the least one for all bits that layers may get.
     pub opset: i64,
+    /// Tensors that had another type before they became f32; what is left of them in float is stored in it.
+    pub halves: Option<Arc<RaisedType>>,
 }
 
 /// A body of an If, Loop or Scan, as a model of its own.
@@ -113,6 +116,7 @@ impl Plan {
             tables: Vec::new(),
             bodies: Vec::new(),
             opset: model.opset("").unwrap_or(0),
+            halves: None,
         };
         let candidates = find_sites(model);
         let labels = candidates.iter().filter_map(|found| Some((found.node?, found.label.clone()))).collect();
@@ -194,7 +198,7 @@ impl Plan {
 
     /// Leaves the layers to the tables that hold their weights; those whose tables stay floats say why.
     fn leave_to_tables(&mut self, reasons: &HashMap<NodeId, SkipReason>) {
-        let is_left = |node: NodeId| self.tables.iter().any(|planned| planned.has_head(node));
+        let is_left = |node: NodeId| self.tables.iter().any(|planned| planned.is_weight_of(node));
         self.layers.retain(|layer| !is_left(layer.site.node));
         self.skipped.retain(|layer| !layer.node.is_some_and(is_left));
         for layer in &mut self.skipped {

@@ -6,6 +6,7 @@
 use onnxquant_ir::Model;
 use onnxquant_passes::hard_sigmoid::expand_hard_sigmoids;
 use onnxquant_passes::raise_opset::raise_opset;
+use onnxquant_passes::raise_type::{RaisedType, raise_type};
 
 use crate::config::{Activations, Config};
 use crate::error::Error;
@@ -19,6 +20,16 @@ pub(crate) struct Raised {
     pub(crate) changes: Vec<String>,
     /// What was asked for, as far as that opset has it.
     pub(crate) config: Config,
+}
+
+/// Lets a model of f16 or bf16 compute in f32, which processors do faster, unless `config` keeps the type.
+pub(crate) fn raise_halves(model: &mut Model, config: &Config) -> Result<Option<RaisedType>, Error> {
+    if config.keep_type {
+        return Ok(None);
+    }
+    let raised = raise_type(model)?;
+    check(model, "computing in f32")?;
+    Ok(raised)
 }
 
 /// Raises a prepared model to the least opset in which all that `config` allows can be written.

@@ -1,4 +1,4 @@
-//! Plans which tables of embeddings and which weights of recurrent layers are quantized.
+//! Plans which tables of embeddings, and which weights that are decoded as a whole, are quantized.
 //!
 //! A table that layers read too, the head of a language model, becomes one tensor of codes with their weight, in blocks as
 //! `MatMulNBits` takes them. The layers have no codes of their own then. So it is where their weight is another tensor of
@@ -38,9 +38,9 @@ pub struct PlannedTable {
 }
 
 impl PlannedTable {
-    /// Whether a Gather reads it, not a recurrent layer.
+    /// Whether a Gather reads it, not an operator that needs all of it.
     pub fn is_embedding(&self) -> bool {
-        self.table.kind != TableKind::Recurrent
+        self.table.kind != TableKind::Whole
     }
 
     /// The layers that multiply with it, each with what people call it.
@@ -56,9 +56,9 @@ impl PlannedTable {
         }
     }
 
-    /// Whether this node is one of them.
-    pub(crate) fn has_head(&self, node: NodeId) -> bool {
-        self.table.heads.iter().any(|site| site.node == node)
+    /// Whether this node multiplies with it.
+    pub(crate) fn is_weight_of(&self, node: NodeId) -> bool {
+        self.table.heads.iter().any(|site| site.node == node) || self.table.is_weight_of(node)
     }
 }
 
@@ -77,7 +77,7 @@ impl TablePlanner<'_> {
         let (mut planned, mut reasons) = (Vec::new(), HashMap::new());
         for table in find_tables(self.graph).into_iter().filter(|table| self.is_taken(table)) {
             match (table.kind, self.config.embeddings) {
-                (TableKind::Recurrent, _) => planned.extend(self.recurrent(table)),
+                (TableKind::Whole, _) => planned.extend(self.whole(table)),
                 (_, None) => {}
                 (_, Some(bits)) => match self.embedding(table, bits) {
                     Ok(table) => planned.push(table),
@@ -88,7 +88,7 @@ impl TablePlanner<'_> {
         (planned, reasons)
     }
 
-    fn recurrent(&self, table: Table) -> Option<PlannedTable> {
+    fn whole(&self, table: Table) -> Option<PlannedTable> {
         let is_selected = table.reader().is_some_and(|reader| self.selection.contains(self.graph.label(reader)));
         is_selected.then(|| self.by_rows(table, self.config.bits))
     }
@@ -111,11 +111,11 @@ impl TablePlanner<'_> {
         PlannedTable { name, bits: table.bits(bits), table, form, block: None, heads: Vec::new() }
     }
 
-    /// Whether the target takes it. Weights of recurrent layers have scales along two axes, and opsets below 19 have no
+    /// Whether the target takes it. Weights that are decoded as a whole have scales along several axes, as tables of matrices have, and opsets below 19 have no
     /// scales of f16.
     fn is_taken(&self, table: &Table) -> bool {
         let takes = self.config.target.takes();
-        let of_one_axis = table.kind != TableKind::Recurrent && table.dtype == DataType::Float;
+        let of_one_axis = table.kind != TableKind::Whole && !table.holds_matrices() && table.dtype == DataType::Float;
         !takes.is_strict || takes.tables && of_one_axis
     }
 

@@ -36,7 +36,7 @@ impl Report {
 
     /// Integers were named, and no layer runs on them. Whoever wants accuracy as well has said what goes first.
     fn no_integers(&self) -> Option<String> {
-        let has_goal = self.settings.min_sqnr_db.is_some() || self.settings.max_loss.is_some();
+        let has_goal = self.settings.has_goal();
         let is_named = matches!(self.settings.activations, Activations::Static | Activations::Dynamic);
         let has_none = self.layers.iter().all(|layer| layer.float_because.is_some());
         if !is_named || has_goal || self.layers.is_empty() || !has_none {

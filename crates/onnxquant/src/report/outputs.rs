@@ -7,7 +7,7 @@ use onnxquant_ir::onnx::type_proto::Value;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::accuracy::Accuracy;
+use crate::accuracy::{Accuracy, TokenFigures};
 use crate::judge::held_out::OnHeldOut;
 
 /// Float against quantized model on held-out samples, as the target computes it: ONNX Runtime on a CPU also rounds the
@@ -58,6 +58,9 @@ pub struct OutputFigures {
     pub mean_cosine: f64,
     /// Largest absolute difference.
     pub max_abs_error: f64,
+    /// What a language model says of the tokens that follow, where this holds their scores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokenFigures>,
     /// Parts that are judged apart, because they differ in scale or were put together.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<PartReport>,
@@ -112,10 +115,11 @@ impl HeldOut {
 impl OutputReport {
     /// Of an output that was compared.
     fn new(found: &OutputComparison, is_judged: bool) -> Self {
-        let OutputComparison { name, incomparable, found, .. } = found;
+        let OutputComparison { name, incomparable, found, tokens, .. } = found;
+        let tokens = tokens.map(TokenFigures::from);
         Self {
             name: name.clone(),
-            found: found.clone().map(OutputFigures::from),
+            found: found.clone().map(|found| OutputFigures { tokens, ..found.into() }),
             incomparable: *incomparable,
             is_judged,
         }
@@ -141,6 +145,7 @@ impl From<OutputError> for OutputFigures {
             worst_sample_db: found.worst_sample_db,
             mean_cosine: found.mean_cosine,
             max_abs_error: found.max_abs_error,
+            tokens: None,
             parts: found.slices.iter().map(PartReport::from).collect(),
         }
     }

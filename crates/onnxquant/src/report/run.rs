@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use onnxquant_calib::{Measurement, NotMeasured};
 use onnxquant_passes::cpu::Cpu;
+use onnxquant_passes::raise_type::RaisedType;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::accuracy::Accuracy;
+use crate::accuracy::{Accuracy, TokenFigures};
 use crate::attempt::Solved;
 use crate::config::{Budget, Config};
 use crate::error::Error;
@@ -67,6 +68,9 @@ pub struct Report {
     /// What was copied beside the model, where a folder was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<FolderReport>,
+    /// What is computed in f32 though the model has another type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub raised_type: Option<RaisedTypeReport>,
     /// What was done before quantization.
     pub prepared: Prepared,
     /// Quantized layers, in topological order.
@@ -82,9 +86,9 @@ pub struct Report {
     /// Quantized tables of embeddings.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<TableReport>,
-    /// Quantized weights of recurrent layers.
+    /// Quantized weights that are decoded as a whole: of recurrent layers, products of several matrices and attention.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub recurrent: Vec<TableReport>,
+    pub whole_weights: Vec<TableReport>,
     /// What runs on integers, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<IntegerReport>,
@@ -121,6 +125,21 @@ pub struct Report {
     pub bytes_after: u64,
 }
 
+/// What is computed in f32 though the model has another type.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct RaisedTypeReport {
+    /// The type, as ONNX names it.
+    pub from: &'static str,
+    /// Tensors that had it.
+    pub tensors: usize,
+}
+
+impl From<&RaisedType> for RaisedTypeReport {
+    fn from(raised: &RaisedType) -> Self {
+        Self { from: raised.from.as_str_name(), tensors: raised.tensors.len() }
+    }
+}
+
 /// What a report is made of.
 pub(crate) struct Run<'a> {
     pub(crate) config: &'a Config,
@@ -149,7 +168,7 @@ impl From<Run<'_>> for Report {
         let table_bytes = run.bodies.iter().flat_map(|body| &body.table_bytes);
         let of_tables = solution.plan.all_tables().into_iter().zip(tables);
         let of_tables = of_tables.zip(solution.fitted.table_bytes.iter().chain(table_bytes));
-        let (embeddings, recurrent) = of_tables.partition::<Vec<_>, _>(|((planned, _), _)| planned.is_embedding());
+        let (embeddings, whole_weights) = of_tables.partition::<Vec<_>, _>(|((planned, _), _)| planned.is_embedding());
         let reports = |found: Vec<((&PlannedTable, &QuantizedTable), &usize)>| {
             found.into_iter().map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect()
         };
@@ -166,6 +185,7 @@ impl From<Run<'_>> for Report {
             texts: run.seen.texts,
             warnings: run.seen.starts_late.then(|| STARTS_LATE.to_owned()).into_iter().collect(),
             folder: None,
+            raised_type: solution.plan.halves.as_deref().map(RaisedTypeReport::from),
             prepared: run.prepared,
             exact_on: Cpu::exact_on(layers.iter().any(|layer| layer.saturating_pairs > Some(0))),
             expected_speed: solution
@@ -175,7 +195,7 @@ impl From<Run<'_>> for Report {
                 .collect(),
             layers,
             embeddings: reports(embeddings),
-            recurrent: reports(recurrent),
+            whole_weights: reports(whole_weights),
             integers: IntegerReport::new(&model, config, (&solution.assignment, &solution.trail), cache),
             float_weights: solution.plan.float_weights(&solution.fitted.written, config),
             skipped: solution.plan.all_skipped().into_iter().map(SkippedReport::from).collect(),
@@ -247,24 +267,27 @@ impl Report {
 
     /// Whether anything has codes.
     pub fn is_quantized(&self) -> bool {
-        !self.layers.is_empty() || !self.embeddings.is_empty() || !self.recurrent.is_empty()
+        !self.layers.is_empty() || !self.embeddings.is_empty() || !self.whole_weights.is_empty()
     }
 
     fn missed_accuracy(&self) -> Option<String> {
         let (wanted, most) = (self.settings.wanted_sqnr_db(), self.settings.max_loss);
-        let is_quantized = self.is_quantized();
-        if !is_quantized || (wanted.is_none() && most.is_none()) {
+        let most_perplexity = self.settings.max_perplexity_ratio;
+        if !self.is_quantized() || (wanted.is_none() && most.is_none() && most_perplexity.is_none()) {
             return None;
         }
         let by =
             if self.settings.min_sqnr_db.is_none() { " by `--scheme auto`; --min-sqnr asks for another" } else { "" };
         let mut parts = Vec::new();
         // What is not a number reaches nothing.
-        if let Some(Accuracy { sqnr_db, loss, .. }) = self.judged().and_then(|(accuracy, _)| accuracy.measured()) {
+        if let Some(Accuracy { sqnr_db, loss, tokens, .. }) =
+            self.judged().and_then(|(accuracy, _)| accuracy.measured())
+        {
             let sqnr = wanted.filter(|wanted| sqnr_db.is_nan() || sqnr_db < wanted);
             parts.extend(sqnr.map(|wanted| format!("SQNR {sqnr_db:.2} dB, {wanted:.2} dB wanted{by}")));
             let loss = most.filter(|most| loss.is_nan() || loss > most).map(|most| (loss, most));
             parts.extend(loss.map(|(loss, most)| format!("loss {loss:.2e}, at most {most:.2e} wanted")));
+            parts.extend(most_perplexity.and_then(|most| missed_perplexity(tokens.as_ref(), most)));
         }
         let missed = (!parts.is_empty()).then(|| format!("held-out {}", parts.join("; ")));
         let parts: Vec<String> = missed.into_iter().chain(self.not_measured()).collect();
@@ -289,6 +312,17 @@ impl Report {
     pub fn certificates_summary(&self) -> serde_json::Value {
         certificates_summary(&self.layers)
     }
+}
+
+/// That the perplexity is too large, or not known.
+fn missed_perplexity(found: Option<&TokenFigures>, most: f64) -> Option<String> {
+    let Some(found) = found else {
+        let wanted = "`[batch, sequence, vocabulary]` that foretells the `input_ids` of the samples";
+        return Some(format!("perplexity was not measured: no output {wanted}"));
+    };
+    let ratio = found.perplexity_ratio;
+    let is_missed = ratio.is_nan() || ratio > most;
+    is_missed.then(|| format!("perplexity {ratio:.4} times that of the float model, at most {most:.4} wanted"))
 }
 
 impl PlanFile {

@@ -1,4 +1,4 @@
-//! What was done with tables of embeddings and weights of recurrent layers.
+//! What was done with tables of embeddings, and with weights that are decoded as a whole.
 
 use onnxquant_passes::tables::Table;
 use schemars::JsonSchema;

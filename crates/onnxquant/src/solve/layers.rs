@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use ndarray::Array3;
-use onnxquant_calib::OutputComparison;
 use onnxquant_ir::Model;
 use onnxquant_quant::{Certified, Outcome, QuantError, certify, corrected_error};
 
 use crate::error::Error;
+use crate::judge::held_out::{Compared, seen};
 use crate::observe::calibration::{LayerStats, StageStats};
 use crate::observe::reach::Reach;
 use crate::plan::layers::{Plan, PlannedLayer};
@@ -27,7 +27,7 @@ pub(crate) fn solve_layers(
     job: Job<'_>,
     plan: &Plan,
     tables: &[QuantizedTable],
-) -> Result<(Vec<SolvedLayer>, Option<Vec<OutputComparison>>), Error> {
+) -> Result<(Vec<SolvedLayer>, Option<Compared>), Error> {
     let Job { model, config, progress, .. } = job;
     let mut source = Source::new(job, plan, tables)?;
     let mut tied = TiedCodes::new(job, &plan.layers)?;
@@ -72,7 +72,8 @@ pub(crate) fn solve_layers(
         let (layers, later) = (&plan.layers[earlier.clone()], &plan.layers[earlier.end..]);
         streams.pass(layers, later, progress)?;
     }
-    Ok((layers_solved, Some(streams.finish(progress)?)))
+    let seen = job.calibration.map_or_else(Vec::new, |calibration| seen(calibration, job.served));
+    Ok((layers_solved, Some(streams.finish(&seen, progress)?)))
 }
 
 /// Solves layers that do not depend on each other, of which the first is layer `start`.

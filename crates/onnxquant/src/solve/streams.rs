@@ -15,9 +15,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use onnxquant_calib::{
-    CalibError, Network, OutputComparison, PairRequest, StatKind, Stream, collect_pairs, compare_streams, gram_bytes,
-};
+use onnxquant_calib::{CalibError, Network, PairRequest, StatKind, Stream, collect_pairs, compare_streams, gram_bytes};
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, ValueId, tensor};
@@ -28,6 +26,7 @@ use onnxquant_quant::GramStats;
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::judge::held_out::Compared;
 use crate::load::{decode, without_functions};
 use crate::observe::calibration::{Calibration, StageStats, distinct, request};
 use crate::plan::assignment::Assignment;
@@ -123,16 +122,17 @@ impl<'a> Streams<'a> {
         })
     }
 
-    /// Takes both networks to their outputs and compares these on held-out samples.
-    pub(crate) fn finish(mut self, progress: Progress<'_>) -> Result<Vec<OutputComparison>, Error> {
+    /// Takes both networks to their outputs and compares these on held-out samples, and on those of `seen`.
+    pub(crate) fn finish(mut self, seen: &[usize], progress: Progress<'_>) -> Result<Compared, Error> {
         let held_out = &self.calibration.samples.split.held_out;
-        self.float.narrow(held_out);
-        self.quantized.narrow(held_out);
+        let samples = [held_out, seen].concat();
+        self.float.narrow(&samples);
+        self.quantized.narrow(&samples);
         let quantized_proto = without_functions(&self.quantized_model)?;
-        let [seen, float] = self.outputs();
+        let [quantized, float] = self.outputs();
         let whole = || whole(&self.quantized_model, &self.settled);
         let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
-        Ok(compare_streams(
+        let found = compare_streams(
             Network {
                 stream: &mut self.float,
                 model: &self.float_proto,
@@ -141,10 +141,12 @@ impl<'a> Streams<'a> {
             },
             Network { stream: &mut self.quantized, model: &quantized_proto, whole: &whole, later: &[] },
             &self.calibration.samples.data,
-            [&float, &seen],
+            ([&float, &quantized], &[held_out, seen]),
             &self.calibration.reach.slicings(),
             &report,
-        )?)
+        )?;
+        let [held_out, seen] = found.try_into().map_err(|_| Error::Internal("a set was not compared".to_owned()))?;
+        Ok(Compared { held_out, seen })
     }
 
     /// Takes both networks to the inputs of `layers` and gathers their moments; `later` are the layers to come.

@@ -1,8 +1,8 @@
-//! Quantizes tables of embeddings and weights of recurrent layers, one scale a row, or a block of one where layers read the
+//! Quantizes tables of embeddings and weights that are decoded as a whole, one scale a row, or a block of one where layers read the
 //! table too.
 //!
 //! Scales are those of least squared error over the row or block; no calibration data are needed: a row of a table that is read is
-//! read as it is, and what recurrent layers multiply is seen at no place where it could be measured.
+//! read as it is, and what such weights are multiplied with is seen at no place where it could be measured.
 
 use ndarray::Array3;
 use onnxquant_ir::{Model, tensor};

@@ -45,6 +45,18 @@ pub(crate) fn is_recurrent(node: &Node) -> bool {
     ["LSTM", "GRU", "RNN"].iter().any(|op_type| node.is(op_type))
 }
 
+/// Whether an operator needs all of a weight of so many axes at `slot`, which runtimes pack when they load the model, and is
+/// no layer with this weight.
+pub(crate) fn is_read_whole(node: &Node, slot: usize, axes: usize) -> bool {
+    match slot {
+        1 if axes == 2 && layer(node).is_some() => false,
+        1 | 2 if is_recurrent(node) => true,
+        1 if node.domain() == MICROSOFT && node.op_type() == "Attention" => true,
+        0 | 1 => ["MatMul", "Einsum"].iter().any(|op_type| node.is(op_type)) || slot == 0 && node.is("Gemm"),
+        _ => false,
+    }
+}
+
 /// The layer of this name in the default domain.
 pub(crate) fn named(op_type: &str) -> Option<&'static dyn Layer> {
     LAYERS.into_iter().find(|layer| layer.op_type() == op_type)

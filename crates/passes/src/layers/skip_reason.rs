@@ -49,6 +49,7 @@ pub enum SkipReason {
         because: Option<String>,
     },
     Excluded,
+    CostsAccuracy,
     NoAxis,
 }
 
@@ -77,6 +78,7 @@ impl fmt::Display for SkipReason {
                 because.as_ref().map_or(Ok(()), |because| write!(f, ": {because}"))
             }
             Self::Excluded => write!(f, "excluded by the settings"),
+            Self::CostsAccuracy => write!(f, "codes of its weight cost the accuracy that is asked for"),
             Self::NoAxis => {
                 write!(f, "its outputs in groups have no axis of their own, along which this target takes scales")
             }

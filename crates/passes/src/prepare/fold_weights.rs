@@ -156,6 +156,7 @@ fn constants_of(node: &Node) -> Vec<ValueId> {
         Some(Bias::AddBehind) => vec![1],
         None if layers::is_recurrent(node) => vec![1, 2, 3],
         None if node.is("Gather") => vec![0],
+        None if node.is("Einsum") => vec![0, 1],
         None => vec![],
     };
     slots.into_iter().filter_map(|slot| node.input(slot)).collect()

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`check_attributes`] | attributes lie where their operators allow it |
+//! | [`raise_type`] | what is computed in f16 or bf16 is computed in f32 |
 //! | [`lift_constants`] | `Constant` nodes become initializers |
 //! | [`fold_integers`] | shapes and indices computed from constants become initializers |
 //! | [`fold_weights`] | weights computed from constants become initializers |
@@ -21,4 +22,5 @@ pub mod hard_sigmoid;
 pub mod inline_layers;
 pub mod lift_constants;
 pub mod plain_forms;
+pub mod raise_type;
 mod scaled_layer;

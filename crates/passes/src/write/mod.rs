@@ -11,6 +11,7 @@
 //! | [`add_to_bias`], [`keep_fusible`] | what stands behind a layer |
 //! | [`annotate`] | the scales of activations, where other tools look for them |
 //! | [`share_constants`] | equal constants once |
+//! | [`store_half`] | floats that were f16 or bf16, in their type again |
 //! | [`runs_as`] | what the runtime makes of it |
 
 pub mod add_to_bias;
@@ -22,6 +23,7 @@ pub mod keep_fusible;
 pub(crate) mod packed_weight;
 pub mod runs_as;
 pub mod share_constants;
+pub mod store_half;
 pub mod tables;
 pub mod weight_form;
 pub mod write_codes;

@@ -1,10 +1,11 @@
-//! Stores tables of embeddings, and weights of recurrent layers, as codes.
+//! Stores tables of embeddings, and weights that no layer reads by columns, as codes.
 //!
 //! # Problem
 //!
 //! A `Gather` picks rows of a constant table. A `DequantizeLinear` in front of it would decode the whole table at every
 //! run. An `LSTM`, `GRU` or `RNN` reads all of its weights at every step, and the runtime packs them when it loads the
-//! model, as long as they are constants then. The head of a language model multiplies with the table of its words.
+//! model, as long as they are constants then; so it is with products of several matrices (`MatMul` of three axes and more, a
+//! constant on the left, `Einsum`) and the packed weight of `Attention`. The head of a language model multiplies with the table of its words.
 //!
 //! # Method
 //!
@@ -18,7 +19,9 @@
 //! A byte of 4-bit codes holds one of the first half of a row and, in its high bits, one of the second half. Standard
 //! ONNX, of opset 11 for 4 bits; where the indices are constants, the runtime computes it when it loads the model.
 //!
-//! Weights of recurrent layers are decoded as a whole, by operators that the runtime computes once, when it loads the model:
+//! A table of matrices, such as those of experts, has scales by row of these.
+//!
+//! Weights of such operators are decoded as a whole, by operators that the runtime computes once, when it loads the model:
 //!
 //! ```text
 //! Cast(codes) -> Mul(scales)      codes [directions, gates * hidden, inputs], scales [directions, gates * hidden, 1]
@@ -32,7 +35,7 @@
 //! A table that MatMul or Gemm layers read too has scales in blocks along its rows, and lies in the file once, as the
 //! weight of `MatMulNBits`: see `tied`.
 //!
-//! Not quantized: tables that other operators read, of other ranks than 2 and types than f32 and f16 (f32 where layers read
+//! Not quantized: tables that other operators read, of other types than f32 and f16 (f32 where layers read
 //! them), that are graph outputs, read by subgraphs or can be overridden, and small ones. Rows of an odd number of columns
 //! take 8 bits.
 //!
@@ -48,7 +51,7 @@ use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, NodeId, Origin, TensorError, Use, ValueId, int_attribute, tensor};
 
-use crate::layers::is_recurrent;
+use crate::layers::is_read_whole;
 pub use table::{CodedTable, Table, TableKind};
 
 use rows::Writer;
@@ -80,33 +83,45 @@ pub fn find_table(graph: &Graph, value: ValueId) -> Option<Table> {
         return None;
     }
     let dtype = tensor::data_type(constant).ok()?;
-    let Some(kinds) = found.uses().iter().map(|user| reads(graph, user)).collect::<Option<Vec<_>>>() else {
+    let Some(kinds) =
+        found.uses().iter().map(|user| reads(graph, user, constant.dims.len())).collect::<Option<Vec<_>>>()
+    else {
         return find_tied(graph, value);
     };
     let &kind = kinds.first().filter(|first| kinds.iter().all(|kind| kind == *first))?;
     let dims = match (kind, &tensor::shape(constant).ok()?[..]) {
         (TableKind::Embedding, &[rows, columns]) => [rows, columns],
-        (TableKind::Recurrent, &[directions, rows, columns]) => [directions.checked_mul(rows)?, columns],
+        (TableKind::Whole, &[_, .., columns]) => [tensor::element_count(constant).ok()?.checked_div(columns)?, columns],
+        (TableKind::Embedding, &[_, .., columns]) if picks_first(graph, found.uses()) => {
+            [tensor::element_count(constant).ok()?.checked_div(columns)?, columns]
+        }
         _ => return None,
     };
-    // The runtime has no recurrent layers of f16 on a CPU.
+    // Of f16 the runtime has no such operators on a CPU.
     let is_known = dtype == DataType::Float || (dtype == DataType::Float16 && kind == TableKind::Embedding);
     let is_reader =
         |node: &NodeId| found.uses().iter().any(|user| matches!(user, Use::Input(reader, _) if reader == node));
     let readers = graph.order().iter().copied().filter(is_reader).collect();
     let (heads, copies) = (Vec::new(), Vec::new());
-    is_known.then_some(Table { value, kind, dims, dtype, heads, readers, is_turned: false, copies })
+    let holds_matrices = kind == TableKind::Embedding && constant.dims.len() > 2;
+    let is_turned = false;
+    is_known.then_some(Table { value, kind, dims, dtype, heads, readers, holds_matrices, is_turned, copies })
 }
 
-/// How a table is read there, if it is one.
-fn reads(graph: &Graph, user: &Use) -> Option<TableKind> {
+/// How a table of so many axes is read there, if it is one.
+fn reads(graph: &Graph, user: &Use, axes: usize) -> Option<TableKind> {
     let &Use::Input(node, slot) = user else { return None };
     let reader = graph.node(node);
     match slot {
         0 if rows::reads_rows(reader) => Some(TableKind::Embedding),
-        1 | 2 if is_recurrent(reader) => Some(TableKind::Recurrent),
-        _ => None,
+        _ => is_read_whole(reader, slot, axes).then_some(TableKind::Whole),
     }
+}
+
+/// Whether all readers are Gathers that pick along the first axis.
+fn picks_first(graph: &Graph, users: &[Use]) -> bool {
+    let picks = |user: &Use| matches!(user, Use::Input(node, _) if graph.node(*node).int("axis", 0) == 0);
+    users.iter().all(picks)
 }
 
 /// Writes `coded` in place of `table`; returns the bytes that it takes in the file.
@@ -137,7 +152,7 @@ pub fn write_table(
         TableKind::Embedding if form == TableForm::Dequantize => dequantize(graph, table, [codes, scales], &name),
         TableKind::Embedding => rows::decode_rows(graph, table, coded.bits, [codes, scales], &name),
         TableKind::Tied => tied::decode(graph, table, coded, [codes, scales], &name),
-        TableKind::Recurrent => decode_whole(graph, table, [codes, scales], &name),
+        TableKind::Whole => decode_whole(graph, table, [codes, scales], &name),
     }
     table.sources().for_each(|source| graph.remove_if_unused(source));
     Ok(bytes)

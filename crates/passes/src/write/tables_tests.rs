@@ -103,7 +103,9 @@ fn what_is_no_table_is_left_alone() {
     }
     let of = |tensor| model("x", vec![("w", tensor)], vec![gather("y")], "y");
     assert!(find_tables(of(floats(&[16, 16], 1)).graph()).is_empty(), "small");
-    assert!(find_tables(of(floats(&[64, 8, 8], 1)).graph()).is_empty(), "rank 3");
+    let of_columns = vec![node("Gather", &["w", "x"], &["y"], vec![int_attribute("axis", 1)])];
+    let of_columns = model("x", vec![("w", floats(&[64, 8, 8], 1))], of_columns, "y");
+    assert!(find_tables(of_columns.graph()).is_empty(), "other matrices");
     let odd = of(floats(&[512, 33], 1));
     assert_eq!(find_tables(odd.graph())[0].bits(4), 8);
 }
@@ -122,7 +124,7 @@ fn weights_of_recurrent_layers_are_decoded_as_a_whole() {
         let mut model = recurrent(vec![node(op_type, &["x", "w", "r"], &["y"], vec![])], "y");
         // The other one is small.
         let table = find_tables(model.graph()).remove(0);
-        assert_eq!((table.kind, table.dims, table.bits(4)), (TableKind::Recurrent, [128, 32], 8), "{op_type}");
+        assert_eq!((table.kind, table.dims, table.bits(4)), (TableKind::Whole, [128, 32], 8), "{op_type}");
         assert_eq!(find_tables(model.graph()).len(), 1, "{op_type}");
         let coded = coded(8);
         assert_eq!(write_table(model.graph_mut(), &table, &coded, TableForm::Rows).unwrap(), 4096 + 512, "{op_type}");
@@ -147,6 +149,52 @@ fn weight_of_several_recurrent_layers_is_decoded_once() {
     write_table(model.graph_mut(), &table, &coded(8), TableForm::Rows).unwrap();
     assert_valid(&model);
     assert_eq!(op_types(&model), ["Cast", "Mul", "LSTM", "LSTM"]);
+}
+
+#[test]
+fn weights_of_products_that_are_no_layers_are_decoded_as_a_whole() {
+    let einsum = vec![onnxquant_ir::text_attribute("equation", "abc,acd->abd")];
+    let attention = onnxquant_ir::onnx::NodeProto {
+        domain: Some("com.microsoft".to_owned()),
+        ..node("Attention", &["x", "w"], &["y"], vec![int_attribute("num_heads", 2)])
+    };
+    let products = [
+        (node("MatMul", &["x", "w"], &["y"], vec![]), vec![2, 64, 32]),
+        (node("MatMul", &["w", "x"], &["y"], vec![]), vec![2, 64, 32]),
+        (node("MatMul", &["w", "x"], &["y"], vec![]), vec![128, 32]),
+        (node("Gemm", &["w", "x"], &["y"], vec![]), vec![128, 32]),
+        (node("Einsum", &["x", "w"], &["y"], einsum), vec![2, 64, 32]),
+        (attention, vec![128, 32]),
+    ];
+    for (product, dims) in products {
+        let what = format!("{} {:?} {dims:?}", product.op_type(), product.input);
+        let mut proto = crate::testing::message("x", vec![("w", floats(&dims, 1))], vec![product], "y");
+        let other =
+            onnxquant_ir::onnx::OperatorSetIdProto { domain: Some("com.microsoft".to_owned()), version: Some(1) };
+        proto.opset_import.push(other);
+        let mut model = Model::from_proto(proto).unwrap();
+        let table = find_tables(model.graph()).remove(0);
+        assert_eq!((table.kind, table.dims, table.bits(4)), (TableKind::Whole, [128, 32], 8), "{what}");
+        assert_eq!(write_table(model.graph_mut(), &table, &coded(8), TableForm::Rows).unwrap(), 4096 + 512, "{what}");
+        assert_valid(&model);
+        assert_eq!(op_types(&model)[..2], ["Cast", "Mul"], "{what}");
+        let scales: Vec<i64> = dims[..dims.len() - 1].iter().chain(&[1]).map(|&dim| dim as i64).collect();
+        assert_eq!(constant_named(model.graph(), "w_scale").dims, scales, "{what}");
+    }
+    let layer = model("x", vec![("w", floats(&[128, 32], 1))], vec![node("MatMul", &["x", "w"], &["y"], vec![])], "y");
+    assert!(find_tables(layer.graph()).is_empty());
+}
+
+#[test]
+fn tables_of_matrices_have_scales_by_their_rows() {
+    let mut model = model("x", vec![("w", floats(&[4, 32, 32], 1))], vec![gather("y")], "y");
+    let table = find_tables(model.graph()).remove(0);
+    assert_eq!((table.kind, table.dims, table.bits(4)), (TableKind::Embedding, [128, 32], 8));
+    write_table(model.graph_mut(), &table, &coded(8), TableForm::Rows).unwrap();
+    assert_valid(&model);
+    assert_eq!(op_types(&model), ["Gather", "Cast", "Gather", "Mul"]);
+    assert_eq!(constant_named(model.graph(), "w_scale").dims, [4, 32, 1]);
+    assert_eq!(constant_named(model.graph(), "w_quantized").dims, [4, 32, 32]);
 }
 
 #[test]

@@ -8,8 +8,8 @@ use onnxquant_ir::{Graph, NodeId, TensorError, ValueId, tensor};
 
 use crate::find::sites::Site;
 
-/// Bits of the weights of a recurrent layer.
-const RECURRENT_BITS: u32 = 8;
+/// Bits of weights that are decoded as a whole, and of tables of matrices.
+const WHOLE_BITS: u32 = 8;
 
 /// A constant that is read row by row.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub struct Table {
     pub heads: Vec<Site>,
     /// The nodes that read its rows, in the order in which they run.
     pub(super) readers: Vec<NodeId>,
+    /// What is picked are matrices, or arrays of more axes.
+    pub(super) holds_matrices: bool,
     /// The initializer holds columns as rows.
     pub(super) is_turned: bool,
     /// Other initializers of the same numbers, which layers alone read, and whether these hold columns as rows.
@@ -39,8 +41,8 @@ pub enum TableKind {
     Embedding,
     /// A `Gather`, and MatMul or Gemm layers whose weight it is too.
     Tied,
-    /// `LSTM`, `GRU` or `RNN`: the weights of input or state.
-    Recurrent,
+    /// An operator that needs all of it: `LSTM`, `GRU`, `RNN`, products of several matrices, `Einsum`, `Attention`.
+    Whole,
 }
 
 /// A table of codes.
@@ -68,12 +70,22 @@ impl Table {
     /// The bits that are possible where `wanted` are asked for.
     pub fn bits(&self, wanted: u32) -> u32 {
         match self.kind {
-            TableKind::Recurrent => RECURRENT_BITS,
+            TableKind::Whole => WHOLE_BITS,
             // Blocks are even.
             TableKind::Tied => wanted,
-            TableKind::Embedding if self.dims[1].is_multiple_of(2) => wanted,
-            TableKind::Embedding => 8,
+            TableKind::Embedding if self.dims[1].is_multiple_of(2) && !self.holds_matrices => wanted,
+            TableKind::Embedding => WHOLE_BITS,
         }
+    }
+
+    /// Whether what is picked are matrices, or arrays of more axes.
+    pub fn holds_matrices(&self) -> bool {
+        self.holds_matrices
+    }
+
+    /// Whether `node` multiplies with all of it.
+    pub fn is_weight_of(&self, node: NodeId) -> bool {
+        self.kind == TableKind::Whole && self.readers.contains(&node)
     }
 
     /// The first node that reads its rows.

@@ -107,7 +107,7 @@ pub(super) fn find_tied(graph: &Graph, value: ValueId) -> Option<Table> {
     readers.sort_by_key(|&node| place(graph, node));
     let heads = found.heads(graph, rows_turned)?;
     let (kind, dtype, copies) = (TableKind::Tied, DataType::Float, Vec::new());
-    Some(Table { value, kind, dims, dtype, heads, readers, is_turned: rows_turned, copies })
+    Some(Table { value, kind, dims, dtype, heads, readers, holds_matrices: false, is_turned: rows_turned, copies })
 }
 
 /// Where a node stands.
@@ -118,7 +118,7 @@ fn place(graph: &Graph, node: NodeId) -> Option<usize> {
 impl Table {
     /// The same with the layers whose weights are copies of it, in initializers of their own.
     pub fn with_copies(mut self, graph: &Graph) -> Self {
-        if self.kind == TableKind::Recurrent || self.dtype != DataType::Float {
+        if self.kind == TableKind::Whole || self.dtype != DataType::Float {
             return self;
         }
         for &other in graph.initializers().iter().filter(|&&other| other != self.value) {
