@@ -176,7 +176,7 @@ fn behind_unknown(samples: &Samples, model: &Model) -> Result<HashMap<String, St
 
 fn not_measured(name: &str, why: NotMeasured) -> OutputComparison {
     let found = Measurement::NotMeasured(why);
-    OutputComparison { name: name.to_owned(), samples: 0, incomparable: 0, is_float: true, found }
+    OutputComparison { name: name.to_owned(), samples: 0, incomparable: 0, is_float: true, found, tokens: None }
 }
 
 /// By node: the SQNR in dB of the least exact of what it reads. What was not compared is as exact as what it is made of.
