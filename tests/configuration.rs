@@ -69,7 +69,7 @@ fn a_file_and_the_same_flags_give_the_same_bytes() {
 #[test]
 fn flags_come_before_files_and_files_before_presets() {
     let folder = folder();
-    let base = file(folder.path(), "base.toml", "extends = \"small\"\nsamples = 8\nmethod = \"msq\"\nort-min = 1.20\n");
+    file(folder.path(), "base.toml", "extends = \"small\"\nsamples = 8\nmethod = \"msq\"\nort-min = 1.20\n");
     let config = file(folder.path(), "c.toml", "extends = \"base.toml\"\ncalib = \"data\"\nsamples = 16\nbeam = 2\n");
     let found = printed(&["--config", text(&config), "--samples", "24", "--method", "feedback"]);
     let table: toml::Table = found.parse().expect("what is printed is TOML");

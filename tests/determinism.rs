@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use crate::support::{Failures, Fixture, Run, folder, onnxquant};
 
 const RUNS: [&[&str]; 3] = [&["--threads", "1"], &["--threads", "2"], &["--threads", "2"]];
@@ -38,11 +40,15 @@ fn number_of_threads_and_repetition_change_no_byte() {
     failures.finish();
 }
 
-/// Bytes of the model and of the report, which is the same too.
+/// Bytes of the model and of the report, which is the same too but for what it says of the run itself.
 fn quantize(folder: &Path, fixture: Fixture, args: &[&str]) -> [Vec<u8>; 2] {
     let (output, report) = (folder.join("out.onnx"), folder.join("out.json"));
     let mut command = onnxquant(&[fixture.model(), output.clone()]);
     command.args(args).arg("--calib").arg(fixture.calib()).arg("--report").arg(&report);
     Run::of(&mut command).succeeded();
-    [output, report].map(|path| std::fs::read(path).expect("it was written"))
+    let [model, report] = [output, report].map(|path| std::fs::read(path).expect("it was written"));
+    let mut report: Value = serde_json::from_slice(&report).expect("the report is JSON");
+    let run = report.as_object_mut().and_then(|fields| fields.remove("run"));
+    assert!(run.is_some_and(|run| run["seconds"].is_f64()), "the report says how long the run took");
+    [model, report.to_string().into_bytes()]
 }

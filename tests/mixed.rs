@@ -146,6 +146,14 @@ fn plans_of_other_models_are_refused_by_name() {
     }
 }
 
+/// A report without what is of the run itself: its times, the names of its files, and how it weighed bits, which a run that
+/// goes on does not do again.
+fn found_out(mut report: Value) -> Value {
+    let fields = report.as_object_mut().expect("a report has fields");
+    ["run", "files", "budget"].into_iter().for_each(|name| drop(fields.remove(name)));
+    report
+}
+
 #[test]
 fn a_run_that_was_killed_goes_on_and_gives_the_same_bytes() {
     let folder = folder();
@@ -170,7 +178,7 @@ fn a_run_that_was_killed_goes_on_and_gives_the_same_bytes() {
         }
         let resumed = quantize(&output, &with_state);
         assert_eq!(bytes(&output), bytes(&whole), "{args:?}");
-        assert_eq!(resumed, expected, "{args:?}");
+        assert_eq!(found_out(resumed), found_out(expected), "{args:?}");
         std::fs::remove_dir_all(&state).expect("the state can be removed");
     }
 }

@@ -7,7 +7,9 @@ mod failures;
 mod fixture;
 mod models;
 mod net;
+mod page;
 mod python;
+mod schema;
 mod tool;
 
 pub use agree::{Told, agree, check_told};
@@ -19,7 +21,9 @@ pub use models::{
     model_of, node, noise, shadowing_loop, with_int, with_ints, write,
 };
 pub use net::Net;
+pub use page::{Page, unescaped};
 pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python, python_code};
+pub use schema::faults as schema_faults;
 pub use tool::{Run, files_in, inspect, library, onnxquant, refused, report, try_report};
 
 use std::path::PathBuf;

@@ -35,6 +35,7 @@ const FLOORS: [(&str, &[&str]); 7] = [
         &[
             "quantize",
             "compare",
+            "report",
             "inspect",
             "bench",
             "runtime",

@@ -42,8 +42,10 @@ Examples:
   onnxquant decoder/ small/ --calib texts.txt --scheme w4
   onnxquant model.onnx small.onnx --method msq --weights-only
   onnxquant inspect model.onnx
-  onnxquant compare model.onnx small.onnx --data samples/
+  onnxquant compare model.onnx small.onnx --data samples/ --layers
   onnxquant bench model.onnx small.onnx --calib samples/
+  onnxquant model.onnx small.onnx --calib samples/ --report run.json --report run.html
+  onnxquant report before.json run.json
 
 Exit codes: 0 done, 1 written, but what was asked for was missed, 2 bad input or usage, 3 a defect of this program.";
 
@@ -71,6 +73,8 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// Measures how long a model takes in ONNX Runtime, with one thread and with --threads, and another one beside it.
     Bench(BenchArgs),
+    /// Tells what changed from one stored report to another, or makes a page of one.
+    Report(ReportArgs),
     /// Prints a completion script for a shell.
     Completions {
         /// The shell.
@@ -140,9 +144,10 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration_cache: Option<PathBuf>,
 
-    /// Write the full report as JSON; `-` is the standard output, and the summary then goes to the standard error.
+    /// Write the full report: as a page to look at where the name ends in .html, else as JSON; may be given twice. `-` is
+    /// the standard output, and the summary then goes to the standard error.
     #[arg(long, value_name = "FILE")]
-    pub(crate) report: Option<PathBuf>,
+    pub(crate) report: Vec<PathBuf>,
 
     /// Exit with code 0 although nothing was quantized, --include or --exclude match no layer, no layer runs on the codes
     /// that were asked for, or most weights were rounded without data.
@@ -208,9 +213,53 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_name = "CLASS")]
     pub(crate) cpu: Option<Cpu>,
 
+    /// Compare every tensor that both models make under one name, too, in the order in which the first makes them: where
+    /// does an error enter?
+    #[arg(long)]
+    pub(crate) layers: bool,
+
+    /// Exit with code 1 where the SQNR of the outputs is less, in dB.
+    #[arg(long, value_name = "DB")]
+    pub(crate) min_sqnr: Option<f64>,
+
+    /// Exit with code 1 where one minus the mean cosine of an output is more.
+    #[arg(long, value_name = "X")]
+    pub(crate) max_loss: Option<f64>,
+
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
+
+    /// Write the same to a file: as a page to look at where its name ends in .html, else as JSON; may be given twice.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Vec<PathBuf>,
+
+    /// What runs both models: `tract`, which is part of this program; `ort`, ONNX Runtime; or `auto`: tract, unless it
+    /// cannot run one of them or, on one sample, gives something else than ONNX Runtime.
+    #[arg(long, value_enum, default_value_t = EngineName::Auto, help_heading = RUNTIME)]
+    pub(crate) engine: EngineName,
+
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// A report that --report wrote as JSON.
+    #[arg(value_name = "OLD", required_unless_present = "schema")]
+    pub(crate) old: Option<PathBuf>,
+
+    /// A later one, to be compared with it.
+    #[arg(value_name = "NEW", required_unless_present_any = ["html", "schema"], conflicts_with = "html")]
+    pub(crate) new: Option<PathBuf>,
+
+    /// Write the report as a page.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+
+    /// Print the JSON Schema of reports.
+    #[arg(long, conflicts_with_all = ["old", "new", "html"])]
+    pub(crate) schema: bool,
 }
 
 #[derive(Debug, Args)]

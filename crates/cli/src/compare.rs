@@ -1,34 +1,63 @@
-//! `onnxquant compare`: error, SQNR and cosine of every output.
+//! `onnxquant compare`: error, SQNR and cosine of every output, and of the tensors between.
 
-use onnxquant::{OutputReport, PartReport};
-use serde_json::json;
+use onnxquant::{CompareReport, Comparison, EngineChoice, Files, OutputReport, PartReport, TensorFigures};
 
-use crate::args::CompareArgs;
+use crate::args::{CompareArgs, EngineName};
 use crate::bars::Bars;
+use crate::runtime;
 use crate::sink;
 use crate::summary::perplexity;
-use crate::table::{decibels, short, table};
+use crate::table::{decibels, short, shortened, table};
 
-pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
+/// Tensors that are named as those by which an error enters.
+const NAMED: usize = 3;
+
+/// Returns what was asked for and was missed.
+pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<Option<String>> {
     let bars = Bars::new(false);
     let progress = |phase, done, total| bars.report(phase, done, total);
     let (first, second) = (onnxquant::model_file(&args.first)?, onnxquant::model_file(&args.second)?);
+    let files = Files::default().reads("the first model", &first).reads("the second model", &second);
+    args.report.iter().fold(files, |files, path| files.reports("the report", path)).check()?;
     let data = args.data.config(args.path.clone(), &first);
-    let outputs = onnxquant::compare(&first, &second, &data, args.cpu, &progress)?;
-    let reports = outputs.iter().map(OutputReport::from).collect::<Vec<_>>();
-    if args.json {
-        return sink::print(&format!("{:#}\n", json!({ "outputs": reports })));
+    let comparison = Comparison {
+        first: &first,
+        second: &second,
+        data: &data,
+        cpu: args.cpu,
+        engine: args.engine.into(),
+        runtime: match args.engine {
+            EngineName::Tract => None,
+            EngineName::Ort => runtime::find(&args.runtime, Some("`--engine ort`"))?,
+            EngineName::Auto => runtime::find(&args.runtime, None)?,
+        },
+        tensors: args.layers,
+    };
+    let report = CompareReport::new(&first, &second, comparison.run(&progress)?)?;
+    let missed = report.missed(args.min_sqnr, args.max_loss);
+    let json = || Ok::<String, anyhow::Error>(format!("{:#}\n", serde_json::to_value(&report)?));
+    for path in &args.report {
+        let text = if sink::is_page(path) { report.page(missed.as_deref())? } else { json()? };
+        sink::write(path, &text)?;
     }
+    sink::print(&if args.json { json()? } else { text(&report, comparison.engine) })?;
+    Ok(missed)
+}
+
+fn text(report: &CompareReport, engine: EngineChoice) -> String {
     let head = ["output", "SQNR", "mean cosine", "largest error", "samples"].map(str::to_owned).to_vec();
-    let rows = reports.iter().zip(&outputs).flat_map(|(report, output)| rows(report, output.samples));
+    let rows = report.outputs.iter().flat_map(|output| rows(output, report.samples - output.incomparable));
     let mut text = table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
-    for (report, found) in reports.iter().filter_map(|report| Some((report, report.found.measured()?.tokens?))) {
+    for (report, found) in report.outputs.iter().filter_map(|report| Some((report, report.found.measured()?.tokens?))) {
         text += &format!("`{}`: {}, over {} tokens\n", report.name, perplexity(&found), found.tokens);
     }
-    for (report, why) in reports.iter().filter_map(|report| Some((report, report.found.why_not()?))) {
+    for (report, why) in report.outputs.iter().filter_map(|report| Some((report, report.found.why_not()?))) {
         text += &format!("`{}` was not measured: {why}\n", report.name);
     }
-    sink::print(&text)
+    if let Some(why) = report.engine.because.as_ref().filter(|_| engine == EngineChoice::Auto) {
+        text += &format!("engine  {} ran both: {why}\n", report.engine.name);
+    }
+    text + &tensors(report)
 }
 
 /// An output, and the parts of it that are judged apart.
@@ -46,4 +75,26 @@ fn rows(report: &OutputReport, samples: usize) -> Vec<Vec<String>> {
         vec![name, decibels(part.sqnr_db), cosine(part.cosine), "-".to_owned(), samples.to_string()]
     };
     std::iter::once(whole).chain(found.parts.iter().map(part)).collect()
+}
+
+/// The tensors between, and those by which most of the error enters.
+fn tensors(report: &CompareReport) -> String {
+    if report.tensors.is_empty() {
+        return String::new();
+    }
+    let head = ["tensor", "operator", "SQNR", "before it", "largest error"].map(str::to_owned).to_vec();
+    let row = |tensor: &TensorFigures| {
+        let (name, found) = (shortened(&tensor.tensor.name), tensor.tensor.found.measured());
+        let sqnr = found.map_or("not measured".to_owned(), |found| decibels(found.sqnr_db));
+        let error = found.map_or("-".to_owned(), |found| short(found.max_abs_error));
+        vec![name, tensor.op_type.clone(), sqnr, decibels(tensor.before_db), error]
+    };
+    let rows = std::iter::once(head).chain(report.tensors.iter().map(row)).collect::<Vec<_>>();
+    let mut text = format!("\n{}", table(&rows));
+    for tensor in report.where_it_enters(NAMED) {
+        let now = tensor.tensor.found.measured().map_or(f64::NAN, |found| found.sqnr_db);
+        let (before, now) = (decibels(tensor.before_db), decibels(now));
+        text += &format!("enters  at `{}` ({}): {before} before, {now} behind it\n", tensor.label, tensor.op_type);
+    }
+    text
 }

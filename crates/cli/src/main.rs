@@ -10,6 +10,7 @@ mod configuration;
 mod inspect;
 mod left_in_float;
 mod quantize;
+mod report;
 mod runtime;
 mod sink;
 mod summary;
@@ -62,8 +63,14 @@ fn run(asked: &Asked) -> anyhow::Result<ExitCode> {
     }
     match &cli.command {
         Some(Command::Inspect(args)) => inspect::run(args)?,
-        Some(Command::Compare(args)) => compare::run(args)?,
+        Some(Command::Compare(args)) => {
+            if let Some(missed) = compare::run(args)? {
+                eprintln!("error: {missed}");
+                return Ok(ExitCode::from(MISSED));
+            }
+        }
         Some(Command::Bench(args)) => bench::run(args, cli.threads)?,
+        Some(Command::Report(args)) => report::run(args)?,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "onnxquant", &mut script);

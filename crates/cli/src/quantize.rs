@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use onnxquant::calib::OrtEngine;
-use onnxquant::{Config, DataConfig, Files, ModelFolder, PlanFile, Report, is_standard_output};
+use onnxquant::{Config, DataConfig, Files, ModelFolder, PlanFile, Report, StoredReport, is_standard_output};
 
 use crate::args::{EngineName, QuantizeArgs};
 use crate::bars::Bars;
@@ -29,12 +29,18 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     let config = Config { runtime: runtime(args)?, ..config };
     let bars = Bars::new(args.quiet);
     let progress = |phase, done, total| bars.report(phase, done, total);
-    let report = match &folder {
+    let mut report = match &folder {
         Some(folder) => folder.quantize(output, data.as_ref(), &config, &progress)?,
         None => onnxquant::quantize(input, output, data.as_ref(), &config, &progress)?,
     };
-    if let Some(path) = &args.report {
-        sink::write(path, &(serde_json::to_string_pretty(&report)? + "\n"))?;
+    report.run.command = command();
+    for path in &args.report {
+        let text = if sink::is_page(path) {
+            StoredReport::of(&report)?.page()?
+        } else {
+            serde_json::to_string_pretty(&report)? + "\n"
+        };
+        sink::write(path, &text)?;
     }
     if let Some(path) = &args.save_plan {
         sink::write(path, &PlanFile::of(&report).text()?)?;
@@ -48,6 +54,12 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
         (false, false) => sink::print(&summary(&report))?,
     }
     Ok(report)
+}
+
+/// The words by which this program was called.
+fn command() -> Vec<String> {
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    std::iter::once("onnxquant".to_owned()).chain(words).collect()
 }
 
 /// ONNX Runtime, where it is there, or has to be.

@@ -10,12 +10,10 @@ use onnxquant::{
 };
 
 use crate::left_in_float::{float_activations, float_weights, skipped};
-use crate::table::{bytes, decibels, listed, short, table};
+use crate::table::{bytes, decibels, listed, short, shortened, table};
 
 /// Layers listed in the summary.
 const WORST_SHOWN: usize = 5;
-/// Characters of a name in a table.
-const NAME_SHOWN: usize = 60;
 /// Where outputs are not computed.
 const BEFORE: &str = " of the values before what is not run";
 /// Characters of a reason that are shown.
@@ -285,17 +283,6 @@ fn without_rows(report: &Report) -> String {
     }
     let names = listed(layers.iter().map(|layer| format!("`{}`", layer.label)));
     format!("no rows {} layers, which are rounded without data: {names}\n", layers.len())
-}
-
-/// A name with its middle left out where it would make a table too wide.
-fn shortened(name: &str) -> String {
-    let length = name.chars().count();
-    if length <= NAME_SHOWN {
-        return name.to_owned();
-    }
-    let half = NAME_SHOWN / 2;
-    let (head, tail) = (name.chars().take(half), name.chars().skip(length - half));
-    head.chain("...".chars()).chain(tail).collect()
 }
 
 /// How fast the file is expected to be.

@@ -1,7 +1,11 @@
 //! Plain text tables and numbers for people.
 
+pub(crate) use onnxquant::words::{bytes, decibels, short};
+
 /// Names on a line.
 const NAMES_SHOWN: usize = 5;
+/// Characters of a name in a table.
+const NAME_SHOWN: usize = 60;
 
 /// Rows of cells, padded to columns; the first row is the head. Columns of numbers go to the right.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
@@ -25,26 +29,6 @@ fn is_numeric(rows: &[Vec<String>], column: usize) -> bool {
     rows.iter().skip(1).filter_map(|row| row.get(column)).all(starts_as_number)
 }
 
-/// Bytes in decimal units.
-pub(crate) fn bytes(n: u64) -> String {
-    match n {
-        0..1_000 => format!("{n} B"),
-        1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.2} MB", n as f64 / 1e6),
-        _ => format!("{:.2} GB", n as f64 / 1e9),
-    }
-}
-
-/// A ratio or an error with three significant digits.
-pub(crate) fn short(x: f64) -> String {
-    if x != 0.0 && x.abs() < 1e-3 { format!("{x:.2e}") } else { format!("{x:.3}") }
-}
-
-/// Decibels; infinite where nothing differs.
-pub(crate) fn decibels(sqnr_db: f64) -> String {
-    if sqnr_db == f64::INFINITY { "inf (equal)".to_owned() } else { format!("{sqnr_db:.1} dB") }
-}
-
 /// A shape as 64x3x7x7.
 pub(crate) fn shape(dims: &[usize]) -> String {
     dims.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
@@ -58,4 +42,15 @@ pub(crate) fn listed(mut words: impl Iterator<Item = String>) -> String {
         shown.push(format!("and {more} more"));
     }
     shown.join(", ")
+}
+
+/// A name with its middle left out where it would make a table too wide.
+pub(crate) fn shortened(name: &str) -> String {
+    let length = name.chars().count();
+    if length <= NAME_SHOWN {
+        return name.to_owned();
+    }
+    let half = NAME_SHOWN / 2;
+    let (head, tail) = (name.chars().take(half), name.chars().skip(length - half));
+    head.chain("...".chars()).chain(tail).collect()
 }

@@ -5,10 +5,11 @@
 //! numbers alone. What was not measured is worse than everything that was.
 
 use onnxquant_calib::{Measurement, NotMeasured, OutputComparison, TokenError, judged_outputs};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// How exact the outputs are.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Accuracy {
     /// Signal-to-quantization-noise ratio in dB of the output, or part of one, where it is least; `null` in JSON where
     /// nothing differs.
@@ -26,7 +27,7 @@ pub struct Accuracy {
 }
 
 /// How well a language model foretells the tokens that follow.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct TokenFigures {
     /// Tokens foretold.
     pub tokens: usize,

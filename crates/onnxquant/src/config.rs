@@ -14,6 +14,7 @@ use onnxquant_quant::{
     ActivationGrid, Alphabet, Granularity, Grid, Method, QuantError, QuantSpec, RangeMethod, ScaleRule, SolverOptions,
     Symmetry,
 };
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use crate::error::Error;
@@ -47,7 +48,7 @@ impl Serialize for MethodChoice {
 }
 
 /// What becomes of activations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activations {
     /// They stay floats: only weights are quantized.
@@ -62,7 +63,7 @@ pub enum Activations {
 }
 
 /// In which form weights of MatMul and Gemm are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// The one that is fast in the oldest version of the runtime that is asked for.
@@ -76,7 +77,7 @@ pub enum Format {
 }
 
 /// What runs the float model on samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EngineChoice {
     /// The embedded one; where it cannot run the model, or gives something else than ONNX Runtime, that.
@@ -96,7 +97,7 @@ impl EngineChoice {
 }
 
 /// Bits of an activation on a fixed scale.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum ActivationBits {
     /// 8 everywhere.
     #[default]
@@ -111,7 +112,7 @@ pub enum ActivationBits {
 }
 
 /// What the bits of every layer are chosen for.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Budget {
     /// At most so many bits a weight, on the average over the weights of the quantized layers.
@@ -133,9 +134,10 @@ fn is_false(value: &bool) -> bool {
 }
 
 /// Settings of a run. They are written into the model's metadata, so nothing here depends on the machine.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Config {
     /// How layers are quantized.
+    #[schemars(with = "String")]
     pub method: MethodChoice,
     /// A layer for which plain rounding is no worse than the fixed method, on validation samples, is rounded.
     pub fallback: bool,

@@ -106,6 +106,22 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
+    /// A file cannot be read again for its hash.
+    #[error("cannot read `{}` for its hash: {problem}", path.display())]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+    /// A stored report cannot be used.
+    #[error("cannot use the report `{}`: {problem}", path.display())]
+    Report {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// A folder holds no model that can be quantized.
     #[error("cannot use the folder `{}`: {problem}", path.display())]
     Folder {

@@ -20,12 +20,13 @@ use onnxquant_passes::lift_constants::lift_constants;
 use onnxquant_passes::outer_constants::stays_in_body;
 use onnxquant_passes::plain_forms::write_plain_forms;
 use onnxquant_passes::raise_opset::raise_functions;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Error;
 
 /// What the passes before quantization did.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, JsonSchema)]
 pub struct Prepared {
     /// Nodes that stood behind one that reads them and were put before it.
     #[serde(skip_serializing_if = "is_none")]

@@ -1,7 +1,10 @@
 //! The main job, from a float model and samples to a quantized model and a report.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use onnxquant_calib::Engine;
+use onnxquant_ir::external_files_of;
 
 use crate::attempt::{Parts, solve_within_reach};
 use crate::config::{Config, DataConfig};
@@ -18,6 +21,7 @@ use crate::plan::tables::PlannedTable;
 use crate::progress::Progress;
 use crate::report::layers::LayerReport;
 use crate::report::not_run::NotRun;
+use crate::report::record::{Clock, FileRecord, FileRecords};
 use crate::report::run::{Report, Run, metadata};
 use crate::solve::state::State;
 use crate::write::file::write;
@@ -41,7 +45,9 @@ pub fn quantize(
     }
     Files::of_run(input, output, data, config).check()?;
 
+    let mut clock = Clock::start();
     let mut model = read(input)?;
+    let file_before = FileRecord::of(input, model.external_files())?;
     if config.requantize {
         forget_codes(&mut model)?;
     }
@@ -54,14 +60,17 @@ pub fn quantize(
     let served = Served::open(input, &model, calibration.as_ref(), config)?;
     let Raised { model, changes, config: reached } = raise_for_codes(model, config)?;
 
+    clock.ends("prepare");
+
     let plan = Plan { halves, ..Plan::new(&model, &reached)? };
     let file = data.and_then(|data| data.cache.as_deref());
     let parts = Parts { config: &reached, cache: file, state: state.as_ref(), served: served.as_ref(), progress };
     let mut solved = solve_within_reach(&model, &plan, &mut calibration, parts)?;
+    clock.ends("quantize");
     let reach = calibration.as_ref().map(|calibration| &calibration.reach);
     let bodies = solved.written_bodies()?;
-    let mut layers = LayerReport::all(&solved.solution, config, solved.model.graph(), reach);
-    layers.extend(LayerReport::all_inner(&solved.solution.plan, &solved.bodies.about, &bodies, config));
+    let mut layers = LayerReport::all(&solved.solution, config, &solved.model, reach)?;
+    layers.extend(LayerReport::all_inner(&solved.solution.plan, &solved.bodies.about, &bodies, config)?);
     let Solution { plan, fitted, .. } = &mut solved.solution;
     if !layers.is_empty() || !solved.tables.is_empty() || bodies.iter().any(|body| !body.table_bytes.is_empty()) {
         metadata(config, &layers)?.put_into(&mut fitted.written);
@@ -73,6 +82,10 @@ pub fn quantize(
     let ids = ids.chain(heads.map(|(label, id)| (label, (fitted.written.graph(), id))));
     let verified = verify(&fitted.written, config, output, ids)?;
     let bytes_after = write(&fitted.written, output, config)?;
+    let files = FileRecords { input: file_before, output: FileRecord::of(output, &files_beside(output)?)? };
+    clock.ends("write");
+    let engines = seen.engine.iter().map(|engine| engine.name.as_str());
+    let record = clock.record(engines.chain(config.runtime.iter().map(Engine::name)));
     let not_run = calibration.and_then(|calibration| NotRun::of(&calibration.reach, solved.model.graph(), plan));
     let run = Run {
         config,
@@ -84,8 +97,15 @@ pub fn quantize(
         bodies,
         not_run,
         verified,
+        record,
+        files,
         bytes_before,
         bytes_after,
     };
     Ok(run.into())
+}
+
+/// The files that hold weights of a model that was written.
+fn files_beside(output: &Path) -> Result<Vec<PathBuf>, Error> {
+    external_files_of(output).map_err(|source| Error::Read { path: output.to_owned(), source })
 }

@@ -53,6 +53,7 @@ pub use activations::equalization::{Equalization, equalization_factors};
 pub use activations::grid::{ActivationGrid, ActivationParams};
 pub use activations::histogram::Histogram;
 pub use activations::migration::{ChannelAxis, ChannelRanges, migration_factors};
+pub use activations::outline::outline;
 pub use activations::range::{RangeMethod, choose_range};
 pub use certify::bias::{bias_correction, corrected_error};
 pub use certify::certificate::{Certificate, Certified, Hypothesis, HypothesisKind, certify};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::source::Source;
@@ -17,7 +18,7 @@ const LOOKED_AT: usize = 8;
 const MOST_ELEMENTS: usize = 1 << 26;
 
 /// What was done to samples.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct DataReport {
     /// How many of which kind: `32 jpg`.
     pub samples: String,
@@ -35,7 +36,7 @@ pub struct DataReport {
 }
 
 /// Values of an input.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ValueRange {
     /// The input.
     pub input: String,

@@ -3,8 +3,10 @@
 //! What nobody has looked at is neither good nor bad. A type that has a place for the reason keeps it from passing for
 //! a perfect figure.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// A figure, or why there is none.
@@ -42,6 +44,11 @@ pub enum NotMeasured {
     },
     /// There is nothing that could be compared.
     NoOutputs,
+    /// The engine fails on what computes it.
+    Failed {
+        /// Its message.
+        problem: String,
+    },
     /// ONNX Runtime did not load or run one of the files.
     Runtime {
         /// Its message, and of which file.
@@ -87,11 +94,31 @@ impl fmt::Display for NotMeasured {
                 )
             }
             Self::NoElements { samples } => write!(f, "it has no elements in any of the {samples} samples"),
-            Self::Runtime { problem } => f.write_str(problem),
+            Self::Failed { problem } | Self::Runtime { problem } => f.write_str(problem),
             Self::NoOutputs => {
                 f.write_str("the calibration engine can compute nothing that depends on a quantized layer")
             }
         }
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Measurement<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Measurement_of_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let none = json_schema!({
+            "description": "Why there is no figure.",
+            "type": "object",
+            "properties": { "not_measured": { "type": "string" } },
+            "required": ["not_measured"],
+        });
+        json_schema!({ "anyOf": [generator.subschema_for::<T>(), none] })
     }
 }
 

@@ -24,13 +24,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{ActivationBits, Activations, Config, Format};
 use crate::error::Error;
 
 /// What the written model is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
     /// ONNX Runtime on a CPU: operators run on codes where that takes less time.

@@ -125,7 +125,7 @@ impl Harms {
     }
 
     /// Bytes of codes, scales and zero points of all layers.
-    fn spent(&self, widths: &Widths) -> u64 {
+    pub(super) fn spent(&self, widths: &Widths) -> u64 {
         widths.iter().enumerate().map(|(layer, &width)| self.bytes[layer][width]).sum()
     }
 
@@ -156,7 +156,7 @@ impl Harms {
     }
 
     /// Harm and cost of every unit at every width; sensitivity counts with an exponent.
-    fn choices(&self, exponent: f64, cost: &dyn Fn(usize, usize) -> u64) -> Vec<Vec<Choice>> {
+    pub(super) fn choices(&self, exponent: f64, cost: &dyn Fn(usize, usize) -> u64) -> Vec<Vec<Choice>> {
         let harm = |layer: usize, width: usize| self.errors[layer][width] * self.sensitivity[layer].powf(exponent);
         let choice = |unit: &[usize], width: usize| Choice {
             error: unit.iter().map(|&layer| harm(layer, width)).sum(),
@@ -166,7 +166,7 @@ impl Harms {
     }
 
     /// The widths of all layers from those of the units.
-    fn of_layers(&self, of_units: &[usize]) -> Widths {
+    pub(super) fn of_layers(&self, of_units: &[usize]) -> Widths {
         let mut widths = vec![0; self.parameters.len()];
         for (unit, &width) in self.units.iter().zip(of_units) {
             unit.iter().for_each(|&layer| widths[layer] = width);

@@ -4,6 +4,7 @@ use onnxquant_calib::Measurement;
 
 use crate::accuracy::Accuracy;
 use crate::config::{Budget, Config};
+use crate::decide::curve::Curve;
 use crate::decide::fit::{Fitted, Fitting};
 use crate::decide::goal::Goal;
 use crate::decide::mend::{TO_BLAME, left_in_float, mended};
@@ -29,6 +30,8 @@ pub(crate) struct Solution {
     pub(crate) trail: Trail,
     pub(crate) layers: Vec<AboutLayer>,
     pub(crate) fitted: Fitted,
+    /// What bits buy, where they were chosen in this run.
+    pub(crate) curve: Option<Curve>,
 }
 
 /// Solves the layers of `plan`; their bits are chosen first where there is a budget.
@@ -41,7 +44,10 @@ pub(crate) fn solve_within_budget(
     match job.config.budget.filter(|_| !plan.layers.is_empty()) {
         None => {}
         Some(Budget::MinSqnrDb(wanted)) => return reach(job, &plan, tables, wanted, &trail),
-        Some(budget) => allot(job, &mut plan, tables, budget)?,
+        Some(budget) => {
+            let curve = allot(job, &mut plan, tables, budget)?;
+            return Ok(Solution { curve, ..solve(job, plan, tables, trail)? });
+        }
     }
     solve(job, plan, tables, trail)
 }
@@ -107,7 +113,7 @@ fn solve_once(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail)
     };
     let fitting = Fitting { model, plan: &plan, codes, of_streams, config, calibration, served, progress };
     let (fitted, assignment, trail) = fitting.fit(job.assignment.clone(), trail)?;
-    Ok(Solution { plan, assignment, trail, layers, fitted })
+    Ok(Solution { plan, assignment, trail, layers, fitted, curve: None })
 }
 
 /// Solves the model with the fewest bits that leave the outputs this exact.
@@ -118,13 +124,15 @@ fn reach(
     wanted_db: f64,
     trail: &Trail,
 ) -> Result<Solution, Error> {
-    Sweep::new(job, plan, tables)?.reach(wanted_db, |bits| {
+    let sweep = Sweep::new(job, plan, tables)?;
+    let solution = sweep.reach(wanted_db, |bits| {
         let mut plan = plan.clone();
         plan.set_bits(job.config, bits)?;
         let solution = solve(job, plan, tables, trail.clone())?;
         let reached = reached(&solution.fitted, wanted_db);
         Ok((solution, reached))
-    })
+    })?;
+    Ok(Solution { curve: sweep.curve(), ..solution })
 }
 
 /// The SQNR that was reached: as simulated, so that bits do not depend on the machine, unless the runtime falls short
@@ -137,13 +145,17 @@ fn reached(fitted: &Fitted, wanted_db: f64) -> f64 {
     measured.filter(|measured| simulated >= wanted_db && *measured < wanted_db).unwrap_or(simulated)
 }
 
-/// Chooses the bits of every layer and puts them into the plan.
-fn allot(job: Job<'_>, plan: &mut Plan, tables: &[QuantizedTable], budget: Budget) -> Result<(), Error> {
+/// Chooses the bits of every layer and puts them into the plan; tells what bits buy.
+fn allot(job: Job<'_>, plan: &mut Plan, tables: &[QuantizedTable], budget: Budget) -> Result<Option<Curve>, Error> {
     let kept = job.state.map(|state| state.bits(plan)).transpose()?.flatten();
-    let bits = match kept {
-        Some(bits) => bits,
-        None => Sweep::new(job, plan, tables)?.within(budget)?,
+    let (bits, curve) = match kept {
+        Some(bits) => (bits, None),
+        None => {
+            let sweep = Sweep::new(job, plan, tables)?;
+            (sweep.within(budget)?, sweep.curve())
+        }
     };
     plan.set_bits(job.config, &bits)?;
-    job.state.map_or(Ok(()), |state| state.keep_bits(plan, job.config))
+    job.state.map_or(Ok(()), |state| state.keep_bits(plan, job.config))?;
+    Ok(curve)
 }

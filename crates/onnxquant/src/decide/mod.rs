@@ -9,6 +9,7 @@
 //! | `bits` | how bits are shared out among layers |
 //! | `mend` | which layers' weights get more bits or stay in float, where their codes cost the accuracy that is asked for |
 //! | `sweep` | what layers do at every width, by which they are |
+//! | `curve` | what bits buy, as that tells |
 //! | `sketch` | quick codes by which that is found |
 //! | `fit` | how many layers run on integers in the end |
 //! | `integers` | which layers run on integers, and on which scales, by the steps below |
@@ -23,6 +24,7 @@
 
 mod bits;
 pub(crate) mod budget;
+pub(crate) mod curve;
 pub(crate) mod decided;
 mod distributions;
 mod equalize;

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::accuracy::{Accuracy, accuracy, power};
 use crate::config::Budget;
 use crate::decide::bits::{Harms, WIDTHS, Widths, bits_of};
+use crate::decide::curve::Curve;
 use crate::decide::measure::Measure;
 use crate::decide::sketch::{Sketch, sketch_codes, sketch_layer};
 use crate::error::Error;
@@ -45,6 +46,8 @@ pub(super) struct Sweep<'a> {
     /// `[width][layer]`.
     codes: Vec<Vec<(PlannedLayer, PackedWeight)>>,
     harms: Harms,
+    /// The sensitivity of the layers was measured.
+    is_measured: bool,
 }
 
 impl<'a> Sweep<'a> {
@@ -63,7 +66,7 @@ impl<'a> Sweep<'a> {
             rest_bytes: u64::MAX,
         };
         let codes = WIDTHS.map(|_| Vec::new()).into();
-        let mut sweep = Self { job, plan, tables, tied, judge: None, codes, harms };
+        let mut sweep = Self { job, plan, tables, tied, judge: None, codes, harms, is_measured: false };
         sweep.sketch()?;
         sweep.weigh()?;
         if let Some(calibration) = job.calibration.filter(|_| !plan.layers.is_empty()) {
@@ -95,6 +98,12 @@ impl<'a> Sweep<'a> {
         mut solve: impl FnMut(&[u32]) -> Result<(T, f64), Error>,
     ) -> Result<T, Error> {
         self.harms.reach(wanted_db, self.measure(), |widths| solve(&bits_of(widths)))
+    }
+
+    /// What bits buy, where the outputs were measured.
+    pub(super) fn curve(&self) -> Option<Curve> {
+        let labels = self.plan.layers.iter().map(|layer| layer.label.clone());
+        self.is_measured.then(|| self.harms.curve(labels, PROBE))
     }
 
     /// Who says how exact the outputs are with the quick codes, where there are data.
@@ -187,6 +196,7 @@ impl<'a> Sweep<'a> {
         seen.into_iter().zip(of_seen).for_each(|(layer, harm)| found[layer] = harm);
         if found.iter().all(|harm| harm.is_finite()) && found.iter().any(|harm| *harm > 0.0) {
             self.harms.sensitivity = found;
+            self.is_measured = true;
         }
         Ok(())
     }

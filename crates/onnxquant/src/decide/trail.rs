@@ -2,6 +2,7 @@
 
 use onnxquant_calib::Measurement;
 use onnxquant_ir::NodeId;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::accuracy::Accuracy;
@@ -45,7 +46,7 @@ pub(crate) struct Round {
 }
 
 /// Who says how exact outputs are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum JudgedBy {
     /// The calibration engine, which computes what the written model will.
@@ -55,7 +56,7 @@ pub enum JudgedBy {
 }
 
 /// What weights are when activations are judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Weights {
     /// Floats still: layers are fitted only to activations that are exact enough.

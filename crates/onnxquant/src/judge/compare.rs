@@ -2,23 +2,59 @@
 
 use std::path::Path;
 
-use onnxquant_calib::{Original, OutputComparison, SATURATE_PAIRS, Session, compare as compare_sessions};
+use onnxquant_calib::{
+    Measurement, Original, OrtEngine, OutputComparison, SATURATE_PAIRS, Session, compare as compare_sessions,
+};
 use onnxquant_ir::{Model, NodeId};
 use onnxquant_passes::cpu::{Cpu, pair_rule};
 use onnxquant_passes::saturate_pairs::saturate_pairs;
 use onnxquant_quant::{MatrixView, PairRule};
 
-use crate::config::DataConfig;
+use crate::accuracy::{Accuracy, accuracy};
+use crate::config::{Config, DataConfig, EngineChoice};
 use crate::error::Error;
+use crate::judge::tensors::{TensorComparison, Tensors};
 use crate::load::{check, decode, prepare, read};
 use crate::observe::calibration::Calibration;
+use crate::observe::engine::{EngineReport, choose_for_both};
 use crate::observe::reach::output_names;
 use crate::progress::{Phase, Progress};
 
+/// Two models that are to be compared on data.
+#[derive(Clone, Debug)]
+pub struct Comparison<'a> {
+    /// The model with which the other one is compared.
+    pub first: &'a Path,
+    /// The other one.
+    pub second: &'a Path,
+    /// The samples.
+    pub data: &'a DataConfig,
+    /// The second model computes what its integer layers give on processors of this class; without one the exact products.
+    pub cpu: Option<Cpu>,
+    /// What runs both.
+    pub engine: EngineChoice,
+    /// ONNX Runtime, where it is there.
+    pub runtime: Option<OrtEngine>,
+    /// Every tensor that both make is compared, too.
+    pub tensors: bool,
+}
+
+/// How two models differ.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    /// What ran them.
+    pub engine: EngineReport,
+    /// How exact the outputs of the second are, over all.
+    pub accuracy: Measurement<Accuracy>,
+    /// Output by output, in the order of the first model.
+    pub outputs: Vec<OutputComparison>,
+    /// Tensor by tensor, in the order in which the first model makes them; none where that was not asked for.
+    pub tensors: Vec<TensorComparison>,
+}
+
 /// Runs both models on every sample of `data` and compares output by output, in the order of the first model.
 ///
-/// Quantized weights are decoded to float first. The models must share the names of their outputs. The second computes
-/// what its integer layers give on processors of a class; without one the exact products.
+/// As [`Comparison::run`] with the embedded engine.
 pub fn compare(
     first: &Path,
     second: &Path,
@@ -26,21 +62,47 @@ pub fn compare(
     cpu: Option<Cpu>,
     progress: Progress<'_>,
 ) -> Result<Vec<OutputComparison>, Error> {
-    let data = &data.of_model(first);
-    let (mut first, mut second) = (read(first)?, read(second)?);
-    prepare(&mut first)?;
-    prepare(&mut second)?;
-    let mut calibration = Calibration::open(&first, data)?;
-    calibration.divide_outputs(&first)?;
-    if let Some(missing) = output_names(&first).into_iter().find(|name| !has_output(&second, name)) {
-        return Err(Error::Usage(format!("the second model has no output `{missing}`")));
+    let (engine, runtime) = (EngineChoice::Tract, None);
+    let comparison = Comparison { first, second, data, cpu, engine, runtime, tensors: false };
+    Ok(comparison.run(progress)?.outputs)
+}
+
+impl Comparison<'_> {
+    /// Runs both models on every sample.
+    ///
+    /// Quantized weights are decoded to float first. The models must share the names of their outputs.
+    ///
+    /// # Errors
+    /// A model or the samples cannot be read or run, or the second model lacks an output of the first.
+    pub fn run(&self, progress: Progress<'_>) -> Result<Compared, Error> {
+        let (mut first, mut second) = (read(self.first)?, read(self.second)?);
+        prepare(&mut first)?;
+        prepare(&mut second)?;
+        let mut calibration = Calibration::open(&first, &self.data.of_model(self.first))?;
+        let config = Config { engine: self.engine, runtime: self.runtime.clone(), ..Config::default() };
+        let engine = choose_for_both(&mut calibration.samples, [&first, &second], &config)?;
+        calibration.divide_outputs(&first)?;
+        if let Some(missing) = output_names(&first).into_iter().find(|name| !has_output(&second, name)) {
+            return Err(Error::Usage(format!("the second model has no output `{missing}`")));
+        }
+        if self.cpu.is_some_and(Cpu::saturates) {
+            saturate(&mut second, &|_, view| pair_rule(view, false))?;
+        }
+        let samples = (0..calibration.samples.data.len()).collect::<Vec<_>>();
+        let reference = Reference::new(first.clone(), &calibration, &samples)?;
+        let [outputs] = reference.compare(second.clone(), &calibration, [&samples], progress)?;
+        drop(reference);
+        let tensors = match self.tensors {
+            true => {
+                decode(&mut first)?;
+                decode(&mut second)?;
+                let samples = &calibration.samples;
+                Tensors { first: &first, second: &second, samples, progress }.compare()?
+            }
+            false => Vec::new(),
+        };
+        Ok(Compared { engine, accuracy: accuracy(&outputs), outputs, tensors })
     }
-    if cpu.is_some_and(Cpu::saturates) {
-        saturate(&mut second, &|_, view| pair_rule(view, false))?;
-    }
-    let samples = (0..calibration.samples.data.len()).collect::<Vec<_>>();
-    let [found] = Reference::new(first, &calibration, &samples)?.compare(second, &calibration, [&samples], progress)?;
-    Ok(found)
 }
 
 /// A model whose outputs, or what the engine can compute before them, others are compared with.

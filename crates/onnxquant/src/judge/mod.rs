@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `compare` | compares the outputs of two models on data |
+//! | `tensors` | compares the tensors inside two models |
 //! | `served` | how exact the written model is in ONNX Runtime |
 //! | `held_out` | how exact the outputs of a quantized model are on held-out samples |
 //! | `expected` | how exact outputs can be expected to be on new data |
@@ -12,4 +13,5 @@ pub(crate) mod compare;
 pub(crate) mod expected;
 pub(crate) mod held_out;
 pub(crate) mod served;
+pub(crate) mod tensors;
 pub(crate) mod verify_ort;

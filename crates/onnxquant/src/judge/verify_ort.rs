@@ -13,6 +13,7 @@ use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::runs_as::{Kernel, runs_as};
 use onnxquant_passes::sites::LayerId;
 use onnxquant_proto::all_nodes;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -34,7 +35,7 @@ struct LayerNames {
 }
 
 /// What ONNX Runtime made of the file.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct VerifiedOrt {
     /// Version of ONNX Runtime.
     pub version: String,
@@ -46,7 +47,7 @@ pub struct VerifiedOrt {
 }
 
 /// A layer that does not run as predicted.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Mispredicted {
     /// The layer.
     pub label: String,

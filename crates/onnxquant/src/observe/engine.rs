@@ -10,6 +10,7 @@ use onnxquant_calib::{
     unknown_operators,
 };
 use onnxquant_ir::Model;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::accuracy::accuracy;
@@ -23,7 +24,7 @@ use crate::observe::samples::Samples;
 const AGREEMENT_DB: f64 = 40.0;
 
 /// What ran the float model on samples.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct EngineReport {
     /// Name and version, on which every number depends that was observed.
     pub name: String,
@@ -48,6 +49,20 @@ pub(crate) fn choose(samples: &mut Samples, model: &Model, config: &Config) -> R
         samples.engine = Arc::new(runtime.clone());
     }
     Ok(EngineReport { name: samples.engine.name().to_owned(), because })
+}
+
+/// The same for two models that run on the same samples.
+pub(crate) fn choose_for_both(
+    samples: &mut Samples,
+    models: [&Model; 2],
+    config: &Config,
+) -> Result<EngineReport, Error> {
+    let [first, second] = models;
+    let found = choose(samples, first, config)?;
+    match found.because {
+        None if config.engine == EngineChoice::Auto => choose(samples, second, config),
+        _ => Ok(found),
+    }
 }
 
 /// What the embedded engine cannot do that `runtime` can.

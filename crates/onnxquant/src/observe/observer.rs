@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use onnxquant_calib::{Session, collect_channels, collect_histograms, observe_sizes};
 use onnxquant_ir::{Model, PendingFile};
 use onnxquant_quant::{ChannelAxis, ChannelRanges, Histogram};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -55,7 +56,7 @@ struct Head {
 }
 
 /// What was used of a file of statistics.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CacheReport {
     /// Statistics that were read from the file.
     pub reused: usize,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use onnxquant_calib::{CalibError, CalibSet, Engine, Given, Session, Tensor};
 use onnxquant_ir::Model;
 use onnxquant_ir::onnx::ModelProto;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -17,7 +18,7 @@ use crate::observe::reach::output_names;
 use crate::observe::samples::Samples;
 
 /// What samples were made of texts.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TextReport {
     /// How many.
     pub samples: usize,

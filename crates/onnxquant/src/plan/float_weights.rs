@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use onnxquant_ir::{BodyId, Graph, Model, NodeId, Use};
 use onnxquant_passes::float_weights::{self, FloatReason, closed_float_weights, float_weights};
 use onnxquant_passes::sites::SkipReason;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -14,7 +15,7 @@ use crate::plan::layers::{Plan, PlannedBody, SkippedLayer};
 const VECTORS: &str = "biases and other vectors";
 
 /// A weight that stays floats.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct FloatWeight {
     /// Its name.
     pub name: String,

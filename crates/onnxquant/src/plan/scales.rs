@@ -6,6 +6,7 @@ use onnxquant_ir::{Graph, ValueId};
 use onnxquant_passes::hard_sigmoid::floor;
 use onnxquant_quant::{ActivationParams, Histogram, RangeMethod, choose_range, expected_square_error, signal_power};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::Config;
@@ -14,7 +15,7 @@ use crate::plan::candidates::Candidates;
 use crate::plan::exposed::unclipped;
 
 /// Why a tensor has the range that it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// The values are known.
@@ -161,7 +162,8 @@ impl Histograms {
         Ok(expected_square_error(histogram, params) / signal_power(histogram).max(f64::MIN_POSITIVE))
     }
 
-    fn of(&self, graph: &Graph, value: ValueId) -> Result<&Histogram, Error> {
+    /// The distribution of `value`.
+    pub(crate) fn of(&self, graph: &Graph, value: ValueId) -> Result<&Histogram, Error> {
         self.by_value.get(&value).ok_or_else(|| unobserved(graph, value))
     }
 }

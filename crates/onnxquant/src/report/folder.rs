@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What was made of a folder.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct FolderReport {
     /// The model that was quantized, from the folder on.
     pub model: PathBuf,
@@ -17,7 +18,7 @@ pub struct FolderReport {
 }
 
 /// A model in a folder, beside the one that the settings are about.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct OtherModel {
     /// Where it is, from the folder on.
     pub model: PathBuf,
@@ -32,7 +33,7 @@ pub struct OtherModel {
 }
 
 /// What was made of such a model.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct OtherQuantized {
     /// Layers with codes.
     pub layers: usize,

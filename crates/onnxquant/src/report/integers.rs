@@ -3,7 +3,8 @@
 use onnxquant_calib::Measurement;
 use onnxquant_ir::{Graph, Model, NodeId, ValueId};
 use onnxquant_passes::integer::kernels::Kernel;
-use onnxquant_quant::{ActivationParams, RangeMethod};
+use onnxquant_quant::{ActivationParams, RangeMethod, outline};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::accuracy::Accuracy;
@@ -13,8 +14,11 @@ use crate::observe::observer::CacheReport;
 use crate::plan::assignment::Assignment;
 use crate::plan::scales::Origin;
 
+/// Bins in which values are counted.
+const BINS: usize = 40;
+
 /// What runs on integers.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct IntegerReport {
     /// Layers in regions that store activations as codes on fixed scales.
     pub static_layers: usize,
@@ -54,7 +58,7 @@ pub struct IntegerReport {
 }
 
 /// A tensor that is stored as codes on a fixed scale.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TensorReport {
     /// Its name in the float model.
     pub name: String,
@@ -67,10 +71,16 @@ pub struct TensorReport {
     pub params: ActivationParams,
     /// The expected squared error of the codes over the mean square of the values, on the calibration samples.
     pub relative_error: f64,
+    /// What the least and the greatest code stand for: values beyond are clipped.
+    pub code_range: [f32; 2],
+    /// The least and the greatest value that was seen.
+    pub seen: [f32; 2],
+    /// Values in bins of equal width between these.
+    pub counts: Vec<u64>,
 }
 
 /// A round of the search for layers that must stay in float.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Trade {
     /// Layers that went back to float activations, with what follows them on codes; empty in the first round. Rounds after
     /// one that was more than enough try fewer of its layers.
@@ -93,7 +103,7 @@ pub struct Trade {
 }
 
 /// The outputs when one layer alone reads integers.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Sensitivity {
     /// Its name, or its first output's.
     pub label: String,
@@ -141,8 +151,17 @@ impl TensorReport {
     fn of(graph: &Graph, assignment: &Assignment, value: ValueId) -> Option<Self> {
         let scale = assignment.scales().of(graph, value).ok()?;
         let relative_error = assignment.distributions().relative_error(graph, value, scale.params).ok()?;
-        let name = graph.value(value).name().to_owned();
-        Some(Self { name, range: scale.range, why: scale.origin, params: scale.params, relative_error })
+        let histogram = assignment.distributions().of(graph, value).ok()?;
+        Some(Self {
+            name: graph.value(value).name().to_owned(),
+            range: scale.range,
+            why: scale.origin,
+            params: scale.params,
+            relative_error,
+            code_range: scale.params.range().into(),
+            seen: [histogram.min(), histogram.max()],
+            counts: outline(histogram, BINS),
+        })
     }
 }
 

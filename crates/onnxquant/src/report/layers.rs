@@ -1,18 +1,21 @@
 //! What was done with every layer.
 
-use onnxquant_ir::Graph;
+use onnxquant_ir::{Graph, Model};
 use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::runs_as::{RunsAs, runs_as};
 use onnxquant_passes::sites::LayerId;
 use onnxquant_quant::{Alphabet, Certificate, Granularity, Method, Verdict};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::{Activations, Config};
 use crate::decide::budget::Solution;
+use crate::error::Error;
 use crate::observe::reach::Reach;
 use crate::plan::assignment::Form;
 use crate::plan::layers::{Plan, PlannedBody, PlannedLayer};
 use crate::plan::why_float::WhyFloat;
+use crate::report::weights::WeightReport;
 use crate::solve::solved::{AboutLayer, Findings};
 use crate::write::written::Written;
 
@@ -20,7 +23,7 @@ use crate::write::written::Written;
 const INSIDE: &str = "inside bodies weights alone become codes";
 
 /// One quantized layer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct LayerReport {
     /// What people call it; no other layer is called so.
     pub label: String,
@@ -72,12 +75,20 @@ pub struct LayerReport {
     /// How `auto` chose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// How its weights and codes are spread.
+    pub weights: WeightReport,
 }
 
 impl LayerReport {
-    /// Of every layer of a solution, in its order. `float` is the graph that was solved, and `reach` what the engine can
+    /// Of every layer of a solution, in its order. `model` is what was solved, and `reach` what the engine can
     /// compute of it.
-    pub(crate) fn all(solution: &Solution, config: &Config, float: &Graph, reach: Option<&Reach>) -> Vec<Self> {
+    pub(crate) fn all(
+        solution: &Solution,
+        config: &Config,
+        model: &Model,
+        reach: Option<&Reach>,
+    ) -> Result<Vec<Self>, Error> {
+        let float = model.graph();
         let behind = reach.map(|reach| reach.behind(float)).unwrap_or_default();
         let Solution { plan, assignment, layers, fitted, .. } = solution;
         let written = fitted.written.graph();
@@ -88,16 +99,22 @@ impl LayerReport {
                 let is_seen = !behind.contains_key(&planned.site.input);
                 let why = WhyFloat::of(float, planned, assignment, config.activations, is_seen);
                 let float_because = why.map(|why| why.to_string());
-                Self { float_because, ..Self::new(planned, about.clone(), form, (written, stored), config.ort_min) }
+                let found = Self::new((model, planned), about.clone(), form, (written, stored), config.ort_min)?;
+                Ok(Self { float_because, ..found })
             })
             .collect()
     }
 
     /// Of every layer inside a body, in the order of bodies. `bodies` are written, and `about` is what is known of their
     /// layers.
-    pub(crate) fn all_inner(plan: &Plan, about: &[Vec<AboutLayer>], bodies: &[Written], config: &Config) -> Vec<Self> {
+    pub(crate) fn all_inner(
+        plan: &Plan,
+        about: &[Vec<AboutLayer>],
+        bodies: &[Written],
+        config: &Config,
+    ) -> Result<Vec<Self>, Error> {
         let of_body = |((planned, about), written): ((&PlannedBody, &Vec<AboutLayer>), &Written)| {
-            let parts = planned.plan.layers.iter().zip(about.clone()).zip(&written.layers);
+            let (body, parts) = (&planned.model, planned.plan.layers.iter().zip(about.clone()).zip(&written.layers));
             let report = |((planned, about), &(id, bytes)): ((&PlannedLayer, AboutLayer), &(LayerId, usize))| {
                 let bytes = if about.is_first_reader { bytes } else { 0 };
                 let stored = (written.model.graph(), (id, bytes));
@@ -105,24 +122,25 @@ impl LayerReport {
                     Activations::Static | Activations::Dynamic => Some(INSIDE.to_owned()),
                     Activations::Float | Activations::Auto => None,
                 };
-                Self { float_because, ..Self::new(planned, about, Form::WeightOnly, stored, config.ort_min) }
+                let found = Self::new((&*body, planned), about, Form::WeightOnly, stored, config.ort_min)?;
+                Ok(Self { float_because, ..found })
             };
-            parts.map(report).collect::<Vec<_>>()
+            parts.map(report).collect::<Vec<Result<Self, Error>>>()
         };
         plan.all_bodies().into_iter().zip(about).zip(bodies).flat_map(of_body).collect()
     }
 
-    /// Of one layer: as planned, solved, and stored in the written graph.
+    /// Of one layer: as planned in the float model, solved, and stored in the written graph.
     fn new(
-        planned: &PlannedLayer,
+        (model, planned): (&Model, &PlannedLayer),
         about: AboutLayer,
         form: Form,
         (written, (id, bytes)): (&Graph, (LayerId, usize)),
         oldest: OrtVersion,
-    ) -> Self {
-        let AboutLayer { is_first_reader, alphabet, findings } = about;
+    ) -> Result<Self, Error> {
+        let AboutLayer { is_first_reader, alphabet, codes, findings } = about;
         let Findings { saturating_pairs, calibration_rows, method, error, validation_error, .. } = findings;
-        Self {
+        Ok(Self {
             label: planned.label.clone(),
             op_type: planned.op_type.clone(),
             weight_shape: planned.site.view.weight_shape(),
@@ -143,7 +161,8 @@ impl LayerReport {
             notes: findings.notes,
             certificate: findings.certificate,
             verdict: findings.verdict,
-        }
+            weights: WeightReport::new(model, planned, &codes)?,
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use onnxquant_calib::Measurement;
 use onnxquant_passes::cpu::Cpu;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::accuracy::Accuracy;
@@ -9,7 +10,7 @@ use crate::judge::served::OnRuntime;
 use crate::report::outputs::{OutputReport, outputs_of};
 
 /// The float file against the written one on held-out samples, both as ONNX Runtime runs them by default on this machine.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Measured {
     /// Name and version of the runtime.
     pub runtime: String,

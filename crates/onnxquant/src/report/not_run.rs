@@ -2,13 +2,14 @@
 
 use onnxquant_calib::BlockedNode;
 use onnxquant_ir::Graph;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::observe::reach::Reach;
 use crate::plan::layers::Plan;
 
 /// What the calibration engine could not run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct NotRun {
     /// Nodes that it cannot run, less those that depend on another one of these.
     pub nodes: Vec<NotRunNode>,
@@ -21,7 +22,7 @@ pub struct NotRun {
 }
 
 /// A node that the calibration engine cannot run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct NotRunNode {
     /// Its name, or its first output's.
     pub label: String,

@@ -4,6 +4,7 @@ use onnxquant_calib::{Measurement, NotMeasured, OutputComparison, OutputError, S
 use onnxquant_ir::Port;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::type_proto::Value;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::accuracy::{Accuracy, TokenFigures};
@@ -11,7 +12,7 @@ use crate::judge::held_out::OnHeldOut;
 
 /// Float against quantized model on held-out samples, as the target computes it: ONNX Runtime on a CPU also rounds the
 /// inputs of MatMul and Gemm layers whose weights alone are codes, in blocks, to 8 bits.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct HeldOut {
     /// Samples used for calibration.
     pub calibration_samples: usize,
@@ -32,7 +33,7 @@ pub struct HeldOut {
 }
 
 /// One output of the two models.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct OutputReport {
     /// The output's name.
     pub name: String,
@@ -47,7 +48,7 @@ pub struct OutputReport {
 }
 
 /// How an output differs.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct OutputFigures {
     /// Signal-to-quantization-noise ratio in dB, over all of it; `null` in JSON where nothing differs.
     pub sqnr_db: f64,
@@ -66,7 +67,7 @@ pub struct OutputFigures {
 }
 
 /// A part of an output.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PartReport {
     /// Which indices, as NumPy has it.
     pub part: String,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use onnxquant_calib::{DataReport, Measurement, NotMeasured};
 use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::raise_type::RaisedType;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::accuracy::{Accuracy, TokenFigures};
@@ -17,28 +18,42 @@ use crate::observe::engine::EngineReport;
 use crate::observe::seen::Seen;
 use crate::observe::texts::TextReport;
 use crate::plan::float_weights::FloatWeight;
-use crate::plan::layers::SkippedLayer;
 use crate::plan::tables::PlannedTable;
 use crate::plan_file::PlanFile;
+use crate::report::curve::BudgetReport;
 use crate::report::folder::FolderReport;
 use crate::report::integers::IntegerReport;
 use crate::report::layers::{LayerReport, certificates_summary};
 use crate::report::measured::Measured;
 use crate::report::not_run::NotRun;
+use crate::report::outcome::Outcome;
 use crate::report::outputs::{HeldOut, OutputReport, not_measured};
+use crate::report::record::{FileRecords, RunRecord};
+use crate::report::skipped::SkippedReport;
+use crate::report::spine::SpineNode;
 use crate::report::tables::TableReport;
 use crate::write::codes::{QuantizedBody, QuantizedTable};
 use crate::write::file::Metadata;
 use crate::write::written::Written;
 
+/// Version of the form of reports.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
 /// Version of this program.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The whole report, as written by `--report`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Report {
+    /// Version of this form of reports: it grows when a field goes or means something else, not when one is added.
+    pub schema_version: u32,
     /// Version of this program.
     pub version: &'static str,
+    /// How the run went: what differs although model, samples and settings are the same.
+    pub run: RunRecord,
+    /// The files that were read and written.
+    pub files: FileRecords,
+    /// Whether that is what was asked for, and what to do next.
+    pub outcome: Outcome,
     /// The settings.
     pub settings: Config,
     /// What ran the float model on samples; absent without calibration.
@@ -64,7 +79,7 @@ pub struct Report {
     /// Quantized layers, in topological order.
     pub layers: Vec<LayerReport>,
     /// Layers left in float.
-    pub skipped: Vec<SkippedLayer>,
+    pub skipped: Vec<SkippedReport>,
     /// Options that select layers by name and match none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unmatched: Vec<String>,
@@ -80,6 +95,11 @@ pub struct Report {
     /// What runs on integers, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<IntegerReport>,
+    /// What bits buy, where they were chosen layer by layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetReport>,
+    /// Layers of the main graph with what lies between them, in the order in which they run.
+    pub spine: Vec<SpineNode>,
     /// Processors on which no integer layer saturates.
     pub exact_on: Vec<Cpu>,
     /// How many times as fast as in float the file is expected to be, by class of processors, from measured times of
@@ -109,7 +129,7 @@ pub struct Report {
 }
 
 /// What is computed in f32 though the model has another type.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct RaisedTypeReport {
     /// The type, as ONNX names it.
     pub from: &'static str,
@@ -134,6 +154,8 @@ pub(crate) struct Run<'a> {
     pub(crate) bodies: Vec<Written>,
     pub(crate) not_run: Option<NotRun>,
     pub(crate) verified: Option<VerifiedOrt>,
+    pub(crate) record: RunRecord,
+    pub(crate) files: FileRecords,
     pub(crate) bytes_before: u64,
     pub(crate) bytes_after: u64,
 }
@@ -162,8 +184,14 @@ impl From<Run<'_>> for Report {
         let reports = |found: Vec<((&PlannedTable, &QuantizedTable), &usize)>| {
             found.into_iter().map(|((planned, table), &bytes)| TableReport::new(planned, table, bytes)).collect()
         };
-        Self {
+        let report = Self {
+            schema_version: SCHEMA_VERSION,
             version: VERSION,
+            run: run.record,
+            files: run.files,
+            outcome: Outcome::default(),
+            spine: SpineNode::all(model.graph(), &solution.plan, &solution.assignment),
+            budget: solution.curve.map(BudgetReport::from),
             settings: config.clone(),
             engine: run.seen.engine,
             texts: run.seen.texts,
@@ -183,7 +211,7 @@ impl From<Run<'_>> for Report {
             whole_weights: reports(whole_weights),
             integers: IntegerReport::new(&model, config, (&solution.assignment, &solution.trail), cache),
             float_weights: solution.plan.float_weights(&solution.fitted.written, config),
-            skipped: solution.plan.all_skipped().into_iter().cloned().collect(),
+            skipped: solution.plan.all_skipped().into_iter().map(SkippedReport::from).collect(),
             unmatched: solution.plan.unmatched,
             opset: solution.fitted.written.opset("").unwrap_or(0),
             opset_changes: run.opset_changes,
@@ -193,7 +221,9 @@ impl From<Run<'_>> for Report {
             verified: run.verified,
             bytes_before: run.bytes_before,
             bytes_after: run.bytes_after,
-        }
+        };
+        let outcome = Outcome { missed: report.missed(), doubts: report.doubts(), advice: report.advice() };
+        Self { outcome, ..report }
     }
 }
 

@@ -1,13 +1,14 @@
 //! What was done with tables of embeddings, and with weights that are decoded as a whole.
 
 use onnxquant_passes::tables::Table;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::plan::tables::PlannedTable;
 use crate::write::codes::QuantizedTable;
 
 /// A quantized table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct TableReport {
     /// Name of the table.
     pub name: String,

@@ -9,10 +9,12 @@
 //!
 //! VNNI (`vpdpbusd`) and the dot products of Arm add in 32 bits.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use onnxquant_quant::{MatrixView, PairRule};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use super::convolution::aligned_channels;
@@ -92,6 +94,20 @@ pub fn pair_rule(view: &MatrixView, aligned: bool) -> Option<PairRule> {
 impl fmt::Display for Cpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+impl JsonSchema for Cpu {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Cpu".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": Cpu::ALL.map(Cpu::name) })
     }
 }
 

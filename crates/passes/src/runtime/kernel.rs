@@ -1,9 +1,10 @@
 //! What ONNX Runtime computes layers with.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Operators of the optimized graph.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[allow(missing_docs, reason = "they are named as the runtime names them")]
 pub enum Kernel {
     MatMulNBits,
@@ -18,7 +19,7 @@ pub enum Kernel {
 }
 
 /// What a layer runs as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RunsAs {
     /// The operator.
     #[serde(rename = "runs_as")]

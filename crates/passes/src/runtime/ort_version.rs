@@ -2,9 +2,11 @@
 //!
 //! All of it was tried: small files of each form were loaded and run in the versions from 1.19 to 1.32.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 /// A version of ONNX Runtime, from 1.19 on; patch releases are not told apart.
@@ -37,6 +39,20 @@ impl Default for OrtVersion {
 impl fmt::Display for OrtVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "1.{}", self.minor)
+    }
+}
+
+impl JsonSchema for OrtVersion {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "OrtVersion".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": r"^1\.\d+$" })
     }
 }
 

@@ -28,10 +28,11 @@
 //! ONNX operator specification, `QuantizeLinear`. Jacob et al., arXiv 1712.05877.
 
 use crate::error::QuantError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The codes of activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ActivationGrid {
     /// 0 to 255 with a free zero point.
@@ -81,7 +82,7 @@ impl ActivationGrid {
 }
 
 /// Meaning of an activation's codes: `real = scale * (code - zero_point)`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ActivationParams {
     scale: f32,
     zero_point: i32,

@@ -7,4 +7,5 @@ pub(crate) mod grid;
 pub(crate) mod histogram;
 pub(crate) mod least_error_range;
 pub(crate) mod migration;
+pub(crate) mod outline;
 pub(crate) mod range;

@@ -26,6 +26,7 @@ use crate::activations::grid::ActivationGrid;
 use crate::activations::histogram::Histogram;
 use crate::activations::least_error_range;
 use crate::error::QuantError;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -34,7 +35,7 @@ use std::str::FromStr;
 const MOST_STRETCH: f64 = 16.0;
 
 /// How the range of an activation is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(into = "String", try_from = "String")]
 #[non_exhaustive]
 pub enum RangeMethod {

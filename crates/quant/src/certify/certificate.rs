@@ -81,6 +81,7 @@ use crate::stats::layer_error::{drift_energies, energies, ratio};
 use crate::stats::live::dead_inputs;
 use faer::Mat;
 use ndarray::{Array2, Array3, Axis};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Largest relative change of `X W` by pre-processing that still counts as none.
@@ -91,7 +92,7 @@ const OUTSIDE: f64 = 1e-6;
 const HALF_STEP: f64 = 0.5 + 1e-4;
 
 /// What the bound rests on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HypothesisKind {
     /// The pre-processed weights act on the data as the original ones;
@@ -110,7 +111,7 @@ pub enum HypothesisKind {
 }
 
 /// One hypothesis, as found.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hypothesis {
     /// Which.
     pub kind: HypothesisKind,
@@ -123,7 +124,7 @@ pub struct Hypothesis {
 }
 
 /// What is certain about a quantized layer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Certificate {
     /// Relative error of the layer's output on the calibration data.
     pub achieved: Option<f64>,

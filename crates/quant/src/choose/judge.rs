@@ -50,6 +50,7 @@ use crate::stats::layer_error::{Yardstick, ratio};
 use crate::walks::kernel::Kernel;
 use crate::walks::preprocess;
 use ndarray::{Array3, ArrayView3, Axis};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Neurons of a group on which an expensive walk has to win first.
@@ -58,7 +59,7 @@ const SCREENED_NEURONS: usize = 6;
 const CHEAP_WALK: f64 = 1e10;
 
 /// One way to quantize the layer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Candidate {
     /// The method.
     pub method: Method,
@@ -69,7 +70,7 @@ pub struct Candidate {
 }
 
 /// All candidates and which one won.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// Index of the winner.
     pub chosen: usize,

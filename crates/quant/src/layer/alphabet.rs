@@ -16,6 +16,7 @@
 //! P. Micikevicius et al., *FP8 formats for deep learning*, arXiv 2209.05433; ONNX, *Float stored in 8 bits*
 //! (`FLOAT8E4M3FN`).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Patterns of positive E4M3 numbers and 0; the next one is NaN, infinity there is none.
@@ -24,7 +25,7 @@ const E4M3: [f32; E4M3_PATTERNS] = e4m3();
 const E4M3_THRESHOLDS: [f32; E4M3_PATTERNS - 1] = thresholds(&E4M3);
 
 /// What codes stand for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Alphabet {

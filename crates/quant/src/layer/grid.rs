@@ -30,10 +30,11 @@
 
 use crate::error::QuantError;
 use crate::layer::alphabet::Alphabet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Whether a grid may shift its zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Symmetry {
     /// The zero point is 0.

@@ -1,7 +1,9 @@
 //! The methods by name.
 
 use crate::error::QuantError;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -97,6 +99,20 @@ impl FromStr for Method {
             found: format!("`{name}`"),
             expected: "`msq`, `maly-saab`, `maly-saab-min`, `cell-walk`, `gpfq`, `optq`, `feedback` or `saturate`",
         })
+    }
+}
+
+impl JsonSchema for Method {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Method".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": Method::ALL.map(Method::name) })
     }
 }
 

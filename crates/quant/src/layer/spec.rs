@@ -4,6 +4,7 @@ use crate::error::QuantError;
 use crate::layer::grid::{Affine, Grid, Symmetry};
 use crate::layer::pairs::PairRule;
 use crate::layer::scale_type::{Rounding, ScaleType};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +13,7 @@ use std::str::FromStr;
 const FREE_PAIRS: Grid = Grid::new(-64, 64, 1, Symmetry::Symmetric);
 
 /// Which weights share a scale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Granularity {
     /// All weights of the layer.
@@ -52,7 +53,7 @@ impl FromStr for Granularity {
 }
 
 /// How a scale is chosen from the weights that share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScaleRule {
     /// The largest weight lands on the grid's end.
