@@ -26,6 +26,7 @@ mod mixed;
 mod opset;
 mod order;
 mod other_forms;
+mod package;
 mod partly_run;
 mod refused;
 mod runtime;

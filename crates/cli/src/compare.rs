@@ -1,22 +1,18 @@
 //! `onnxquant compare`: error, SQNR and cosine of every output.
 
-use onnxquant::{OutputReport, PartReport};
+use onnxquant::{OutputReport, PartReport, Progress};
 use serde_json::json;
 
 use crate::args::CompareArgs;
-use crate::bars::Bars;
-use crate::sink;
 use crate::table::{decibels, short, table};
 
-pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
-    let bars = Bars::new(false);
-    let progress = |phase, done, total| bars.report(phase, done, total);
+pub(crate) fn run(args: &CompareArgs, progress: Progress<'_>) -> anyhow::Result<String> {
     let (first, second) = (onnxquant::model_file(&args.first)?, onnxquant::model_file(&args.second)?);
     let data = args.data.config(args.path.clone(), &first);
-    let outputs = onnxquant::compare(&first, &second, &data, args.cpu, &progress)?;
+    let outputs = onnxquant::compare(&first, &second, &data, args.cpu, progress)?;
     let reports = outputs.iter().map(OutputReport::from).collect::<Vec<_>>();
     if args.json {
-        return sink::print(&format!("{:#}\n", json!({ "outputs": reports })));
+        return Ok(format!("{:#}\n", json!({ "outputs": reports })));
     }
     let head = ["output", "SQNR", "mean cosine", "largest error", "samples"].map(str::to_owned).to_vec();
     let rows = reports.iter().zip(&outputs).flat_map(|(report, output)| rows(report, output.samples));
@@ -24,7 +20,7 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<()> {
     for (report, why) in reports.iter().filter_map(|report| Some((report, report.found.why_not()?))) {
         text += &format!("`{}` was not measured: {why}\n", report.name);
     }
-    sink::print(&text)
+    Ok(text)
 }
 
 /// An output, and the parts of it that are judged apart.

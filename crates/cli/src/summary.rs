@@ -21,8 +21,8 @@ const BEFORE: &str = " of the values before what is not run";
 /// Characters of a reason that are shown.
 const REASON_SHOWN: usize = 200;
 
-/// The summary of a run.
-pub(crate) fn summary(report: &Report) -> String {
+/// The summary of a run, as the command prints it.
+pub fn summary(report: &Report) -> String {
     let mut text = format!(
         "{} layers quantized to {} {}, {} layers left in float; {} weights\n",
         report.layers.len(),

@@ -58,7 +58,7 @@ pub use folder::{ModelFolder, model_file};
 pub use judge::compare::compare;
 pub use judge::served::try_runtime;
 pub use judge::verify_ort::{Mispredicted, VerifiedOrt};
-pub use load::{PassTrace, Prepared, prepare, read, trace_passes};
+pub use load::{PassTrace, Prepared, inputs, prepare, read, trace_passes};
 pub use observe::engine::EngineReport;
 pub use observe::observer::CacheReport;
 pub use observe::texts::TextReport;

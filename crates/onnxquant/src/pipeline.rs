@@ -14,7 +14,7 @@ use crate::observe::seen;
 use crate::plan::layers::Plan;
 use crate::plan::raise::{Raised, raise_for_codes};
 use crate::plan::tables::PlannedTable;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::report::layers::LayerReport;
 use crate::report::not_run::NotRun;
 use crate::report::run::{Report, Run, metadata};
@@ -65,7 +65,9 @@ pub fn quantize(
     let heads = plan.tables.iter().flat_map(PlannedTable::layers);
     let ids = ids.chain(heads.map(|(label, id)| (label, (fitted.written.graph(), id))));
     let verified = verify(&fitted.written, config, output, ids)?;
+    progress(Phase::Write, 0, 1);
     let bytes_after = write(&fitted.written, output, config)?;
+    progress(Phase::Write, 1, 1);
     let not_run = calibration.and_then(|calibration| NotRun::of(&calibration.reach, solved.model.graph(), plan));
     let run = Run {
         config,

@@ -1,0 +1,163 @@
+//! The command `onnxquant`, for its own program and for others that it is part of.
+//!
+//! [`run`] does what the arguments of the command say and hands over what came of it; [`command`] prints that as the
+//! program does.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod args;
+mod bars;
+mod bench;
+mod compare;
+mod host;
+mod inspect;
+mod left_in_float;
+mod options;
+mod quantize;
+mod runtime;
+mod sink;
+mod summary;
+mod table;
+
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use onnxquant::Phase;
+
+pub use answer::{Answer, Failure};
+pub use host::{Around, Host, Stopped};
+pub use options::{CommandOption, options};
+pub use summary::summary;
+
+use crate::args::{Cli, Command};
+use crate::bars::Bars;
+
+/// The program's name in what clap says.
+const NAME: &str = "onnxquant";
+
+/// All was done.
+const DONE: u8 = 0;
+/// What was asked for was missed.
+const MISSED: u8 = 1;
+/// Bad input or usage.
+const BAD_INPUT: u8 = 2;
+/// A defect of this program.
+const DEFECT: u8 = 3;
+
+/// Stack of threads on which a run goes on, as the main thread's is.
+const STACK_BYTES: usize = 8 << 20;
+
+/// What the last panic said. The inference engine's panics are caught below and become errors, so that nothing
+/// is printed where a panic happens.
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// The command: runs, prints what came of it, and returns the exit code. `args` are without the program's name.
+pub fn command(args: Vec<OsString>, around: &Around) -> u8 {
+    let bars = Bars::new();
+    let host = Host {
+        args: &args,
+        around,
+        progress: &|phase: Phase, done: usize, total: usize| bars.report(phase, done, total),
+        warn: &|warning: &str| eprintln!("warning: {warning}"),
+    };
+    let (cli, given) = match parse(&args) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            // Where nobody reads it there is nothing to do about that.
+            error.print().unwrap_or_default();
+            return u8::try_from(error.exit_code()).unwrap_or(BAD_INPUT);
+        }
+    };
+    let silent = |_: &str| {};
+    let host = if cli.quantize.quiet { Host { progress: &onnxquant::silent, warn: &silent, ..host } } else { host };
+    match run_parsed(&cli, &given, &host).and_then(|answer| Ok(print(&cli, &answer)?)) {
+        Ok(code) => code,
+        Err(Failure::Defect(problem)) => {
+            eprintln!("error: {problem}");
+            DEFECT
+        }
+        Err(failure) => {
+            eprintln!("error: {}", failure.message());
+            BAD_INPUT
+        }
+    }
+}
+
+/// Does what the host's arguments say. Nothing is printed.
+///
+/// # Errors
+/// What went wrong.
+pub fn run(host: &Host<'_>) -> Result<Answer, Failure> {
+    let (cli, given) = parse(host.args)?;
+    run_parsed(&cli, &given, host)
+}
+
+fn parse(args: &[OsString]) -> Result<(Cli, ArgMatches), clap::Error> {
+    let name = OsString::from(NAME);
+    let given = Cli::command().try_get_matches_from(std::iter::once(&name).chain(args))?;
+    Ok((Cli::from_arg_matches(&given)?, given))
+}
+
+fn run_parsed(cli: &Cli, given: &ArgMatches, host: &Host<'_>) -> Result<Answer, Failure> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| set_hook(Box::new(|info| *last_panic() = info.to_string())));
+    let work = || catch_unwind(AssertUnwindSafe(|| answer(cli, given, host)));
+    let answered = match cli.threads {
+        None => work(),
+        Some(threads) => {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).stack_size(STACK_BYTES).build();
+            pool.map_err(anyhow::Error::from)?.install(work)
+        }
+    };
+    match answered {
+        Ok(answered) => answered,
+        Err(payload) if payload.is::<Stopped>() => Err(Failure::Stopped),
+        Err(_) => Err(Failure::Defect(format!("internal error: {}", last_panic()))),
+    }
+}
+
+fn last_panic() -> MutexGuard<'static, String> {
+    LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn answer(cli: &Cli, given: &ArgMatches, host: &Host<'_>) -> Result<Answer, Failure> {
+    let text = match &cli.command {
+        Some(Command::Inspect(args)) => inspect::run(args)?,
+        Some(Command::Compare(args)) => compare::run(args, host.progress)?,
+        Some(Command::Bench(args)) => bench::run(args, cli.threads, host)?,
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), NAME, &mut script);
+            String::from_utf8_lossy(&script).into_owned()
+        }
+        // What cannot be read is told by the process that asked.
+        None if cli.quantize.tries_runtime => {
+            drop(quantize::try_runtime(&cli.quantize, host));
+            String::new()
+        }
+        None => {
+            args::check(given, &cli.quantize)?;
+            return Ok(Answer::Quantized(Box::new(quantize::run(&cli.quantize, host)?)));
+        }
+    };
+    Ok(Answer::Text(text))
+}
+
+/// Prints an answer, and tells the exit code.
+fn print(cli: &Cli, answer: &Answer) -> anyhow::Result<u8> {
+    let report = match answer {
+        Answer::Quantized(report) => report,
+        Answer::Text(text) => return sink::print(text).map(|()| DONE),
+    };
+    quantize::print(&cli.quantize, report)?;
+    Ok(match report.missed() {
+        Some(missed) => {
+            eprintln!("error: {missed}; the model was written");
+            MISSED
+        }
+        None => DONE,
+    })
+}
