@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -32,7 +32,8 @@ enum Event {
 
 /// A run on its way.
 pub(crate) struct Job {
-    events: Receiver<Event>,
+    /// Waited for without Python's lock, by one thread.
+    events: Mutex<Receiver<Event>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -50,14 +51,14 @@ impl Job {
             // Nobody waits any more where this fails.
             sender.send(Event::Done(Box::new(answer))).unwrap_or_default();
         })?;
-        Ok(Self { events, stop })
+        Ok(Self { events: Mutex::new(events), stop })
     }
 
     /// Hands what it tells to `listener` until it ends. What Python raises meanwhile ends it.
     pub(crate) fn wait(self, py: Python<'_>, listener: &Bound<'_, PyAny>) -> PyResult<Told> {
         let mut raised: Option<PyErr> = None;
         let answer = loop {
-            let event = py.detach(|| self.events.recv_timeout(PATIENCE));
+            let event = py.detach(|| lock(&self.events).recv_timeout(PATIENCE));
             let handled = match event {
                 Ok(Event::Done(answer)) => break *answer,
                 Ok(event) if raised.is_none() => tell(listener, &event),
@@ -75,6 +76,10 @@ impl Job {
             (None, Err(failure)) => Err(self::raised(&failure, listener)),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn work(args: &[OsString], around: &Around, sender: &Sender<Event>, stop: &AtomicBool) -> Result<Answer, Failure> {

@@ -21,13 +21,13 @@ use crate::job::{Job, Told};
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::{__version__, inputs, main, option_table, run};
-}
+    use super::{inputs, main, option_table, run};
 
-/// Version of the package.
-#[pymodule_export]
-#[allow(non_upper_case_globals)]
-const __version__: &str = env!("CARGO_PKG_VERSION");
+    /// Version of the package.
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "Python calls it so")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}
 
 /// The command: prints what the program `onnxquant` prints, and returns its exit code.
 #[pyfunction]

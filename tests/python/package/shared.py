@@ -31,8 +31,9 @@ def samples(name, most=None):
 
 
 def command(*arguments):
-    """Runs the program."""
-    return subprocess.run([COMMAND, *map(os.fspath, arguments)], capture_output=True, text=True)
+    """Runs the program, with the ONNX Runtime that this Python has."""
+    environment = {**os.environ, "ONNXQUANT_PYTHON": sys.executable}
+    return subprocess.run([COMMAND, *map(os.fspath, arguments)], capture_output=True, text=True, env=environment)
 
 
 def script(*arguments):

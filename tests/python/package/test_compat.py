@@ -48,11 +48,11 @@ class Reader(compat.CalibrationDataReader):
 
 class SameCode(InFolder):
     def test_the_same_code_runs_with_both(self):
-        test = np.load(calib("mnist_cnn").parent / "test.npz")
+        test = np.load(calib("digits_resnet").parent / "test.npz")
         right, sizes = {}, {}
         for package in ("onnxruntime.quantization", "onnxquant.compat"):
             static, dynamic = self.folder / f"{package}.s.onnx", self.folder / f"{package}.d.onnx"
-            words = [model("mnist_cnn"), calib("mnist_cnn").parent / "test.npz", static, dynamic]
+            words = [model("digits_resnet"), calib("digits_resnet").parent / "test.npz", static, dynamic]
             found = subprocess.run([sys.executable, "-c", CODE.format(package=package), *words], capture_output=True, text=True)
             self.assertEqual(found.returncode, 0, found.stderr)
             answers = [run(path, {"x": test["x"]})[0].argmax(1) for path in (static, dynamic)]
@@ -63,7 +63,7 @@ class SameCode(InFolder):
         for before, after in zip(theirs, ours):
             self.assertGreaterEqual(after, before - 0.005)
         self.assertGreater(min(ours), 0.97)
-        self.assertLess(sizes["onnxquant.compat"], model("mnist_cnn").stat().st_size / 2)
+        self.assertLess(sizes["onnxquant.compat"], model("digits_resnet").stat().st_size / 2)
 
     def test_signatures_and_names_are_theirs(self):
         for name in ("quantize_static", "quantize_dynamic", "quantize"):
@@ -94,7 +94,7 @@ class Arguments(InFolder):
     def test_they_become_settings(self):
         table = [
             ({"per_channel": True}, {"granularity": "channel"}),
-            ({"weight_type": compat.QuantType.QUInt8}, {"symmetry": "asymmetric"}),
+            ({"weight_type": compat.QuantType.QUInt8}, {"symmetry": "symmetric"}),
             ({"weight_type": compat.QuantType.QInt4}, {"bits": 4}),
             ({"reduce_range": True}, {"bits": 7}),
             ({"extra_options": {"CalibMovingAverage": True}}, {"range": "moving-average"}),
@@ -122,6 +122,7 @@ class Arguments(InFolder):
             ({"weight_type": compat.QuantType.QInt16}, "`weight_type` QInt16 has no counterpart"),
             ({"calibration_providers": ["CUDAExecutionProvider"]}, "`calibration_providers` has no counterpart"),
             ({"extra_options": {"SmoothQuant": True}}, "`SmoothQuant` = True has no counterpart"),
+            ({"extra_options": {"WeightSymmetric": False}}, "`WeightSymmetric` = False has no counterpart"),
             ({"extra_options": {"NoSuchThing": 1}}, "`NoSuchThing` = 1 has no counterpart"),
             ({"op_types_to_quantize": ["Softmax"]}, "names no layer that holds weights"),
         ]

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import abc
 import enum
+import logging
 import os
 from typing import Any, Optional, Sequence
 
 from ._errors import InputError
 from ._quantize import quantize as _quantize
 from ._result import Result
+
+_LOG = logging.getLogger("onnxquant")
 
 __all__ = [
     "CalibrationDataReader",
@@ -288,11 +291,16 @@ def _weights(name, options, is_static):
     types = {"QInt8": 8, "QUInt8": 8, "QInt4": 4, "QUInt4": 4}
     if name not in types:
         raise InputError(f"`weight_type` {name} has no counterpart: onnxquant has {', '.join(types)}")
-    # There weights of unsigned codes have zero points, and others have none unless that is asked for.
-    is_asymmetric = not options.take("WeightSymmetric", name.startswith("QInt"))
-    scheme = {"scheme": "w4a8"} if is_static and types[name] == 4 else {}
-    bits = {} if types[name] == 8 or is_static else {"bits": 4}
-    return {**scheme, **bits, "asymmetric": True if is_asymmetric else None}
+    if not options.take("WeightSymmetric", True):
+        raise InputError(
+            "`extra_options` `WeightSymmetric` = False has no counterpart in onnxquant: beside integer activations weights "
+            "have zero points of 0, which is as exact where they are fitted"
+        )
+    if name.startswith("QUInt"):
+        _LOG.warning("`weight_type` %s: codes of weights have a sign, and zero points of 0", name)
+    if not is_static:
+        return {"bits": types[name]} if types[name] != 8 else {}
+    return {"scheme": "w4a8"} if types[name] == 4 else {}
 
 
 def _range(method, options):
