@@ -36,7 +36,8 @@ fn passes(file: &str) {
 fn every_file_of_python_tests_is_run() {
     let files = crate::support::files_in(&root().join("tests/python/package"));
     let found: Vec<&str> = files.iter().filter(|name| name.starts_with("test_")).map(String::as_str).collect();
-    assert_eq!(found, ["test_commands.py", "test_compat.py", "test_data.py", "test_quantize.py", "test_settings.py"]);
+    let run = ["commands", "compat", "data", "metric", "quantize", "settings"].map(|name| format!("test_{name}.py"));
+    assert_eq!(found, run);
     assert!(Path::new(&variable("ONNXQUANT_WHEEL_PYTHON")).exists());
 }
 
@@ -53,6 +54,11 @@ fn python_takes_samples_as_they_are() {
 #[test]
 fn python_knows_the_options_of_the_command() {
     passes("test_settings.py");
+}
+
+#[test]
+fn a_figure_of_the_users_own_decides() {
+    passes("test_metric.py");
 }
 
 #[test]

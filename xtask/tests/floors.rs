@@ -37,6 +37,7 @@ const FLOORS: [(&str, &[&str]); 8] = [
             "compare",
             "inspect",
             "bench",
+            "metric",
             "runtime",
             "summary",
             "left_in_float",

@@ -2,8 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use onnxquant::Progress;
+use onnxquant::{Measuring, Progress};
 
 /// Where the command runs.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +24,8 @@ pub struct Host<'a> {
     pub around: &'a Around,
     /// Is told how far it is. It may unwind with [`Stopped`], which ends the run.
     pub progress: Progress<'a>,
+    /// Says how good a model is, where the command names no other way.
+    pub metric: Option<&'a Arc<Measuring>>,
     /// Is told what may cost accuracy or is not as usual.
     pub warn: &'a (dyn Fn(&str) + Sync),
 }

@@ -13,6 +13,7 @@ mod compare;
 mod host;
 mod inspect;
 mod left_in_float;
+mod metric;
 mod options;
 mod quantize;
 mod runtime;
@@ -61,6 +62,7 @@ pub fn command(args: Vec<OsString>, around: &Around) -> u8 {
         args: &args,
         around,
         progress: &|phase: Phase, done: usize, total: usize| bars.report(phase, done, total),
+        metric: None,
         warn: &|warning: &str| eprintln!("warning: {warning}"),
     };
     let (cli, given) = match parse(&args) {

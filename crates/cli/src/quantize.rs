@@ -6,6 +6,7 @@ use onnxquant::{Config, DataConfig, Files, ModelFolder, PlanFile, Report, is_sta
 
 use crate::args::{EngineName, QuantizeArgs};
 use crate::host::Host;
+use crate::metric::metric;
 use crate::runtime;
 use crate::sink;
 use crate::summary::summary;
@@ -26,7 +27,7 @@ pub(crate) fn run(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<Report
     let files = args.report.iter().fold(files, |files, path| files.reports("the report", path));
     let files = args.save_plan.iter().fold(files, |files, path| files.reports("the saved plan", path));
     files.check()?;
-    let config = Config { runtime: runtime(args, host)?, ..config };
+    let config = Config { runtime: runtime(args, host)?, metric: metric(&args.metric, host)?, ..config };
     let report = match &folder {
         Some(folder) => folder.quantize(output, data.as_ref(), &config, host.progress)?,
         None => onnxquant::quantize(input, output, data.as_ref(), &config, host.progress)?,

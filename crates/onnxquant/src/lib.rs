@@ -49,7 +49,7 @@ pub use accuracy::Accuracy;
 pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,
-    MethodChoice, Target,
+    Measuring, MethodChoice, Metric, Target,
 };
 pub use decide::trail::{JudgedBy, Weights};
 pub use error::Error;
@@ -80,6 +80,7 @@ pub use report::folder::FolderReport;
 pub use report::integers::{IntegerReport, Sensitivity, TensorReport, Trade};
 pub use report::layers::LayerReport;
 pub use report::measured::Measured;
+pub use report::metric::MetricReport;
 pub use report::not_run::{NotRun, NotRunNode};
 pub use report::outputs::{HeldOut, OutputFigures, OutputReport, PartReport};
 pub use report::run::Report;

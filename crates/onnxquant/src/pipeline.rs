@@ -7,6 +7,7 @@ use crate::config::{Config, DataConfig};
 use crate::decide::budget::Solution;
 use crate::error::Error;
 use crate::files::{Files, model_bytes};
+use crate::judge::metered::Metered;
 use crate::judge::served::Served;
 use crate::judge::verify_ort::verify;
 use crate::load::{prepare, read};
@@ -45,11 +46,13 @@ pub fn quantize(
     let state = config.state.as_ref().map(|folder| State::open(folder, &model, config, samples)).transpose()?;
     let prepared = prepare(&mut model)?;
     let served = Served::open(input, &model, calibration.as_ref(), config)?;
+    let metered = Metered::open(input, config)?;
     let Raised { model, changes, config: reached } = raise_for_codes(model, config)?;
 
     let plan = Plan::new(&model, &reached)?;
     let file = data.and_then(|data| data.cache.as_deref());
-    let parts = Parts { config: &reached, cache: file, state: state.as_ref(), served: served.as_ref(), progress };
+    let (state, served) = (state.as_ref(), served.as_ref());
+    let parts = Parts { config: &reached, cache: file, state, served, metered: metered.as_ref(), progress };
     let mut solved = solve_within_reach(&model, &plan, &mut calibration, parts)?;
     let reach = calibration.as_ref().map(|calibration| &calibration.reach);
     let bodies = solved.written_bodies()?;
@@ -78,6 +81,7 @@ pub fn quantize(
         layers,
         bodies,
         not_run,
+        metered,
         verified,
         bytes_before,
         bytes_after,

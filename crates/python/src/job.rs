@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use onnxquant::Phase;
+use onnxquant::{Measuring, Phase};
 use onnxquant_cli::{Answer, Around, Failure, Host, Stopped, summary};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
@@ -27,6 +28,8 @@ pub(crate) type Told = (String, Option<String>, String);
 enum Event {
     Progress(Phase, usize, usize),
     Warning(String),
+    /// A model is to be measured, and the figure sent back.
+    Metric(PathBuf, Sender<f64>),
     Done(Box<Result<Answer, Failure>>),
 }
 
@@ -39,7 +42,7 @@ pub(crate) struct Job {
 
 impl Job {
     /// Starts a run.
-    pub(crate) fn start(args: Vec<OsString>, around: Around) -> PyResult<Self> {
+    pub(crate) fn start(args: Vec<OsString>, around: Around, has_metric: bool) -> PyResult<Self> {
         let (sender, events) = channel();
         let stop = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&stop);
@@ -47,7 +50,8 @@ impl Job {
         let pool = ThreadPoolBuilder::new().stack_size(STACK_BYTES).build();
         let pool = pool.map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         thread::Builder::new().spawn(move || {
-            let answer = pool.install(|| work(&args, &around, &sender, &seen));
+            let metric = has_metric.then(|| measuring(sender.clone()));
+            let answer = pool.install(|| work(&args, &around, &sender, metric.as_ref(), &seen));
             // Nobody waits any more where this fails.
             sender.send(Event::Done(Box::new(answer))).unwrap_or_default();
         })?;
@@ -82,7 +86,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn work(args: &[OsString], around: &Around, sender: &Sender<Event>, stop: &AtomicBool) -> Result<Answer, Failure> {
+fn work(
+    args: &[OsString],
+    around: &Around,
+    sender: &Sender<Event>,
+    metric: Option<&Arc<Measuring>>,
+    stop: &AtomicBool,
+) -> Result<Answer, Failure> {
     let send = |event: Event| sender.send(event).unwrap_or_default();
     let progress = |phase: Phase, done: usize, total: usize| {
         let is_over = phase == Phase::Write && done == total;
@@ -92,7 +102,17 @@ fn work(args: &[OsString], around: &Around, sender: &Sender<Event>, stop: &Atomi
         send(Event::Progress(phase, done, total));
     };
     let warn = |text: &str| send(Event::Warning(text.to_owned()));
-    onnxquant_cli::run(&Host { args, around, progress: &progress, warn: &warn })
+    onnxquant_cli::run(&Host { args, around, progress: &progress, metric, warn: &warn })
+}
+
+/// Asks Python how good a model is. Where it does not answer, it raised something, which ends the run.
+fn measuring(sender: Sender<Event>) -> Arc<Measuring> {
+    let sender = Mutex::new(sender);
+    Arc::new(move |path: &Path| {
+        let (answer, figure) = channel();
+        let asked = lock(&sender).send(Event::Metric(path.to_owned(), answer));
+        asked.ok().and_then(|()| figure.recv().ok()).map_or_else(|| resume_unwind(Box::new(Stopped)), Ok)
+    })
 }
 
 fn tell(listener: &Bound<'_, PyAny>, event: &Event) -> PyResult<()> {
@@ -107,6 +127,12 @@ fn tell(listener: &Bound<'_, PyAny>, event: &Event) -> PyResult<()> {
             listener.call_method1("progress", (name, done, total)).map(drop)
         }
         Event::Warning(text) => listener.call_method1("warn", (text,)).map(drop),
+        Event::Metric(path, answer) => {
+            let figure: f64 = listener.call_method1("metric", (path,))?.extract()?;
+            // Nobody waits any more where this fails.
+            answer.send(figure).unwrap_or_default();
+            Ok(())
+        }
         Event::Done(_) => Ok(()),
     }
 }

@@ -38,7 +38,8 @@ fn main(py: Python<'_>, args: Vec<OsString>, program: Vec<OsString>, packages: V
 /// Does what the arguments of the command say, and returns a tuple: JSON; what was asked for and missed, or `None`; what
 /// the command prints of it.
 ///
-/// `listener` has the methods `progress(phase, done, total)` and `warn(text)`. What goes wrong is raised as what its
+/// `listener` has the methods `progress(phase, done, total)` and `warn(text)`, and `metric(path)` where `has_metric`. What
+/// goes wrong is raised as what its
 /// method `error(kind, message)` returns; what these methods raise, and KeyboardInterrupt, end the run.
 #[pyfunction]
 fn run(
@@ -47,8 +48,9 @@ fn run(
     program: Vec<OsString>,
     packages: Vec<PathBuf>,
     listener: &Bound<'_, PyAny>,
+    has_metric: bool,
 ) -> PyResult<Told> {
-    Job::start(args, Around { program, packages })?.wait(py, listener)
+    Job::start(args, Around { program, packages }, has_metric)?.wait(py, listener)
 }
 
 /// The options of a subcommand, or of the main command, as JSON.

@@ -297,6 +297,7 @@ impl SettingsArgs {
             state: None,
             engine: EngineChoice::Auto,
             runtime: None,
+            metric: None,
             verify: false,
         }
     }

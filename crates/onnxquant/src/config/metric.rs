@@ -27,6 +27,11 @@ impl Metric {
         self.min.into_iter().chain(by_loss).reduce(f64::max)
     }
 
+    /// Whether something is asked for.
+    pub fn is_goal(&self) -> bool {
+        self.min.is_some() || self.max_loss.is_some()
+    }
+
     /// Refuses goals that are no numbers.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.min.is_some_and(f64::is_nan) {

@@ -6,6 +6,7 @@ use crate::accuracy::Accuracy;
 use crate::config::Budget;
 use crate::decide::fit::{Fitted, Fitting};
 use crate::decide::goal::Goal;
+use crate::decide::hold::hold;
 use crate::decide::sweep::Sweep;
 use crate::decide::trail::Trail;
 use crate::error::Error;
@@ -62,7 +63,7 @@ fn solve(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail) -> R
 }
 
 fn solve_once(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail) -> Result<Solution, Error> {
-    let Job { model, config, calibration, served, progress, .. } = job;
+    let Job { model, config, calibration, served, metered, progress, .. } = job;
     let (solved, of_streams) = solve_layers(job, &plan, tables)?;
     let (codes, layers): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
     let codes = Codes {
@@ -73,7 +74,11 @@ fn solve_once(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail)
         planned_bodies: &plan.bodies,
     };
     let fitting = Fitting { model, plan: &plan, codes, of_streams, config, calibration, served, progress };
-    let (fitted, assignment, trail) = fitting.fit(job.assignment.clone(), trail)?;
+    let fit = fitting.fit(job.assignment.clone(), trail)?;
+    let (fitted, assignment, trail) = match metered {
+        Some(metered) => hold(&fitting, metered, fit)?,
+        None => fit,
+    };
     Ok(Solution { plan, assignment, trail, layers, fitted })
 }
 

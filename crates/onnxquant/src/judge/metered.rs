@@ -32,9 +32,9 @@ impl Metered {
         let of_float = (metric.measure)(input).map_err(Error::Metric)?;
         let wanted = metric.wanted(of_float);
         match wanted {
-            Some(wanted) if of_float.is_nan() || of_float < wanted => {
-                Err(Error::Usage(format!("the float model has a metric of {of_float}, and at least {wanted} is wanted")))
-            }
+            Some(wanted) if of_float.is_nan() || of_float < wanted => Err(Error::Usage(format!(
+                "the float model has a metric of {of_float}, and at least {wanted} is wanted"
+            ))),
             _ => Ok(Some(Self { metric, of_float, wanted, folder, measured: AtomicUsize::new(0) })),
         }
     }

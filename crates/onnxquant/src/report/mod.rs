@@ -13,6 +13,7 @@
 //! | `integers` | what runs on integers |
 //! | `outputs` | the outputs of held-out samples |
 //! | `measured` | the same as ONNX Runtime computes them |
+//! | `metric` | how good the model is by a figure of the user's own |
 //! | `not_run` | what the calibration engine could not run |
 
 mod doubts;
@@ -20,6 +21,7 @@ pub(crate) mod folder;
 pub(crate) mod integers;
 pub(crate) mod layers;
 pub(crate) mod measured;
+pub(crate) mod metric;
 pub(crate) mod not_run;
 pub(crate) mod outputs;
 pub(crate) mod run;

@@ -6,6 +6,7 @@ import logging
 import sys
 
 from . import _errors, _native, _place
+from ._candidate import Candidate
 
 _LOG = logging.getLogger("onnxquant")
 
@@ -23,11 +24,12 @@ class Listener:
     """Hands progress on and logs warnings.
 
     `progress` is a callable of phase, done and total, `True` for a bar of tqdm, `False` for nothing; with `None` there is a
-    bar where tqdm is installed and the standard error is a terminal.
+    bar where tqdm is installed and the standard error is a terminal. `metric` says how good a model is.
     """
 
-    def __init__(self, progress=None):
+    def __init__(self, progress=None, metric=None):
         self._bar = None
+        self._metric = metric
         self._progress = self._of(progress)
 
     def _of(self, progress):
@@ -43,6 +45,11 @@ class Listener:
         """Is told what is not as usual."""
         _LOG.warning("%s", text)
 
+    def metric(self, path):
+        """Is asked how good the model in a file is."""
+        with Candidate(path) as candidate:
+            return float(self._metric(candidate))
+
     @staticmethod
     def error(kind, message):
         """The exception for a failure."""
@@ -51,7 +58,7 @@ class Listener:
     def run(self, arguments):
         """Runs the command; returns its JSON and what was missed."""
         try:
-            return _native.run(arguments, _place.program(), _place.packages(), self)
+            return _native.run(arguments, _place.program(), _place.packages(), self, self._metric is not None)
         finally:
             self.close()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("onnxquant")
 
 
-def quantize(model: Any, output: Any = None, *, calibration: Any = None, progress: Any = None, **settings: Unpack[Settings]) -> Result:
+def quantize(model: Any, output: Any = None, *, calibration: Any = None, metric: Any = None, progress: Any = None, **settings: Unpack[Settings]) -> Result:
     """Quantizes `model` as the command `onnxquant` does.
 
     `model` is a path, the bytes of a file, an `onnx.ModelProto` or what `torch.onnx.export` returns; a folder stands for the
@@ -32,6 +32,10 @@ def quantize(model: Any, output: Any = None, *, calibration: Any = None, progres
     `calibration` are samples: a folder or file, an array, a `torch.utils.data.DataLoader`, an ONNX Runtime
     `CalibrationDataReader`, the rows of a Hugging Face data set, or any other iterable of dicts, tuples, arrays or tensors.
     Dicts are by input name, tuples in the order of the inputs. Without samples `weights_only=True` asks for plain rounding.
+
+    `metric` is a callable that says how good a model is, the larger the better. Its argument is the path of a model, and has
+    what a session of ONNX Runtime has, such as `run`. Layers keep float activations until `min_metric` is reached, or the
+    float model's figure less `max_metric_loss`.
 
     `progress` is a callable of phase, done and total, or `False`; by default there is a bar where tqdm is installed and
     somebody sees it. Warnings go to the logger `onnxquant`.
@@ -44,7 +48,7 @@ def quantize(model: Any, output: Any = None, *, calibration: Any = None, progres
     """
     started = time.monotonic()
     options = _settings.arguments(settings)
-    listener = Listener(progress)
+    listener = Listener(progress, metric)
     # Even what is interrupted goes away with the folder.
     with tempfile.TemporaryDirectory(prefix=f"onnxquant-{os.getpid()}-") as folder:
         given = Model(model, output, folder)
