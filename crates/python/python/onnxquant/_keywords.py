@@ -158,6 +158,17 @@ class Settings(TypedDict, total=False):
     #: The same for a file of at most so many megabytes (of 1,000,000 bytes)
     target_size: float
 
+    #: A command that says how good a model is, the larger the better: `{model}` in it stands for the file, and the
+    #: last line that it prints is the number. Layers keep float activations until --min-metric or --max-metric-loss
+    #: is reached
+    metric_command: str
+
+    #: The written model must have at least this much
+    min_metric: float
+
+    #: It may have so much less than the float model
+    max_metric_loss: float
+
     #: Write the bits of every layer into a file, for --plan; `-` is the standard output
     save_plan: Path
 
