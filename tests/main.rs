@@ -29,6 +29,7 @@ mod mixed;
 mod opset;
 mod order;
 mod other_forms;
+mod package;
 mod partly_run;
 mod pictures;
 mod refused;

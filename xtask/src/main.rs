@@ -10,6 +10,7 @@ mod python;
 mod qemu;
 mod regress;
 mod test;
+mod wheel;
 
 #[derive(Parser)]
 #[command(name = "xtask", about = "Developer commands of onnxquant")]

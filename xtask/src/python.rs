@@ -1,5 +1,6 @@
 //! A virtual environment under `target/` with ONNX Runtime and the `onnx` package, pinned.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,7 +33,7 @@ impl Python {
         let requirements =
             std::fs::read_to_string(&list).with_context(|| format!("cannot read `{}`", list.display()))?;
         let folder = process::target_folder()?.join("venv");
-        let path = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+        let path = interpreter(&folder);
         let stamp = folder.join("requirements.txt");
         let made = std::fs::read_to_string(&stamp).is_ok_and(|found| found == requirements);
         if !(made && works(&path)) {
@@ -60,6 +61,12 @@ impl Python {
         Ok(path.into())
     }
 
+    /// Makes another environment, with nothing in it, in `folder`; its interpreter.
+    pub fn fresh(&self, folder: &Path) -> anyhow::Result<PathBuf> {
+        make(self.path.as_os_str(), folder)?;
+        Ok(interpreter(folder))
+    }
+
     /// Starts a command line for the interpreter.
     pub fn command(&self) -> Command {
         Command::new(&self.path)
@@ -67,17 +74,27 @@ impl Python {
 }
 
 fn install(folder: &Path, path: &Path, list: &Path) -> anyhow::Result<()> {
-    let system = find()?;
+    make(find()?.as_ref(), folder)?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
+    process::run(Command::new(path).args(pip).arg(list))
+        .with_context(|| format!("cannot install the packages of `{}`", list.display()))
+}
+
+/// The interpreter of the environment in `folder`.
+fn interpreter(folder: &Path) -> PathBuf {
+    folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" })
+}
+
+/// Makes an environment in place of what is there.
+fn make(python: &OsStr, folder: &Path) -> anyhow::Result<()> {
     eprintln!("making a virtual environment in `{}`", folder.display());
     if folder.exists() {
         std::fs::remove_dir_all(folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
     }
-    process::run_quietly(Command::new(&system).args(["-m", "venv"]).arg(folder)).with_context(|| {
-        format!("`{system}` cannot make a virtual environment: its modules venv and ensurepip are needed")
-    })?;
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"];
-    process::run(Command::new(path).args(pip).arg(list))
-        .with_context(|| format!("cannot install the packages of `{}`", list.display()))
+    process::run_quietly(Command::new(python).args(["-m", "venv"]).arg(folder)).with_context(|| {
+        let python = python.display();
+        format!("`{python}` cannot make a virtual environment: its modules venv and ensurepip are needed")
+    })
 }
 
 fn find() -> anyhow::Result<String> {
@@ -96,7 +113,7 @@ fn find() -> anyhow::Result<String> {
 
 fn works(python: &Path) -> bool {
     Command::new(python)
-        .args(["-c", "import numpy, onnx, onnxruntime"])
+        .args(["-c", "import maturin, numpy, onnx, onnxruntime"])
         .output()
         .is_ok_and(|output| output.status.success())
 }

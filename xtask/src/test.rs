@@ -2,7 +2,7 @@
 //!
 //! In this order: a virtual environment with ONNX Runtime, the models of the ONNX backend tests and an emulator of other
 //! processors (what is not there lies under `target/` and is made once), what is committed against the `onnx` package,
-//! `cargo test`, the regression figures.
+//! the Python package in an environment of its own, `cargo test`, the regression figures.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +12,7 @@ use onnxquant_passes::cpu::Cpu;
 
 use crate::python::Python;
 use crate::qemu::Qemu;
+use crate::wheel::Wheel;
 use crate::{process, regress};
 
 /// Scripts that, given `--check`, compare something committed with the `onnx` package.
@@ -32,7 +33,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.args.is_empty() {
         check_committed(&python)?;
     }
-    cargo_test(&python, &models, qemu.as_ref(), &args.args)?;
+    let wheel = Wheel::set_up(&python)?;
+    cargo_test(&python, &wheel, &models, qemu.as_ref(), &args.args)?;
     if args.args.is_empty() {
         regress::compare_all(&python)?;
     }
@@ -76,10 +78,17 @@ fn classes(qemu: Option<&Qemu>) -> String {
     }
 }
 
-fn cargo_test(python: &Python, models: &Path, qemu: Option<&Qemu>, args: &[String]) -> anyhow::Result<()> {
+fn cargo_test(
+    python: &Python,
+    wheel: &Wheel,
+    models: &Path,
+    qemu: Option<&Qemu>,
+    args: &[String],
+) -> anyhow::Result<()> {
     let mut cargo = process::cargo();
     cargo.args(["test", "--release", "--workspace", "--locked", "--no-fail-fast"]).args(args);
     cargo.env("ONNXQUANT_ORT_LIB", python.ort_library()?);
+    cargo.env("ONNXQUANT_WHEEL", wheel.file()).env("ONNXQUANT_WHEEL_PYTHON", wheel.python());
     cargo.env("ONNXQUANT_PYTHON", python.path()).env("ONNXQUANT_NODE_MODELS", models);
     if let Some(qemu) = qemu {
         cargo.env("ONNXQUANT_QEMU", qemu.path());

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The floors of a crate's sources, from the top down; a file that lies in no folder is a floor by itself.
-const FLOORS: [(&str, &[&str]); 7] = [
+const FLOORS: [(&str, &[&str]); 8] = [
     (
         "onnxquant",
         &[
@@ -38,17 +38,22 @@ const FLOORS: [(&str, &[&str]); 7] = [
             "report",
             "inspect",
             "bench",
+            "metric",
             "runtime",
             "summary",
             "left_in_float",
+            "answer",
             "configuration",
+            "options",
             "args",
             "bars",
+            "host",
             "sink",
             "table",
         ],
     ),
-    ("xtask", &["test", "regress", "paper", "bench", "codegen", "qemu", "python", "process"]),
+    ("python", &["job"]),
+    ("xtask", &["test", "regress", "paper", "bench", "codegen", "qemu", "wheel", "python", "process"]),
     ("calib", &["statistics", "stream", "run", "engine", "data", "graph", "error", "tensor"]),
     (
         "ir",

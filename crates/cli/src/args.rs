@@ -2,6 +2,7 @@
 
 mod data;
 mod effects;
+mod metric;
 pub(crate) mod presets;
 mod settings;
 mod words;
@@ -16,6 +17,7 @@ use onnxquant::{Budget, Config, Cpu, Error};
 pub(crate) use effects::{check, has_no_effect};
 
 use data::DataArgs;
+pub(crate) use metric::MetricArgs;
 use settings::SettingsArgs;
 pub(crate) use words::EngineName;
 use words::VerifyName;
@@ -131,6 +133,9 @@ pub(crate) struct QuantizeArgs {
     /// The same for a file of at most so many megabytes (of 1,000,000 bytes).
     #[arg(long, value_name = "MB", conflicts_with_all = ["bits", "plan"])]
     target_size: Option<f64>,
+
+    #[command(flatten)]
+    pub(crate) metric: MetricArgs,
 
     /// Write the bits of every layer into a file, for --plan; `-` is the standard output.
     #[arg(long, value_name = "FILE")]

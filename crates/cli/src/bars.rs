@@ -7,19 +7,15 @@ use onnxquant::Phase;
 
 /// Shows the current phase. Indicatif draws to standard error, and only where that is a terminal.
 pub(crate) struct Bars {
-    quiet: bool,
     current: Mutex<Option<(Phase, ProgressBar)>>,
 }
 
 impl Bars {
-    pub(crate) fn new(quiet: bool) -> Self {
-        Self { quiet, current: Mutex::new(None) }
+    pub(crate) fn new() -> Self {
+        Self { current: Mutex::new(None) }
     }
 
     pub(crate) fn report(&self, phase: Phase, done: usize, total: usize) {
-        if self.quiet {
-            return;
-        }
         let Ok(mut current) = self.current.lock() else { return };
         let (_, bar) = match current.take() {
             Some(found) if found.0 == phase => current.insert(found),
@@ -37,6 +33,7 @@ fn bar(phase: Phase, total: usize) -> ProgressBar {
         Phase::Calibrate => "calibrating, samples",
         Phase::Quantize => "quantizing, layers",
         Phase::Compare => "comparing, samples",
+        Phase::Write => "writing, files",
     };
     let style = ProgressStyle::with_template("{msg:22} {wide_bar} {pos}/{len} {eta}");
     let bar = ProgressBar::new(total as u64).with_message(what);

@@ -8,18 +8,18 @@ use anyhow::bail;
 use onnxquant::{Bench, BenchReport, Timing};
 
 use crate::args::BenchArgs;
+use crate::host::Host;
 use crate::runtime;
-use crate::sink;
 use crate::table::{shape, table};
 
 /// Samples that are run where nothing else is said.
 const SAMPLES: usize = 4;
 
-pub(crate) fn run(args: &BenchArgs, threads: Option<NonZero<usize>>) -> anyhow::Result<()> {
+pub(crate) fn run(args: &BenchArgs, threads: Option<NonZero<usize>>, host: &Host<'_>) -> anyhow::Result<String> {
     if args.path.is_none() && args.data.is_given() {
         bail!("options about samples have no effect without --calib");
     }
-    let Some(ort) = runtime::find(&args.runtime, Some("`bench`"))? else { bail!("`bench` needs ONNX Runtime") };
+    let Some(ort) = runtime::find(&args.runtime, Some("`bench`"), host)? else { bail!("`bench` needs ONNX Runtime") };
     let models = std::iter::once(&args.model).chain(&args.other).map(|path| onnxquant::model_file(path));
     let models: Vec<PathBuf> = models.collect::<Result<_, _>>()?;
     let data = args.path.clone().map(|path| {
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &BenchArgs, threads: Option<NonZero<usize>>) -> anyhow::
     let threads = if all == 1 { vec![1] } else { vec![1, all] };
     let bench = Bench { models: &models, data: data.as_ref(), lengths: &args.lengths, threads: &threads };
     let report = onnxquant::bench(&ort, &bench)?;
-    sink::print(&if args.json { format!("{:#}\n", serde_json::to_value(&report)?) } else { text(&report) })
+    Ok(if args.json { format!("{:#}\n", serde_json::to_value(&report)?) } else { text(&report) })
 }
 
 fn text(report: &BenchReport) -> String {

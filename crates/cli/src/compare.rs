@@ -2,8 +2,9 @@
 
 use onnxquant::{CompareReport, Comparison, EngineChoice, Files, OutputReport, PartReport, TensorFigures};
 
+use crate::answer::Answer;
 use crate::args::{CompareArgs, EngineName};
-use crate::bars::Bars;
+use crate::host::Host;
 use crate::runtime;
 use crate::sink;
 use crate::summary::perplexity;
@@ -12,10 +13,7 @@ use crate::table::{decibels, short, shortened, table};
 /// Tensors that are named as those by which an error enters.
 const NAMED: usize = 3;
 
-/// Returns what was asked for and was missed.
-pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<Option<String>> {
-    let bars = Bars::new(false);
-    let progress = |phase, done, total| bars.report(phase, done, total);
+pub(crate) fn run(args: &CompareArgs, host: &Host<'_>) -> anyhow::Result<Answer> {
     let (first, second) = (onnxquant::model_file(&args.first)?, onnxquant::model_file(&args.second)?);
     let files = Files::default().reads("the first model", &first).reads("the second model", &second);
     args.report.iter().fold(files, |files, path| files.reports("the report", path)).check()?;
@@ -28,20 +26,20 @@ pub(crate) fn run(args: &CompareArgs) -> anyhow::Result<Option<String>> {
         engine: args.engine.into(),
         runtime: match args.engine {
             EngineName::Tract => None,
-            EngineName::Ort => runtime::find(&args.runtime, Some("`--engine ort`"))?,
-            EngineName::Auto => runtime::find(&args.runtime, None)?,
+            EngineName::Ort => runtime::find(&args.runtime, Some("`--engine ort`"), host)?,
+            EngineName::Auto => runtime::find(&args.runtime, None, host)?,
         },
         tensors: args.layers,
     };
-    let report = CompareReport::new(&first, &second, comparison.run(&progress)?)?;
+    let report = CompareReport::new(&first, &second, comparison.run(host.progress)?)?;
     let missed = report.missed(args.min_sqnr, args.max_loss);
     let json = || Ok::<String, anyhow::Error>(format!("{:#}\n", serde_json::to_value(&report)?));
     for path in &args.report {
         let text = if sink::is_page(path) { report.page(missed.as_deref())? } else { json()? };
         sink::write(path, &text)?;
     }
-    sink::print(&if args.json { json()? } else { text(&report, comparison.engine) })?;
-    Ok(missed)
+    let text = if args.json { json()? } else { text(&report, comparison.engine) };
+    Ok(Answer::Compared { text, missed })
 }
 
 fn text(report: &CompareReport, engine: EngineChoice) -> String {

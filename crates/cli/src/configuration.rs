@@ -15,6 +15,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 
+use crate::answer::Failure;
 use crate::args::{Cli, presets};
 use file::{Entry, Source, keys, nearest};
 
@@ -35,14 +36,15 @@ struct Level {
     is_preset: bool,
 }
 
-/// Reads the command line, and the files that it names. What clap itself says ends the process.
-pub(crate) fn read(words: impl Iterator<Item = OsString>) -> anyhow::Result<Asked> {
+/// Reads the command line, and the files that it names. The first word is the
+/// program's name.
+pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Asked, Failure> {
     let typed_words: Vec<OsString> = words.collect();
     let mut command = Cli::command();
     command.build();
     // What is wrong on the command line is told below, once the files are read with it.
     let typed = Cli::command().ignore_errors(true).try_get_matches_from(&typed_words);
-    let typed = typed.unwrap_or_else(|error| error.exit());
+    let typed = typed?;
     let given = given(&command, &typed);
     let levels = levels(&command, &typed)?;
     let kept = kept(&command, &levels, &given);
@@ -51,7 +53,7 @@ pub(crate) fn read(words: impl Iterator<Item = OsString>) -> anyhow::Result<Aske
     let words: Vec<OsString> = words.chain(typed_words.into_iter().skip(1)).collect();
     let matches = Cli::command().try_get_matches_from(words);
     let matches = matches.or_else(|error| Err(told(&command, error, &kept)))?;
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let cli = Cli::from_arg_matches(&matches)?;
     let own = levels.iter().filter(|level| !level.is_preset).flat_map(|level| &level.entries);
     let own = own.filter(|entry| !entry.words.is_empty()).map(|entry| entry.id.clone());
     Ok(Asked { cli, given: given.into_iter().chain(own).collect(), matches })
@@ -145,14 +147,14 @@ fn conflicts(command: &Command) -> BTreeMap<String, BTreeSet<String>> {
     found
 }
 
-/// What is wrong with a value that stands in a file, with its place; the rest ends the process.
-fn told(command: &Command, error: clap::Error, kept: &[Entry]) -> anyhow::Error {
-    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { error.exit() };
+/// What is wrong with a value that stands in a file, with its place; the rest is as clap says it.
+fn told(command: &Command, error: clap::Error, kept: &[Entry]) -> Failure {
+    let Some(ContextValue::String(named)) = error.get(ContextKind::InvalidArg) else { return error.into() };
     let arg = keys(command).find(|(_, arg)| arg.to_string() == *named);
     let entry = arg.and_then(|(_, arg)| kept.iter().find(|entry| entry.id == arg.get_id().as_str()));
-    let Some(entry) = entry else { error.exit() };
+    let Some(entry) = entry else { return error.into() };
     let text = error.render().to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let end = ["\n\nUsage:", "\n\nFor more"].iter().filter_map(|end| text.find(end)).min().unwrap_or(text.len());
-    anyhow!("{}: {}", entry.place, &text[..end])
+    anyhow!("{}: {}", entry.place, &text[..end]).into()
 }

@@ -6,28 +6,25 @@ use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
 use crate::left_in_float::float_weights;
-use crate::sink;
 use crate::table::{shape, table};
 
-pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<String> {
     let mut model = onnxquant::read(&onnxquant::model_file(&args.model)?)?;
     let passes = onnxquant::trace_passes(&mut model)?;
     if args.passes {
-        return sink::print(&if args.json {
-            format!("{:#}\n", json!({ "passes": passes }))
-        } else {
-            of_passes(&passes)
+        return Ok(match args.json {
+            true => format!("{:#}\n", json!({ "passes": passes })),
+            false => of_passes(&passes),
         });
     }
     let config = args.settings.config()?;
     config.check()?;
     let plan = Plan::new(&model, &config)?;
     let floats = plan.float_weights(&model, &config);
-    let text = match args.json {
+    Ok(match args.json {
         true => format!("{:#}\n", as_json(&plan, &floats)),
         false => as_table(&plan) + &float_weights(&floats),
-    };
-    sink::print(&text)
+    })
 }
 
 fn as_table(plan: &Plan) -> String {

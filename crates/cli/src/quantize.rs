@@ -1,16 +1,17 @@
-//! The main command: quantize, print the summary, write the report.
+//! The main command: quantize, write the report, print the summary.
 
 use anyhow::bail;
 use onnxquant::calib::OrtEngine;
 use onnxquant::{Config, DataConfig, Files, ModelFolder, PlanFile, Report, StoredReport, is_standard_output};
 
 use crate::args::{EngineName, QuantizeArgs};
-use crate::bars::Bars;
+use crate::host::Host;
+use crate::metric::metric;
 use crate::runtime;
 use crate::sink;
 use crate::summary::summary;
 
-pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
+pub(crate) fn run(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<Report> {
     let (Some(input), Some(output)) = (&args.input, &args.output) else {
         bail!("IN and OUT are needed");
     };
@@ -26,14 +27,12 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     let files = args.report.iter().fold(files, |files, path| files.reports("the report", path));
     let files = args.save_plan.iter().fold(files, |files, path| files.reports("the saved plan", path));
     files.check()?;
-    let config = Config { runtime: runtime(args)?, ..config };
-    let bars = Bars::new(args.quiet);
-    let progress = |phase, done, total| bars.report(phase, done, total);
+    let config = Config { runtime: runtime(args, host)?, metric: metric(&args.metric, host)?, ..config };
     let mut report = match &folder {
-        Some(folder) => folder.quantize(output, data.as_ref(), &config, &progress)?,
-        None => onnxquant::quantize(input, output, data.as_ref(), &config, &progress)?,
+        Some(folder) => folder.quantize(output, data.as_ref(), &config, host.progress)?,
+        None => onnxquant::quantize(input, output, data.as_ref(), &config, host.progress)?,
     };
-    report.run.command = command();
+    report.run.command = command(host);
     for path in &args.report {
         let text = if sink::is_page(path) {
             StoredReport::of(&report)?.page()?
@@ -45,38 +44,43 @@ pub(crate) fn run(args: &QuantizeArgs) -> anyhow::Result<Report> {
     if let Some(path) = &args.save_plan {
         sink::write(path, &PlanFile::of(&report).text()?)?;
     }
-    report.warnings.iter().filter(|_| !args.quiet).for_each(|warning| eprintln!("warning: {warning}"));
+    report.warnings.iter().for_each(|warning| (host.warn)(warning));
+    Ok(report)
+}
+
+/// Prints the summary, where it is wanted.
+pub(crate) fn print(args: &QuantizeArgs, report: &Report) -> anyhow::Result<()> {
     // The standard output is for one thing.
     let is_taken = args.report.iter().chain(&args.save_plan).any(|path| is_standard_output(path));
     match (args.quiet, is_taken) {
         (true, _) => {}
-        (false, true) => eprint!("{}", summary(&report)),
-        (false, false) => sink::print(&summary(&report))?,
+        (false, true) => eprint!("{}", summary(report)),
+        (false, false) => sink::print(&summary(report))?,
     }
-    Ok(report)
+    Ok(())
 }
 
 /// The words by which this program was called.
-fn command() -> Vec<String> {
-    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+fn command(host: &Host<'_>) -> Vec<String> {
+    let words = host.args.iter().map(|word| word.to_string_lossy().into_owned());
     std::iter::once("onnxquant".to_owned()).chain(words).collect()
 }
 
 /// ONNX Runtime, where it is there, or has to be.
-fn runtime(args: &QuantizeArgs) -> anyhow::Result<Option<OrtEngine>> {
+fn runtime(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<Option<OrtEngine>> {
     let needed = [(args.engine == EngineName::Ort, "`--engine ort`"), (args.verify.is_some(), "`--verify ort`")];
     let needed = needed.into_iter().find_map(|(is_needed, option)| is_needed.then_some(option));
     // Without samples it has nothing to measure.
     if args.weights_only && needed.is_none() {
         return Ok(None);
     }
-    let found = runtime::find(&args.runtime, needed)?;
-    match found.as_ref().filter(|_| args.calib.is_some()).and_then(runtime::crashes) {
+    let found = runtime::find(&args.runtime, needed, host)?;
+    match found.as_ref().filter(|_| args.calib.is_some()).and_then(|found| runtime::crashes(found, host)) {
         None => Ok(found),
         Some(how) => match needed {
             Some(option) => bail!("{option} needs ONNX Runtime, and {how}"),
             None => {
-                eprintln!("warning: {how}; accuracy is simulated");
+                (host.warn)(&format!("{how}; accuracy is simulated"));
                 Ok(None)
             }
         },
@@ -84,9 +88,9 @@ fn runtime(args: &QuantizeArgs) -> anyhow::Result<Option<OrtEngine>> {
 }
 
 /// Does with ONNX Runtime what may crash it, in the process that [`runtime::crashes`] starts for that.
-pub(crate) fn try_runtime(args: &QuantizeArgs) -> anyhow::Result<()> {
-    let (Some(input), Some(path), Some(runtime)) = (&args.input, &args.calib, runtime::find(&args.runtime, None)?)
-    else {
+pub(crate) fn try_runtime(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<()> {
+    let runtime = runtime::find(&args.runtime, None, host)?;
+    let (Some(input), Some(path), Some(runtime)) = (&args.input, &args.calib, runtime) else {
         return Ok(());
     };
     let input = onnxquant::model_file(input)?;

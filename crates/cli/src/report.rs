@@ -11,16 +11,16 @@ use crate::table::{listed, short, table};
 /// Layers that are listed.
 const SHOWN: usize = 20;
 
-pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<()> {
-    let Some(old) = &args.old else { return sink::print(&report_schema()?) };
+pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<String> {
+    let Some(old) = &args.old else { return Ok(report_schema()?) };
     let stored = StoredReport::read(old)?;
     if let Some(path) = &args.html {
         Files::default().reads("the stored report", old).reports("the page", path).check()?;
         sink::write(path, &stored.page()?)?;
     }
     match &args.new {
-        Some(new) => sink::print(&text(&changes(&stored, new)?)),
-        None => Ok(()),
+        Some(new) => Ok(text(&changes(&stored, new)?)),
+        None => Ok(String::new()),
     }
 }
 

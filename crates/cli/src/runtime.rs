@@ -1,6 +1,6 @@
 //! Where ONNX Runtime is on this machine: what the environment and Python say.
 
-use std::env::{args_os, var_os};
+use std::env::var_os;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -8,35 +8,40 @@ use anyhow::{Context, bail};
 use onnxquant::calib::{OrtEngine, OrtError, OrtPlaces};
 
 use crate::args::{RuntimeArgs, TRY};
+use crate::host::{Around, Host};
 
 /// Prints where Python looks for packages.
 const PACKAGES: &str = "import sys; print(*sys.path, sep='\\n')";
+
+/// The variable that names a Python.
+const PYTHON: &str = "ONNXQUANT_PYTHON";
 
 /// What stands for a library where none is wanted.
 const OFF: &str = "off";
 
 /// How it ends on the model and samples that this program was called with, where it does not survive them. They are
 /// tried in a process of their own, for a crash would take this one along.
-pub(crate) fn crashes(runtime: &OrtEngine) -> Option<String> {
-    let mut command = Command::new(std::env::current_exe().ok()?);
-    command.arg(TRY).args(args_os().skip(1)).env("ORT_DYLIB_PATH", runtime.path());
+pub(crate) fn crashes(runtime: &OrtEngine, host: &Host<'_>) -> Option<String> {
+    let (program, first) = host.around.program.split_first()?;
+    let mut command = Command::new(program);
+    command.args(first).arg(TRY).args(host.args).env("ORT_DYLIB_PATH", runtime.path());
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
     (!status.success()).then(|| format!("ONNX Runtime {} crashes on the float model ({status})", runtime.version()))
 }
 
 /// Loads it, where it is there; a library that is named must be, and any that is `needed` for an option.
-pub(crate) fn find(args: &RuntimeArgs, needed: Option<&str>) -> anyhow::Result<Option<OrtEngine>> {
+pub(crate) fn find(args: &RuntimeArgs, needed: Option<&str>, host: &Host<'_>) -> anyhow::Result<Option<OrtEngine>> {
     let is_off = args.ort_lib.as_deref() == Some(Path::new(OFF));
     match needed {
         Some(option) if is_off => bail!("{option} needs ONNX Runtime: leave out `--ort-lib {OFF}`"),
-        Some(option) => load(args).map(Some).with_context(|| format!("{option} needs ONNX Runtime")),
+        Some(option) => load(args, host.around).map(Some).with_context(|| format!("{option} needs ONNX Runtime")),
         None if is_off => Ok(None),
-        None => match load(args) {
+        None => match load(args, host.around) {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_named(args) => Err(error.into()),
             Err(OrtError::NotFound { .. }) => Ok(None),
             Err(error) => {
-                eprintln!("warning: {error}; accuracy is simulated");
+                (host.warn)(&format!("{error}; accuracy is simulated"));
                 Ok(None)
             }
         },
@@ -52,17 +57,22 @@ fn variable() -> Option<PathBuf> {
 }
 
 /// Loads it.
-pub(crate) fn load(args: &RuntimeArgs) -> Result<OrtEngine, OrtError> {
+pub(crate) fn load(args: &RuntimeArgs, around: &Around) -> Result<OrtEngine, OrtError> {
     let system = args.python.is_none();
     let variable = variable().filter(|_| system);
-    // Python is started only where it matters.
-    let packages = if args.ort_lib.is_some() || variable.is_some() { Vec::new() } else { packages(&python(args)) };
+    let is_open = args.python.is_none() && var_os(PYTHON).is_none();
+    let packages = match () {
+        () if args.ort_lib.is_some() || variable.is_some() => Vec::new(),
+        () if is_open && !around.packages.is_empty() => around.packages.clone(),
+        // Python is started only where it matters.
+        () => packages(&python(args)),
+    };
     OrtEngine::find(&OrtPlaces { named: args.ort_lib.clone(), variable, packages, system })
 }
 
 /// The Python that is named, or active.
 fn python(args: &RuntimeArgs) -> PathBuf {
-    let named = args.python.clone().or_else(|| var_os("ONNXQUANT_PYTHON").map(PathBuf::from));
+    let named = args.python.clone().or_else(|| var_os(PYTHON).map(PathBuf::from));
     let of_environment = || {
         let program = if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" };
         let path = Path::new(&var_os("VIRTUAL_ENV")?).join(program);

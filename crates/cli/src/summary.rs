@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use onnxquant::calib::{DataReport, Measurement, NotMeasured};
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
-    AUTO_SQNR_DB, Accuracy, Activations, Cpu, EngineReport, FolderReport, IntegerReport, LayerReport, Measured, NotRun,
-    NotRunNode, OtherModel, OutputReport, Report, TableReport, TextReport, TokenFigures, Trade, VerifiedOrt, Weights,
+    AUTO_SQNR_DB, Accuracy, Activations, Cpu, EngineReport, FolderReport, IntegerReport, LayerReport, Measured, Metric,
+    MetricReport, NotRun, NotRunNode, OtherModel, OutputReport, Report, TableReport, TextReport, TokenFigures, Trade,
+    VerifiedOrt, Weights,
 };
 
 use crate::left_in_float::{float_activations, float_weights, skipped};
@@ -19,8 +20,8 @@ const BEFORE: &str = " of the values before what is not run";
 /// Characters of a reason that are shown.
 const REASON_SHOWN: usize = 200;
 
-/// The summary of a run.
-pub(crate) fn summary(report: &Report) -> String {
+/// The summary of a run, as the command prints it.
+pub fn summary(report: &Report) -> String {
     let mut text = format!(
         "{} layers quantized to {} {}, {} layers left in float; {} weights\n",
         report.layers.len(),
@@ -51,13 +52,21 @@ pub(crate) fn summary(report: &Report) -> String {
     let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
     let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
     text += &format!("size    {before} -> {after} ({:.1} %), opset {}\n", 100.0 * ratio, report.opset);
-    text + &goal(report) + &outputs(report)
+    text + &goal(report) + &outputs(report) + &report.metric.as_ref().map_or(String::new(), metric)
+}
+
+/// The user's own figure.
+fn metric(found: &MetricReport) -> String {
+    let MetricReport { value, of_float, wanted, measured } = found;
+    let wanted = wanted.map_or(String::new(), |wanted| format!(", at least {wanted} wanted"));
+    format!("metric  {value}, in float {of_float}{wanted}; {measured} models measured\n")
 }
 
 /// What the outputs must keep though nobody said so.
 fn goal(report: &Report) -> String {
     let settings = &report.settings;
-    let is_own = settings.activations == Activations::Auto && settings.min_sqnr_db.is_none();
+    let has_other = settings.min_sqnr_db.is_some() || settings.metric.as_ref().is_some_and(Metric::is_goal);
+    let is_own = settings.activations == Activations::Auto && !has_other;
     let text = format!("goal    SQNR {AUTO_SQNR_DB:.0} dB, that of `--scheme auto`; --min-sqnr asks for another\n");
     if is_own { text } else { String::new() }
 }

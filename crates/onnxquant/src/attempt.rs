@@ -11,6 +11,7 @@ use crate::decide::fastest::without_samples;
 use crate::decide::forms::mark_slow_layers;
 use crate::decide::integers::decide_integers;
 use crate::error::Error;
+use crate::judge::metered::Metered;
 use crate::judge::served::Served;
 use crate::observe::calibration::Calibration;
 use crate::observe::observer::{CacheReport, Observer};
@@ -33,6 +34,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) state: Option<&'a State>,
     /// The runtime that judges what is written, and the samples for that.
     pub(crate) served: Option<&'a Served>,
+    /// Measures what is written by the user's own figure, where there is one.
+    pub(crate) metered: Option<&'a Metered>,
     pub(crate) progress: Progress<'a>,
 }
 
@@ -78,7 +81,7 @@ pub(crate) fn solve_within_reach(
 
 /// Decides what runs on integers and finds the codes.
 fn solve(model: Model, plan: Plan, calibration: Option<&Calibration>, parts: Parts<'_>) -> Result<Solved, Error> {
-    let Parts { config, cache, state, served, progress } = parts;
+    let Parts { config, cache, state, served, metered, progress } = parts;
     let reach = calibration.map(|calibration| &calibration.reach);
     let with_samples = calibration;
     // Without a layer that the engine sees it is as if there were no data.
@@ -108,6 +111,7 @@ fn solve(model: Model, plan: Plan, calibration: Option<&Calibration>, parts: Par
         calibration: with_samples,
         reach,
         served,
+        metered,
         state,
         bodies: &[],
         progress,

@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::config::DataConfig;
 use crate::error::Error;
+use crate::load::inputs_of;
 
 /// A round lasts at least this long.
 const ROUND: Duration = Duration::from_millis(20);
@@ -172,8 +173,7 @@ fn output_names(model: &ModelProto) -> Vec<String> {
 }
 
 fn samples(model: &ModelProto, path: &Path, bench: &Bench<'_>) -> Result<Vec<Sample>, Error> {
-    let no_graph = || Error::Run { path: path.to_owned(), problem: "it has no graph".to_owned() };
-    let inputs = InputSpec::from_graph(model.graph.as_ref().ok_or_else(no_graph)?, model.ir_version())?;
+    let inputs = inputs_of(model, path)?;
     match bench.data {
         Some(data) => {
             let set = CalibSet::open(&data.path, &inputs, &data.options)?;

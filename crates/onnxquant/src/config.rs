@@ -1,5 +1,6 @@
 //! What the user asks for.
 
+mod metric;
 mod selection;
 mod target;
 
@@ -20,6 +21,7 @@ use serde::{Serialize, Serializer};
 use crate::error::Error;
 use crate::plan_file::PlanFile;
 
+pub use metric::{Measuring, Metric};
 pub(crate) use selection::Selection;
 pub use target::Target;
 
@@ -221,6 +223,9 @@ pub struct Config {
     /// The runtime that judges what is written; without one that is simulated.
     #[serde(skip)]
     pub runtime: Option<OrtEngine>,
+    /// A figure of the user's own that decisions hold to in place of the SQNR of `auto`.
+    #[serde(skip)]
+    pub metric: Option<Metric>,
     /// The written file is loaded there at every optimization level, and its layers are looked at, before it gets its name.
     #[serde(skip)]
     pub verify: bool,
@@ -276,6 +281,7 @@ impl Default for Config {
             embeddings: Some(8),
             engine: EngineChoice::Auto,
             runtime: None,
+            metric: None,
             verify: false,
             allow_float: false,
             requantize: false,
@@ -328,6 +334,7 @@ impl Config {
             return Err(Error::Usage(format!("embeddings can have 8 or 4 bits, not {bits}")));
         }
         self.check_target()?;
+        self.metric.as_ref().map_or(Ok(()), Metric::check)?;
         if self.activations != Activations::Float {
             self.check_integers()?;
         }
@@ -416,9 +423,10 @@ impl Config {
         self.min_sqnr_db.is_some() || self.max_loss.is_some() || self.max_perplexity_ratio.is_some()
     }
 
-    /// The SQNR that integer layers must leave, in dB.
+    /// The SQNR that integer layers must leave, in dB; `auto` asks for one where nothing else does.
     pub(crate) fn wanted_sqnr_db(&self) -> Option<f64> {
-        self.min_sqnr_db.or((self.activations == Activations::Auto).then_some(AUTO_SQNR_DB))
+        let has_own = self.activations == Activations::Auto && !self.metric.as_ref().is_some_and(Metric::is_goal);
+        self.min_sqnr_db.or(has_own.then_some(AUTO_SQNR_DB))
     }
 
     /// The codes of activations on fixed scales; `wide` ones have 16 bits.

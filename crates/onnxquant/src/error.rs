@@ -89,6 +89,9 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
+    /// A model cannot be measured by the user's own figure.
+    #[error("cannot measure the metric: {0}")]
+    Metric(String),
     /// ONNX Runtime was asked for and is not there, or does not take what was written.
     #[error("cannot verify in ONNX Runtime: {0}")]
     Verify(String),

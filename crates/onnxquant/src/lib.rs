@@ -49,7 +49,7 @@ pub use accuracy::{Accuracy, TokenFigures};
 pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,
-    MethodChoice, Target,
+    Measuring, MethodChoice, Metric, Target,
 };
 pub use decide::trail::{JudgedBy, Weights};
 pub use error::Error;
@@ -59,7 +59,7 @@ pub use judge::compare::{Compared, Comparison, compare};
 pub use judge::served::try_runtime;
 pub use judge::tensors::TensorComparison;
 pub use judge::verify_ort::{Mispredicted, VerifiedOrt};
-pub use load::{PassTrace, Prepared, prepare, read, trace_passes};
+pub use load::{PassTrace, Prepared, inputs, prepare, read, trace_passes};
 pub use observe::engine::EngineReport;
 pub use observe::observer::CacheReport;
 pub use observe::texts::TextReport;
@@ -84,6 +84,7 @@ pub use report::folder::{FolderReport, OtherModel, OtherQuantized};
 pub use report::integers::{IntegerReport, Sensitivity, TensorReport, Trade};
 pub use report::layers::LayerReport;
 pub use report::measured::Measured;
+pub use report::metric::MetricReport;
 pub use report::not_run::{NotRun, NotRunNode};
 pub use report::outcome::Outcome;
 pub use report::outputs::{HeldOut, OutputFigures, OutputReport, PartReport};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onnxquant_calib::{CalibError, inline_functions};
+use onnxquant_calib::{CalibError, InputSpec, inline_functions};
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::{GraphError, Model, verify};
 use onnxquant_passes::check_attributes::check_attributes;
@@ -20,6 +20,7 @@ use onnxquant_passes::lift_constants::lift_constants;
 use onnxquant_passes::outer_constants::stays_in_body;
 use onnxquant_passes::plain_forms::write_plain_forms;
 use onnxquant_passes::raise_opset::raise_functions;
+use onnxquant_proto::read_model;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -134,6 +135,20 @@ pub struct PassTrace {
     pub nodes_before: usize,
     /// And behind it.
     pub nodes_after: usize,
+}
+
+/// What the graph of the model in `path` declares about its inputs.
+///
+/// # Errors
+/// The file is no model, or an input is of a type that samples cannot have.
+pub fn inputs(path: &Path) -> Result<Vec<InputSpec>, Error> {
+    inputs_of(&read_model(path)?, path)
+}
+
+/// The same of a model that was read from `path`.
+pub(crate) fn inputs_of(model: &ModelProto, path: &Path) -> Result<Vec<InputSpec>, Error> {
+    let no_graph = || Error::Run { path: path.to_owned(), problem: "it has no graph".to_owned() };
+    Ok(InputSpec::from_graph(model.graph.as_ref().ok_or_else(no_graph)?, model.ir_version())?)
 }
 
 /// Reads the model and verifies it, the attributes of its nodes included.

@@ -11,6 +11,7 @@ use crate::config::{Config, DataConfig};
 use crate::decide::budget::Solution;
 use crate::error::Error;
 use crate::files::{Files, model_bytes};
+use crate::judge::metered::Metered;
 use crate::judge::served::Served;
 use crate::judge::verify_ort::verify;
 use crate::load::{forget_codes, prepare, read};
@@ -18,7 +19,7 @@ use crate::observe::seen;
 use crate::plan::layers::Plan;
 use crate::plan::raise::{Raised, raise_for_codes, raise_halves};
 use crate::plan::tables::PlannedTable;
-use crate::progress::Progress;
+use crate::progress::{Phase, Progress};
 use crate::report::layers::LayerReport;
 use crate::report::not_run::NotRun;
 use crate::report::record::{Clock, FileRecord, FileRecords};
@@ -58,13 +59,15 @@ pub fn quantize(
     let state = config.state.as_ref().map(|folder| State::open(folder, &model, config, samples)).transpose()?;
     let prepared = prepare(&mut model)?;
     let served = Served::open(input, &model, calibration.as_ref(), config)?;
+    let metered = Metered::open(input, config)?;
     let Raised { model, changes, config: reached } = raise_for_codes(model, config)?;
 
     clock.ends("prepare");
 
     let plan = Plan { halves, ..Plan::new(&model, &reached)? };
     let file = data.and_then(|data| data.cache.as_deref());
-    let parts = Parts { config: &reached, cache: file, state: state.as_ref(), served: served.as_ref(), progress };
+    let (state, served) = (state.as_ref(), served.as_ref());
+    let parts = Parts { config: &reached, cache: file, state, served, metered: metered.as_ref(), progress };
     let mut solved = solve_within_reach(&model, &plan, &mut calibration, parts)?;
     clock.ends("quantize");
     let reach = calibration.as_ref().map(|calibration| &calibration.reach);
@@ -81,7 +84,9 @@ pub fn quantize(
     let heads = plan.tables.iter().flat_map(PlannedTable::layers);
     let ids = ids.chain(heads.map(|(label, id)| (label, (fitted.written.graph(), id))));
     let verified = verify(&fitted.written, config, output, ids)?;
+    progress(Phase::Write, 0, 1);
     let bytes_after = write(&fitted.written, output, config)?;
+    progress(Phase::Write, 1, 1);
     let files = FileRecords { input: file_before, output: FileRecord::of(output, &files_beside(output)?)? };
     clock.ends("write");
     let engines = seen.engine.iter().map(|engine| engine.name.as_str());
@@ -96,6 +101,7 @@ pub fn quantize(
         layers,
         bodies,
         not_run,
+        metered,
         verified,
         record,
         files,

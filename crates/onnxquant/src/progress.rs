@@ -9,6 +9,8 @@ pub enum Phase {
     Quantize,
     /// Comparing outputs on held-out samples; counted in samples.
     Compare,
+    /// Writing the model; counted in files. Once that is done the run is, too.
+    Write,
 }
 
 /// Receives progress: the phase, how much is done, of how much.

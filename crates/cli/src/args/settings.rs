@@ -313,6 +313,7 @@ impl SettingsArgs {
             state: None,
             engine: EngineChoice::Auto,
             runtime: None,
+            metric: None,
             verify: false,
         }
     }

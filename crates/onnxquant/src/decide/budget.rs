@@ -7,6 +7,7 @@ use crate::config::{Budget, Config};
 use crate::decide::curve::Curve;
 use crate::decide::fit::{Fitted, Fitting};
 use crate::decide::goal::Goal;
+use crate::decide::hold::hold;
 use crate::decide::mend::{TO_BLAME, left_in_float, mended};
 use crate::decide::sweep::Sweep;
 use crate::decide::trail::Trail;
@@ -101,7 +102,7 @@ fn solve_mended(job: Job<'_>, found: &Solution, tables: &[QuantizedTable]) -> Re
 }
 
 fn solve_once(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail) -> Result<Solution, Error> {
-    let Job { model, config, calibration, served, progress, .. } = job;
+    let Job { model, config, calibration, served, metered, progress, .. } = job;
     let (solved, of_streams) = solve_layers(job, &plan, tables)?;
     let (codes, layers): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
     let codes = Codes {
@@ -112,7 +113,11 @@ fn solve_once(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail)
         planned_bodies: &plan.bodies,
     };
     let fitting = Fitting { model, plan: &plan, codes, of_streams, config, calibration, served, progress };
-    let (fitted, assignment, trail) = fitting.fit(job.assignment.clone(), trail)?;
+    let fit = fitting.fit(job.assignment.clone(), trail)?;
+    let (fitted, assignment, trail) = match metered {
+        Some(metered) => hold(&fitting, metered, fit)?,
+        None => fit,
+    };
     Ok(Solution { plan, assignment, trail, layers, fitted, curve: None })
 }
 

@@ -212,6 +212,7 @@ fn round(model: &Model, plan: &Plan, config: &Config) -> Result<Vec<(PlannedLaye
         calibration: None,
         reach: None,
         served: None,
+        metered: None,
         state: None,
         bodies: &[],
         progress: &silent,

@@ -1,15 +1,15 @@
 //! Takes layers back to float activations where accuracy asks for that, measures the model on held-out samples, and
 //! writes it.
 
-use onnxquant_calib::Measurement;
-use onnxquant_ir::Model;
+use onnxquant_calib::{Measurement, NotMeasured};
+use onnxquant_ir::{Model, NodeId};
 use onnxquant_passes::sites::LayerId;
 
 use crate::accuracy::{Accuracy, accuracy};
 use crate::config::{Activations, Config};
 use crate::decide::goal::Goal;
 use crate::decide::measure::Measure;
-use crate::decide::retreat::{Retreat, SENSITIVITY_SAMPLES};
+use crate::decide::retreat::{Retreat, SENSITIVITY_SAMPLES, Step};
 use crate::decide::trail::{JudgedBy, Trail, Weights};
 use crate::error::Error;
 use crate::judge::held_out::{Compared, Judge, OnHeldOut};
@@ -34,6 +34,8 @@ pub(crate) struct Fitted {
     pub(crate) measured: Option<OnRuntime>,
     /// How exact the outputs are with float activations alone, where some had to go back to them or a goal is missed.
     pub(crate) of_weights: Option<Measurement<Accuracy>>,
+    /// The user's own figure, where there is one.
+    pub(crate) metric: Option<f64>,
 }
 
 /// Everything that is needed to write and measure the model.
@@ -70,11 +72,11 @@ impl Fitting<'_> {
     }
 
     /// Writes the model in memory, and measures it in the runtime.
-    fn written(&self, assignment: &Assignment, held_out: Option<OnHeldOut>) -> Result<Fitted, Error> {
+    pub(super) fn written(&self, assignment: &Assignment, held_out: Option<OnHeldOut>) -> Result<Fitted, Error> {
         let Written { model, layers, table_bytes } = written(self.model, self.plan, self.codes, assignment)?;
         let served = self.served.filter(|_| self.has_codes());
         let measured = served.map(|served| served.measure(&model, self.progress)).transpose()?;
-        Ok(Fitted { written: model, layers, table_bytes, held_out, measured, of_weights: None })
+        Ok(Fitted { written: model, layers, table_bytes, held_out, measured, metric: None, of_weights: None })
     }
 
     /// What weights alone lose, where activations `went_back` to float or a goal is missed.
@@ -156,6 +158,44 @@ impl Fitting<'_> {
         Ok((OnHeldOut::new(self.model, calibration, found), assignment, trail))
     }
 
+    /// The layers of `assignment` in the order in which they go, by what validation samples say, and the trail with that.
+    pub(super) fn order(
+        &self,
+        judge: &Judge<'_>,
+        assignment: &Assignment,
+        mut trail: Trail,
+    ) -> Result<(Vec<NodeId>, Trail), Error> {
+        let nobody = |_: &Assignment| Ok(Measurement::NotMeasured(NotMeasured::NoSamples));
+        let alone = self.alone(judge);
+        let question = self.question(&nobody, &alone, JudgedBy::Metric);
+        let order = question.order(assignment, &mut trail)?.iter().map(|layer| layer.leader).collect();
+        Ok((order, trail))
+    }
+
+    /// Takes `leaders` of `before` back.
+    pub(super) fn step(&self, before: &Assignment, leaders: &[NodeId]) -> Result<Step, Error> {
+        Step::after(before, self.model.graph(), leaders, self.config)
+    }
+
+    /// Says what one layer alone does.
+    fn alone<'j>(
+        &self,
+        judge: &'j Judge<'_>,
+    ) -> impl Fn(&Assignment) -> Result<Measurement<Accuracy>, Error> + use<'j> {
+        let few = judge.first_samples(SENSITIVITY_SAMPLES);
+        move |candidate: &Assignment| judge.with_float_weights(candidate, few, &silent)
+    }
+
+    fn question<'q>(
+        &'q self,
+        whole: &'q dyn Measure<Assignment>,
+        alone: &'q (dyn Measure<Assignment> + Sync),
+        judged_by: JudgedBy,
+    ) -> Retreat<'q> {
+        let (graph, config, weights) = (self.model.graph(), self.config, Weights::Codes);
+        Retreat { graph, config, weights, judged_by, whole, alone }
+    }
+
     /// Takes as many layers back as `whole` asks for; which go first validation samples say.
     fn retreat(
         &self,
@@ -165,10 +205,8 @@ impl Fitting<'_> {
         assignment: Assignment,
         trail: Trail,
     ) -> Result<(Assignment, Trail), Error> {
-        let few = judge.first_samples(SENSITIVITY_SAMPLES);
-        let alone = |candidate: &Assignment| judge.with_float_weights(candidate, few, &silent);
-        let (graph, config, weights) = (self.model.graph(), self.config, Weights::Codes);
-        Retreat { graph, config, weights, judged_by, whole, alone: &alone }.from(assignment, trail)
+        let alone = self.alone(judge);
+        self.question(whole, &alone, judged_by).from(assignment, trail)
     }
 }
 

@@ -19,6 +19,7 @@
 //! | `equalize` | even channels where what makes a tensor can take the factors |
 //! | `distributions`, `mixing` | what tensors hold, and which operators a common scale would spoil |
 //! | `ranges` | how ranges are found, by the error of the outputs on validation samples |
+//! | `hold`, `fewest` | the fewest that go back for a figure of the user's own |
 //! | `retreat`, `goal` | layers that go back to float until the outputs are as exact as asked |
 //! | `decided`, `trail` | what was decided, and what was tried |
 
@@ -29,9 +30,11 @@ pub(crate) mod decided;
 mod distributions;
 mod equalize;
 pub(crate) mod fastest;
+mod fewest;
 mod fit;
 pub(crate) mod forms;
 mod goal;
+mod hold;
 pub(crate) mod integers;
 mod measure;
 mod mend;

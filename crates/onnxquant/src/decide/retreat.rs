@@ -31,10 +31,10 @@ const MOST_HALVINGS: usize = 3;
 const SLACK_DB: f64 = 3.0;
 
 /// An assignment, and what went back to float to get there.
-struct Step {
-    assignment: Assignment,
+pub(super) struct Step {
+    pub(super) assignment: Assignment,
     to_float: Vec<NodeId>,
-    to_16_bits: Vec<NodeId>,
+    pub(super) to_16_bits: Vec<NodeId>,
 }
 
 /// The question which layers must go back, and who can tell what that does.
@@ -103,15 +103,22 @@ impl Retreat<'_> {
             search.nearest = Some((excess, now.clone()));
         }
         let leaders = now.leaders();
-        let known = |leader: &NodeId| trail.alone.iter().any(|layer| layer.leader == *leader);
-        if !leaders.iter().any(known) {
-            trail.alone.extend(self.sensitivity(now)?);
-        }
-        let left: Vec<&Alone> = trail.alone.iter().filter(|layer| leaders.contains(&layer.leader)).collect();
+        let left = self.order(now, trail)?;
         // Errors of weights do not go away: rounds that fall short take more.
         let at_least = round.div_ceil(2);
         let too_much = search.line.too_much(excess, left.iter().map(|layer| layer.power()).sum());
         Ok(first(&left, too_much, at_least).unwrap_or(leaders))
+    }
+
+    /// The layers of `now` in the order in which they go; what they do alone is measured, and added to `trail`, where
+    /// nothing is known of them.
+    pub(super) fn order<'t>(&self, now: &Assignment, trail: &'t mut Trail) -> Result<Vec<&'t Alone>, Error> {
+        let leaders = now.leaders();
+        let known = |leader: &NodeId| trail.alone.iter().any(|layer| layer.leader == *leader);
+        if !leaders.iter().any(known) {
+            trail.alone.extend(self.sensitivity(now)?);
+        }
+        Ok(trail.alone.iter().filter(|layer| leaders.contains(&layer.leader)).collect())
     }
 
     /// Where the last round was more than enough: looks for the fewest of its layers that must go. Nothing where it must be
@@ -173,7 +180,12 @@ impl Search {
 
 impl Step {
     /// Gives `leaders` of `before` float activations, or 16 bits where they may have them.
-    fn after(before: &Assignment, graph: &Graph, leaders: &[NodeId], config: &Config) -> Result<Self, Error> {
+    pub(super) fn after(
+        before: &Assignment,
+        graph: &Graph,
+        leaders: &[NodeId],
+        config: &Config,
+    ) -> Result<Self, Error> {
         let mixed = config.activation_bits == ActivationBits::Mixed;
         let may_widen = |leader: &&NodeId| mixed && !before.is_dynamic(**leader) && !before.is_widened(**leader);
         let (to_16_bits, to_float): (Vec<NodeId>, Vec<NodeId>) = leaders.iter().partition(may_widen);
@@ -181,7 +193,7 @@ impl Step {
         Ok(Self { assignment, to_float, to_16_bits })
     }
 
-    fn round(&self, weights: Weights, judged_by: JudgedBy, accuracy: &Measurement<Accuracy>) -> Round {
+    pub(super) fn round(&self, weights: Weights, judged_by: JudgedBy, accuracy: &Measurement<Accuracy>) -> Round {
         Round {
             to_float: self.to_float.clone(),
             to_16_bits: self.to_16_bits.clone(),

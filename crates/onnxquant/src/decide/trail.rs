@@ -53,6 +53,8 @@ pub enum JudgedBy {
     Simulation,
     /// ONNX Runtime.
     Runtime,
+    /// A figure of the user's own.
+    Metric,
 }
 
 /// What weights are when activations are judged.

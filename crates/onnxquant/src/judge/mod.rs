@@ -6,12 +6,14 @@
 //! | `tensors` | compares the tensors inside two models |
 //! | `served` | how exact the written model is in ONNX Runtime |
 //! | `held_out` | how exact the outputs of a quantized model are on held-out samples |
+//! | `metered` | how good the written model is by a figure of the user's own |
 //! | `expected` | how exact outputs can be expected to be on new data |
 //! | `verify_ort` | what ONNX Runtime makes of the layers of a written model |
 
 pub(crate) mod compare;
 pub(crate) mod expected;
 pub(crate) mod held_out;
+pub(crate) mod metered;
 pub(crate) mod served;
 pub(crate) mod tensors;
 pub(crate) mod verify_ort;

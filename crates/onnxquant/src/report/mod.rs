@@ -19,6 +19,7 @@
 //! | `outputs` | the outputs of held-out samples |
 //! | `measured` | the same as ONNX Runtime computes them |
 //! | `compared` | how two models differ |
+//! | `metric` | how good the model is by a figure of the user's own |
 //! | `not_run` | what the calibration engine could not run |
 //! | `stored` | a report as it is stored, for the two below |
 //! | `changes` | what is different in another report |
@@ -35,6 +36,7 @@ pub(crate) mod folder;
 pub(crate) mod integers;
 pub(crate) mod layers;
 pub(crate) mod measured;
+pub(crate) mod metric;
 pub(crate) mod not_run;
 pub(crate) mod outcome;
 pub(crate) mod outputs;

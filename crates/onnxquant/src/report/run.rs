@@ -12,6 +12,7 @@ use crate::accuracy::{Accuracy, TokenFigures};
 use crate::attempt::Solved;
 use crate::config::{Budget, Config};
 use crate::error::Error;
+use crate::judge::metered::Metered;
 use crate::judge::verify_ort::VerifiedOrt;
 use crate::load::Prepared;
 use crate::observe::engine::EngineReport;
@@ -25,6 +26,7 @@ use crate::report::folder::FolderReport;
 use crate::report::integers::IntegerReport;
 use crate::report::layers::{LayerReport, certificates_summary};
 use crate::report::measured::Measured;
+use crate::report::metric::MetricReport;
 use crate::report::not_run::NotRun;
 use crate::report::outcome::Outcome;
 use crate::report::outputs::{HeldOut, OutputReport, not_measured};
@@ -116,6 +118,9 @@ pub struct Report {
     /// The same as ONNX Runtime computes it; absent where that is not there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
+    /// The user's own figure, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<MetricReport>,
     /// What the calibration engine could not run, where there was something.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_run: Option<NotRun>,
@@ -153,6 +158,7 @@ pub(crate) struct Run<'a> {
     pub(crate) layers: Vec<LayerReport>,
     pub(crate) bodies: Vec<Written>,
     pub(crate) not_run: Option<NotRun>,
+    pub(crate) metered: Option<Metered>,
     pub(crate) verified: Option<VerifiedOrt>,
     pub(crate) record: RunRecord,
     pub(crate) files: FileRecords,
@@ -217,6 +223,7 @@ impl From<Run<'_>> for Report {
             opset_changes: run.opset_changes,
             held_out: solution.fitted.held_out.map(HeldOut::from),
             measured: solution.fitted.measured.map(Measured::from),
+            metric: solution.fitted.metric.zip(run.metered).map(|(value, metered)| MetricReport::new(value, &metered)),
             not_run: run.not_run,
             verified: run.verified,
             bytes_before: run.bytes_before,
@@ -259,7 +266,9 @@ impl Report {
             _ => None,
         };
         let doubts = if self.settings.allow_float { Vec::new() } else { self.doubts() };
-        let parts = self.missed_accuracy().into_iter().chain(size).chain(self.mispredicted()).chain(doubts);
+        let metric = self.metric.as_ref().and_then(MetricReport::missed);
+        let parts =
+            self.missed_accuracy().into_iter().chain(metric).chain(size).chain(self.mispredicted()).chain(doubts);
         let parts: Vec<String> = parts.collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }

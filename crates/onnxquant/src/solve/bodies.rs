@@ -145,6 +145,7 @@ fn solve_group(
         assignment: &assignment,
         reach: None,
         served: None,
+        metered: None,
         state: None,
         bodies: &[],
         ..job

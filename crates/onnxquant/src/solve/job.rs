@@ -8,6 +8,7 @@ use onnxquant_passes::weight_form::WeightForm;
 use onnxquant_quant::{GramStats, LayerProblem, Method, PairRule, QuantError, QuantSpec};
 
 use crate::config::{Config, MethodChoice};
+use crate::judge::metered::Metered;
 use crate::judge::served::Served;
 use crate::observe::calibration::Calibration;
 use crate::observe::reach::Reach;
@@ -35,6 +36,8 @@ pub(crate) struct Job<'a> {
     pub(crate) reach: Option<&'a Reach>,
     /// The runtime that judges what is written, where it is there.
     pub(crate) served: Option<&'a Served>,
+    /// Measures what is written by the user's own figure, where there is one.
+    pub(crate) metered: Option<&'a Metered>,
     pub(crate) state: Option<&'a State>,
     /// Codes of bodies, which are the same in all plans.
     pub(crate) bodies: &'a [QuantizedBody],

@@ -1,0 +1,174 @@
+//! The command `onnxquant`, for its own program and for others that it is part of.
+//!
+//! [`run`] does what the arguments of the command say and hands over what came of it; [`command`] prints that as the
+//! program does.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod args;
+mod bars;
+mod bench;
+mod compare;
+mod configuration;
+mod host;
+mod inspect;
+mod left_in_float;
+mod metric;
+mod options;
+mod quantize;
+mod report;
+mod runtime;
+mod sink;
+mod summary;
+mod table;
+
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use clap::CommandFactory;
+use onnxquant::Phase;
+
+pub use answer::{Answer, Failure};
+pub use host::{Around, Host, Stopped};
+pub use options::{CommandOption, options};
+pub use summary::summary;
+
+use crate::args::{Cli, Command};
+use crate::bars::Bars;
+use crate::configuration::Asked;
+
+/// The program's name in what clap says.
+const NAME: &str = "onnxquant";
+
+/// All was done.
+const DONE: u8 = 0;
+/// What was asked for was missed.
+const MISSED: u8 = 1;
+/// Bad input or usage.
+const BAD_INPUT: u8 = 2;
+/// A defect of this program.
+const DEFECT: u8 = 3;
+
+/// Stack of threads on which a run goes on, as the main thread's is.
+const STACK_BYTES: usize = 8 << 20;
+
+/// What the last panic said. The inference engine's panics are caught below and become errors, so that nothing
+/// is printed where a panic happens.
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// The command: runs, prints what came of it, and returns the exit code. `args` are without the program's name.
+pub fn command(args: Vec<OsString>, around: &Around) -> u8 {
+    let bars = Bars::new();
+    let host = Host {
+        args: &args,
+        around,
+        progress: &|phase: Phase, done: usize, total: usize| bars.report(phase, done, total),
+        metric: None,
+        warn: &|warning: &str| eprintln!("warning: {warning}"),
+    };
+    let asked = match asked(&args) {
+        Ok(asked) => asked,
+        Err(Failure::Words(error)) => {
+            // Where nobody reads it there is nothing to do about that.
+            error.print().unwrap_or_default();
+            return u8::try_from(error.exit_code()).unwrap_or(BAD_INPUT);
+        }
+        Err(failure) => return told(&failure),
+    };
+    let cli = &asked.cli;
+    let silent = |_: &str| {};
+    let host = if cli.quantize.quiet { Host { progress: &onnxquant::silent, warn: &silent, ..host } } else { host };
+    let printed = run_asked(&asked, &host).and_then(|answer| Ok(print(cli, &answer)?));
+    printed.unwrap_or_else(|failure| told(&failure))
+}
+
+/// Says what went wrong; the exit code.
+fn told(failure: &Failure) -> u8 {
+    eprintln!("error: {}", failure.message());
+    if matches!(failure, Failure::Defect(_)) { DEFECT } else { BAD_INPUT }
+}
+
+/// Does what the host's arguments say. Nothing is printed.
+///
+/// # Errors
+/// What went wrong.
+pub fn run(host: &Host<'_>) -> Result<Answer, Failure> {
+    run_asked(&asked(host.args)?, host)
+}
+
+fn asked(args: &[OsString]) -> Result<Asked, Failure> {
+    configuration::read(std::iter::once(OsString::from(NAME)).chain(args.iter().cloned()))
+}
+
+fn run_asked(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| set_hook(Box::new(|info| *last_panic() = info.to_string())));
+    let work = || catch_unwind(AssertUnwindSafe(|| answer(asked, host)));
+    let answered = match asked.cli.threads {
+        None => work(),
+        Some(threads) => {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).stack_size(STACK_BYTES).build();
+            pool.map_err(anyhow::Error::from)?.install(work)
+        }
+    };
+    match answered {
+        Ok(answered) => answered,
+        Err(payload) if payload.is::<Stopped>() => Err(Failure::Stopped),
+        Err(_) => Err(Failure::Defect(format!("internal error: {}", last_panic()))),
+    }
+}
+
+fn last_panic() -> MutexGuard<'static, String> {
+    LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn answer(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
+    let cli = &asked.cli;
+    let text = match &cli.command {
+        Some(Command::Inspect(args)) => inspect::run(args)?,
+        Some(Command::Compare(args)) => return Ok(compare::run(args, host)?),
+        Some(Command::Report(args)) => report::run(args)?,
+        Some(Command::Bench(args)) => bench::run(args, cli.threads, host)?,
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), NAME, &mut script);
+            String::from_utf8_lossy(&script).into_owned()
+        }
+        None if cli.quantize.config_schema => configuration::schema()?,
+        None if cli.quantize.print_config => asked.text(),
+        // What cannot be read is told by the process that asked.
+        None if cli.quantize.tries_runtime => {
+            drop(quantize::try_runtime(&cli.quantize, host));
+            String::new()
+        }
+        None => {
+            args::check(|id| asked.is_given(id), &cli.quantize)?;
+            return Ok(Answer::Quantized(Box::new(quantize::run(&cli.quantize, host)?)));
+        }
+    };
+    Ok(Answer::Text(text))
+}
+
+/// Prints an answer, and tells the exit code.
+fn print(cli: &Cli, answer: &Answer) -> anyhow::Result<u8> {
+    let missed = match answer {
+        Answer::Quantized(report) => {
+            quantize::print(&cli.quantize, report)?;
+            report.missed().map(|missed| missed + "; the model was written")
+        }
+        Answer::Compared { text, missed } => {
+            sink::print(text)?;
+            missed.clone()
+        }
+        Answer::Text(text) => {
+            sink::print(text)?;
+            None
+        }
+    };
+    Ok(missed.map_or(DONE, |missed| {
+        eprintln!("error: {missed}");
+        MISSED
+    }))
+}

@@ -1,0 +1,21 @@
+"""The command `onnxquant`."""
+
+import os
+import signal
+import sys
+
+
+def main():
+    """Runs the command on the arguments of the process, and ends it with the command's exit code."""
+    # As any other program, and not only when Python has its turn.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from onnxquant import _native, _place
+
+    sys.exit(_native.main(sys.argv[1:], _place.program(), _place.packages()))
+
+
+if __name__ == "__main__":
+    # Started by its path, as `_place.program` does: the package is beside this file, under whatever name is first in the
+    # way.
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    main()
