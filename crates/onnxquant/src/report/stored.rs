@@ -38,7 +38,7 @@ pub(super) struct Parts {
     #[serde(default)]
     pub(super) embeddings: Vec<StoredTable>,
     #[serde(default)]
-    pub(super) recurrent: Vec<StoredTable>,
+    pub(super) whole_weights: Vec<StoredTable>,
     #[serde(default)]
     pub(super) float_weights: Vec<StoredFloats>,
     #[serde(default)]

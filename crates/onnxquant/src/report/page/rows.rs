@@ -122,7 +122,7 @@ fn sizes(parts: &Parts) -> Vec<SizeRow> {
         let StoredLayer { op_type, bits, method, .. } = layer;
         (layer.label.clone(), format!("{op_type}, {bits} bits, {method}"), layer.bytes)
     };
-    let tables = parts.embeddings.iter().chain(&parts.recurrent);
+    let tables = parts.embeddings.iter().chain(&parts.whole_weights);
     let tables = tables.map(|table| (table.name.clone(), format!("table, {} bits", table.bits), table.bytes));
     let mut found: Vec<(String, String, u64)> = layers.map(layer).chain(tables).collect();
     found.sort_by_key(|(_, _, bytes)| std::cmp::Reverse(*bytes));
