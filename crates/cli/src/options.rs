@@ -39,7 +39,9 @@ fn of_command(command: &Command) -> Vec<CommandOption> {
     let asks_about_itself = |arg: &Arg| {
         matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version)
     };
-    let is_offered = |arg: &&Arg| !arg.is_positional() && !arg.is_hide_set() && !asks_about_itself(arg);
+    // They print, and nothing is quantized.
+    let prints = |arg: &Arg| ["print-config", "config-schema"].iter().any(|name| arg.get_long() == Some(name));
+    let is_offered = |arg: &&Arg| !arg.is_positional() && !arg.is_hide_set() && !asks_about_itself(arg) && !prints(arg);
     command.get_arguments().filter(is_offered).filter_map(of_arg).collect()
 }
 
@@ -70,7 +72,8 @@ mod tests {
         assert!(of("include").unwrap().repeats);
         assert!(!of("allow-float").unwrap().takes_value);
         assert!(of("threads").is_some() && of("calib").is_some());
-        for hidden in ["help", "version", "try-runtime"] {
+        assert!(of("config").is_some() && of("preset").is_some());
+        for hidden in ["help", "version", "try-runtime", "print-config", "config-schema"] {
             assert!(of(hidden).is_none(), "{hidden}");
         }
     }
