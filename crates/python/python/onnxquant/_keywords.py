@@ -14,14 +14,28 @@ Path = Union[str, "PathLike[str]"]
 class Settings(TypedDict, total=False):
     """Options of the command; all are optional."""
 
+    #: Read options from this file, whose keys are their names; those of the command line come first
+    config: Path
+
+    #: Options that go together; a file and the command line come first
+    preset: Literal["cpu", "small", "smallest", "decoder", "npu"]
+
     #: Quantize without calibration data (plain rounding)
     weights_only: bool
 
     #: Use this many samples, evenly spaced over the sorted files; by default all, or 128 of texts
     samples: int
 
+    #: Which input an array of a .npz, .safetensors or .tar file feeds, where their names differ; `KEY=` leaves it
+    #: out
+    calib_map: Union[str, Sequence[str]]
+
+    #: Preprocessing as Hugging Face's transformers writes it; by default preprocessor_config.json beside the model
+    #: or in the folder of the samples, where there is one
+    preprocessor: Path
+
     #: Preprocessing of pictures as a whole; the other options change parts of it
-    image_preset: Literal["imagenet"]
+    image_preset: Literal["imagenet", "timm", "clip", "vit", "siglip", "keras", "caffe", "yolo", "yolox", "unit"]
 
     #: Height and width of pictures, for example 224 or 480x640; by default the input's
     image_size: Union[int, str, Tuple[int, int]]
@@ -90,6 +104,10 @@ class Settings(TypedDict, total=False):
     #: The same until one minus the mean cosine of every held-out output is at most this, for example 0.001
     max_loss: float
 
+    #: The same until the perplexity of held-out text is at most this many times that of the float model, for
+    #: example 1.05
+    max_perplexity_ratio: float
+
     #: Codes of activations on fixed scales: with a sign or without one
     activation_type: Literal["u8", "s8"]
 
@@ -102,6 +120,15 @@ class Settings(TypedDict, total=False):
     #: Processors on which integer layers must be exact and nothing may be slower than floats: `portable` (all of
     #: the others, the default), `avx2`, `avx512`, `vnni`, `arm64`, or `native`, this one
     cpu: str
+
+    #: Decode what is quantized in the model already, weights and activations, and quantize it anew. By default it
+    #: stays as it is
+    requantize: bool
+
+    #: Compute in f16 or bf16 what the model computes in them. By default that is f32, which processors without such
+    #: arithmetic do faster, between inputs and outputs of the model's types; what is left of its weights is stored
+    #: in them
+    keep_type: bool
 
     #: Weights of 7 bits with integer activations, for other runtimes whose 8-bit products saturate; in ONNX Runtime
     #: --cpu loses less
@@ -178,8 +205,9 @@ class Settings(TypedDict, total=False):
     #: Keep statistics of activations in this file; they are used again while model and samples are the same
     calibration_cache: Path
 
-    #: Write the full report as JSON; `-` is the standard output, and the summary then goes to the standard error
-    report: Path
+    #: Write the full report: as a page to look at where the name ends in .html, else as JSON; may be given twice.
+    #: `-` is the standard output, and the summary then goes to the standard error
+    report: Union[str, Sequence[str]]
 
     #: Exit with code 0 although nothing was quantized, --include or --exclude match no layer, no layer runs on the
     #: codes that were asked for, or most weights were rounded without data
