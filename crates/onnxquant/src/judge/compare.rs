@@ -79,13 +79,23 @@ impl Comparison<'_> {
         prepare(&mut first)?;
         prepare(&mut second)?;
         let mut calibration = Calibration::open(&first, &self.data.of_model(self.first))?;
-        let config = Config { engine: self.engine, runtime: self.runtime.clone(), ..Config::default() };
+        // The operators that saturate are known to the embedded engine alone.
+        let saturates = self.cpu.is_some_and(Cpu::saturates);
+        let engine = match self.engine {
+            EngineChoice::Ort if saturates => {
+                let problem = "`--engine ort` computes sums as this processor does: leave out --cpu, or the engine";
+                return Err(Error::Usage(problem.to_owned()));
+            }
+            _ if saturates => EngineChoice::Tract,
+            engine => engine,
+        };
+        let config = Config { engine, runtime: self.runtime.clone(), ..Config::default() };
         let engine = choose_for_both(&mut calibration.samples, [&first, &second], &config)?;
         calibration.divide_outputs(&first)?;
         if let Some(missing) = output_names(&first).into_iter().find(|name| !has_output(&second, name)) {
             return Err(Error::Usage(format!("the second model has no output `{missing}`")));
         }
-        if self.cpu.is_some_and(Cpu::saturates) {
+        if saturates {
             saturate(&mut second, &|_, view| pair_rule(view, false))?;
         }
         let samples = (0..calibration.samples.data.len()).collect::<Vec<_>>();
