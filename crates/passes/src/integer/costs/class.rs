@@ -151,7 +151,8 @@ impl Work {
         let mut pooled = HashMap::new();
         for (_, node) in graph.nodes().filter(|(_, node)| node.is("MaxPool")) {
             let outputs = node.output(0).and_then(|value| sizes.get(&value)).map_or(0.0, |&size| size as f64);
-            if let Some(value) = node.input(0) {
+            // The runtime moves a QuantizeLinear from behind a MaxPool to before it.
+            for value in [node.input(0), node.output(0)].into_iter().flatten() {
                 *pooled.entry(value).or_insert(0.0) += outputs * window(node);
             }
         }
