@@ -1,8 +1,9 @@
 //! The type of a value's elements.
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::onnx::type_proto;
 use onnxquant_ir::{Graph, ValueId};
+
+use crate::graph::declared::declared_tensor;
 
 /// Longest way that is followed.
 const MAX_STEPS: usize = 16;
@@ -77,14 +78,8 @@ fn followed(graph: &Graph, value: ValueId, steps: usize) -> Option<i32> {
 }
 
 fn declared(graph: &Graph, value: ValueId) -> Option<i32> {
-    let found = graph.value(value);
-    if let Some(tensor) = found.tensor() {
-        return Some(tensor.data_type());
-    }
-    let port = graph.inputs().iter().chain(graph.outputs()).find(|port| port.value == value);
-    let info = port.map(|port| &port.info).or_else(|| graph.value_info(found.name()))?;
-    match info.r#type.as_ref()?.value.as_ref()? {
-        type_proto::Value::TensorType(tensor) => Some(tensor.elem_type()).filter(|&code| code != 0),
-        _ => None,
+    match graph.value(value).tensor() {
+        Some(tensor) => Some(tensor.data_type()),
+        None => declared_tensor(graph, value).map(|tensor| tensor.elem_type()).filter(|&code| code != 0),
     }
 }

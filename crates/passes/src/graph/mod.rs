@@ -2,6 +2,7 @@
 //! which readers a value has, values of bodies handed out, and nodes put before and behind others.
 
 pub mod constant_chain;
+pub(crate) mod declared;
 pub(crate) mod element_type;
 pub(crate) mod evaluate;
 pub mod expose;

@@ -1,7 +1,8 @@
 //! The number of dimensions of a value.
 
-use onnxquant_ir::onnx::type_proto;
 use onnxquant_ir::{Graph, ValueId, tensor};
+
+use crate::graph::declared::declared_tensor;
 
 /// Longest way that is followed.
 const MAX_STEPS: usize = 8;
@@ -33,14 +34,8 @@ fn followed(graph: &Graph, value: ValueId, steps: usize) -> Option<usize> {
 }
 
 fn declared(graph: &Graph, value: ValueId) -> Option<usize> {
-    let found = graph.value(value);
-    if let Some(tensor) = found.tensor() {
-        return Some(tensor.dims.len());
-    }
-    let port = graph.inputs().iter().chain(graph.outputs()).find(|port| port.value == value);
-    let info = port.map(|port| &port.info).or_else(|| graph.value_info(found.name()))?;
-    match info.r#type.as_ref()?.value.as_ref()? {
-        type_proto::Value::TensorType(tensor) => tensor.shape.as_ref().map(|shape| shape.dim.len()),
-        _ => None,
+    match graph.value(value).tensor() {
+        Some(tensor) => Some(tensor.dims.len()),
+        None => declared_tensor(graph, value)?.shape.as_ref().map(|shape| shape.dim.len()),
     }
 }

@@ -20,10 +20,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use onnxquant_ir::onnx::attribute_proto::AttributeType;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::type_proto::Value;
-use onnxquant_ir::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto};
+use onnxquant_ir::onnx::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, ValueInfoProto,
+};
 use onnxquant_ir::{IR_WITH_PLAIN_INITIALIZERS, Model, TensorError, Violation, int_attribute, tensor};
 
 use crate::graph::element_type::is_f32;
+use crate::raise_opset::facts::Facts;
 
 /// Attributes that name the type of what is made.
 const TYPES: [&str; 4] = ["to", "dtype", "output_dtype", "output_datatype"];
@@ -58,9 +61,7 @@ pub fn raise_type(model: &mut Model) -> Result<Option<RaisedType>, RaiseTypeErro
     let mut proto = model.to_proto();
     let mut found = Found::default();
     found.model(&proto);
-    let Some(from) = found.halves.first().copied().filter(|_| !found.is_refused && computes(&proto)) else {
-        return Ok(None);
-    };
+    let Some(from) = found.half.filter(|_| !found.is_refused && computes(&proto)) else { return Ok(None) };
     let mut raise = Raise { tensors: BTreeSet::new(), error: None };
     raise.model(&mut proto);
     if let Some(error) = raise.error {
@@ -87,28 +88,26 @@ fn computes(model: &ModelProto) -> bool {
     let in_node = |node: &NodeProto| {
         let mut found = Found::default();
         node.attribute.iter().for_each(|attribute| found.attribute(attribute, &HashSet::new()));
-        !found.halves.is_empty()
+        found.half.is_some()
     };
     for node in &graph.node {
         let makes_result = node.output.iter().any(|name| results.contains(name.as_str()));
-        let reads = |names: &HashSet<&str>| reads_any(node, names);
-        match node.op_type() {
-            "Cast" if is_default(node) && in_node(node) && !makes_result => return true,
-            "Cast" if is_default(node) => {}
-            "Gather" if is_default(node) && !makes_result => halves.extend(
-                node.output
-                    .iter()
-                    .filter(|_| node.input.first().is_some_and(|table| halves.contains(table.as_str())))
-                    .map(String::as_str)
-                    .collect::<Vec<_>>(),
-            ),
-            _ if makes_result || in_node(node) || reads(&halves) => return true,
-            _ => {}
+        let picks_half = || node.input.first().is_some_and(|table| halves.contains(table.as_str()));
+        let computes = match node.op_type() {
+            "Cast" if is_default(node) => in_node(node) && !makes_result,
+            "Gather" if is_default(node) && !makes_result && picks_half() => {
+                halves.extend(node.output.iter().map(String::as_str));
+                false
+            }
+            _ => makes_result || in_node(node) || reads_any(node, &halves),
+        };
+        if computes {
+            return true;
         }
     }
     let mut of_functions = Found::default();
-    of_functions.model(&ModelProto { functions: model.functions.clone(), ..ModelProto::default() });
-    !of_functions.halves.is_empty()
+    model.functions.iter().for_each(|function| of_functions.function(function, &HashSet::new()));
+    of_functions.half.is_some()
 }
 
 /// Whether a node, or one in its bodies, reads one of `names`.
@@ -121,7 +120,8 @@ fn reads_any(node: &NodeProto, names: &HashSet<&str>) -> bool {
 /// What a model holds of these types.
 #[derive(Default)]
 struct Found {
-    halves: Vec<DataType>,
+    /// The first of them.
+    half: Option<DataType>,
     is_refused: bool,
 }
 
@@ -132,11 +132,13 @@ impl Found {
         let outputs = model.graph.iter().flat_map(|graph| &graph.output);
         self.is_refused = outputs.into_iter().any(|info| info.r#type.as_ref().is_none_or(|kind| kind.value.is_none()));
         model.graph.iter().for_each(|graph| self.graph(graph, &local));
-        for function in &model.functions {
-            function.value_info.iter().for_each(|info| self.info(info));
-            function.attribute_proto.iter().for_each(|attribute| self.attribute(attribute, &local));
-            function.node.iter().for_each(|node| self.node(node, &local));
-        }
+        model.functions.iter().for_each(|function| self.function(function, &local));
+    }
+
+    fn function(&mut self, function: &FunctionProto, local: &HashSet<(&str, &str)>) {
+        function.value_info.iter().for_each(|info| self.info(info));
+        function.attribute_proto.iter().for_each(|attribute| self.attribute(attribute, local));
+        function.node.iter().for_each(|node| self.node(node, local));
     }
 
     fn graph(&mut self, graph: &GraphProto, local: &HashSet<(&str, &str)>) {
@@ -180,7 +182,7 @@ impl Found {
 
     fn code(&mut self, code: i32) {
         if is_half(code) {
-            self.halves.extend(DataType::try_from(code));
+            self.half = self.half.or(DataType::try_from(code).ok());
         }
     }
 }
@@ -211,8 +213,9 @@ struct Raise {
 impl Raise {
     fn model(&mut self, model: &mut ModelProto) {
         let overridable = model.ir_version() >= IR_WITH_PLAIN_INITIALIZERS;
+        let taken = Facts::of(model).taken;
         if let Some(graph) = &mut model.graph {
-            self.main_graph(graph, overridable);
+            self.main_graph(graph, taken, overridable);
         }
         for function in &mut model.functions {
             function.value_info.iter_mut().for_each(raise_info);
@@ -221,20 +224,19 @@ impl Raise {
         }
     }
 
-    fn main_graph(&mut self, graph: &mut GraphProto, overridable: bool) {
+    fn main_graph(&mut self, graph: &mut GraphProto, mut taken: HashSet<String>, overridable: bool) {
         let constants: HashSet<String> = graph.initializer.iter().map(|tensor| tensor.name().to_owned()).collect();
         let is_constant = |info: &ValueInfoProto| !overridable && constants.contains(info.name());
         graph.input.iter_mut().filter(|info| is_constant(info)).for_each(raise_info);
-        let mut names = Names::of(graph);
         let mut edges = Edges::default();
         for info in graph.input.iter().filter(|info| half_type(info).is_some()) {
-            let inner = names.fresh(info.name());
+            let inner = fresh(&mut taken, info.name());
             edges.first.push(cast(info.name(), &inner, DataType::Float));
             edges.renamed.insert(info.name().to_owned(), inner);
         }
         let outputs = graph.output.iter().filter_map(|info| Some((info.name(), half_type(info)?)));
         for (name, kind) in outputs.filter(|(name, _)| !graph.input.iter().any(|input| input.name() == *name)) {
-            let inner = names.fresh(name);
+            let inner = fresh(&mut taken, name);
             edges.last.push(cast(&inner, name, kind));
             edges.renamed.insert(name.to_owned(), inner);
         }
@@ -329,32 +331,12 @@ impl Edges {
     }
 }
 
-/// Names that are taken.
-struct Names(HashSet<String>);
-
-impl Names {
-    fn of(graph: &GraphProto) -> Self {
-        let mut taken = HashSet::new();
-        add_names(graph, &mut taken);
-        Self(taken)
-    }
-
-    fn fresh(&mut self, of: &str) -> String {
-        let candidates = std::iter::once(format!("{of}_float")).chain((1_usize..).map(|n| format!("{of}_float_{n}")));
-        let found = candidates.into_iter().find(|name| !self.0.contains(name)).unwrap_or_default();
-        self.0.insert(found.clone());
-        found
-    }
-}
-
-fn add_names(graph: &GraphProto, taken: &mut HashSet<String>) {
-    let infos = graph.input.iter().chain(&graph.output).chain(&graph.value_info).map(|info| info.name().to_owned());
-    taken.extend(infos.chain(graph.initializer.iter().map(|tensor| tensor.name().to_owned())));
-    for node in &graph.node {
-        taken.extend(node.input.iter().chain(&node.output).cloned());
-        let bodies = node.attribute.iter().flat_map(|a| a.g.iter().map(|graph| &**graph).chain(&a.graphs));
-        bodies.for_each(|body| add_names(body, taken));
-    }
+/// A name that is based on `of` and not taken, which it is from now on.
+fn fresh(taken: &mut HashSet<String>, of: &str) -> String {
+    let candidates = std::iter::once(format!("{of}_float")).chain((1_usize..).map(|n| format!("{of}_float_{n}")));
+    let found = candidates.into_iter().find(|name| !taken.contains(name)).unwrap_or_default();
+    taken.insert(found.clone());
+    found
 }
 
 fn cast(from: &str, to: &str, kind: DataType) -> NodeProto {

@@ -9,9 +9,9 @@ use onnxquant_ir::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, Tens
 
 /// Names and float types that occur anywhere in a model, subgraphs and local functions included.
 #[derive(Default)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// Names of values and nodes, which a new name must avoid.
-    pub(super) taken: HashSet<String>,
+    pub(crate) taken: HashSet<String>,
     /// Names that some node, graph output or function output reads.
     pub(super) read: HashSet<String>,
     /// Whether a float type other than f32 occurs.
@@ -19,7 +19,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    pub(super) fn of(model: &ModelProto) -> Self {
+    pub(crate) fn of(model: &ModelProto) -> Self {
         let mut facts = Self::default();
         model.graph.iter().for_each(|graph| facts.graph(graph));
         for function in &model.functions {

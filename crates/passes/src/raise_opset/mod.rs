@@ -21,7 +21,7 @@ mod broadcasting;
 mod change;
 mod context;
 mod error;
-mod facts;
+pub(crate) mod facts;
 pub(crate) mod known;
 mod message;
 mod normalization;
