@@ -8,6 +8,7 @@ mod fixture;
 mod models;
 mod net;
 mod page;
+mod prepared;
 mod python;
 mod schema;
 mod tool;
@@ -22,6 +23,7 @@ pub use models::{
 };
 pub use net::Net;
 pub use page::{Page, unescaped};
+pub use prepared::check_prepared;
 pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python, python_code};
 pub use schema::faults as schema_faults;
 pub use tool::{Run, files_in, inspect, library, onnxquant, refused, report, try_report};
