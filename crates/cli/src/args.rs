@@ -26,7 +26,7 @@ use words::VerifyName;
 pub(crate) const TRY: &str = "--try-runtime";
 
 /// Options that print and quantize nothing.
-const PRINTS: [&str; 2] = ["print_config", "config_schema"];
+pub(crate) const PRINTS: [&str; 2] = ["print_config", "config_schema"];
 
 /// The heading of options about files of options.
 const CONFIGURATION: &str = "Configuration";

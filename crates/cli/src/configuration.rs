@@ -153,8 +153,5 @@ fn told(command: &Command, error: clap::Error, kept: &[Entry]) -> Failure {
     let arg = keys(command).find(|(_, arg)| arg.to_string() == *named);
     let entry = arg.and_then(|(_, arg)| kept.iter().find(|entry| entry.id == arg.get_id().as_str()));
     let Some(entry) = entry else { return error.into() };
-    let text = error.render().to_string();
-    let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let end = ["\n\nUsage:", "\n\nFor more"].iter().filter_map(|end| text.find(end)).min().unwrap_or(text.len());
-    anyhow!("{}: {}", entry.place, &text[..end]).into()
+    anyhow!("{}: {}", entry.place, Failure::from(error).message()).into()
 }

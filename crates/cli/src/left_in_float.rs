@@ -25,7 +25,7 @@ pub(crate) fn float_activations(layers: &[LayerReport]) -> String {
 pub(crate) fn skipped(report: &Report) -> String {
     let mut reasons: Vec<(String, usize)> = Vec::new();
     for layer in &report.skipped {
-        let reason = layer.reason.to_string();
+        let reason = layer.why.clone();
         match reasons.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, count)) => *count += 1,
             None => reasons.push((reason, 1)),

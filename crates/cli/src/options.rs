@@ -4,7 +4,7 @@ use clap::builder::ArgAction;
 use clap::{Arg, Command, CommandFactory};
 use serde::Serialize;
 
-use crate::args::Cli;
+use crate::args::{Cli, PRINTS};
 
 /// An option of the command, such as `--min-sqnr`.
 #[derive(Clone, Debug, Serialize)]
@@ -40,7 +40,7 @@ fn of_command(command: &Command) -> Vec<CommandOption> {
         matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version)
     };
     // They print, and nothing is quantized.
-    let prints = |arg: &Arg| ["print-config", "config-schema"].iter().any(|name| arg.get_long() == Some(name));
+    let prints = |arg: &Arg| PRINTS.contains(&arg.get_id().as_str());
     let is_offered = |arg: &&Arg| !arg.is_positional() && !arg.is_hide_set() && !asks_about_itself(arg) && !prints(arg);
     command.get_arguments().filter(is_offered).filter_map(of_arg).collect()
 }

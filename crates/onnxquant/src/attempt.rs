@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use onnxquant_ir::Model;
+use onnxquant_ir::{Graph, Model};
+use onnxquant_passes::sites::LayerId;
 
 use crate::config::{Activations, Budget, Config, EngineChoice};
 use crate::decide::budget::{Solution, solve_within_budget};
@@ -17,6 +18,7 @@ use crate::observe::calibration::Calibration;
 use crate::observe::observer::{CacheReport, Observer};
 use crate::observe::reach::Reach;
 use crate::plan::layers::Plan;
+use crate::plan::tables::PlannedTable;
 use crate::progress::Progress;
 use crate::solve::bodies::{SolvedBodies, solve_bodies};
 use crate::solve::job::Job;
@@ -54,6 +56,31 @@ impl Solved {
     pub(crate) fn written_bodies(&self) -> Result<Vec<Written>, Error> {
         let (bodies, planned_bodies) = (&self.bodies.codes[..], &self.solution.plan.bodies[..]);
         written_bodies(Codes { bodies, planned_bodies, ..Codes::default() })
+    }
+
+    /// The model with codes instead of weights.
+    pub(crate) fn written(&self) -> &Model {
+        &self.solution.fitted.written
+    }
+
+    /// Whether anything has codes; `bodies` are those that were written.
+    pub(crate) fn has_codes(&self, bodies: &[Written]) -> bool {
+        let in_body = |body: &Written| !body.layers.is_empty() || !body.table_bytes.is_empty();
+        !self.solution.fitted.layers.is_empty() || !self.tables.is_empty() || bodies.iter().any(in_body)
+    }
+
+    /// Every layer with the graph in which it stands, by what people call it: `labels` are those of the layers of the main
+    /// graph and then of `bodies`; those whose weight is a table's come last.
+    pub(crate) fn places<'a>(
+        &'a self,
+        bodies: &'a [Written],
+        labels: impl Iterator<Item = &'a str>,
+    ) -> impl Iterator<Item = (&'a str, (&'a Graph, LayerId))> {
+        let Solution { plan, fitted, .. } = &self.solution;
+        let of_main = fitted.layers.iter().map(|&(id, _)| (fitted.written.graph(), id));
+        let inner = bodies.iter().flat_map(|body| body.layers.iter().map(|&(id, _)| (body.model.graph(), id)));
+        let heads = plan.tables.iter().flat_map(PlannedTable::layers);
+        labels.zip(of_main.chain(inner)).chain(heads.map(|(label, id)| (label, (fitted.written.graph(), id))))
     }
 }
 

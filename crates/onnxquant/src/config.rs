@@ -1,12 +1,14 @@
 //! What the user asks for.
 
+mod choices;
+mod data;
 mod metric;
 mod selection;
 mod target;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use onnxquant_calib::{DataOptions, OrtEngine};
+use onnxquant_calib::OrtEngine;
 use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::fake_quantize::QUANTIZE_16_OPSET;
 use onnxquant_passes::ort_version::OrtVersion;
@@ -16,11 +18,13 @@ use onnxquant_quant::{
     Symmetry,
 };
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::error::Error;
 use crate::plan_file::PlanFile;
 
+pub use choices::{ActivationBits, Activations, Budget, EngineChoice, Format, MethodChoice};
+pub use data::DataConfig;
 pub use metric::{Measuring, Metric};
 pub(crate) use selection::Selection;
 pub use target::Target;
@@ -30,105 +34,6 @@ pub const DEFAULT_OPSET_MAX: i64 = 25;
 
 /// What integer layers must leave of the outputs under [`Activations::Auto`], unless the settings say more, in dB.
 pub const AUTO_SQNR_DB: f64 = 20.0;
-
-/// How layers are quantized.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MethodChoice {
-    /// Several methods a layer; the one with the least error on validation samples is kept.
-    Auto,
-    /// One method for all.
-    Fixed(Method),
-}
-
-impl Serialize for MethodChoice {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Auto => serializer.serialize_str("auto"),
-            Self::Fixed(method) => method.serialize(serializer),
-        }
-    }
-}
-
-/// What becomes of activations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Activations {
-    /// They stay floats: only weights are quantized.
-    #[default]
-    Float,
-    /// Codes on fixed scales, found by calibration.
-    Static,
-    /// Codes on scales that are made at run time.
-    Dynamic,
-    /// Static behind convolutions, dynamic elsewhere.
-    Auto,
-}
-
-/// In which form weights of MatMul and Gemm are written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Format {
-    /// The one that is fast in the oldest version of the runtime that is asked for.
-    #[default]
-    Auto,
-    /// `DequantizeLinear`: standard ONNX.
-    Dq,
-    /// The runtime's own operator, `com.microsoft.MatMulNBits`.
-    #[serde(rename = "matmulnbits")]
-    MatMulNBits,
-}
-
-/// What runs the float model on samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum EngineChoice {
-    /// The embedded one; where it cannot run the model, or gives something else than ONNX Runtime, that.
-    #[default]
-    Auto,
-    /// The embedded one, which is tract.
-    Tract,
-    /// ONNX Runtime.
-    Ort,
-}
-
-impl EngineChoice {
-    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-    fn is_auto(&self) -> bool {
-        *self == Self::Auto
-    }
-}
-
-/// Bits of an activation on a fixed scale.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
-pub enum ActivationBits {
-    /// 8 everywhere.
-    #[default]
-    #[serde(rename = "8")]
-    Eight,
-    /// 16 everywhere.
-    #[serde(rename = "16")]
-    Sixteen,
-    /// 16 where 8 would miss the accuracy that is asked for.
-    #[serde(rename = "mixed")]
-    Mixed,
-}
-
-/// What the bits of every layer are chosen for.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Budget {
-    /// At most so many bits a weight, on the average over the weights of the quantized layers.
-    AverageBits(f64),
-    /// At most so many bytes in the file.
-    TargetBytes(u64),
-    /// The smallest file whose held-out outputs reach this SQNR in dB.
-    MinSqnrDb(f64),
-}
-
-impl Budget {
-    /// The bits between which layers choose.
-    pub(crate) const WIDTHS: [u32; 4] = [2, 3, 4, 8];
-}
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_false(value: &bool) -> bool {
@@ -292,30 +197,6 @@ impl Default for Config {
     }
 }
 
-/// Where calibration samples come from.
-#[derive(Clone, Debug)]
-pub struct DataConfig {
-    /// A folder or a file.
-    pub path: PathBuf,
-    /// How it is read.
-    pub options: DataOptions,
-    /// A file that keeps statistics of activations from one run to the next.
-    pub cache: Option<PathBuf>,
-}
-
-impl DataConfig {
-    /// The samples of `model`: where the folder has one that is called as the model, without `.onnx`, those in it.
-    pub fn of_model(&self, model: &Path) -> Self {
-        let own = model.file_stem().map(|stem| self.path.join(stem)).filter(|own| own.is_dir());
-        Self { path: own.unwrap_or_else(|| self.path.clone()), ..self.clone() }
-    }
-
-    /// Whether there are samples of this model alone.
-    pub(crate) fn has_own(&self, model: &Path) -> bool {
-        self.of_model(model).path != self.path
-    }
-}
-
 /// With more bits one more level is not felt.
 const MOST_MIRRORED_BITS: u32 = 4;
 
@@ -409,13 +290,23 @@ impl Config {
             beam: None,
             shrink: None,
             damping: None,
+            min_sqnr_db: None,
+            max_loss: None,
             ..self.for_own_samples()
         }
     }
 
-    /// For a model that stands beside that one, and has samples of its own.
+    /// For a model that stands beside that one, and has samples of its own. Globs that match nothing in it are about the other.
     pub(crate) fn for_own_samples(&self) -> Self {
-        Self { budget: None, plan: None, state: None, max_perplexity_ratio: None, ..self.clone() }
+        Self {
+            budget: None,
+            plan: None,
+            state: None,
+            max_perplexity_ratio: None,
+            metric: None,
+            allow_float: true,
+            ..self.clone()
+        }
     }
 
     /// Whether someone said how exact the outputs must be.

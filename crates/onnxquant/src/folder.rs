@@ -102,15 +102,14 @@ impl ModelFolder {
         let name = self.model.strip_prefix(&self.folder).unwrap_or(&self.model).to_owned();
         let model = made.join(&name);
         fs::create_dir_all(folder_of(&model)).map_err(failed)?;
-        let mut report = quantize(&self.model, &model, data, config, progress)?;
+        let report = quantize(&self.model, &model, data, config, progress)?;
         let other_models = self.quantize_others(&made, data, config, progress)?;
         let copied = self.copy_companions(&made, &other_models)?;
         if exists {
             fs::remove_dir(output).map_err(failed)?;
         }
         fs::rename(&made, output).map_err(failed)?;
-        report.folder = Some(FolderReport { model: name, copied, other_models });
-        Ok(report)
+        Ok(report.in_folder(FolderReport { model: name, copied, other_models }))
     }
 
     /// Quantizes the other models into `made`, those alone that get smaller by it.
@@ -134,13 +133,16 @@ impl ModelFolder {
             let because = match quantize(&from, &tried, own, &config, progress) {
                 Ok(report) if report.is_quantized() && report.bytes_after < bytes_before => {
                     move_files(place.path(), folder_of(&to)).map_err(failed)?;
-                    let measured = report.measured.as_ref().and_then(|found| found.expected_db);
-                    let expected_db = measured.or(report.held_out.as_ref().and_then(|found| found.expected_db));
-                    let (layers, bytes_after) = (report.layers.len(), report.bytes_after);
-                    let quantized = Some(OtherQuantized { layers, bytes_after, expected_db });
+                    let quantized = Some(OtherQuantized {
+                        layers: report.layers.len(),
+                        bytes_after: report.bytes_after,
+                        expected_db: report.expected_db(),
+                        missed: report.missed(),
+                    });
                     return Ok(OtherModel { model: file.clone(), bytes_before, quantized, because: None });
                 }
                 Ok(_) => "it would be no smaller".to_owned(),
+                Err(error @ (Error::Write(_) | Error::Output { .. })) => return Err(error),
                 Err(error) => error.to_string(),
             };
             Ok(OtherModel { model: file.clone(), bytes_before, quantized: None, because: Some(because) })

@@ -4,21 +4,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onnxquant_calib::Engine;
-use onnxquant_ir::external_files_of;
+use onnxquant_ir::{Model, external_files_of};
+use onnxquant_passes::raise_type::RaisedType;
 
 use crate::attempt::{Parts, solve_within_reach};
 use crate::config::{Config, DataConfig};
-use crate::decide::budget::Solution;
 use crate::error::Error;
-use crate::files::{Files, model_bytes};
+use crate::files::Files;
 use crate::judge::metered::Metered;
 use crate::judge::served::Served;
 use crate::judge::verify_ort::verify;
-use crate::load::{forget_codes, prepare, read};
-use crate::observe::seen;
+use crate::load::{Prepared, forget_codes, prepare, read};
+use crate::observe::calibration::Calibration;
+use crate::observe::seen::{self, Seen};
 use crate::plan::layers::Plan;
 use crate::plan::raise::{Raised, raise_for_codes, raise_halves};
-use crate::plan::tables::PlannedTable;
 use crate::progress::{Phase, Progress};
 use crate::report::layers::LayerReport;
 use crate::report::not_run::NotRun;
@@ -47,56 +47,40 @@ pub fn quantize(
     Files::of_run(input, output, data, config).check()?;
 
     let mut clock = Clock::start();
-    let mut model = read(input)?;
-    let file_before = FileRecord::of(input, model.external_files())?;
-    if config.requantize {
-        forget_codes(&mut model)?;
-    }
-    let halves = raise_halves(&mut model, config)?.map(Arc::new);
-    let bytes_before = model_bytes(input, model.external_files());
-    let (mut calibration, seen) = seen::open(&model, data, config)?;
-    let samples = calibration.as_ref().map(|calibration| &calibration.samples);
-    let state = config.state.as_ref().map(|folder| State::open(folder, &model, config, samples)).transpose()?;
-    let prepared = prepare(&mut model)?;
-    let served = Served::open(input, &model, calibration.as_ref(), config)?;
-    let metered = Metered::open(input, config)?;
-    let Raised { model, changes, config: reached } = raise_for_codes(model, config)?;
-
+    let Opened { model, halves, file, mut calibration, seen, state, prepared, served, metered } =
+        Opened::of(input, data, config)?;
+    let Raised { model, changes: opset_changes, config: reached } = raise_for_codes(model, config)?;
     clock.ends("prepare");
 
     let plan = Plan { halves, ..Plan::new(&model, &reached)? };
-    let file = data.and_then(|data| data.cache.as_deref());
+    let cache = data.and_then(|data| data.cache.as_deref());
     let (state, served) = (state.as_ref(), served.as_ref());
-    let parts = Parts { config: &reached, cache: file, state, served, metered: metered.as_ref(), progress };
+    let parts = Parts { config: &reached, cache, state, served, metered: metered.as_ref(), progress };
     let mut solved = solve_within_reach(&model, &plan, &mut calibration, parts)?;
     clock.ends("quantize");
-    let reach = calibration.as_ref().map(|calibration| &calibration.reach);
+
     let bodies = solved.written_bodies()?;
-    let mut layers = LayerReport::all(&solved.solution, config, &solved.model, reach)?;
-    layers.extend(LayerReport::all_inner(&solved.solution.plan, &solved.bodies.about, &bodies, config)?);
-    let Solution { plan, fitted, .. } = &mut solved.solution;
-    if !layers.is_empty() || !solved.tables.is_empty() || bodies.iter().any(|body| !body.table_bytes.is_empty()) {
-        metadata(config, &layers)?.put_into(&mut fitted.written);
+    let reach = calibration.as_ref().map(|calibration| &calibration.reach);
+    let layers = LayerReport::all(&solved, &bodies, config, reach)?;
+    if solved.has_codes(&bodies) {
+        metadata(config, &layers)?.put_into(&mut solved.solution.fitted.written);
     }
-    let of_main = fitted.layers.iter().map(|&(id, _)| (fitted.written.graph(), id));
-    let inner = bodies.iter().flat_map(|body| body.layers.iter().map(|&(id, _)| (body.model.graph(), id)));
-    let ids = layers.iter().zip(of_main.chain(inner)).map(|(layer, place)| (layer.label.as_str(), place));
-    let heads = plan.tables.iter().flat_map(PlannedTable::layers);
-    let ids = ids.chain(heads.map(|(label, id)| (label, (fitted.written.graph(), id))));
-    let verified = verify(&fitted.written, config, output, ids)?;
+    let labels = layers.iter().map(|layer| layer.label.as_str());
+    let verified = verify(solved.written(), config, output, solved.places(&bodies, labels))?;
     progress(Phase::Write, 0, 1);
-    let bytes_after = write(&fitted.written, output, config)?;
+    write(solved.written(), output, config)?;
     progress(Phase::Write, 1, 1);
-    let files = FileRecords { input: file_before, output: FileRecord::of(output, &files_beside(output)?)? };
+    let files = FileRecords { input: file, output: FileRecord::of(output, &files_beside(output)?)? };
     clock.ends("write");
+
     let engines = seen.engine.iter().map(|engine| engine.name.as_str());
     let record = clock.record(engines.chain(config.runtime.iter().map(Engine::name)));
-    let not_run = calibration.and_then(|calibration| NotRun::of(&calibration.reach, solved.model.graph(), plan));
+    let not_run = reach.and_then(|reach| NotRun::of(reach, solved.model.graph(), &solved.solution.plan));
     let run = Run {
         config,
         seen,
         prepared,
-        opset_changes: changes,
+        opset_changes,
         solved,
         layers,
         bodies,
@@ -105,10 +89,41 @@ pub fn quantize(
         verified,
         record,
         files,
-        bytes_before,
-        bytes_after,
     };
     Ok(run.into())
+}
+
+/// A model that is ready to be planned, and everything that is needed beside it.
+struct Opened {
+    model: Model,
+    halves: Option<Arc<RaisedType>>,
+    /// The file in which it was given.
+    file: FileRecord,
+    calibration: Option<Calibration>,
+    seen: Seen,
+    state: Option<State>,
+    prepared: Prepared,
+    served: Option<Served>,
+    metered: Option<Metered>,
+}
+
+impl Opened {
+    /// Reads the model and the samples.
+    fn of(input: &Path, data: Option<&DataConfig>, config: &Config) -> Result<Self, Error> {
+        let mut model = read(input)?;
+        let file = FileRecord::of(input, model.external_files())?;
+        if config.requantize {
+            forget_codes(&mut model)?;
+        }
+        let halves = raise_halves(&mut model, config)?.map(Arc::new);
+        let (calibration, seen) = seen::open(&model, data, config)?;
+        let samples = calibration.as_ref().map(|calibration| &calibration.samples);
+        let state = config.state.as_ref().map(|folder| State::open(folder, &model, config, samples)).transpose()?;
+        let prepared = prepare(&mut model)?;
+        let served = Served::open(input, &model, calibration.as_ref(), config)?;
+        let metered = Metered::open(input, config)?;
+        Ok(Self { model, halves, file, calibration, seen, state, prepared, served, metered })
+    }
 }
 
 /// The files that hold weights of a model that was written.

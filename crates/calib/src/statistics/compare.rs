@@ -7,6 +7,7 @@ use ndarray::ArrayD;
 
 use super::measurement::{Measurement, NotMeasured, sqnr_db};
 use super::slices::{Slice, SliceError, Slicing, Sums};
+use super::spread::Products;
 use super::tokens::{TokenError, TokenSums, Tokens, may_hold_tokens};
 use crate::data::{CalibSet, Sample};
 use crate::engine::Session;
@@ -96,31 +97,6 @@ struct Comparing {
     cosine_sum: f64,
     parts: Sums,
     tokens: TokenSums,
-}
-
-/// Sums over samples of products of the powers of signal and error.
-#[derive(Clone, Copy, Debug, Default)]
-struct Products {
-    signal_signal: f64,
-    signal_error: f64,
-    error_error: f64,
-}
-
-impl Products {
-    fn take_in(&mut self, signal: f64, error: f64) {
-        self.signal_signal += signal * signal;
-        self.signal_error += signal * error;
-        self.error_error += error * error;
-    }
-
-    /// The standard error of the ratio of two sums, of `error` over `signal`, as a part of it (Cochran, Sampling
-    /// Techniques, 1977, section 6.4).
-    fn spread(self, signal: f64, error: f64, samples: usize) -> Option<f64> {
-        let ratio = error / signal;
-        let squares = self.error_error - 2.0 * ratio * self.signal_error + ratio * ratio * self.signal_signal;
-        let spread = (squares.max(0.0) * samples as f64 / (samples as f64 - 1.0)).sqrt() / error;
-        (samples > 1 && spread.is_finite()).then_some(spread)
-    }
 }
 
 impl Comparing {
@@ -316,7 +292,9 @@ pub fn compare_streams(
         for run in runs {
             let set = sets.iter().position(|set| set.contains(&run.sample));
             if let (Some(set), [a, b]) = (set, run.values.as_slice()) {
-                let tokens = if has_tokens { Tokens::of(&data.load(run.sample)?) } else { None };
+                // A sample is read again only where something can be foretold.
+                let foretells = has_tokens && a.iter().any(|tensor| tensor.shape().len() == 3);
+                let tokens = if foretells { Tokens::of(&data.load(run.sample)?) } else { None };
                 take_in(&mut found[set], a, b, tokens.as_ref());
             }
         }

@@ -6,6 +6,7 @@ mod compare;
 mod measurement;
 mod moments;
 mod slices;
+mod spread;
 mod tokens;
 
 pub use activations::{collect_channels, collect_histograms, observe_shapes, observe_sizes};

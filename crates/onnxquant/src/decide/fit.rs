@@ -51,24 +51,28 @@ pub(crate) struct Fitting<'a> {
     pub(crate) progress: Progress<'a>,
 }
 
+/// What judging found, and the layers that are left on integers.
+struct Judged {
+    held_out: OnHeldOut,
+    /// As [`Fitted::of_weights`].
+    of_weights: Option<Measurement<Accuracy>>,
+    assignment: Assignment,
+    trail: Trail,
+}
+
 impl Fitting<'_> {
     /// Writes the model with as many of the integer layers of `assignment` as the accuracy that is asked for allows;
     /// these too are returned, and the trail with what was tried.
     pub(super) fn fit(&self, assignment: Assignment, trail: Trail) -> Result<(Fitted, Assignment, Trail), Error> {
-        let before = assignment.layers();
-        let (held_out, assignment, trail) = match self.calibration.filter(|_| self.has_codes()) {
-            Some(calibration) => {
-                let (held_out, assignment, trail) = self.judge(calibration, assignment, trail)?;
-                (Some(held_out), assignment, trail)
-            }
-            None => (None, assignment, trail),
+        let Some(calibration) = self.calibration.filter(|_| self.has_codes()) else {
+            return Ok((self.written(&assignment, None)?, assignment, trail));
         };
-        let mut fitted = self.written(&assignment, held_out)?;
-        if self.falls_short(&fitted) && !assignment.is_empty() {
-            return self.fit_in_runtime(assignment, trail);
+        let Judged { held_out, of_weights, assignment, trail } = self.judge(calibration, assignment, trail)?;
+        let fitted = Fitted { of_weights, ..self.written(&assignment, Some(held_out))? };
+        match self.falls_short(&fitted) && !assignment.is_empty() {
+            true => self.fit_in_runtime(assignment, trail),
+            false => Ok((fitted, assignment, trail)),
         }
-        fitted.of_weights = self.of_weights(&fitted, before > assignment.layers())?;
-        Ok((fitted, assignment, trail))
     }
 
     /// Writes the model in memory, and measures it in the runtime.
@@ -79,21 +83,23 @@ impl Fitting<'_> {
         Ok(Fitted { written: model, layers, table_bytes, held_out, measured, metric: None, of_weights: None })
     }
 
-    /// What weights alone lose, where activations `went_back` to float or a goal is missed.
-    fn of_weights(&self, fitted: &Fitted, went_back: bool) -> Result<Option<Measurement<Accuracy>>, Error> {
-        let (Some(goal), Some(calibration), Some(held_out)) =
-            (Goal::of(self.config), self.calibration, fitted.held_out.as_ref())
-        else {
-            return Ok(None);
-        };
-        if !went_back && goal.excess(&held_out.accuracy) <= 1.0 {
-            return Ok(None);
+    /// What weights alone lose, where activations `went_back` to float or a goal is missed; `found` is what is left of the
+    /// outputs.
+    fn of_weights(
+        &self,
+        judge: &Judge<'_>,
+        found: &Compared,
+        went_back: bool,
+    ) -> Result<Option<Measurement<Accuracy>>, Error> {
+        let of_all = accuracy(&found.held_out);
+        match Goal::of(self.config) {
+            Some(goal) if went_back || goal.excess(&of_all) > 1.0 => {}
+            _ => return Ok(None),
         }
         if self.config.activations == Activations::Float {
-            return Ok(Some(held_out.accuracy.clone()));
+            return Ok(Some(of_all));
         }
-        let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
-        let validation = &calibration.samples.split.validation;
+        let validation = judge.first_samples(usize::MAX);
         judge.accuracy(self.codes, &Assignment::default(), validation, self.progress).map(Some)
     }
 
@@ -130,23 +136,19 @@ impl Fitting<'_> {
 
     /// Takes layers back to float activations where accuracy asks for that; the outputs then. How many go is decided on
     /// validation samples, and on the held-out ones only where these miss a goal all the same.
-    fn judge(
-        &self,
-        calibration: &Calibration,
-        assignment: Assignment,
-        mut trail: Trail,
-    ) -> Result<(OnHeldOut, Assignment, Trail), Error> {
+    fn judge(&self, calibration: &Calibration, assignment: Assignment, mut trail: Trail) -> Result<Judged, Error> {
         if let Some(of_streams) = self.of_streams.as_ref().filter(|found| is_enough(self.config, found)) {
             // Whole networks would take memory and time to prepare.
             trail.note_reached(&assignment, &accuracy(&of_streams.held_out));
-            return Ok((OnHeldOut::new(self.model, calibration, of_streams.clone()), assignment, trail));
+            let held_out = OnHeldOut::new(self.model, calibration, of_streams.clone());
+            return Ok(Judged { held_out, of_weights: None, assignment, trail });
         }
         let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
         let split = &calibration.samples.split;
         let (codes, progress) = (self.codes, self.progress);
         let on_validation = |candidate: &Assignment| judge.accuracy(codes, candidate, &split.validation, progress);
         let on_held_out = |candidate: &Assignment| judge.accuracy(codes, candidate, &split.held_out, progress);
-        let simulated = JudgedBy::Simulation;
+        let (simulated, before) = (JudgedBy::Simulation, assignment.layers());
         let (mut assignment, mut trail) = self.retreat(&judge, &on_validation, simulated, assignment, trail)?;
         let seen = seen(calibration, self.served);
         let compared = |assignment: &Assignment| judge.compared(codes, assignment, &seen, progress);
@@ -155,7 +157,9 @@ impl Fitting<'_> {
             (assignment, trail) = self.retreat(&judge, &on_held_out, simulated, assignment, trail)?;
             found = compared(&assignment)?;
         }
-        Ok((OnHeldOut::new(self.model, calibration, found), assignment, trail))
+        let of_weights = self.of_weights(&judge, &found, before > assignment.layers())?;
+        let held_out = OnHeldOut::new(self.model, calibration, found);
+        Ok(Judged { held_out, of_weights, assignment, trail })
     }
 
     /// The layers of `assignment` in the order in which they go, by what validation samples say, and the trail with that.

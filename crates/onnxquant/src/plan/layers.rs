@@ -12,6 +12,7 @@ use onnxquant_passes::raise_type::RaisedType;
 use onnxquant_passes::sites::{Candidate, Site, SkipReason, closed_sites, find_sites};
 use onnxquant_passes::weight_form::{Codes, WeightForm};
 use onnxquant_quant::Granularity;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::{Activations, Budget, Config, Selection};
@@ -44,7 +45,7 @@ pub struct PlannedLayer {
 }
 
 /// A layer that stays in float.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct SkippedLayer {
     /// Its node, where that is one of the main graph.
     #[serde(skip)]

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use onnxquant_passes::cpu::Cpu;
 
-use crate::accuracy::Accuracy;
 use crate::report::layers::LayerReport;
 use crate::report::run::Report;
 use crate::report::words::{command_line, decibels};
@@ -29,24 +28,12 @@ impl Report {
     fn expects_less(&self) -> Option<String> {
         let wanted = self.settings.wanted_sqnr_db()?;
         let expected = self.expected_db()?;
-        let now = self.accuracy()?.sqnr_db;
+        let now = self.judged()?.0.measured()?.sqnr_db;
         (now >= wanted && expected < wanted).then(|| {
             let (expected, wanted) = (decibels(expected), decibels(wanted));
             let remedy = "give more samples, or a higher --min-sqnr";
             format!("on new data {expected} are to be expected, less than the goal of {wanted}: {remedy}")
         })
-    }
-
-    /// The SQNR that can be expected on new data.
-    fn expected_db(&self) -> Option<f64> {
-        let measured = self.measured.as_ref().and_then(|found| found.expected_db);
-        measured.or_else(|| self.held_out.as_ref()?.expected_db)
-    }
-
-    /// How exact the outputs are: measured, or else simulated.
-    fn accuracy(&self) -> Option<&Accuracy> {
-        let measured = self.measured.as_ref().and_then(|found| found.accuracy.measured());
-        measured.or_else(|| self.held_out.as_ref()?.accuracy.measured())
     }
 
     /// Layers that lose much more than the others.

@@ -23,8 +23,9 @@ impl Report {
         }
         let largest = self.float_weights.iter().filter(|weight| !weight.is_vector).max_by_key(|weight| weight.bytes);
         Some(match (self.skipped.first(), largest) {
-            (Some(layer), _) => {
-                format!("nothing is quantized: `{}` ({}): {}", layer.label, layer.op_type, layer.reason)
+            (Some(skipped), _) => {
+                let (layer, why) = (&skipped.layer, &skipped.why);
+                format!("nothing is quantized: `{}` ({}): {why}", layer.label, layer.op_type)
             }
             (None, Some(weight)) => {
                 let readers = weight.operators.join(", ");

@@ -42,4 +42,18 @@ pub struct OtherQuantized {
     /// The SQNR in dB that its outputs can be expected to have on new data; absent without samples of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_db: Option<f64>,
+    /// What was asked for and was missed, on samples of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed: Option<String>,
+}
+
+impl FolderReport {
+    /// What the other models missed.
+    pub(crate) fn missed(&self) -> impl Iterator<Item = String> {
+        let missed = |other: &OtherModel| {
+            let missed = other.quantized.as_ref()?.missed.as_ref()?;
+            Some(format!("`{}`: {missed}", other.model.display()))
+        };
+        self.other_models.iter().filter_map(missed)
+    }
 }

@@ -8,6 +8,7 @@ use onnxquant_quant::{Alphabet, Certificate, Granularity, Method, Verdict};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::attempt::Solved;
 use crate::config::{Activations, Config};
 use crate::decide::budget::Solution;
 use crate::error::Error;
@@ -80,14 +81,20 @@ pub struct LayerReport {
 }
 
 impl LayerReport {
-    /// Of every layer of a solution, in its order. `model` is what was solved, and `reach` what the engine can
-    /// compute of it.
+    /// Of every layer of the main graph, then of those in `bodies`, in their orders; `reach` is what the engine can compute.
     pub(crate) fn all(
-        solution: &Solution,
+        solved: &Solved,
+        bodies: &[Written],
         config: &Config,
-        model: &Model,
         reach: Option<&Reach>,
     ) -> Result<Vec<Self>, Error> {
+        let mut all = Self::of_main(&solved.solution, config, &solved.model, reach)?;
+        all.extend(Self::all_inner(&solved.solution.plan, &solved.bodies.about, bodies, config)?);
+        Ok(all)
+    }
+
+    /// Of every layer of the main graph; `model` is what was solved.
+    fn of_main(solution: &Solution, config: &Config, model: &Model, reach: Option<&Reach>) -> Result<Vec<Self>, Error> {
         let float = model.graph();
         let behind = reach.map(|reach| reach.behind(float)).unwrap_or_default();
         let Solution { plan, assignment, layers, fitted, .. } = solution;
@@ -107,7 +114,7 @@ impl LayerReport {
 
     /// Of every layer inside a body, in the order of bodies. `bodies` are written, and `about` is what is known of their
     /// layers.
-    pub(crate) fn all_inner(
+    fn all_inner(
         plan: &Plan,
         about: &[Vec<AboutLayer>],
         bodies: &[Written],

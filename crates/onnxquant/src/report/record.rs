@@ -14,7 +14,6 @@ use crate::error::Error;
 
 /// Bytes of a file that are hashed at a time.
 const CHUNK_BYTES: usize = 1 << 20;
-const DAY_SECONDS: u64 = 24 * 60 * 60;
 
 /// How a run went: what differs although model, samples and settings are the same.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -91,6 +90,11 @@ impl FileRecord {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         Ok(Self { name, bytes, sha256, external })
     }
+
+    /// Its size and those of the files beside it.
+    pub(crate) fn all_bytes(&self) -> u64 {
+        self.bytes + self.external.iter().map(Self::all_bytes).sum::<u64>()
+    }
 }
 
 /// Length and SHA-256.
@@ -132,10 +136,9 @@ impl Clock {
     pub(crate) fn record<'a>(self, libraries: impl Iterator<Item = &'a str>) -> RunRecord {
         let mut libraries: Vec<String> = libraries.map(str::to_owned).collect();
         libraries.dedup();
-        let since = self.started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         RunRecord {
             command: Vec::new(),
-            started: utc(since),
+            started: humantime::format_rfc3339_seconds(self.started.max(UNIX_EPOCH)).to_string(),
             seconds: self.begun.elapsed().as_secs_f64(),
             steps: self.steps,
             peak_memory_bytes: peak_memory_bytes(),
@@ -157,39 +160,9 @@ fn peak_memory_bytes() -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
-/// So many seconds after the beginning of 1970.
-///
-/// Years are counted from March, so that the day of a leap year comes last: in 400 of them are 146,097 days.
-fn utc(seconds: u64) -> String {
-    let (days, rest) = (seconds / DAY_SECONDS + 719_468, seconds % DAY_SECONDS);
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = 400 * era + year + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        let cases = [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_709_251_199, "2024-02-29T23:59:59Z"),
-            (1_795_729_500, "2026-11-26T21:45:00Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ];
-        for (seconds, expected) in cases {
-            assert_eq!(utc(seconds), expected);
-        }
-    }
 
     #[test]
     fn files_have_the_hash_of_the_standard() {

@@ -162,8 +162,6 @@ pub(crate) struct Run<'a> {
     pub(crate) verified: Option<VerifiedOrt>,
     pub(crate) record: RunRecord,
     pub(crate) files: FileRecords,
-    pub(crate) bytes_before: u64,
-    pub(crate) bytes_after: u64,
 }
 
 /// What is said where no sample begins at the first token of a text.
@@ -194,7 +192,6 @@ impl From<Run<'_>> for Report {
             schema_version: SCHEMA_VERSION,
             version: VERSION,
             run: run.record,
-            files: run.files,
             outcome: Outcome::default(),
             spine: SpineNode::all(model.graph(), &solution.plan, &solution.assignment),
             budget: solution.curve.map(BudgetReport::from),
@@ -226,11 +223,11 @@ impl From<Run<'_>> for Report {
             metric: solution.fitted.metric.zip(run.metered).map(|(value, metered)| MetricReport::new(value, &metered)),
             not_run: run.not_run,
             verified: run.verified,
-            bytes_before: run.bytes_before,
-            bytes_after: run.bytes_after,
+            bytes_before: run.files.input.all_bytes(),
+            bytes_after: run.files.output.all_bytes(),
+            files: run.files,
         };
-        let outcome = Outcome { missed: report.missed(), doubts: report.doubts(), advice: report.advice() };
-        Self { outcome, ..report }
+        report.with_outcome()
     }
 }
 
@@ -241,6 +238,23 @@ pub(crate) fn metadata(config: &Config, layers: &[LayerReport]) -> Result<Metada
 }
 
 impl Report {
+    /// The same with what all of it means.
+    fn with_outcome(self) -> Self {
+        let outcome = Outcome { missed: self.missed(), doubts: self.doubts(), advice: self.advice() };
+        Self { outcome, ..self }
+    }
+
+    /// The same of a model that was quantized with its folder.
+    pub(crate) fn in_folder(self, folder: FolderReport) -> Self {
+        Self { folder: Some(folder), ..self }.with_outcome()
+    }
+
+    /// The SQNR in dB that the outputs can be expected to have on new data: as measured, else as simulated.
+    pub fn expected_db(&self) -> Option<f64> {
+        let measured = self.measured.as_ref().and_then(|found| found.expected_db);
+        measured.or_else(|| self.held_out.as_ref()?.expected_db)
+    }
+
     /// Weights of the quantized layers; those that several layers read count once.
     pub fn weights(&self) -> usize {
         self.first_readers().map(|layer| layer.parameters).sum()
@@ -269,7 +283,8 @@ impl Report {
         let metric = self.metric.as_ref().and_then(MetricReport::missed);
         let parts =
             self.missed_accuracy().into_iter().chain(metric).chain(size).chain(self.mispredicted()).chain(doubts);
-        let parts: Vec<String> = parts.collect();
+        let others = self.folder.iter().flat_map(FolderReport::missed);
+        let parts: Vec<String> = parts.chain(others).collect();
         (!parts.is_empty()).then(|| parts.join("; "))
     }
 
@@ -281,7 +296,7 @@ impl Report {
 
     /// How exact the outputs are, over all and one by one: as ONNX Runtime computes them, or as simulated where it cannot
     /// be asked.
-    fn judged(&self) -> Option<(&Measurement<Accuracy>, &[OutputReport])> {
+    pub(super) fn judged(&self) -> Option<(&Measurement<Accuracy>, &[OutputReport])> {
         let measured = self.measured.as_ref().filter(|found| found.counts);
         let simulated = self.held_out.as_ref().map(|found| (&found.accuracy, &found.outputs[..]));
         measured.map(|found| (&found.accuracy, &found.outputs[..])).or(simulated)

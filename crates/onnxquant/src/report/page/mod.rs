@@ -1,7 +1,8 @@
 //! A report as a page: one HTML file that needs no network, for screens of any size, light and dark.
 //!
-//! `report.html` has the words of a run, `compare.html` those of two models, `style.css` the looks, `svg` the plots. Everything that comes from a file, such as the names
-//! of layers, is escaped: by the template engine in the words, by `svg` in the plots.
+//! `report.html` has the words of a run, `compare.html` those of two models, `style.css` the looks, `svg` the plots.
+//! Everything that comes from a file, such as the names of layers, is escaped: by the template engine in the words, by
+//! `svg` in the plots.
 
 mod compared;
 mod rows;
@@ -16,8 +17,10 @@ use crate::report::words;
 use rows::Rows;
 
 /// The parts of the pages.
-const PARTS: [(&str, &str); 4] = [
+const PARTS: [(&str, &str); 6] = [
     ("compare.html", include_str!("compare.html")),
+    ("figures.html", include_str!("figures.html")),
+    ("head.html", include_str!("head.html")),
     ("report.html", include_str!("report.html")),
     ("outputs.html", include_str!("outputs.html")),
     ("style.css", include_str!("style.css")),
