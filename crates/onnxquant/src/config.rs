@@ -1,5 +1,6 @@
 //! What the user asks for.
 
+mod layer_rule;
 mod metric;
 mod selection;
 mod target;
@@ -21,6 +22,8 @@ use serde::{Serialize, Serializer};
 use crate::error::Error;
 use crate::plan_file::PlanFile;
 
+pub use layer_rule::{LayerRule, LayerRuleError};
+pub(crate) use layer_rule::{NamedLayer, Ruled};
 pub use metric::{Measuring, Metric};
 pub(crate) use selection::Selection;
 pub use target::Target;
@@ -205,6 +208,10 @@ pub struct Config {
     /// No layers whose name matches one of these globs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// What single layers get instead; of several rules that match a layer the last one holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub layer_rules: Vec<LayerRule>,
     /// The opset is never raised above this.
     pub opset_max: i64,
     /// The oldest version of ONNX Runtime in which the file has to load, be computed right and be fast.
@@ -275,6 +282,7 @@ impl Default for Config {
             scale_rule: None,
             include: Vec::new(),
             exclude: Vec::new(),
+            layer_rules: Vec::new(),
             opset_max: DEFAULT_OPSET_MAX,
             ort_min: OrtVersion::default(),
             format: Format::Auto,
@@ -325,6 +333,7 @@ impl Config {
         self.spec(self.granularity, self.bits, false)?;
         self.check_floats()?;
         self.check_budget()?;
+        self.check_layer_rules()?;
         self.solver_options()?;
         let blocks = matches!(self.granularity, Granularity::Block(size) if size < 2);
         if blocks {
@@ -415,7 +424,8 @@ impl Config {
 
     /// For a model that stands beside that one, and has samples of its own.
     pub(crate) fn for_own_samples(&self) -> Self {
-        Self { budget: None, plan: None, state: None, max_perplexity_ratio: None, ..self.clone() }
+        let layer_rules = Vec::new();
+        Self { budget: None, plan: None, layer_rules, state: None, max_perplexity_ratio: None, ..self.clone() }
     }
 
     /// Whether someone said how exact the outputs must be.
