@@ -19,6 +19,7 @@ mod half;
 mod hostile;
 mod integers;
 mod judged;
+mod layer_rules;
 mod layers;
 mod left_in_float;
 mod lossless;

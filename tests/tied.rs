@@ -166,6 +166,27 @@ fn a_table_and_a_layer_with_its_numbers_are_one_tensor() {
     failures.finish();
 }
 
+#[test]
+fn a_head_obeys_rules_where_its_weight_is_not_that_of_a_table_and_is_told_else() {
+    let (folder, mut failures) = (folder(), Failures::default());
+    let input = folder.path().join("in.onnx");
+    let of = |rule: &str| inspect(&input, &["--scheme", "w4", "--layer", rule]);
+    let count = |found: &Value, key: &str| found[key].as_array().map_or(0, Vec::len);
+    for form in ["MatMul", "Gemm"] {
+        write(&with_head(form), &input);
+        let float = of("position = 'last', float = true");
+        failures.check(float["skipped"][0]["reason"] == "excluded" && count(&float, "skipped") == 1, || {
+            format!("{form} in float: {float:#}")
+        });
+        failures.check(count(&float, "unmatched") == 0, || format!("{form}: {}", float["unmatched"]));
+        let bits = of("position = 'last', bits = 3");
+        let (own, told) = (bits["layers"][1]["bits"] == 3, count(&bits, "unmatched") == 1);
+        let shares = count(&bits["embeddings"][0], "heads") == 1;
+        failures.check(own != told && told == shares, || format!("{form} of 3 bits: {bits:#}"));
+    }
+    failures.finish();
+}
+
 /// The first layer holds the codes, all layers have the same, and the file is as large as that.
 fn check_bytes(name: &str, case: &Case, report: &Value, failures: &mut Failures) {
     let layers = report["layers"].as_array().expect("there are layers");

@@ -154,8 +154,8 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Vec<PathBuf>,
 
-    /// Exit with code 0 although nothing was quantized, --include or --exclude match no layer, no layer runs on the codes
-    /// that were asked for, or most weights were rounded without data.
+    /// Exit with code 0 although nothing was quantized, --include, --exclude or --layer match no layer, no layer runs on the
+    /// codes that were asked for, or most weights were rounded without data.
     #[arg(long)]
     pub(crate) allow_float: bool,
 

@@ -2,6 +2,7 @@
 
 mod choices;
 mod data;
+mod layer_rule;
 mod metric;
 mod selection;
 mod target;
@@ -25,6 +26,8 @@ use crate::plan_file::PlanFile;
 
 pub use choices::{ActivationBits, Activations, Budget, EngineChoice, Format, MethodChoice};
 pub use data::DataConfig;
+pub use layer_rule::{LayerRule, LayerRuleError};
+pub(crate) use layer_rule::{NamedLayer, Ruled};
 pub use metric::{Measuring, Metric};
 pub(crate) use selection::Selection;
 pub use target::Target;
@@ -110,6 +113,10 @@ pub struct Config {
     /// No layers whose name matches one of these globs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// What single layers get instead; of several rules that match a layer the last one holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub layer_rules: Vec<LayerRule>,
     /// The opset is never raised above this.
     pub opset_max: i64,
     /// The oldest version of ONNX Runtime in which the file has to load, be computed right and be fast.
@@ -180,6 +187,7 @@ impl Default for Config {
             scale_rule: None,
             include: Vec::new(),
             exclude: Vec::new(),
+            layer_rules: Vec::new(),
             opset_max: DEFAULT_OPSET_MAX,
             ort_min: OrtVersion::default(),
             format: Format::Auto,
@@ -206,6 +214,7 @@ impl Config {
         self.spec(self.granularity, self.bits, false)?;
         self.check_floats()?;
         self.check_budget()?;
+        self.check_layer_rules()?;
         self.solver_options()?;
         let blocks = matches!(self.granularity, Granularity::Block(size) if size < 2);
         if blocks {
@@ -301,6 +310,7 @@ impl Config {
         Self {
             budget: None,
             plan: None,
+            layer_rules: Vec::new(),
             state: None,
             max_perplexity_ratio: None,
             metric: None,

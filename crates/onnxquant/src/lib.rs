@@ -49,7 +49,7 @@ pub use accuracy::{Accuracy, TokenFigures};
 pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,
-    Measuring, MethodChoice, Metric, Target,
+    LayerRule, LayerRuleError, Measuring, MethodChoice, Metric, Target,
 };
 pub use decide::trail::{JudgedBy, Weights};
 pub use error::Error;

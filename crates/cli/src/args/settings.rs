@@ -6,7 +6,8 @@ use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
 use onnxquant::quant::{Alphabet, Granularity, RangeMethod, ScaleRule, Symmetry};
 use onnxquant::{
-    AUTO_SQNR_DB, Activations, Budget, Config, Cpu, DEFAULT_OPSET_MAX, EngineChoice, Error, OrtVersion, PlanFile,
+    AUTO_SQNR_DB, Activations, Budget, Config, Cpu, DEFAULT_OPSET_MAX, EngineChoice, Error, LayerRule, OrtVersion,
+    PlanFile,
 };
 
 use super::words::{
@@ -164,6 +165,12 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
 
+    /// What single layers get: those that `match = "GLOB"`, `op-type = "Conv"` and `position = "first"` (`"last"`, or a number)
+    /// pick, one of them or several, get `bits = 4`, or stay floats: `float = true`. May be repeated; the last rule for a
+    /// layer holds. In a file it is a table, `[[layer]]`.
+    #[arg(long = "layer", value_name = "RULE")]
+    layer_rules: Vec<LayerRule>,
+
     /// Never raise the model's opset above this.
     #[arg(long, value_name = "N", default_value_t = DEFAULT_OPSET_MAX)]
     opset_max: i64,
@@ -299,6 +306,7 @@ impl SettingsArgs {
             scale_rule: self.scale.map(ScaleRule::from),
             include: self.include.clone(),
             exclude: self.exclude.clone(),
+            layer_rules: self.layer_rules.clone(),
             opset_max: self.opset_max,
             ort_min: self.ort_min,
             format: self.format.into(),

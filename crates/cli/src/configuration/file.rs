@@ -1,10 +1,12 @@
 //! Reads a configuration file. Its keys are the options of the command, by the same names.
 
+use std::any::TypeId;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Arg, ArgAction, Command, ValueHint};
+use onnxquant::{LayerRule, LayerRuleError};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -54,6 +56,11 @@ pub(super) fn is_switch(arg: &Arg) -> bool {
 /// Whether an option may be repeated.
 pub(super) fn is_list(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::Append)
+}
+
+/// Whether the values of an option are rules for layers, tables in a file.
+pub(super) fn takes_rules(arg: &Arg) -> bool {
+    arg.get_value_parser().type_id() == TypeId::of::<LayerRule>()
 }
 
 /// Whether this value of an option is a path that depends on the folder where it is read: words are none, and neither is
@@ -128,12 +135,40 @@ impl Source {
             Some(array) => array.iter().collect(),
             None => vec![value],
         };
+        if takes_rules(arg) {
+            let rules = parts.into_iter().map(|part| self.rule(name, part));
+            return rules.map(|rule| Ok(format!("--{name}={}", rule?))).collect();
+        }
         let texts: Option<Vec<String>> = parts.into_iter().map(|part| text(part.get_ref())).collect();
         let wanted = if is_list(arg) { "a text or a list of texts" } else { "a text or a number" };
         let texts = texts.with_context(|| wrong_type(place, name, wanted, value))?;
         // Elsewhere a list is one value, as in `--mean 0.5,0.4,0.3`.
         let texts = if is_list(arg) { texts } else { vec![texts.join(",")] };
         Ok(texts.iter().map(|text| format!("--{name}={}", self.resolved(arg, text))).collect())
+    }
+
+    /// A rule for layers: a table, or its text.
+    fn rule(&self, name: &str, value: &Spanned<DeValue<'_>>) -> anyhow::Result<LayerRule> {
+        let place = self.place(&value.span());
+        let table = value.get_ref().as_table();
+        let text = match table {
+            Some(table) => self.inline(table),
+            None => value.get_ref().as_str().with_context(|| wrong_type(&place, name, "a table", value))?.to_owned(),
+        };
+        text.parse().map_err(|error: LayerRuleError| {
+            let is_named = |key: &&Spanned<DeString<'_>>| Some(key.get_ref().as_ref()) == error.key();
+            let key = table.and_then(|table| table.keys().find(is_named));
+            anyhow!("{}: {error}", key.map_or(place, |key| self.place(&key.span())))
+        })
+    }
+
+    /// A table of the file on one line.
+    fn inline(&self, table: &DeTable<'_>) -> String {
+        let source = |span: Range<usize>| self.text.get(span).unwrap_or_default();
+        let pair = |(key, value): (&Spanned<DeString<'_>>, &Spanned<DeValue<'_>>)| {
+            format!("{} = {}", source(key.span()), source(value.span()))
+        };
+        format!("{{ {} }}", table.iter().map(pair).collect::<Vec<_>>().join(", "))
     }
 
     /// A path of the file as the process sees it.

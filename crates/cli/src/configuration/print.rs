@@ -4,9 +4,10 @@ use std::path::Path;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
+use onnxquant::LayerRule;
 use serde_json::{Map, Value, json};
 
-use super::file::{EXTENDS, is_list, is_relative_path, is_switch, keys};
+use super::file::{EXTENDS, is_list, is_relative_path, is_switch, keys, takes_rules};
 use crate::args::{QuantizeArgs, has_no_effect, presets};
 
 /// All settings of a run as a file that gives the same run. Defaults without effect are comments: as keys they would be
@@ -28,6 +29,10 @@ fn value(arg: &Arg, matches: &ArgMatches) -> Option<String> {
     let id = arg.get_id().as_str();
     if is_switch(arg) {
         return Some(matches.get_flag(id).to_string());
+    }
+    if takes_rules(arg) {
+        let rules: Vec<String> = matches.get_many(id)?.map(|rule: &LayerRule| format!("{{ {rule} }}")).collect();
+        return Some(format!("[{}]", rules.join(", ")));
     }
     let texts: Vec<String> = matches.get_raw(id)?.map(|text| text.to_string_lossy().into_owned()).collect();
     let values: Vec<String> = texts.iter().map(|text| literal(arg, text)).collect();
@@ -68,6 +73,7 @@ fn property(arg: &Arg) -> Value {
     let single = json!({ "type": ["string", "number"] });
     let mut found = match () {
         () if is_switch(arg) => json!({ "type": "boolean" }),
+        () if takes_rules(arg) => json!({ "type": "array", "items": rule() }),
         () if is_list(arg) => json!({ "anyOf": [single, { "type": "array", "items": single }] }),
         () => one_value(arg),
     };
@@ -75,6 +81,26 @@ fn property(arg: &Arg) -> Value {
         object.insert("description".to_owned(), about.into());
     }
     found
+}
+
+/// A table `[[layer]]`.
+fn rule() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "match": { "type": "string", "description": "A glob of names" },
+            "op-type": { "type": "string", "description": "An operator, such as Conv" },
+            "position": {
+                "anyOf": [{ "enum": ["first", "last"] }, { "type": "integer", "minimum": 1 }],
+                "description": "The place among the layers that the other keys match",
+            },
+            "bits": { "type": "integer", "minimum": 1, "maximum": 8, "description": "Bits a weight" },
+            "float": { "const": true, "description": "The layers stay in float" },
+        },
+        "anyOf": [{ "required": ["match"] }, { "required": ["op-type"] }, { "required": ["position"] }],
+        "oneOf": [{ "required": ["bits"] }, { "required": ["float"] }],
+    })
 }
 
 fn one_value(arg: &Arg) -> Value {

@@ -4,19 +4,27 @@ use std::collections::BTreeSet;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
+use super::layer_rule::{Ruled, Treatment};
 use crate::error::Error;
 
-/// The layers that `include` and `exclude` leave.
+/// The layers that `include`, `exclude` and rules of layers leave.
 pub(crate) struct Selection<'a> {
     include: GlobSet,
     exclude: GlobSet,
     /// The globs as they are given.
     given: [&'a [String]; 2],
+    ruled: Ruled<'a>,
 }
 
 impl<'a> Selection<'a> {
     pub(crate) fn new(include: &'a [String], exclude: &'a [String]) -> Result<Self, Error> {
-        Ok(Self { include: globs(include)?, exclude: globs(exclude)?, given: [include, exclude] })
+        let given = [include, exclude];
+        Ok(Self { include: globs(include)?, exclude: globs(exclude)?, given, ruled: Ruled::default() })
+    }
+
+    /// The same with rules for single layers.
+    pub(crate) fn with_rules(self, ruled: Ruled<'a>) -> Self {
+        Self { ruled, ..self }
     }
 
     /// The options whose globs match none of these layers.
@@ -37,8 +45,22 @@ impl<'a> Selection<'a> {
         options.flat_map(named).collect()
     }
 
+    /// The rules that match none of these layers, which have codes of their own.
+    pub(crate) fn unmatched_rules<'l>(&self, quantized: impl Iterator<Item = &'l str>) -> Vec<String> {
+        self.ruled.unmatched(quantized)
+    }
+
     pub(crate) fn contains(&self, label: &str) -> bool {
-        (self.given[0].is_empty() || self.include.is_match(label)) && !self.exclude.is_match(label)
+        let is_left = self.exclude.is_match(label) || self.ruled.treatment(label) == Some(Treatment::Float);
+        (self.given[0].is_empty() || self.include.is_match(label)) && !is_left
+    }
+
+    /// The bits that a rule gives a layer.
+    pub(crate) fn bits(&self, label: &str) -> Option<u32> {
+        match self.ruled.treatment(label)? {
+            Treatment::Bits(bits) => Some(bits),
+            Treatment::Float => None,
+        }
     }
 }
 

@@ -9,12 +9,13 @@
 //!
 //! Errors of layers add up in power, nearly. Layers are taken by the square of their relative error on validation samples,
 //! the largest first, until what is left is a quarter of what the goal allows. Those of fewer than 8 bits get 8, the others
-//! stay in float.
+//! stay in float. Layers whose bits a rule names keep them.
 //!
 //! # Failure
 //!
 //! A layer with a small error of its own may be one that the outputs depend on. Where layers of 8 bits that hold more than
-//! half of the weights would have to go, the codes are not to blame, and nothing is done.
+//! half of the weights would have to go, the codes are not to blame, and nothing is done. Neither is it where layers whose bits
+//! a rule names lose too much by themselves.
 
 use onnxquant_ir::NodeId;
 use onnxquant_passes::layers::SkipReason;
@@ -35,7 +36,9 @@ const MOST_FLOATS: f64 = 0.5;
 
 /// `plan` with better weights, of whose layers `about` tells; their error is `excess` times what is allowed.
 pub(super) fn mended(plan: &Plan, about: &[AboutLayer], excess: f64, config: &Config) -> Result<Option<Plan>, Error> {
-    let chosen = worst(&about.iter().map(power).collect::<Vec<f64>>(), excess);
+    let powers: Vec<f64> = about.iter().map(power).collect();
+    let keeps_bits: Vec<bool> = plan.layers.iter().map(|layer| layer.has_named_bits).collect();
+    let chosen = worst(&powers, &keeps_bits, excess);
     let is_chosen = |at: &usize| chosen.contains(at);
     let parameters = |layer: &PlannedLayer| layer.site.parameters() as f64;
     let of_eight = |at: &usize| plan.layers[*at].bits >= BITS;
@@ -78,11 +81,16 @@ fn power(about: &AboutLayer) -> f64 {
 }
 
 /// The fewest of `powers` without which the others have [`AIM`] of what is allowed, largest first; `excess` times that is
-/// what all have.
-fn worst(powers: &[f64], excess: f64) -> Vec<usize> {
+/// what all have. None where those that keep their bits have more by themselves.
+fn worst(powers: &[f64], keeps_bits: &[bool], excess: f64) -> Vec<usize> {
     let total: f64 = powers.iter().sum();
     let most = total * AIM / excess.max(f64::MIN_POSITIVE);
-    let mut order: Vec<usize> = (0..powers.len()).collect();
+    let keeps = |at: usize| keeps_bits.get(at).copied().unwrap_or(false);
+    let kept: f64 = powers.iter().enumerate().filter(|(at, _)| keeps(*at)).map(|(_, power)| power).sum();
+    if kept > most {
+        return Vec::new();
+    }
+    let mut order: Vec<usize> = (0..powers.len()).filter(|&at| !keeps(at)).collect();
     order.sort_by(|&a, &b| powers[b].total_cmp(&powers[a]));
     let mut left = total;
     let needed = |&at: &usize| {
@@ -100,10 +108,20 @@ mod tests {
     #[test]
     fn the_fewest_that_make_the_others_exact_enough_are_taken() {
         let powers = [1e-4, 0.5, 2e-4, 0.1];
-        assert_eq!(worst(&powers, 100.0), [1, 3]);
-        assert_eq!(worst(&powers, 1.2), [1]);
-        assert_eq!(worst(&powers, 1e9), [1, 3, 2, 0]);
-        assert_eq!(worst(&[0.0, 0.0], 5.0), [0; 0]);
-        assert_eq!(worst(&[0.3, f64::NAN], 5.0), [0; 0]);
+        let free = |powers: &[f64], excess| worst(powers, &vec![false; powers.len()], excess);
+        assert_eq!(free(&powers, 100.0), [1, 3]);
+        assert_eq!(free(&powers, 1.2), [1]);
+        assert_eq!(free(&powers, 1e9), [1, 3, 2, 0]);
+        assert_eq!(free(&[0.0, 0.0], 5.0), [0; 0]);
+        assert_eq!(free(&[0.3, f64::NAN], 5.0), [0; 0]);
+    }
+
+    #[test]
+    fn layers_that_keep_their_bits_are_not_taken_nor_others_in_their_place() {
+        let powers = [1e-4, 0.5, 2e-4, 0.1];
+        assert_eq!(worst(&powers, &[true, false, false, false], 100.0), [1, 3]);
+        assert_eq!(worst(&powers, &[false, false, false, true], 1.2), [1]);
+        assert_eq!(worst(&powers, &[false, false, false, true], 100.0), [0; 0]);
+        assert_eq!(worst(&powers, &[false, true, false, false], 100.0), [0; 0]);
     }
 }

@@ -1,6 +1,6 @@
 //! Decides what will be done with every layer, without doing it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
@@ -15,7 +15,7 @@ use onnxquant_quant::Granularity;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::config::{Activations, Budget, Config, Selection};
+use crate::config::{Activations, Budget, Config, NamedLayer, Ruled, Selection};
 use crate::error::Error;
 use crate::plan::form::Wanted;
 use crate::plan::outside::Around;
@@ -34,6 +34,8 @@ pub struct PlannedLayer {
     pub granularity: Granularity,
     /// Bits a weight.
     pub bits: u32,
+    /// A rule about this layer says its bits.
+    pub has_named_bits: bool,
     /// `MatMulNBits` of 8 bits would be slower than floats for as many rows as the samples have.
     pub is_slow: bool,
     /// The form of the weight where activations are floats.
@@ -69,7 +71,7 @@ pub struct Plan {
     pub layers: Vec<PlannedLayer>,
     /// Layers that stay in float, in the same order.
     pub skipped: Vec<SkippedLayer>,
-    /// Options that select layers by name and match none: `--include GLOB`.
+    /// Options that select single layers and match none: `--include GLOB`.
     pub unmatched: Vec<String>,
     /// Tables of embeddings, and weights that are decoded as a whole, to quantize.
     pub tables: Vec<PlannedTable>,
@@ -97,10 +99,17 @@ pub struct PlannedBody {
 impl Plan {
     /// The plan for `model` under `config`.
     pub fn new(model: &Model, config: &Config) -> Result<Self, Error> {
-        let selection = Selection::new(&config.include, &config.exclude)?;
+        let mut selection = Selection::new(&config.include, &config.exclude)?;
+        if !config.layer_rules.is_empty() {
+            // A plan of bits need not list the layers that rules leave in float.
+            let planless = Config { plan: None, ..config.clone() };
+            let unruled = Self::of_graph(model, &planless, &selection, &Around::nothing())?;
+            selection = selection.with_rules(Ruled::new(&config.layer_rules, &unruled.named(model)));
+        }
         let mut plan = Self::of_graph(model, config, &selection, &Around::nothing())?;
         let skipped = plan.all_skipped().into_iter().map(|layer| layer.label.as_str());
         plan.unmatched = selection.unmatched(plan.labels().chain(skipped));
+        plan.unmatched.extend(selection.unmatched_rules(plan.labels()));
         if let Some(file) = &config.plan {
             file.check_names(plan.labels())?;
         }
@@ -165,8 +174,10 @@ impl Plan {
         });
         match outcome {
             Ok(site) => {
-                let bits = config.plan.as_ref().map_or(Ok(config.bits), |plan| plan.bits_of(&label))?;
-                self.layers.push(PlannedLayer::new(config, label, op_type, site, (bits, false))?);
+                let named = selection.bits(&label);
+                let of_all = config.plan.as_ref().map_or(Ok(config.bits), |plan| plan.bits_of(&label))?;
+                let layer = PlannedLayer::new(config, label, op_type, site, (named.unwrap_or(of_all), false))?;
+                self.layers.push(PlannedLayer { has_named_bits: named.is_some(), ..layer });
             }
             Err(reason) => self.skipped.push(SkippedLayer { node, label, op_type, weight_shape, reason }),
         }
@@ -195,6 +206,19 @@ impl Plan {
 
     fn labels(&self) -> impl Iterator<Item = &str> {
         self.all_layers().into_iter().map(|layer| layer.label.as_str())
+    }
+
+    /// The layers to quantize, those whose weights tables hold among them: of the main graph in topological order, then
+    /// of bodies.
+    fn named(&self, model: &Model) -> Vec<NamedLayer> {
+        let of_tables = self.tables.iter().flat_map(|planned| &planned.heads).map(String::as_str);
+        let of_graph: HashSet<&str> = self.layers.iter().map(|layer| layer.label.as_str()).chain(of_tables).collect();
+        let named = |label: &str, op_type: &str| NamedLayer { label: label.to_owned(), op_type: op_type.to_owned() };
+        let candidates = find_sites(model);
+        let candidates = candidates.iter().filter(|candidate| of_graph.contains(candidate.label.as_str()));
+        let of_bodies = self.all_bodies().into_iter().flat_map(|body| &body.plan.layers);
+        let of_graph = candidates.map(|candidate| named(&candidate.label, &candidate.op_type));
+        of_graph.chain(of_bodies.map(|layer| named(&layer.label, &layer.op_type))).collect()
     }
 
     /// Leaves the layers to the tables that hold their weights; those whose tables stay floats say why.
@@ -263,12 +287,15 @@ impl PlannedLayer {
         let wanted = Wanted { config, bits, granularity, is_slow };
         let form = wanted.form(&label, &site)?;
         let (integer_codes, packed_type) = (wanted.byte_codes(&site), wanted.packed_type());
-        Ok(Self { label, op_type, site, granularity, bits, is_slow, form, integer_codes, packed_type })
+        let has_named_bits = false;
+        Ok(Self { label, op_type, site, granularity, bits, has_named_bits, is_slow, form, integer_codes, packed_type })
     }
 
     /// The same layer with other bits.
     pub(crate) fn with_bits(&self, config: &Config, bits: u32) -> Result<Self, Error> {
-        Self::new(config, self.label.clone(), self.op_type.clone(), self.site.clone(), (bits, self.is_slow))
+        let layer =
+            Self::new(config, self.label.clone(), self.op_type.clone(), self.site.clone(), (bits, self.is_slow))?;
+        Ok(Self { has_named_bits: self.has_named_bits, ..layer })
     }
 
     /// The same layer, whose codes of 8 bits are to be slower than floats in `MatMulNBits`.

@@ -96,7 +96,8 @@ impl TablePlanner<'_> {
     /// Why its layers stay in float where it does.
     fn embedding(&self, table: Table, bits: u32) -> Result<PlannedTable, HashMap<NodeId, SkipReason>> {
         let own_heads = table.clone();
-        let table = if self.joins_copies() { table.with_copies(self.graph) } else { table };
+        let joined = if self.joins_copies() { table.with_copies(self.graph) } else { table };
+        let table = if self.has_named_bits(&joined) { own_heads.clone() } else { joined };
         if table.kind == TableKind::Tied
             && let Ok(tied) = self.tied(table, bits)
         {
@@ -123,6 +124,12 @@ impl TablePlanner<'_> {
     fn joins_copies(&self) -> bool {
         let config = self.config;
         config.activations == Activations::Float && config.budget.is_none() && config.plan.is_none()
+    }
+
+    /// Whether a rule says the bits of one of its layers.
+    fn has_named_bits(&self, table: &Table) -> bool {
+        let labels = table.heads.iter().filter_map(|site| self.labels.get(&site.node));
+        labels.into_iter().any(|label| self.selection.bits(label).is_some())
     }
 
     fn tied(&self, table: Table, bits: u32) -> Result<PlannedTable, HashMap<NodeId, SkipReason>> {

@@ -159,6 +159,11 @@ class Settings(TypedDict, total=False):
     #: Leave layers whose name matches in float; may be repeated
     exclude: Union[str, Sequence[str]]
 
+    #: What single layers get: those that `match = "GLOB"`, `op-type = "Conv"` and `position = "first"` (`"last"`,
+    #: or a number) pick, one of them or several, get `bits = 4`, or stay floats: `float = true`. May be repeated;
+    #: the last rule for a layer holds. In a file it is a table, `[[layer]]`
+    layer: Union[str, Sequence[str]]
+
     #: Never raise the model's opset above this
     opset_max: int
 
@@ -209,8 +214,8 @@ class Settings(TypedDict, total=False):
     #: `-` is the standard output, and the summary then goes to the standard error
     report: Union[str, Sequence[str]]
 
-    #: Exit with code 0 although nothing was quantized, --include or --exclude match no layer, no layer runs on the
-    #: codes that were asked for, or most weights were rounded without data
+    #: Exit with code 0 although nothing was quantized, --include, --exclude or --layer match no layer, no layer
+    #: runs on the codes that were asked for, or most weights were rounded without data
     allow_float: bool
 
     #: The library of ONNX Runtime, or the folder that holds it; else that of ORT_DYLIB_PATH, of the package
