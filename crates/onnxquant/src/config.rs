@@ -187,7 +187,6 @@ impl Default for Config {
             scale_rule: None,
             include: Vec::new(),
             exclude: Vec::new(),
-            layer_rules: Vec::new(),
             opset_max: DEFAULT_OPSET_MAX,
             ort_min: OrtVersion::default(),
             format: Format::Auto,
@@ -310,7 +309,6 @@ impl Config {
         Self {
             budget: None,
             plan: None,
-            layer_rules: Vec::new(),
             state: None,
             max_perplexity_ratio: None,
             metric: None,
