@@ -187,6 +187,7 @@ impl Default for Config {
             scale_rule: None,
             include: Vec::new(),
             exclude: Vec::new(),
+            layer_rules: Vec::new(),
             opset_max: DEFAULT_OPSET_MAX,
             ort_min: OrtVersion::default(),
             format: Format::Auto,
