@@ -6,7 +6,8 @@ These are the models of the node tests, built from the cases in the `onnx` packa
 then the model files that the package ships. The order, and so the numbers, are those of
 the sorted names.
 
-Tests of attributes that the package has none of follow them: what they expect is what ONNX
+Tests of attributes that the package has none of, and of operators of ONNX Runtime's own
+domain, follow them: what they expect is what ONNX
 Runtime computes, or what the standard's text says where it computes nothing.
 
 What a test is given and what it expects stand in `NNNN_name/`, as `input_N.pb` and
@@ -22,6 +23,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
+
+from contrib_cases import contrib_nodes
 
 
 def node_cases():
@@ -133,11 +136,6 @@ def more_nodes():
          {"x": picture, "w": kernel}, 14),
         ("conv_transpose_same_padded", make("ConvTranspose", ["x", "w"], ["y"], auto_pad="SAME_UPPER",
                                             strides=[2, 2], output_padding=[1, 1]), {"x": picture, "w": kernel}, 14),
-        ("attention_before", make("MultiHeadAttention", ["q", "k", "v"], ["y"], num_heads=2, unidirectional=1,
-                                  domain="com.microsoft"),
-         {name: numbers(1, 4, 8, seed=seed) for seed, name in enumerate("qkv")}, 14),
-        ("attention_packed", make("Attention", ["x", "w", "b"], ["y"], num_heads=2, domain="com.microsoft"),
-         {"x": numbers(1, 4, 8), "w": numbers(8, 24), "b": numbers(24)}, 14),
         ("celu", make("Celu", ["x"], ["y"], alpha=2.5), {"x": numbers(4, 5)}, 12),
         ("reduce_max_infinite", make("ReduceMax", ["x"], ["y"], axes=[1], keepdims=0), {"x": infinite}, 13),
         ("reduce_min_infinite", make("ReduceMin", ["x"], ["y"], axes=[0]), {"x": -infinite}, 13),
@@ -146,7 +144,8 @@ def more_nodes():
 
 def more_tests():
     """Name, model and data of the tests that are made here."""
-    tests = [(name, node, inputs, computed(node, inputs, opset), opset) for name, node, inputs, opset in more_nodes()]
+    tests = [(name, node, inputs, computed(node, inputs, opset), opset)
+             for name, node, inputs, opset in [*more_nodes(), *contrib_nodes()]]
     tests.append(("add_from_axis", *from_axis()))
     for name, node, inputs, outputs, opset in tests:
         sides = [("input", inputs), ("output", outputs)]

@@ -9,7 +9,7 @@
 //! | bfloat16 tensors | float32, and casts to bfloat16 casts to float32: the same values, more exact in between |
 //! | float tensors in typed fields | raw data |
 //!
-//! What it computes otherwise than the standard says is rewritten in [`lower`] where that is easy, and refused in
+//! Operators of ONNX Runtime's domain become standard ones in [`contrib`]. What it computes otherwise than the standard says is rewritten in [`lower`] where that is easy, and refused in
 //! [`super::misread`] where it is not. Refused here: tensors in external files, which the caller has to load.
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +20,7 @@ use onnxquant_proto::onnx::{
     tensor_proto::DataLocation,
 };
 
+use super::contrib;
 use super::lower::lower;
 use crate::error::CalibError;
 use crate::graph::{drop_trailing_empty, label, subgraphs_mut};
@@ -35,6 +36,7 @@ pub(crate) fn adapt(model: &mut ModelProto) -> Result<(), CalibError> {
 
 fn adapt_graph(graph: &mut GraphProto, opset: i64) -> Result<(), CalibError> {
     graph.initializer.iter_mut().try_for_each(adapt_tensor)?;
+    contrib::lower(graph, opset)?;
     lower(graph);
     for node in &mut graph.node {
         drop_trailing_empty(node);

@@ -8,7 +8,7 @@
 //! # Method
 //!
 //! A table of rules, each as narrow as the fault: by domain, operator and attributes. What is easy to express otherwise
-//! is rewritten instead, see [`super::lower`], [`super::mend`] and [`super::attention`].
+//! is rewritten instead, see [`contrib`], [`super::lower`], [`super::mend`] and [`super::attention`].
 //!
 //! # Guarantee
 //!
@@ -17,6 +17,7 @@
 
 use onnxquant_proto::onnx::{AttributeProto, ModelProto, NodeProto};
 
+use super::contrib;
 use crate::engine::blocked::{BlockedNode, Fault};
 use crate::error::CalibError;
 use crate::graph::all_nodes;
@@ -24,7 +25,6 @@ use crate::graph::all_nodes;
 /// Domains whose operators the engine has under their own names.
 const KNOWN_DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
 const STANDARD: &[&str] = &["", "ai.onnx"];
-const MICROSOFT: &[&str] = &["com.microsoft"];
 const RECURRENT: &[&str] = &["GRU", "LSTM", "RNN"];
 /// Operators that took an axis in the first opsets, from which the second input is broadcast.
 const ALIGNED: &[&str] = &["Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub", "Xor"];
@@ -38,19 +38,7 @@ pub(super) struct Rule {
     pub(super) reason: &'static str,
 }
 
-pub(super) const RULES: [Rule; 11] = [
-    Rule {
-        domains: MICROSOFT,
-        op_types: &["Attention"],
-        applies: |_| true,
-        reason: "it knows only another operator of this name",
-    },
-    Rule {
-        domains: MICROSOFT,
-        op_types: &["MultiHeadAttention"],
-        applies: |node| int(node, "unidirectional") == Some(1),
-        reason: "it computes attention to what comes before otherwise, as attention to all",
-    },
+pub(super) const RULES: [Rule; 9] = [
     Rule {
         domains: STANDARD,
         op_types: &["ConvTranspose"],
@@ -112,7 +100,10 @@ pub(super) fn misread(node: &NodeProto) -> Option<&'static str> {
     if !KNOWN_DOMAINS.contains(&node.domain()) {
         return Some("it knows no operators of this domain");
     }
-    RULES.iter().find(|rule| rule.applies_to(node)).map(|rule| rule.reason)
+    match contrib::lowering(node) {
+        Some(lowering) => (lowering.refused)(node),
+        None => RULES.iter().find(|rule| rule.applies_to(node)).map(|rule| rule.reason),
+    }
 }
 
 /// Why a model must not be run as it is.
@@ -234,6 +225,6 @@ mod tests {
         };
         let error = refused("org.example", "MatMul");
         assert!(error.contains("`y` (MatMul of domain `org.example`)"), "{error}");
-        assert!(refused("com.microsoft", "Attention").contains("another operator of this name"));
+        assert!(refused("com.microsoft", "Attention").contains("number of heads is missing"));
     }
 }

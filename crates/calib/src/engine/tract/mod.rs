@@ -5,6 +5,8 @@ mod adapt;
 #[cfg(feature = "tract")]
 mod attention;
 #[cfg(feature = "tract")]
+mod contrib;
+#[cfg(feature = "tract")]
 mod convert;
 #[cfg(feature = "tract")]
 mod least_rank;

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use onnxquant_proto::onnx::{ModelProto, NodeProto};
 use tract_onnx::prelude::{InferenceModel, IntoTensor, TValue, TractResult};
 
+use super::contrib::lowering;
 use super::convert::{from_tract, to_tract};
 use super::misread::misread;
 use super::model::{EngineModel, engine_model};
@@ -28,7 +29,10 @@ impl Engine for Tract {
     }
 
     fn unknown(&self, node: &NodeProto) -> Option<&'static str> {
-        misread(node).or_else(|| OPERATORS.unknown(node))
+        match lowering(node) {
+            Some(lowering) => (lowering.refused)(node),
+            None => misread(node).or_else(|| OPERATORS.unknown(node)),
+        }
     }
 
     fn open(&self, model: &ModelProto, wanted: &[String], given: &Given) -> Result<Box<dyn Session>, CalibError> {
