@@ -84,10 +84,10 @@ impl Fitting<'_> {
     }
 
     /// What weights alone lose, where activations `went_back` to float or a goal is missed; `found` is what is left of the
-    /// outputs.
+    /// outputs. It is the same where nothing else loses, for which no judge is needed.
     fn of_weights(
         &self,
-        judge: &Judge<'_>,
+        judge: Option<&Judge<'_>>,
         found: &Compared,
         went_back: bool,
     ) -> Result<Option<Measurement<Accuracy>>, Error> {
@@ -96,9 +96,9 @@ impl Fitting<'_> {
             Some(goal) if went_back || goal.excess(&of_all) > 1.0 => {}
             _ => return Ok(None),
         }
-        if self.config.activations == Activations::Float {
+        let Some(judge) = judge.filter(|_| self.config.activations != Activations::Float) else {
             return Ok(Some(of_all));
-        }
+        };
         let validation = judge.first_samples(usize::MAX);
         judge.accuracy(self.codes, &Assignment::default(), validation, self.progress).map(Some)
     }
@@ -141,7 +141,8 @@ impl Fitting<'_> {
             // Whole networks would take memory and time to prepare.
             trail.note_reached(&assignment, &accuracy(&of_streams.held_out));
             let held_out = OnHeldOut::new(self.model, calibration, of_streams.clone());
-            return Ok(Judged { held_out, of_weights: None, assignment, trail });
+            let of_weights = self.of_weights(None, of_streams, false)?;
+            return Ok(Judged { held_out, of_weights, assignment, trail });
         }
         let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
         let split = &calibration.samples.split;
@@ -157,7 +158,7 @@ impl Fitting<'_> {
             (assignment, trail) = self.retreat(&judge, &on_held_out, simulated, assignment, trail)?;
             found = compared(&assignment)?;
         }
-        let of_weights = self.of_weights(&judge, &found, before > assignment.layers())?;
+        let of_weights = self.of_weights(Some(&judge), &found, before > assignment.layers())?;
         let held_out = OnHeldOut::new(self.model, calibration, found);
         Ok(Judged { held_out, of_weights, assignment, trail })
     }

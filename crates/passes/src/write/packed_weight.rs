@@ -198,9 +198,15 @@ impl PackedWeight {
     }
 
     /// The zero points in the type of the codes, of the scale's shape.
+    ///
+    /// Where all are 0 they may be absent, but of int8 with several scales: ONNX Runtime, asked for exact products
+    /// (`session.x64quantprecision`), moves those codes to uint8 with one zero point of its own, and then refuses the file.
     pub(crate) fn coded_zero_points(&self) -> Result<Option<TensorProto>, TensorError> {
         let (dtype, dims) = (tensor::data_type(&self.codes)?, tensor::shape(&self.scale)?);
-        Ok(self.zero_points.as_ref().map(|codes| tensor::from_codes(dtype, &dims, codes.iter().copied())))
+        let of_all = |codes: &[i16]| tensor::from_codes(dtype, &dims, codes.iter().copied());
+        let needed = dtype == DataType::Int8 && !dims.is_empty();
+        let zeros = || vec![0; dims.iter().product()];
+        Ok(self.zero_points.clone().or_else(|| needed.then(zeros)).map(|codes| of_all(&codes)))
     }
 }
 

@@ -144,13 +144,19 @@ pub fn write_table(
         TableKind::Tied => tied::constants(table, coded),
         _ => constants(graph, table, coded, form)?,
     };
-    let bytes =
-        [&codes, &scales].into_iter().filter_map(|tensor| tensor.raw_data.as_ref()).map(bytes::Bytes::len).sum();
+    // Several of int8 are explicit, as those of layers are.
+    let zeros = || tensor::from_codes(DataType::Int8, &table.dims[..1], std::iter::repeat_n(0, table.dims[0]));
+    let zero_points = (form == TableForm::Dequantize).then(zeros);
+    let held = [Some(&codes), Some(&scales), zero_points.as_ref()].into_iter().flatten();
+    let bytes = held.filter_map(|tensor| tensor.raw_data.as_ref()).map(bytes::Bytes::len).sum();
+    let zero_points = zero_points.map(|tensor| graph.add_constant(&format!("{name}_zero_point"), tensor));
     let codes = graph.add_constant(&format!("{name}_quantized"), codes);
     let scales = graph.add_constant(&format!("{name}_scale"), scales);
     match table.kind {
-        TableKind::Embedding if form == TableForm::Dequantize => dequantize(graph, table, [codes, scales], &name),
-        TableKind::Embedding => rows::decode_rows(graph, table, coded.bits, [codes, scales], &name),
+        TableKind::Embedding => match zero_points {
+            Some(zero_points) => dequantize(graph, table, [codes, scales, zero_points], &name),
+            None => rows::decode_rows(graph, table, coded.bits, [codes, scales], &name),
+        },
         TableKind::Tied => tied::decode(graph, table, coded, [codes, scales], &name),
         TableKind::Whole => decode_whole(graph, table, [codes, scales], &name),
     }
@@ -189,11 +195,11 @@ fn decode_whole(graph: &mut Graph, table: &Table, [codes, scales]: [ValueId; 2],
 }
 
 /// The same by one operator.
-fn dequantize(graph: &mut Graph, table: &Table, codes_and_scales: [ValueId; 2], name: &str) {
+fn dequantize(graph: &mut Graph, table: &Table, coded: [ValueId; 3], name: &str) {
     let Some(before) = table.reader() else { return };
     let mut writer = Writer { graph, before, name };
     let by_row = vec![int_attribute("axis", 0)];
-    let decoded = writer.insert("DequantizeLinear", &codes_and_scales, "dequantized", by_row);
+    let decoded = writer.insert("DequantizeLinear", &coded, "dequantized", by_row);
     read_instead(graph, table, decoded);
 }
 
