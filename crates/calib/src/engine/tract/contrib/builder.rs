@@ -5,6 +5,7 @@ use onnxquant_proto::onnx::type_proto::Value;
 use onnxquant_proto::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 
 const FLOAT: i32 = 1;
+const INT8: i32 = 3;
 const INT64: i32 = 7;
 /// From this opset on the axes of Unsqueeze are an input.
 const AXES_AS_INPUT: i64 = 13;
@@ -136,6 +137,10 @@ impl<'g> Builder<'g> {
 
     pub(super) fn to_int64(&mut self, value: &str) -> String {
         self.op_with("Cast", &[value], vec![int("to", INT64.into())])
+    }
+
+    pub(super) fn to_int8(&mut self, value: &str) -> String {
+        self.op_with("Cast", &[value], vec![int("to", INT8.into())])
     }
 
     pub(super) fn to_float(&mut self, value: &str) -> String {

@@ -44,8 +44,8 @@ use builder::Builder;
 
 /// The domain of these operators.
 const MICROSOFT: &str = "com.microsoft";
-/// What the standard operators need: `Range`.
-const LEAST_OPSET: i64 = 11;
+/// What the standard operators need: `GatherND` in batches.
+const LEAST_OPSET: i64 = 12;
 
 /// How an operator is written as others.
 pub(super) struct Lowering {
@@ -91,7 +91,7 @@ pub(super) fn lower(graph: &mut GraphProto, opset: i64) -> Result<(), CalibError
             graph.node.push(node);
             continue;
         };
-        let too_old = (opset < LEAST_OPSET).then_some("it knows this operator from opset 11 on");
+        let too_old = (opset < LEAST_OPSET).then_some("it knows this operator from opset 12 on");
         if let Some(reason) = refused(&node).or(too_old) {
             return Err(CalibError::from(&BlockedNode::new(&node, reason, Fault::Unknown)));
         }
