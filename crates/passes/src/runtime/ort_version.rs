@@ -27,6 +27,8 @@ impl OrtVersion {
     pub const TWO_BIT_TYPES: Self = Self { minor: 24 };
     /// `DequantizeLinear` of 8 bits, per channel, or before a Gemm becomes `MatMulNBits`.
     pub const FUSES_ALL_DEQUANTIZE: Self = Self { minor: 26 };
+    /// Caches of `GroupQueryAttention` as codes.
+    pub const CACHES_AS_CODES: Self = Self { minor: 27 };
 }
 
 impl Default for OrtVersion {
