@@ -4,6 +4,7 @@ mod canary;
 mod engine;
 mod engines;
 mod fixtures;
+mod group_query_attention;
 mod models;
 mod ort;
 mod statistics;

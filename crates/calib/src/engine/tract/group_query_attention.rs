@@ -38,11 +38,12 @@ use ndarray::{Array2, Array4, ArrayD, ArrayView2, ArrayViewMut2, Ix2, Ix3, Ix4, 
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
-use tract_onnx::tract_core::internal::{OutletId, TypedModel};
+use tract_onnx::prelude::SpecialOps;
+use tract_onnx::tract_core::internal::{DatumTypeExt, OutletId, TypedModel};
 use tract_onnx::tract_hir::infer::rules::{InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::internal::{
-    DatumType, EvalContext, EvalOp, IntoTensor, Op, StaticName, TDim, TValue, TVec, Tensor, ToDim, TractResult,
-    TypedFact, TypedOp, as_op, bail, ensure, op_as_typed_op, op_out_of_plan, tvec,
+    EvalContext, EvalOp, IntoTensor, Op, ShapeFactoid, StaticName, TDim, TValue, TVec, ToDim, TractResult, TypedFact,
+    TypedOp, as_op, bail, ensure, op_as_typed_op, op_out_of_plan, tvec,
 };
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
@@ -171,7 +172,10 @@ impl Expansion for Attention {
         }
         let put = move |solver: &mut Solver<'r>, query: &[TDim], past: Option<&[TDim]>| -> InferenceResult {
             let shapes = self.shapes(query, past)?;
-            outputs.iter().zip(shapes).try_for_each(|(output, shape)| solver.equals(&output.shape, shape))
+            outputs
+                .iter()
+                .zip(shapes)
+                .try_for_each(|(output, shape)| solver.equals(&output.shape, ShapeFactoid::from(shape)))
         };
         solver.given(&inputs[0].shape, move |solver, query| match past {
             Some(past) => solver.given(&inputs[past].shape, move |solver, past| put(solver, &query, Some(&past))),
@@ -265,7 +269,10 @@ impl Given {
         };
         let counts = |slot: usize| -> TractResult<Vec<usize>> {
             let numbers = numbers(slot)?.unwrap_or_default();
-            numbers.iter().map(|count| if *count >= 0.0 { Ok(*count as usize) } else { bail!("{count} tokens") }).collect()
+            numbers
+                .iter()
+                .map(|count| if *count >= 0.0 { Ok(*count as usize) } else { bail!("{count} tokens") })
+                .collect()
         };
         let lengths: Vec<usize> = counts(LENGTHS)?.into_iter().map(|last| last + 1).collect();
         let Some(&total) = counts(TOTAL)?.first() else { bail!("it is not told how many tokens there are") };
@@ -395,8 +402,7 @@ impl Attention {
                 for pair in 0..pairs {
                     let (a, b) = if self.interleaved { (2 * pair, 2 * pair + 1) } else { (pair, pair + pairs) };
                     let (cosine, sine) = (cosines[[place, pair]], sines[[place, pair]]);
-                    (token[a], token[b]) =
-                        (token[a] * cosine - token[b] * sine, token[b] * cosine + token[a] * sine);
+                    (token[a], token[b]) = (token[a] * cosine - token[b] * sine, token[b] * cosine + token[a] * sine);
                 }
             }
         }
