@@ -6,6 +6,7 @@
 
 mod bench;
 mod bodies;
+mod caches;
 mod capture;
 mod command;
 mod configuration;
