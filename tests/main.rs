@@ -11,6 +11,7 @@ mod capture;
 mod command;
 mod configuration;
 mod determinism;
+mod experts;
 mod external;
 #[cfg(unix)]
 mod files;

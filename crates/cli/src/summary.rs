@@ -41,7 +41,11 @@ pub fn summary(report: &Report) -> String {
     let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
     text += &on_codes.map_or(String::new(), |found| integers(found, report.settings.activations, &report.layers));
     text += &tables("tables", "embeddings", &report.embeddings);
-    text += &tables("weights", "recurrent layers, attention and products of several matrices", &report.whole_weights);
+    text += &tables(
+        "weights",
+        "recurrent layers, attention, experts and products of several matrices",
+        &report.whole_weights,
+    );
     text += &report.kv_cache.as_ref().map_or(String::new(), caches);
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);

@@ -23,6 +23,8 @@ impl OrtVersion {
     pub const HALF_NBITS: Self = Self { minor: 20 };
     /// `MatMulNBits` of 8 bits.
     pub const EIGHT_BIT_NBITS: Self = Self { minor: 22 };
+    /// `QMoE` in blocks.
+    pub const CODES_OF_EXPERTS: Self = Self { minor: 24 };
     /// `DequantizeLinear` of 2-bit types.
     pub const TWO_BIT_TYPES: Self = Self { minor: 24 };
     /// `DequantizeLinear` of 8 bits, per channel, or before a Gemm becomes `MatMulNBits`.
