@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use ndarray::{ArrayD, IxDyn};
 use onnxquant::calib::{Split, Tensor, write_captures};
 use onnxquant_ir::onnx::tensor_proto::DataType;
-use onnxquant_ir::onnx::{ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto, type_proto};
+use onnxquant_ir::onnx::{ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto, type_proto};
 use serde_json::Value;
 
 use crate::support::{
-    Failures, MatMulModel, Run, float_tensor, float_value, folder, model_of, node, noise, noise_samples, onnxquant,
-    python, refused, report, with_int, write,
+    Failures, MatMulModel, Run, float_tensor, float_value, folder, integers, model_of, node, noise, noise_samples,
+    onnxquant, python, refused, report, with_int, write,
 };
 
 const HEADS: i64 = 4;
@@ -68,7 +68,8 @@ fn decoder() -> ModelProto {
         }
         read = made;
     }
-    inputs.extend([declared("lengths", DataType::Int32, &[-1]), declared("total", DataType::Int32, &[])]);
+    nodes.splice(0..0, counts());
+    constants.extend([integers("axis", &[0]), scalar("batch_and", 1), scalar("heads_and_batch", 2), scalar("one", 1)]);
     outputs.insert(0, declared("y", DataType::Float, &[-1, -1, WIDTH]));
     for (name, turn) in [("cos", f64::cos as fn(f64) -> f64), ("sin", f64::sin)] {
         let pairs = SIZE / 2;
@@ -84,6 +85,27 @@ fn decoder() -> ModelProto {
 /// The node, called as what it makes.
 fn called(node: NodeProto) -> NodeProto {
     NodeProto { name: node.output.first().cloned(), ..node }
+}
+
+/// How many tokens there are, as attention wants to know it: `total`, and `lengths`, which is one less.
+fn counts() -> Vec<NodeProto> {
+    let cast = |from: &str, to: &str| with_int(called(node("Cast", &[from], &[to])), "to", DataType::Int32 as i64);
+    vec![
+        called(node("Shape", &["x"], &["shape"])),
+        called(node("Gather", &["shape", "batch_and"], &["new"])),
+        called(node("Shape", &["past_key.0"], &["past_shape"])),
+        called(node("Gather", &["past_shape", "heads_and_batch"], &["past"])),
+        called(node("Add", &["past", "new"], &["all"])),
+        cast("all", "total"),
+        called(node("Sub", &["all", "one"], &["last"])),
+        called(node("Unsqueeze", &["last", "axis"], &["lasts"])),
+        cast("lasts", "lengths"),
+    ]
+}
+
+/// A 64-bit integer as a tensor without dimensions.
+fn scalar(name: &str, number: i64) -> TensorProto {
+    TensorProto { dims: Vec::new(), ..integers(name, &[number]) }
 }
 
 fn attention(layer: usize) -> NodeProto {
@@ -114,9 +136,6 @@ fn samples(folder: &Path) -> Vec<PathBuf> {
                 values.push((of_layer(layer, what), Tensor::F32(cache)));
             }
         }
-        let all = (past + NEW) as i32;
-        values.push(("lengths".to_owned(), Tensor::I32(ArrayD::from_elem(IxDyn(&[1]), all - 1))));
-        values.push(("total".to_owned(), Tensor::I32(ArrayD::from_elem(IxDyn(&[]), all))));
         let (names, values): (Vec<_>, Vec<_>) = values.into_iter().unzip();
         let path = folder.join(format!("{sample:04}.npz"));
         write_captures(&path, &names, &values).expect("a sample can be written");

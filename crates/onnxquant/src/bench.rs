@@ -194,7 +194,7 @@ fn own_samples<'a>(samples: &'a [Sample], inputs: &[InputSpec]) -> Cow<'a, [Samp
         let input = inputs.iter().find(|input| input.name == *name);
         input.is_some_and(|input| input.element == ElementType::I8) && tensor.element_type().is_float()
     };
-    if !samples.iter().flatten().any(|value| is_code(value)) {
+    if !samples.iter().flatten().any(is_code) {
         return Cow::Borrowed(samples);
     }
     let own = |value: &(String, Tensor)| match is_code(value) {

@@ -10,7 +10,7 @@ use crate::models::{array, model, node, noise, tensor, typed_input};
 
 const HEADS: usize = 4;
 const KV: usize = 2;
-const SIZE: usize = 16;
+const SIZE: usize = 32;
 const PLACES: i64 = 16;
 /// Codes of `TensorProto.DataType`.
 const TYPES: [i32; 3] = [1, 6, 3];
@@ -52,18 +52,18 @@ const FORMS: [Form; 15] = [
     PLAIN,
     Form { what: "packed", packed: true, ..PLAIN },
     Form { what: "one token", packed: true, past: 3, new: 1, lengths: &[4], ..PLAIN },
-    Form { what: "several tokens behind a past", packed: true, past: 6, new: 3, lengths: &[9], rotated: 8, ..PLAIN },
-    Form { what: "rotation", rotated: 8, ..PLAIN },
-    Form { what: "rotation of packed ones", rotated: 8, packed: true, past: 2, new: 1, lengths: &[3], ..PLAIN },
-    Form { what: "neighbours", rotated: 8, attributes: &[("rotary_interleaved", 1.0)], ..PLAIN },
-    Form { what: "partial rotation", rotated: 4, packed: true, ..PLAIN },
+    Form { what: "several tokens behind a past", packed: true, past: 6, new: 3, lengths: &[9], rotated: 16, ..PLAIN },
+    Form { what: "rotation", rotated: 16, ..PLAIN },
+    Form { what: "rotation of packed ones", rotated: 16, packed: true, past: 2, new: 1, lengths: &[3], ..PLAIN },
+    Form { what: "neighbours", rotated: 16, attributes: &[("rotary_interleaved", 1.0)], ..PLAIN },
+    Form { what: "partial rotation", rotated: 8, packed: true, ..PLAIN },
     Form { what: "softcap", attributes: &[("softcap", 2.5)], ..PLAIN },
     Form { what: "scale", attributes: &[("scale", 0.7)], ..PLAIN },
     Form { what: "window", past: 4, new: 3, lengths: &[7], attributes: &[("local_window_size", 2.0)], ..PLAIN },
     Form { what: "smooth", attributes: &[("smooth_softmax", 1.0)], ..PLAIN },
     Form { what: "sink and bias", sink: true, bias: true, attributes: &[("softcap", 2.0)], ..PLAIN },
-    Form { what: "codes", packed: true, rotated: 8, past: 4, new: 3, lengths: &[7], codes: true, ..PLAIN },
-    Form { what: "batch", batch: 2, past: 6, new: 1, lengths: &[7, 4], rotated: 8, codes: true, ..PLAIN },
+    Form { what: "codes", packed: true, rotated: 16, past: 4, new: 3, lengths: &[7], codes: true, ..PLAIN },
+    Form { what: "batch", batch: 2, past: 6, new: 1, lengths: &[7, 4], rotated: 16, codes: true, ..PLAIN },
 ];
 
 impl Form {

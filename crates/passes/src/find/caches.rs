@@ -9,7 +9,8 @@
 //! | `present_key`, `present_value` | those of all tokens | `[batch, kv heads, past + new, head size]` |
 //!
 //! Codes must not be read by anything else: a cache is found where its past is an input of the graph that nothing else reads
-//! and its present an output that nothing else reads. A `Cast` between, as models of f16 have, is passed over.
+//! and its present an output that nothing else reads; others may ask for the shape. A `Cast` between, as models of f16 have, is
+//! passed over.
 //!
 //! Keys are kept after they were rotated, if the operator rotates them, by an angle that grows with the place of the token:
 //! see [`Rotation`].
@@ -135,29 +136,40 @@ fn past(graph: &Graph, node: NodeId, slot: usize) -> Result<ValueId, String> {
     let Some(read) = graph.node(node).input(slot) else {
         return Err("it has no past: caches are kept by the caller where they are inputs and outputs".to_owned());
     };
-    let own = [Use::Input(node, slot)];
+    let own = Use::Input(node, slot);
     let behind_cast = graph.producer(read).filter(|(_, producer)| producer.is("Cast"));
-    let (value, uses) = match behind_cast.and_then(|(cast, producer)| Some((cast, producer.input(0)?))) {
-        Some((cast, value)) if graph.value(read).uses() == own => (value, [Use::Input(cast, 0)]),
+    let (value, user) = match behind_cast.and_then(|(cast, producer)| Some((cast, producer.input(0)?))) {
+        Some((cast, value)) if is_read_by(graph, read, own) => (value, Use::Input(cast, 0)),
         _ => (read, own),
     };
     let found = graph.value(value);
     match found.origin() {
-        Origin::Input if found.uses() == uses => Ok(value),
+        Origin::Input if is_read_by(graph, value, user) => Ok(value),
         Origin::Input => Err(format!("its past `{}` is also read by others", found.name())),
         _ => Err(format!("its past `{}` is no input of the model", found.name())),
     }
+}
+
+/// Whether nobody but `own` reads the numbers of a value; others may ask for its shape.
+fn is_read_by(graph: &Graph, value: ValueId, own: Use) -> bool {
+    numbers_readers(graph, value).eq([own])
+}
+
+/// Who reads numbers of a value, and not its shape alone.
+fn numbers_readers(graph: &Graph, value: ValueId) -> impl Iterator<Item = Use> {
+    let reads_numbers = |user: &Use| !matches!(user, Use::Input(node, _) if graph.node(*node).is("Shape"));
+    graph.value(value).uses().iter().copied().filter(reads_numbers)
 }
 
 /// The output of the graph that continues a past.
 fn present(graph: &Graph, node: &Node, slot: usize) -> Result<ValueId, String> {
     let Some(made) = node.output(slot) else { return Err("it returns no cache".to_owned()) };
     let cast = match graph.value(made).uses() {
-        [Use::Input(cast, 0)] => graph.node(*cast).output(0).filter(|_| graph.node(*cast).is("Cast")),
+        &[Use::Input(cast, 0)] => graph.node(cast).output(0).filter(|_| graph.node(cast).is("Cast")),
         _ => None,
     };
     let value = cast.unwrap_or(made);
-    match graph.value(value).uses() {
+    match numbers_readers(graph, value).collect::<Vec<_>>()[..] {
         [Use::GraphOutput(_)] => Ok(value),
         [] => Err(format!("its cache `{}` is no output of the model", graph.value(value).name())),
         _ => Err(format!("its cache `{}` is also read by others", graph.value(value).name())),

@@ -45,6 +45,13 @@ fn casts_around_are_passed_over() {
 }
 
 #[test]
+fn others_may_ask_for_shapes() {
+    let shape = |of: &str, to: &str| node("Shape", &[of], &[to], vec![]);
+    let nodes = vec![shape("past_k", "before"), attention(), shape("now_v", "behind")];
+    assert_eq!(found(nodes, "y now_k now_v before behind").map(|caches| caches.len()), Ok(1));
+}
+
+#[test]
 fn what_others_read_is_told() {
     let relu = |of: &str| node("Relu", &[of], &["z"], vec![]);
     let mut elsewhere = attention();
