@@ -6,10 +6,12 @@
 
 mod bench;
 mod bodies;
+mod caches;
 mod capture;
 mod command;
 mod configuration;
 mod determinism;
+mod experts;
 mod external;
 #[cfg(unix)]
 mod files;

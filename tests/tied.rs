@@ -146,7 +146,7 @@ fn a_table_and_a_layer_with_its_numbers_are_one_tensor() {
     for form in ["MatMul", "Gemm"] {
         let input = folder.path().join(format!("{form}.onnx"));
         write(&with_head(form), &input);
-        for (scheme, bits, least) in [("w8", 8, 30.0), ("w4", 8, 15.0), ("w4", 4, 15.0)] {
+        for (scheme, bits, least) in [("w8", 8, 30.0), ("w4", 8, 15.0), ("w4", 4, 15.0), ("auto", 8, 20.0)] {
             let output = folder.path().join(format!("{form}_{scheme}_{bits}.onnx"));
             let args = ["--scheme", scheme, "--embeddings", if bits == 8 { "8" } else { "4" }, "--verify", "ort"];
             let told = report(&input, &output, &args, Some(&calib));

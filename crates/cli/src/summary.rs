@@ -1,5 +1,6 @@
 //! What a run did, as it is printed.
 
+mod caches;
 mod outputs;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use onnxquant::{
 
 use crate::left_in_float::{float_activations, float_weights, skipped};
 use crate::table::{bytes, decibels, listed, short, shortened, table};
+use caches::caches;
 use outputs::outputs;
 pub(crate) use outputs::perplexity;
 
@@ -39,7 +41,12 @@ pub fn summary(report: &Report) -> String {
     let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
     text += &on_codes.map_or(String::new(), |found| integers(found, report.settings.activations, &report.layers));
     text += &tables("tables", "embeddings", &report.embeddings);
-    text += &tables("weights", "recurrent layers, attention and products of several matrices", &report.whole_weights);
+    text += &tables(
+        "weights",
+        "recurrent layers, attention, experts and products of several matrices",
+        &report.whole_weights,
+    );
+    text += &report.kv_cache.as_ref().map_or(String::new(), caches);
     text += &runs_as(&report.layers);
     text += &report.verified.as_ref().map_or(String::new(), verified);
     text += &skipped(report);

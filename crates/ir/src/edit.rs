@@ -3,7 +3,10 @@
 //! What an edit cannot know, and [`crate::verify()`] checks afterwards, is the order of execution: a value must be
 //! made before the place where it is read.
 
-use onnxquant_proto::onnx::{AttributeProto, NodeProto, StringStringEntryProto, TensorAnnotation, TensorProto};
+use onnxquant_proto::onnx::tensor_proto::DataType;
+use onnxquant_proto::onnx::{
+    AttributeProto, NodeProto, StringStringEntryProto, TensorAnnotation, TensorProto, type_proto,
+};
 
 use crate::error::GraphError;
 use crate::graph::{Graph, Node, Origin, Use, Value};
@@ -167,10 +170,10 @@ impl Graph {
         Ok(())
     }
 
-    /// Exchanges the first outputs of two nodes: names and readers go with the values.
-    pub fn swap_outputs(&mut self, a: NodeId, b: NodeId) {
-        let (of_a, of_b) = (self.node(a).output(0), self.node(b).output(0));
-        self.put_output(a, 0, of_b);
+    /// Exchanges output `slot` of `a` with the first output of `b`: names and readers go with the values.
+    pub fn swap_outputs(&mut self, a: NodeId, slot: usize, b: NodeId) {
+        let (of_a, of_b) = (self.node(a).output(slot), self.node(b).output(0));
+        self.put_output(a, slot, of_b);
         self.put_output(b, 0, of_a);
     }
 
@@ -266,6 +269,18 @@ impl Graph {
         assert!(slot.tensor.is_some(), "only the tensor of a dense initializer can be replaced");
         tensor.name = Some(slot.name.clone());
         slot.tensor = Some(tensor);
+    }
+
+    /// Changes the type that the graph declares for the elements of `value`, wherever it declares one.
+    pub fn set_element_type(&mut self, value: ValueId, dtype: DataType) {
+        let name = self.value(value).name.clone();
+        let ports = self.inputs.iter_mut().chain(&mut self.outputs).filter(|port| port.value == value);
+        let infos = self.rest.value_info.iter_mut().filter(|info| info.name() == name);
+        for info in ports.map(|port| &mut port.info).chain(infos) {
+            if let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_mut().and_then(|it| it.value.as_mut()) {
+                tensor.elem_type = Some(dtype.into());
+            }
+        }
     }
 
     /// Changes the operator of `node` (default domain).

@@ -117,7 +117,7 @@ fn apply(model: &mut Model, edit: &Edit) -> Option<()> {
                 let node = graph.node(id);
                 outputs.iter().flatten().any(|out| node.inputs().contains(&Some(*out)) || node.captures().contains(out))
             });
-            (!read_between).then(|| graph.swap_outputs(a, b))?;
+            (!read_between).then(|| graph.swap_outputs(a, 0, b))?;
         }
         Edit::RemoveNode(node) => graph.remove_node(pick(&order, node)?).ok()?,
         Edit::RemoveIfUnused(value) => graph.remove_if_unused(pick(&values, value)?),

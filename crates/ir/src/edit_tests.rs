@@ -219,11 +219,11 @@ fn swapped_outputs_take_names_and_readers_along() {
     let nodes = vec![node("Relu", &["x"], &["a"]), node("Neg", &["x"], &["b"]), node("Add", &["a", "b"], &["y"])];
     let mut model = model(graph("x", "", nodes, "y"));
     let (a, b) = (maker(&model, "a"), maker(&model, "b"));
-    model.graph_mut().swap_outputs(a, b);
+    model.graph_mut().swap_outputs(a, 0, b);
     assert_eq!(verify(&model), []);
     let written = model.to_proto().graph.unwrap();
     assert_eq!([&written.node[0].output, &written.node[1].output], [&["b"], &["a"]]);
-    model.graph_mut().swap_outputs(a, a);
+    model.graph_mut().swap_outputs(a, 0, a);
     assert_eq!(model.to_proto().graph.unwrap(), written);
 }
 
@@ -232,7 +232,7 @@ fn outputs_are_swapped_with_a_node_that_has_none() {
     for outputs in [&[][..], &[""]] {
         let mut model = model(graph("x", "", vec![node("Relu", &["x"], &["a"]), node("Neg", &["x"], outputs)], "a"));
         let [relu, neg] = *model.graph().order() else { panic!("two nodes") };
-        model.graph_mut().swap_outputs(relu, neg);
+        model.graph_mut().swap_outputs(relu, 0, neg);
         assert_eq!(verify(&model), []);
         assert_eq!(maker(&model, "a"), neg);
         assert_eq!(model.graph().node(relu).output(0), None);

@@ -5,7 +5,7 @@ use std::path::Path;
 use onnxquant_ir::{Graph, Model};
 use onnxquant_passes::sites::LayerId;
 
-use crate::config::{Activations, Budget, Config, EngineChoice};
+use crate::config::{Activations, Budget, Config, EngineChoice, KvCache};
 use crate::decide::budget::{Solution, solve_within_budget};
 use crate::decide::decided::Decided;
 use crate::decide::fastest::without_samples;
@@ -14,6 +14,7 @@ use crate::decide::integers::decide_integers;
 use crate::error::Error;
 use crate::judge::metered::Metered;
 use crate::judge::served::Served;
+use crate::observe::caches::scaled_caches;
 use crate::observe::calibration::Calibration;
 use crate::observe::observer::{CacheReport, Observer};
 use crate::observe::reach::Reach;
@@ -66,7 +67,9 @@ impl Solved {
     /// Whether anything has codes; `bodies` are those that were written.
     pub(crate) fn has_codes(&self, bodies: &[Written]) -> bool {
         let in_body = |body: &Written| !body.layers.is_empty() || !body.table_bytes.is_empty();
-        !self.solution.fitted.layers.is_empty() || !self.tables.is_empty() || bodies.iter().any(in_body)
+        let Solution { fitted, assignment, .. } = &self.solution;
+        let has_caches = !assignment.caches().is_empty();
+        has_caches || !fitted.layers.is_empty() || !self.tables.is_empty() || bodies.iter().any(in_body)
     }
 
     /// Every layer with the graph in which it stands, by what people call it: `labels` are those of the layers of the main
@@ -127,7 +130,13 @@ fn solve(model: Model, plan: Plan, calibration: Option<&Calibration>, parts: Par
     } else if config.activations == Activations::Dynamic {
         decided.assignment = without_samples(&decided.model, &decided.plan, config);
     }
-    let Decided { model, plan, assignment, trail } = decided;
+    let Decided { model, plan, mut assignment, trail } = decided;
+    if config.kv_cache == KvCache::Int8 {
+        let Some(calibration) = with_samples else {
+            return Err(Error::Internal("caches get scales from samples, and there are none".to_owned()));
+        };
+        assignment = assignment.with_caches(scaled_caches(&model, calibration, progress)?);
+    }
     let tables = quantize_tables(&model, &plan.tables)?;
     let runtime = config.runtime.as_ref().filter(|_| config.engine != EngineChoice::Tract);
     let job = Job {

@@ -7,8 +7,10 @@
 //! quartiles as the spread. The first round of each model warms up and is not counted.
 //!
 //! Without samples there is one, made from the shapes that the first model declares: floats between 0 and 1, integers
-//! of 1. What a model does with them rarely changes how long it takes.
+//! of 1. What a model does with them rarely changes how long it takes. Caches of int8 are filled likewise where samples hold
+//! floats.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -87,15 +89,17 @@ pub fn bench(ort: &OrtEngine, bench: &Bench<'_>) -> Result<BenchReport, Error> {
     };
     let samples = samples(first, path, bench)?;
     let outputs: Vec<Vec<String>> = protos.iter().map(output_names).collect();
+    let own = |(path, proto): (&PathBuf, &ModelProto)| Ok(own_samples(&samples, &inputs_of(proto, path)?));
+    let own_samples = bench.models.iter().zip(&protos).map(own).collect::<Result<Vec<_>, Error>>()?;
     drop(protos);
     let mut timings = Vec::new();
     for &threads in bench.threads {
         let options = OrtOptions { threads, ..OrtOptions::default() };
         let mut racers = Vec::new();
-        for (path, outputs) in bench.models.iter().zip(&outputs) {
-            racers.push(Racer { path, outputs, model: ort.load(path, &options)?, rounds: Vec::new() });
+        for ((path, outputs), samples) in bench.models.iter().zip(&outputs).zip(&own_samples) {
+            racers.push(Racer { path, outputs, samples, model: ort.load(path, &options)?, rounds: Vec::new() });
         }
-        race(&mut racers, &samples)?;
+        race(&mut racers)?;
         let reference = racers.first().map_or(f64::NAN, |racer| quantile(&racer.rounds, 0.5));
         timings.extend(racers.iter().map(|racer| racer.timing(threads, reference)));
     }
@@ -108,19 +112,20 @@ pub fn bench(ort: &OrtEngine, bench: &Bench<'_>) -> Result<BenchReport, Error> {
 struct Racer<'a> {
     path: &'a Path,
     outputs: &'a [String],
+    samples: &'a [Sample],
     model: OrtModel,
     rounds: Vec<f64>,
 }
 
 impl Racer<'_> {
     /// How long one run takes, of so many on every sample.
-    fn round(&self, samples: &[Sample], runs: usize) -> Result<Duration, Error> {
+    fn round(&self, runs: usize) -> Result<Duration, Error> {
         let mut all = Duration::ZERO;
-        for sample in samples {
+        for sample in self.samples {
             let time = self.model.time(sample, self.outputs, runs);
             all += time.map_err(|problem| Error::Run { path: self.path.to_owned(), problem })?;
         }
-        Ok(all.div_f64((samples.len() * runs).max(1) as f64))
+        Ok(all.div_f64((self.samples.len() * runs).max(1) as f64))
     }
 
     fn timing(&self, threads: usize, reference: f64) -> Timing {
@@ -135,13 +140,13 @@ impl Racer<'_> {
     }
 }
 
-fn race(racers: &mut [Racer<'_>], samples: &[Sample]) -> Result<(), Error> {
+fn race(racers: &mut [Racer<'_>]) -> Result<(), Error> {
     let mut plans = Vec::new();
     for racer in &*racers {
         // The first run allocates.
-        racer.round(samples, 1)?;
-        let run = racer.round(samples, 1)?.max(Duration::from_nanos(100));
-        let on_all = run * u32::try_from(samples.len()).unwrap_or(u32::MAX);
+        racer.round(1)?;
+        let run = racer.round(1)?.max(Duration::from_nanos(100));
+        let on_all = run * u32::try_from(racer.samples.len()).unwrap_or(u32::MAX);
         let runs = ROUND.div_duration_f64(on_all).ceil().clamp(1.0, MOST_RUNS as f64) as usize;
         let round = on_all.mul_f64(runs as f64);
         let rounds = (IN_ALL.div_duration_f64(round) as u32).clamp(FEWEST_ROUNDS, MOST_ROUNDS);
@@ -150,7 +155,7 @@ fn race(racers: &mut [Racer<'_>], samples: &[Sample]) -> Result<(), Error> {
     let rounds = plans.iter().map(|(_, rounds)| *rounds).min().unwrap_or(FEWEST_ROUNDS);
     for round in 0..=rounds {
         for (racer, (runs, _)) in racers.iter_mut().zip(&plans) {
-            let time = racer.round(samples, *runs)?;
+            let time = racer.round(*runs)?;
             if round > 0 {
                 racer.rounds.push(1e3 * time.as_secs_f64());
             }
@@ -181,6 +186,22 @@ fn samples(model: &ModelProto, path: &Path, bench: &Bench<'_>) -> Result<Vec<Sam
         }
         None => Ok(vec![made(&inputs, bench.lengths)?]),
     }
+}
+
+/// The samples with codes where these inputs are int8 and the samples have floats.
+fn own_samples<'a>(samples: &'a [Sample], inputs: &[InputSpec]) -> Cow<'a, [Sample]> {
+    let is_code = |(name, tensor): &(String, Tensor)| {
+        let input = inputs.iter().find(|input| input.name == *name);
+        input.is_some_and(|input| input.element == ElementType::I8) && tensor.element_type().is_float()
+    };
+    if !samples.iter().flatten().any(is_code) {
+        return Cow::Borrowed(samples);
+    }
+    let own = |value: &(String, Tensor)| match is_code(value) {
+        true => (value.0.clone(), filled(ElementType::I8, value.1.shape())),
+        false => value.clone(),
+    };
+    samples.iter().map(|sample| sample.iter().map(own).collect()).collect()
 }
 
 /// A sample with the shapes that the inputs declare.

@@ -24,7 +24,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::plan_file::PlanFile;
 
-pub use choices::{ActivationBits, Activations, Budget, EngineChoice, Format, MethodChoice};
+pub use choices::{ActivationBits, Activations, Budget, EngineChoice, Format, KvCache, MethodChoice};
 pub use data::DataConfig;
 pub use layer_rule::{LayerRule, LayerRuleError};
 pub(crate) use layer_rule::{NamedLayer, Ruled};
@@ -129,6 +129,9 @@ pub struct Config {
     /// and no speed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embeddings: Option<u32>,
+    /// What the caches of a decoder hold.
+    #[serde(skip_serializing_if = "KvCache::is_float")]
+    pub kv_cache: KvCache,
     /// What runs the float model on samples.
     #[serde(skip_serializing_if = "EngineChoice::is_auto")]
     pub engine: EngineChoice,
@@ -192,6 +195,7 @@ impl Default for Config {
             ort_min: OrtVersion::default(),
             format: Format::Auto,
             embeddings: Some(8),
+            kv_cache: KvCache::Float,
             engine: EngineChoice::Auto,
             runtime: None,
             metric: None,
@@ -224,6 +228,7 @@ impl Config {
             return Err(Error::Usage(format!("embeddings can have 8 or 4 bits, not {bits}")));
         }
         self.check_target()?;
+        self.check_caches()?;
         self.metric.as_ref().map_or(Ok(()), Metric::check)?;
         if self.activations != Activations::Float {
             self.check_integers()?;
@@ -249,7 +254,27 @@ impl Config {
         if matches!(self.activations, Activations::Static | Activations::Auto) {
             return refused("scales of activations need calibration data; without it use --weights-only");
         }
+        if self.kv_cache != KvCache::Float {
+            return refused("scales of caches need calibration data: give --calib, or leave out --kv-cache");
+        }
         Ok(())
+    }
+
+    /// What keeps caches from being codes.
+    fn check_caches(&self) -> Result<(), Error> {
+        let (present, needed) = (self.ort_min, OrtVersion::CACHES_AS_CODES);
+        match self.kv_cache {
+            KvCache::Float => Ok(()),
+            KvCache::Int8 if self.target != Target::OrtCpu => {
+                let problem = "caches are codes in an operator of ONNX Runtime: leave out --target, or --kv-cache";
+                Err(Error::Usage(problem.to_owned()))
+            }
+            KvCache::Int8 if present < needed => Err(Error::Usage(format!(
+                "ONNX Runtime has caches of int8 from {needed} on, and the file is to run in {present} and on: add \
+                 `--ort-min {needed}`, or leave out --kv-cache"
+            ))),
+            KvCache::Int8 => Ok(()),
+        }
     }
 
     /// What means nothing where weights are floats of 8 bits.
@@ -313,6 +338,7 @@ impl Config {
             state: None,
             max_perplexity_ratio: None,
             metric: None,
+            kv_cache: KvCache::Float,
             allow_float: true,
             ..self.clone()
         }

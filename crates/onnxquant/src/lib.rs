@@ -49,7 +49,7 @@ pub use accuracy::{Accuracy, TokenFigures};
 pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,
-    LayerRule, LayerRuleError, Measuring, MethodChoice, Metric, Target,
+    KvCache, LayerRule, LayerRuleError, Measuring, MethodChoice, Metric, Target,
 };
 pub use decide::trail::{JudgedBy, Weights};
 pub use error::Error;
@@ -77,6 +77,7 @@ pub use plan::scales::Origin;
 pub use plan::tables::PlannedTable;
 pub use plan_file::PlanFile;
 pub use progress::{Phase, Progress, silent};
+pub use report::caches::KvCacheReport;
 pub use report::changes::{Changes, Fact, LayerChange, LayerState};
 pub use report::compared::{CompareReport, TensorFigures};
 pub use report::curve::{BudgetReport, CurvePoint, LayerAlone};

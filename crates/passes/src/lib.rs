@@ -54,6 +54,8 @@
 //! | [`store_half`] | stores floats that were f16 or bf16 in their type again |
 //! | [`write_static`] | gives a layer inside a region the weight and bias that its integer kernel takes |
 //! | [`write_dynamic`] | replaces a MatMul or Gemm by an integer product that quantizes its input as it runs |
+//! | [`caches`] | finds the caches of keys and values that a decoder takes and returns |
+//! | [`write_caches`] | keeps them as codes, and opens such a model for callers that have floats |
 //! | [`tables`] | stores tables of embeddings, and weights of recurrent layers, as codes |
 //! | [`fake_quantize`] | rounds an activation, with codes or with the same arithmetic in floats |
 
@@ -73,7 +75,7 @@ mod testing;
 mod write;
 
 pub use decode::{decode_weights, drop_activation_codes, fold_planes};
-pub use find::{float_weights, sites};
+pub use find::{caches, float_weights, sites};
 pub use graph::{constant_chain, expose};
 pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};
 pub use migrate::migrate_scale;
@@ -84,5 +86,5 @@ pub use prepare::{
 pub use runtime::{cpu, ort_version, outer_constants};
 pub use write::{
     add_to_bias, annotate, byte_planes, keep_fusible, runs_as, share_constants, store_half, tables, weight_form,
-    write_codes, write_nbits,
+    write_caches, write_codes, write_nbits,
 };

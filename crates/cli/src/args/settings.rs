@@ -11,7 +11,8 @@ use onnxquant::{
 };
 
 use super::words::{
-    ActivationType, BitsName, EmbeddingBits, FormatName, MethodName, SaturationName, ScaleName, Scheme, TargetName,
+    ActivationType, BitsName, EmbeddingBits, FormatName, KvCacheName, MethodName, SaturationName, ScaleName, Scheme,
+    TargetName,
 };
 
 /// Weights that share a scale where few bits are asked for by a scheme and nothing else is said.
@@ -188,6 +189,11 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, value_name = "BITS", default_value_t = EmbeddingBits::Eight)]
     embeddings: EmbeddingBits,
 
+    /// What a decoder keeps of the tokens behind it: `int8`, codes on a scale for each head and channel, in an operator of ONNX
+    /// Runtime from 1.27 on (--ort-min 1.27).
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = KvCacheName::Float)]
+    kv_cache: KvCacheName,
+
     /// Keep weights in a file beside the model (OUT.data); automatic above 2 GB.
     #[arg(long)]
     external_data: bool,
@@ -311,6 +317,7 @@ impl SettingsArgs {
             ort_min: self.ort_min,
             format: self.format.into(),
             embeddings: self.embeddings.number(),
+            kv_cache: self.kv_cache.into(),
             allow_float: false,
             requantize: self.requantize,
             keep_type: self.keep_type,

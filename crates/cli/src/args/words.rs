@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use onnxquant::quant::{Method, Saturation, ScaleRule};
-use onnxquant::{ActivationBits, Activations, EngineChoice, Format, MethodChoice, Target};
+use onnxquant::{ActivationBits, Activations, EngineChoice, Format, KvCache, MethodChoice, Target};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum MethodName {
@@ -83,6 +83,21 @@ pub(super) enum EmbeddingBits {
     #[value(name = "4")]
     Four,
     Off,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum KvCacheName {
+    Float,
+    Int8,
+}
+
+impl From<KvCacheName> for KvCache {
+    fn from(name: KvCacheName) -> Self {
+        match name {
+            KvCacheName::Float => Self::Float,
+            KvCacheName::Int8 => Self::Int8,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -71,6 +71,24 @@ impl EngineChoice {
     }
 }
 
+/// What a decoder keeps of the tokens behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum KvCache {
+    /// Keys and values as the model has them.
+    #[default]
+    Float,
+    /// Codes of 8 bits, on a scale for each head and channel.
+    Int8,
+}
+
+impl KvCache {
+    #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+    pub(super) fn is_float(&self) -> bool {
+        *self == Self::Float
+    }
+}
+
 /// Bits of an activation on a fixed scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub enum ActivationBits {

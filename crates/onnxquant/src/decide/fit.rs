@@ -34,6 +34,8 @@ pub(crate) struct Fitted {
     pub(crate) measured: Option<OnRuntime>,
     /// How exact the outputs are with float activations alone, where some had to go back to them or a goal is missed.
     pub(crate) of_weights: Option<Measurement<Accuracy>>,
+    /// How exact the outputs are with caches of floats, where they are codes.
+    pub(crate) with_float_caches: Option<Measurement<Accuracy>>,
     /// The user's own figure, where there is one.
     pub(crate) metric: Option<f64>,
 }
@@ -64,7 +66,7 @@ impl Fitting<'_> {
     /// Writes the model with as many of the integer layers of `assignment` as the accuracy that is asked for allows;
     /// these too are returned, and the trail with what was tried.
     pub(super) fn fit(&self, assignment: Assignment, trail: Trail) -> Result<(Fitted, Assignment, Trail), Error> {
-        let Some(calibration) = self.calibration.filter(|_| self.has_codes()) else {
+        let Some(calibration) = self.calibration.filter(|_| self.has_codes(&assignment)) else {
             return Ok((self.written(&assignment, None)?, assignment, trail));
         };
         let Judged { held_out, of_weights, assignment, trail } = self.judge(calibration, assignment, trail)?;
@@ -78,9 +80,28 @@ impl Fitting<'_> {
     /// Writes the model in memory, and measures it in the runtime.
     pub(super) fn written(&self, assignment: &Assignment, held_out: Option<OnHeldOut>) -> Result<Fitted, Error> {
         let Written { model, layers, table_bytes } = written(self.model, self.plan, self.codes, assignment)?;
-        let served = self.served.filter(|_| self.has_codes());
+        let served = self.served.filter(|_| self.has_codes(assignment));
         let measured = served.map(|served| served.measure(&model, self.progress)).transpose()?;
-        Ok(Fitted { written: model, layers, table_bytes, held_out, measured, metric: None, of_weights: None })
+        let with_float_caches = self.with_float_caches(assignment)?;
+        let (metric, of_weights) = (None, None);
+        Ok(Fitted { written: model, layers, table_bytes, held_out, measured, with_float_caches, metric, of_weights })
+    }
+
+    /// How exact the outputs of held-out samples are with caches of floats, where they are codes: as the runtime computes
+    /// them, else as simulated.
+    fn with_float_caches(&self, assignment: &Assignment) -> Result<Option<Measurement<Accuracy>>, Error> {
+        let Some(calibration) = self.calibration.filter(|_| !assignment.caches().is_empty()) else { return Ok(None) };
+        let floats = assignment.with_caches(Vec::new());
+        let found = match self.served {
+            Some(served) => {
+                served.accuracy(&written(self.model, self.plan, self.codes, &floats)?.model, self.progress)?
+            }
+            None => {
+                let judge = Judge::new(self.model, calibration, Arithmetic::of(self.config, self.model))?;
+                judge.accuracy(self.codes, &floats, &calibration.samples.split.held_out, self.progress)?
+            }
+        };
+        Ok(Some(found))
     }
 
     /// What weights alone lose, where activations `went_back` to float or a goal is missed; `found` is what is left of the
@@ -103,8 +124,8 @@ impl Fitting<'_> {
         judge.accuracy(self.codes, &Assignment::default(), validation, self.progress).map(Some)
     }
 
-    fn has_codes(&self) -> bool {
-        !self.codes.is_empty()
+    fn has_codes(&self, assignment: &Assignment) -> bool {
+        !self.codes.is_empty() || !assignment.caches().is_empty()
     }
 
     /// Whether the simulation reached a goal that the runtime misses.

@@ -8,6 +8,7 @@ use onnxquant_calib::{
 use onnxquant_ir::{Model, NodeId};
 use onnxquant_passes::cpu::{Cpu, pair_rule};
 use onnxquant_passes::saturate_pairs::saturate_pairs;
+use onnxquant_passes::write_caches::{InputTypes, open_caches};
 use onnxquant_quant::{MatrixView, PairRule};
 
 use crate::accuracy::{Accuracy, accuracy};
@@ -78,6 +79,10 @@ impl Comparison<'_> {
         let (mut first, mut second) = (read(self.first)?, read(self.second)?);
         prepare(&mut first)?;
         prepare(&mut second)?;
+        // Caches of codes are compared with floats where only one model has such.
+        let [of_first, of_second] = [&first, &second].map(|model| InputTypes::of(model.graph()));
+        open_caches(second.graph_mut(), &of_first);
+        open_caches(first.graph_mut(), &of_second);
         let mut calibration = Calibration::open(&first, &self.data.of_model(self.first))?;
         // The operators that saturate are known to the embedded engine alone.
         let saturates = self.cpu.is_some_and(Cpu::saturates);

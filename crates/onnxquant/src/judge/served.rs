@@ -3,6 +3,7 @@
 //!
 //! The float model is the file that was given; the other is the one that will be written, as its file will hold it.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -10,10 +11,11 @@ use onnxquant_calib::{
     CalibError, CalibSet, ElementType, Measurement, NotMeasured, Original, OrtEngine, OutputComparison, Session,
     Slicing, compare,
 };
-use onnxquant_ir::onnx::type_proto;
+use onnxquant_ir::onnx::{ModelProto, type_proto};
 use onnxquant_ir::{Model, Port};
 use onnxquant_passes::cpu::Cpu;
 use onnxquant_passes::ort_version::OrtVersion;
+use onnxquant_passes::write_caches::{InputTypes, has_codes, open_caches};
 
 use crate::accuracy::{Accuracy, accuracy};
 use crate::config::{Config, DataConfig, Target};
@@ -33,6 +35,8 @@ pub(crate) struct Served {
     /// The float file, once it is loaded; else why it is not.
     float: OnceLock<Result<Original<Box<dyn Session>>, String>>,
     outputs: Vec<String>,
+    /// Of the float model.
+    types: InputTypes,
     slicings: Vec<Slicing>,
     data: Arc<CalibSet>,
     held_out: Vec<usize>,
@@ -112,6 +116,7 @@ impl Served {
             float: OnceLock::new(),
             slicings: slicings(model, samples, &outputs)?,
             outputs,
+            types: InputTypes::of(model.graph()),
             data: samples.data.clone(),
             held_out: samples.split.held_out.clone(),
             seen: samples.split.seen(MOST_SEEN),
@@ -161,7 +166,7 @@ impl Served {
             Ok(float) => float,
             Err(said) => return Ok(Err(failed("does not load the float model", said))),
         };
-        let written = match self.runtime.serve(written.to_proto(), &self.outputs) {
+        let written = match self.runtime.serve(self.with_open_caches(written), &self.outputs) {
             Ok(written) => written,
             Err(said) => return Ok(Err(failed("does not load the quantized model", &said))),
         };
@@ -171,6 +176,15 @@ impl Served {
             Err(CalibError::Run { sample, detail }) => Ok(Err(failed(&format!("fails on {sample}"), &detail))),
             found => Ok(Ok(found?)),
         }
+    }
+
+    /// What is written, for samples that have floats where it has caches of codes.
+    fn with_open_caches(&self, written: &Model) -> ModelProto {
+        let mut opened = Cow::Borrowed(written);
+        if has_codes(opened.graph()) {
+            open_caches(opened.to_mut().graph_mut(), &self.types);
+        }
+        opened.to_proto()
     }
 
     fn load_float(&self) -> Result<Original<Box<dyn Session>>, String> {

@@ -13,6 +13,7 @@
 //! | `observer` | distributions, channels and sizes of activations, kept in a file where that is wanted |
 
 pub(crate) mod bodies;
+pub(crate) mod caches;
 pub(crate) mod calibration;
 pub(crate) mod engine;
 pub(crate) mod observer;

@@ -10,6 +10,7 @@ use onnxquant_passes::integer::kernels::{Kernel, Unit};
 use onnxquant_passes::integer::regions::Regions;
 use onnxquant_passes::sites::{LayerId, Site};
 use onnxquant_passes::weight_form::WeightForm;
+use onnxquant_passes::write_caches::ScaledCaches;
 use onnxquant_passes::write_dynamic::is_supported;
 use onnxquant_quant::ActivationParams;
 
@@ -52,6 +53,8 @@ pub(crate) struct Assignment {
     widened: HashSet<NodeId>,
     /// Of the first input, by node on codes.
     input_scales: HashMap<NodeId, f32>,
+    /// Caches that are codes.
+    caches: Arc<[ScaledCaches]>,
 }
 
 impl Assignment {
@@ -105,6 +108,16 @@ impl Assignment {
         let Some(mut served) = layers.iter().map(served).collect::<Option<HashMap<_, _>>>() else { return Vec::new() };
         served.retain(|_, served| *served != Served::Codes);
         self.candidates.speeds(graph, &self.regions, &served)
+    }
+
+    /// The same with these caches as codes.
+    pub(crate) fn with_caches(&self, caches: Vec<ScaledCaches>) -> Self {
+        Self { caches: caches.into(), ..self.clone() }
+    }
+
+    /// Caches that are codes.
+    pub(crate) fn caches(&self) -> &[ScaledCaches] {
+        &self.caches
     }
 
     /// What runs on codes with fixed scales.

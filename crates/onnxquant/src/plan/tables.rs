@@ -2,7 +2,7 @@
 //!
 //! A table that layers read too, the head of a language model, becomes one tensor of codes with their weight, in blocks as
 //! `MatMulNBits` takes them. The layers have no codes of their own then. So it is where their weight is another tensor of
-//! the same numbers, if weights alone are quantized and nobody asks for bits of these layers.
+//! the same numbers, unless a scheme names integers for all layers or somebody asks for bits of these.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use onnxquant_ir::{Graph, NodeId};
 use onnxquant_passes::layers::SkipReason;
 use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::sites::{LayerId, Site};
-use onnxquant_passes::tables::{Table, TableForm, TableKind, find_tables};
+use onnxquant_passes::tables::{EXPERT_BLOCK, Table, TableForm, TableKind, find_tables};
 use onnxquant_passes::write_nbits::block_of;
 use onnxquant_quant::Granularity;
 
@@ -40,7 +40,7 @@ pub struct PlannedTable {
 impl PlannedTable {
     /// Whether a Gather reads it, not an operator that needs all of it.
     pub fn is_embedding(&self) -> bool {
-        self.table.kind != TableKind::Whole
+        !self.table.is_whole()
     }
 
     /// The layers that multiply with it, each with what people call it.
@@ -90,7 +90,14 @@ impl TablePlanner<'_> {
 
     fn whole(&self, table: Table) -> Option<PlannedTable> {
         let is_selected = table.reader().is_some_and(|reader| self.selection.contains(self.graph.label(reader)));
-        is_selected.then(|| self.by_rows(table, self.config.bits))
+        if !is_selected {
+            return None;
+        }
+        let experts = table.clone().of_experts(self.graph).filter(|_| self.config.has_codes_of_experts());
+        Some(match experts {
+            Some(table) => PlannedTable { block: Some(EXPERT_BLOCK), ..self.by_rows(table, self.config.bits) },
+            None => self.by_rows(table, self.config.bits),
+        })
     }
 
     /// Why its layers stay in float where it does.
@@ -116,14 +123,15 @@ impl TablePlanner<'_> {
     /// scales of f16.
     fn is_taken(&self, table: &Table) -> bool {
         let takes = self.config.target.takes();
-        let of_one_axis = table.kind != TableKind::Whole && !table.holds_matrices() && table.dtype == DataType::Float;
+        let of_one_axis = !table.is_whole() && !table.holds_matrices() && table.dtype == DataType::Float;
         !takes.is_strict || takes.tables && of_one_axis
     }
 
     /// Whether layers give up codes of their own for those of a table of the same numbers.
     fn joins_copies(&self) -> bool {
         let config = self.config;
-        config.activations == Activations::Float && config.budget.is_none() && config.plan.is_none()
+        let is_open = matches!(config.activations, Activations::Float | Activations::Auto);
+        is_open && config.budget.is_none() && config.plan.is_none()
     }
 
     /// Whether a rule says the bits of one of its layers.
@@ -159,6 +167,11 @@ impl TablePlanner<'_> {
 }
 
 impl Config {
+    /// Whether experts may become an operator of codes.
+    fn has_codes_of_experts(&self) -> bool {
+        self.target == Target::OrtCpu && self.format != Format::Dq && self.ort_min >= OrtVersion::CODES_OF_EXPERTS
+    }
+
     /// What a table of these bits that layers read too needs and does not have, as options.
     fn tied_needs(&self, bits: u32) -> Option<&'static str> {
         match () {

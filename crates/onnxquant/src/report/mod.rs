@@ -15,6 +15,7 @@
 //! | `spine` | the nodes in order, and on what they run |
 //! | `curve` | what bits buy, where they were chosen |
 //! | `tables` | tables of embeddings |
+//! | `caches` | what a decoder keeps as codes |
 //! | `integers` | what runs on integers |
 //! | `outputs` | the outputs of held-out samples |
 //! | `measured` | the same as ONNX Runtime computes them |
@@ -28,6 +29,7 @@
 //! | `schema` | what all of that looks like as JSON |
 
 mod advice;
+pub(crate) mod caches;
 pub(crate) mod changes;
 pub(crate) mod compared;
 pub(crate) mod curve;

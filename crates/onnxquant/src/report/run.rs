@@ -21,6 +21,7 @@ use crate::observe::texts::TextReport;
 use crate::plan::float_weights::FloatWeight;
 use crate::plan::tables::PlannedTable;
 use crate::plan_file::PlanFile;
+use crate::report::caches::KvCacheReport;
 use crate::report::curve::BudgetReport;
 use crate::report::folder::FolderReport;
 use crate::report::integers::IntegerReport;
@@ -94,6 +95,9 @@ pub struct Report {
     /// Quantized weights that are decoded as a whole: of recurrent layers, products of several matrices and attention.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub whole_weights: Vec<TableReport>,
+    /// Caches of a decoder that are codes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_cache: Option<KvCacheReport>,
     /// What runs on integers, where that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub integers: Option<IntegerReport>,
@@ -212,6 +216,11 @@ impl From<Run<'_>> for Report {
             layers,
             embeddings: reports(embeddings),
             whole_weights: reports(whole_weights),
+            kv_cache: KvCacheReport::new(
+                model.graph(),
+                solution.assignment.caches(),
+                solution.fitted.with_float_caches,
+            ),
             integers: IntegerReport::new(&model, config, (&solution.assignment, &solution.trail), cache),
             float_weights: solution.plan.float_weights(&solution.fitted.written, config),
             skipped: solution.plan.all_skipped().into_iter().map(SkippedReport::from).collect(),
@@ -304,7 +313,10 @@ impl Report {
 
     /// Whether anything has codes.
     pub fn is_quantized(&self) -> bool {
-        !self.layers.is_empty() || !self.embeddings.is_empty() || !self.whole_weights.is_empty()
+        !self.layers.is_empty()
+            || !self.embeddings.is_empty()
+            || !self.whole_weights.is_empty()
+            || self.kv_cache.is_some()
     }
 
     fn missed_accuracy(&self) -> Option<String> {

@@ -90,7 +90,7 @@ impl<'a> Streams<'a> {
     ) -> Result<Self, Error> {
         let arithmetic = Arithmetic::of(config, model);
         let inside = Codes { bodies, planned_bodies: &plan.bodies, ..Codes::default() };
-        let mut quantized_model = with_rounded_activations(&with_bodies(model, inside, arithmetic)?, assignment);
+        let mut quantized_model = with_rounded_activations(&with_bodies(model, inside, arithmetic)?, assignment)?;
         let input = |layer: &PlannedLayer| {
             let graph = quantized_model.graph();
             let input = graph.node(layer.site.node).input(0)?;

@@ -7,6 +7,7 @@ use onnxquant_ir::{Model, NodeId, ValueId};
 use onnxquant_passes::fake_quantize::{FAKE_QUANTIZE_OPSET, fake_quantize_dynamically, fake_quantize_in_blocks};
 use onnxquant_passes::integer::write_regions::{Conversion, write_regions};
 use onnxquant_passes::weight_form::WeightForm;
+use onnxquant_passes::write_caches::{InputTypes, ScaledCaches, open_caches, write_caches};
 use onnxquant_passes::write_codes::write_codes;
 use onnxquant_quant::Granularity;
 
@@ -48,7 +49,7 @@ pub(crate) fn evaluated(
     assignment: &Assignment,
     arithmetic: Arithmetic,
 ) -> Result<Model, Error> {
-    let mut evaluated = with_rounded_activations(&with_bodies(model, codes, arithmetic)?, assignment);
+    let mut evaluated = with_rounded_activations(&with_bodies(model, codes, arithmetic)?, assignment)?;
     if arithmetic == Arithmetic::Runtime {
         let layers = codes.layers.iter().map(|(layer, _)| layer);
         round_inside(&mut evaluated, assignment, layers, codes.planned_tables);
@@ -75,7 +76,7 @@ pub(crate) fn with_bodies(model: &Model, codes: Codes<'_>, arithmetic: Arithmeti
 }
 
 /// A copy of `model` in which activations are rounded to the codes of `assignment`, computed in floats.
-pub(crate) fn with_rounded_activations(model: &Model, assignment: &Assignment) -> Model {
+pub(crate) fn with_rounded_activations(model: &Model, assignment: &Assignment) -> Result<Model, Error> {
     let mut rounded = model.clone();
     write_regions(rounded.graph_mut(), assignment.regions(), assignment.params(), Conversion::Floats);
     let mut readers: BTreeMap<ValueId, Vec<(NodeId, usize)>> = BTreeMap::new();
@@ -88,7 +89,18 @@ pub(crate) fn with_rounded_activations(model: &Model, assignment: &Assignment) -
         nodes.sort_unstable();
         fake_quantize_dynamically(rounded.graph_mut(), input, &nodes);
     }
-    rounded
+    keep_codes(&mut rounded, assignment.caches())?;
+    Ok(rounded)
+}
+
+/// Lets attention keep codes, though samples have floats.
+fn keep_codes(model: &mut Model, caches: &[ScaledCaches]) -> Result<(), Error> {
+    if !caches.is_empty() {
+        let types = InputTypes::of(model.graph());
+        write_caches(model.graph_mut(), caches)?;
+        open_caches(model.graph_mut(), &types);
+    }
+    Ok(())
 }
 
 /// Lets `layers` whose weights alone are codes, and those that read `tables`, read their inputs as ONNX Runtime rounds

@@ -1,7 +1,7 @@
 //! Puts the codes of tables into a model.
 
 use onnxquant_ir::Graph;
-use onnxquant_passes::tables::{find_table, write_table};
+use onnxquant_passes::tables::{TableKind, find_table, write_table};
 
 use crate::error::Error;
 use crate::plan::tables::PlannedTable;
@@ -18,6 +18,10 @@ pub(crate) fn write_tables(
         // Who reads it may have changed since.
         let found = find_table(graph, planned.table.value);
         let found = found.map(|found| if planned.heads.is_empty() { found } else { found.with_copies(graph) });
+        let found = match planned.table.kind {
+            TableKind::Experts => found.and_then(|found| found.of_experts(graph)),
+            _ => found,
+        };
         let same = found.filter(|found| found.heads.len() == planned.heads.len());
         let place = same.ok_or_else(|| Error::Internal(format!("table `{}` was lost", planned.name)))?;
         bytes.push(write_table(graph, &place, &table.coded, planned.form)?);

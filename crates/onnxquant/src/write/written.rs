@@ -14,6 +14,7 @@ use onnxquant_passes::share_constants::{share_constants, stored_bytes};
 use onnxquant_passes::sites::{LayerId, Site};
 use onnxquant_passes::store_half::store_half;
 use onnxquant_passes::weight_form::{WeightForm, write_weight};
+use onnxquant_passes::write_caches::write_caches;
 use onnxquant_passes::write_codes::PackedWeight;
 use onnxquant_passes::write_dynamic::write_dynamic;
 use onnxquant_passes::write_nbits::MICROSOFT;
@@ -85,6 +86,7 @@ pub(crate) fn written(model: &Model, plan: &Plan, codes: Codes<'_>, assignment: 
     }
     let coded = assignment.regions().units.iter().map(|unit| unit.node).collect();
     keep_float(written.graph_mut(), &coded, &decoded);
+    write_caches(written.graph_mut(), assignment.caches())?;
     let table_bytes = write_tables(written.graph_mut(), codes.tables, codes.planned_tables)?;
     if let Some(halves) = &plan.halves {
         store_half(written.graph_mut(), halves)?;

@@ -130,7 +130,7 @@ fn replace(graph: &mut Graph, node: NodeId, weight: TensorProto) {
     if let Some(&Some(bias)) = inputs.get(5) {
         let add = NewNode { op_type: "Add", outputs: vec![format!("{name}_before_bias")], ..NewNode::default() };
         let add = graph.insert_after(node, add);
-        graph.swap_outputs(node, add);
+        graph.swap_outputs(node, 0, add);
         let product = graph.node(node).output(0);
         graph.set_input(add, 0, product);
         graph.set_input(add, 1, Some(bias));

@@ -21,10 +21,20 @@ pub(crate) fn insert(
 /// Puts an operator behind `node` that takes over its output, with name and readers; `node` makes `made` instead, the
 /// operator's first input.
 pub(crate) fn append(graph: &mut Graph, node: NodeId, op_type: &'static str, made: String) -> NodeId {
+    append_to(graph, (node, 0), op_type, made)
+}
+
+/// The same behind output `slot` of `node`.
+pub(crate) fn append_to(
+    graph: &mut Graph,
+    (node, slot): (NodeId, usize),
+    op_type: &'static str,
+    made: String,
+) -> NodeId {
     let new = NewNode { op_type, name: format!("{made}_{op_type}"), outputs: vec![made], ..NewNode::default() };
     let behind = graph.insert_after(node, new);
-    graph.swap_outputs(node, behind);
-    let made = graph.node(node).output(0);
+    graph.swap_outputs(node, slot, behind);
+    let made = graph.node(node).output(slot);
     graph.set_input(behind, 0, made);
     behind
 }

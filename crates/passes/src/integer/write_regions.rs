@@ -70,7 +70,7 @@ fn write_tensor(graph: &mut Graph, tensor: &CodedTensor, params: ActivationParam
         attributes: vec![],
     };
     let copy = graph.insert_after(producer, copy);
-    graph.swap_outputs(producer, copy);
+    graph.swap_outputs(producer, 0, copy);
     let float = graph.node(producer).output(0).expect("the producer took over the copy's output");
     graph.set_input(copy, 0, Some(float));
     // Behind the copy the runtime would not see that the readers read codes.

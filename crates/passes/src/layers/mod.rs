@@ -45,6 +45,11 @@ pub(crate) fn is_recurrent(node: &Node) -> bool {
     ["LSTM", "GRU", "RNN"].iter().any(|op_type| node.is(op_type))
 }
 
+/// Whether a node is a mixture of experts, whose weights are inputs 2, 4 and 6.
+pub(crate) fn is_mixture(node: &Node) -> bool {
+    node.domain() == MICROSOFT && node.op_type() == "MoE"
+}
+
 /// Whether an operator needs all of a weight of so many axes at `slot`, which runtimes pack when they load the model, and is
 /// no layer with this weight.
 pub(crate) fn is_read_whole(node: &Node, slot: usize, axes: usize) -> bool {
@@ -52,6 +57,7 @@ pub(crate) fn is_read_whole(node: &Node, slot: usize, axes: usize) -> bool {
         1 if axes == 2 && layer(node).is_some() => false,
         1 | 2 if is_recurrent(node) => true,
         1 if node.domain() == MICROSOFT && node.op_type() == "Attention" => true,
+        2 | 4 | 6 if is_mixture(node) => true,
         0 | 1 => ["MatMul", "Einsum"].iter().any(|op_type| node.is(op_type)) || slot == 0 && node.is("Gemm"),
         _ => false,
     }
@@ -73,7 +79,7 @@ pub fn could_be_layer(node: &NodeProto) -> bool {
     const OTHERS: [&str; 4] = ["LSTM", "GRU", "RNN", "Einsum"];
     match node.domain() {
         "" | "ai.onnx" => named(node.op_type()).is_some() || OTHERS.contains(&node.op_type()),
-        MICROSOFT => ["FusedMatMul", "FusedGemm", "FusedConv"].contains(&node.op_type()),
+        MICROSOFT => ["FusedMatMul", "FusedGemm", "FusedConv", "MoE"].contains(&node.op_type()),
         _ => false,
     }
 }

@@ -23,10 +23,14 @@ impl OrtVersion {
     pub const HALF_NBITS: Self = Self { minor: 20 };
     /// `MatMulNBits` of 8 bits.
     pub const EIGHT_BIT_NBITS: Self = Self { minor: 22 };
+    /// `QMoE` in blocks.
+    pub const CODES_OF_EXPERTS: Self = Self { minor: 24 };
     /// `DequantizeLinear` of 2-bit types.
     pub const TWO_BIT_TYPES: Self = Self { minor: 24 };
     /// `DequantizeLinear` of 8 bits, per channel, or before a Gemm becomes `MatMulNBits`.
     pub const FUSES_ALL_DEQUANTIZE: Self = Self { minor: 26 };
+    /// Caches of `GroupQueryAttention` as codes.
+    pub const CACHES_AS_CODES: Self = Self { minor: 27 };
 }
 
 impl Default for OrtVersion {

@@ -94,7 +94,7 @@ fn split_bias(graph: &mut Graph, gemm: NodeId, bias: ValueId) {
     let add = graph.insert_after(gemm, add);
     let Some(product) = graph.node(add).output(0) else { return };
     // The Gemm takes the new name and the Add the old one, which readers know.
-    graph.swap_outputs(gemm, add);
+    graph.swap_outputs(gemm, 0, add);
     graph.set_input(add, 0, Some(product));
     graph.set_input(add, 1, Some(bias));
 }

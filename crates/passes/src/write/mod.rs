@@ -10,6 +10,7 @@
 //! | [`tables`] | tables of embeddings, and weights of recurrent layers |
 //! | [`add_to_bias`], [`keep_fusible`] | what stands behind a layer |
 //! | [`annotate`] | the scales of activations, where other tools look for them |
+//! | [`write_caches`] | caches of attention as codes |
 //! | [`share_constants`] | equal constants once |
 //! | [`store_half`] | floats that were f16 or bf16, in their type again |
 //! | [`runs_as`] | what the runtime makes of it |
@@ -26,6 +27,7 @@ pub mod share_constants;
 pub mod store_half;
 pub mod tables;
 pub mod weight_form;
+pub mod write_caches;
 pub mod write_codes;
 pub(crate) mod write_dequantize;
 mod write_folded;

@@ -5,7 +5,7 @@
 //! A `Gather` picks rows of a constant table. A `DequantizeLinear` in front of it would decode the whole table at every
 //! run. An `LSTM`, `GRU` or `RNN` reads all of its weights at every step, and the runtime packs them when it loads the
 //! model, as long as they are constants then; so it is with products of several matrices (`MatMul` of three axes and more, a
-//! constant on the left, `Einsum`) and the packed weight of `Attention`. The head of a language model multiplies with the table of its words.
+//! constant on the left, `Einsum`), the packed weight of `Attention` and the experts of `MoE`. The head of a language model multiplies with the table of its words.
 //!
 //! # Method
 //!
@@ -30,6 +30,8 @@
 //! Compilers for accelerators want a `DequantizeLinear`, along axis 0 of a table of 8 bits that a Gather reads; they decode it
 //! once themselves ([`TableForm::Dequantize`]).
 //!
+//! Experts of which every weight can be codes become `QMoE`: see `experts`.
+//!
 //! They take 8 bits: errors of the weights that read a state come back with every step.
 //!
 //! A table that MatMul or Gemm layers read too has scales in blocks along its rows, and lies in the file once, as the
@@ -43,6 +45,7 @@
 //!
 //! For each row that is read one multiplication a column.
 
+mod experts;
 mod rows;
 mod table;
 mod tied;
@@ -52,6 +55,7 @@ use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, NodeId, Origin, TensorError, Use, ValueId, int_attribute, tensor};
 
 use crate::layers::is_read_whole;
+pub use experts::EXPERT_BLOCK;
 pub use table::{CodedTable, Table, TableKind};
 
 use rows::Writer;
@@ -142,6 +146,7 @@ pub fn write_table(
     }
     let [codes, scales] = match table.kind {
         TableKind::Tied => tied::constants(table, coded),
+        TableKind::Experts => experts::constants(graph, table, coded)?,
         _ => constants(graph, table, coded, form)?,
     };
     // Several of int8 are explicit, as those of layers are.
@@ -158,6 +163,7 @@ pub fn write_table(
             None => rows::decode_rows(graph, table, coded.bits, [codes, scales], &name),
         },
         TableKind::Tied => tied::decode(graph, table, coded, [codes, scales], &name),
+        TableKind::Experts => experts::decode(graph, table, coded.bits, [codes, scales]),
         TableKind::Whole => decode_whole(graph, table, [codes, scales], &name),
     }
     table.sources().for_each(|source| graph.remove_if_unused(source));

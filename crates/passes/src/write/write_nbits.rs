@@ -243,7 +243,7 @@ fn replaced(graph: &mut Graph, old: ValueId, vector: onnxquant_ir::onnx::TensorP
 
 /// Removes the Add behind `node`, which makes the sum now.
 fn drop_add(graph: &mut Graph, node: NodeId, found: &Slot) {
-    graph.swap_outputs(node, found.node);
+    graph.swap_outputs(node, 0, found.node);
     graph.set_input(found.node, 0, None);
     graph.set_input(found.node, 1, None);
     graph.remove_node(found.node).expect("what the Add made is made by the layer now");
@@ -253,7 +253,7 @@ fn add_behind(graph: &mut Graph, node: NodeId, bias: ValueId) {
     let base = graph.label(node).to_owned();
     let add = NewNode { op_type: "Add", outputs: vec![format!("{base}_before_bias")], ..NewNode::default() };
     let add = graph.insert_after(node, add);
-    graph.swap_outputs(node, add);
+    graph.swap_outputs(node, 0, add);
     let product = graph.node(node).output(0);
     graph.set_input(add, 0, product);
     graph.set_input(add, 1, Some(bias));

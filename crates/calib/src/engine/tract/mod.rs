@@ -9,6 +9,8 @@ mod contrib;
 #[cfg(feature = "tract")]
 mod convert;
 #[cfg(feature = "tract")]
+mod group_query_attention;
+#[cfg(feature = "tract")]
 mod least_rank;
 #[cfg(feature = "tract")]
 mod lower;

@@ -41,8 +41,10 @@ pub enum TableKind {
     Embedding,
     /// A `Gather`, and MatMul or Gemm layers whose weight it is too.
     Tied,
-    /// An operator that needs all of it: `LSTM`, `GRU`, `RNN`, products of several matrices, `Einsum`, `Attention`.
+    /// An operator that needs all of it: `LSTM`, `GRU`, `RNN`, products of several matrices, `Einsum`, `Attention`, `MoE`.
     Whole,
+    /// `MoE`, which becomes an operator of codes.
+    Experts,
 }
 
 /// A table of codes.
@@ -71,6 +73,7 @@ impl Table {
     pub fn bits(&self, wanted: u32) -> u32 {
         match self.kind {
             TableKind::Whole => WHOLE_BITS,
+            TableKind::Experts => wanted.next_power_of_two().clamp(4, 8),
             // Blocks are even.
             TableKind::Tied => wanted,
             TableKind::Embedding if self.dims[1].is_multiple_of(2) && !self.holds_matrices => wanted,
@@ -83,9 +86,14 @@ impl Table {
         self.holds_matrices
     }
 
+    /// Whether an operator needs all of it.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.kind, TableKind::Whole | TableKind::Experts)
+    }
+
     /// Whether `node` multiplies with all of it.
     pub fn is_weight_of(&self, node: NodeId) -> bool {
-        self.kind == TableKind::Whole && self.readers.contains(&node)
+        self.is_whole() && self.readers.contains(&node)
     }
 
     /// The first node that reads its rows.

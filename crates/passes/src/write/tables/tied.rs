@@ -118,7 +118,7 @@ fn place(graph: &Graph, node: NodeId) -> Option<usize> {
 impl Table {
     /// The same with the layers whose weights are copies of it, in initializers of their own.
     pub fn with_copies(mut self, graph: &Graph) -> Self {
-        if self.kind == TableKind::Whole || self.dtype != DataType::Float {
+        if self.is_whole() || self.dtype != DataType::Float {
             return self;
         }
         for &other in graph.initializers().iter().filter(|&&other| other != self.value) {
