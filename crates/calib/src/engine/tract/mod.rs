@@ -9,8 +9,6 @@ mod contrib;
 #[cfg(feature = "tract")]
 mod convert;
 #[cfg(feature = "tract")]
-mod group_query_attention;
-#[cfg(feature = "tract")]
 mod least_rank;
 #[cfg(feature = "tract")]
 mod lower;

@@ -22,7 +22,7 @@ use super::least_rank::check_ranks;
 use super::lower::REVERSE;
 use super::mend::mend;
 use super::model::EngineModel;
-use super::{attention, group_query_attention, round_to_grid, saturate_pairs};
+use super::{attention, round_to_grid, saturate_pairs};
 use crate::engine::blocked::{BlockedNode, Fault, PANICKED, shorten};
 use crate::engine::contract::Shapes;
 use crate::error::CalibError;
@@ -81,7 +81,6 @@ pub(super) fn operators() -> Operators {
     onnx.op_register.insert(REVERSE, reverse);
     mend(&mut onnx);
     attention::register(&mut onnx);
-    group_query_attention::register(&mut onnx);
     check_ranks(&mut onnx);
     round_to_grid::register(&mut onnx);
     saturate_pairs::register(&mut onnx);
