@@ -27,7 +27,7 @@ use crate::plan_file::PlanFile;
 pub use choices::{ActivationBits, Activations, Budget, EngineChoice, Format, KvCache, MethodChoice};
 pub use data::DataConfig;
 pub use layer_rule::{LayerRule, LayerRuleError};
-pub(crate) use layer_rule::{NamedLayer, Ruled};
+pub(crate) use layer_rule::{NamedLayer, OwnCodes, Ruled};
 pub use metric::{Measuring, Metric};
 pub(crate) use selection::Selection;
 pub use target::Target;
@@ -248,7 +248,9 @@ impl Config {
         if matches!(self.budget, Some(Budget::MinSqnrDb(_))) {
             return refused("an SQNR is measured on calibration data: give --calib");
         }
-        if matches!(self.method, MethodChoice::Fixed(method) if method != Method::Msq) {
+        if self.layer_rules.iter().any(LayerRule::is_fitted)
+            || matches!(self.method, MethodChoice::Fixed(method) if method != Method::Msq)
+        {
             return refused("this method needs calibration data; without it use `--method msq --weights-only`");
         }
         if matches!(self.activations, Activations::Static | Activations::Auto) {

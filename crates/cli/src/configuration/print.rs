@@ -95,11 +95,22 @@ fn rule() -> Value {
                 "anyOf": [{ "enum": ["first", "last"] }, { "type": "integer", "minimum": 1 }],
                 "description": "The place among the layers that the other keys match",
             },
+            "scheme": { "enum": ["w8", "w4"], "description": "Bits a weight, and blocks of 32 for `w4`" },
             "bits": { "type": "integer", "minimum": 1, "maximum": 8, "description": "Bits a weight" },
+            "granularity": { "type": "string", "description": "`tensor`, `channel` or `block:N`" },
+            "method": { "type": "string", "description": "How the codes are found" },
             "float": { "const": true, "description": "The layers stay in float" },
         },
         "anyOf": [{ "required": ["match"] }, { "required": ["op-type"] }, { "required": ["position"] }],
-        "oneOf": [{ "required": ["bits"] }, { "required": ["float"] }],
+        "oneOf": [
+            {
+                "anyOf": [
+                    { "required": ["scheme"] }, { "required": ["bits"] }, { "required": ["granularity"] },
+                    { "required": ["method"] },
+                ],
+            },
+            { "required": ["float"] },
+        ],
     })
 }
 

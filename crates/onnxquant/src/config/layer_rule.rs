@@ -8,16 +8,18 @@ use std::fmt;
 use std::str::FromStr;
 
 use globset::{Glob, GlobMatcher};
-use onnxquant_quant::Alphabet;
+use onnxquant_quant::{Alphabet, Granularity, Method};
 use serde::{Serialize, Serializer};
 
 use super::{Budget, Config};
 use crate::error::Error;
 
 /// What a rule can say.
-const KEYS: [&str; 5] = ["match", "op-type", "position", "bits", "float"];
+const KEYS: [&str; 8] = ["match", "op-type", "position", "scheme", "bits", "granularity", "method", "float"];
+/// Weights that share a scale with the scheme `w4`.
+const BLOCK: usize = 32;
 
-/// Bits of some layers, or that they stay in float.
+/// The codes of some layers and how they are found, or that they stay in float.
 #[derive(Clone, Debug)]
 pub struct LayerRule {
     /// The glob that names match.
@@ -39,10 +41,20 @@ enum Position {
 /// What becomes of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Treatment {
-    /// Its weights have so many bits.
-    Bits(u32),
+    /// It has codes of its own.
+    Codes(OwnCodes),
     /// It stays in float.
     Float,
+}
+
+/// The codes of a single layer, as far as they are not those of all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OwnCodes {
+    /// Bits a weight.
+    pub(crate) bits: Option<u32>,
+    /// Which weights share a scale.
+    pub(crate) granularity: Option<Granularity>,
+    pub(crate) method: Option<Method>,
 }
 
 /// What is wrong with a rule.
@@ -86,7 +98,8 @@ impl FromStr for LayerRule {
 
 impl LayerRule {
     fn of_table(table: &toml::Table) -> Result<Self, LayerRuleError> {
-        let (mut names, mut op_type, mut position, mut treatment) = (None, None, None, None);
+        let (mut names, mut op_type, mut position, mut is_float) = (None, None, None, false);
+        let mut own = OwnCodes::default();
         for (given, value) in table {
             let failed = |problem: String| LayerRuleError { key: Some(given.clone()), problem };
             let wanted = |what: &str| failed(format!("`{given}` of a layer is {what}, not {value}"));
@@ -101,34 +114,45 @@ impl LayerRule {
                     let what = "\"first\", \"last\" or a number from 1 on";
                     position = Some(Position::of(value).ok_or_else(|| wanted(what))?);
                 }
-                "bits" | "float" if treatment.is_some() => {
-                    return Err(failed("a layer has `bits` or is `float`, not both".to_owned()));
-                }
-                "bits" => {
-                    let bits = value.as_integer().and_then(|bits| u32::try_from(bits).ok());
-                    let bits = bits.filter(|bits| (1..=8).contains(bits)).ok_or_else(|| wanted("1 to 8"))?;
-                    treatment = Some(Treatment::Bits(bits));
-                }
-                "float" if value.as_bool() == Some(true) => treatment = Some(Treatment::Float),
+                "float" if value.as_bool() == Some(true) => is_float = true,
                 "float" => return Err(wanted("true, or left out")),
-                _ => return Err(failed(unknown(given))),
+                _ => own.read(&key, value, table).map_err(|what| match what {
+                    Some(what) => wanted(what),
+                    None => failed(unknown(given)),
+                })?,
             }
         }
         let missing = |problem: &str| LayerRuleError { key: None, problem: problem.to_owned() };
         if names.is_none() && op_type.is_none() && position.is_none() {
             return Err(missing("which layers are meant? give `match`, `op-type` or `position`"));
         }
-        let treatment = treatment.ok_or_else(|| missing("what do these layers get? give `bits` or `float = true`"))?;
+        let treatment = match (is_float, own == OwnCodes::default()) {
+            (true, true) => Treatment::Float,
+            (true, false) => {
+                let problem = "a layer has codes or is `float`, not both".to_owned();
+                return Err(LayerRuleError { key: Some("float".to_owned()), problem });
+            }
+            (false, false) => Treatment::Codes(own),
+            (false, true) => {
+                let keys = "`scheme`, `bits`, `granularity`, `method` or `float = true`";
+                return Err(missing(&format!("what do these layers get? give {keys}")));
+            }
+        };
         let names = names.map(|glob| glob.compile_matcher());
         Ok(Self { names, op_type: op_type.map(str::to_owned), position, treatment })
     }
 
-    /// The bits that it gives.
-    pub(crate) fn bits(&self) -> Option<u32> {
+    /// The codes that it gives, none where layers stay in float.
+    pub(crate) fn codes(&self) -> Option<OwnCodes> {
         match self.treatment {
-            Treatment::Bits(bits) => Some(bits),
+            Treatment::Codes(own) => Some(own),
             Treatment::Float => None,
         }
+    }
+
+    /// Whether it names a method that needs samples.
+    pub(crate) fn is_fitted(&self) -> bool {
+        self.codes().and_then(|own| own.method).is_some_and(|method| method != Method::Msq)
     }
 
     /// The names of the layers that it is about.
@@ -144,6 +168,37 @@ impl LayerRule {
             Some(Position::Last) => fitting.next_back().into_iter().collect(),
             Some(Position::At(place)) => fitting.nth(place.saturating_sub(1)).into_iter().collect(),
         }
+    }
+}
+
+impl OwnCodes {
+    /// Takes the value of a key of `table`; else says what it should be, or nothing where there is no such key.
+    fn read(&mut self, key: &str, value: &toml::Value, table: &toml::Table) -> Result<(), Option<&'static str>> {
+        match key {
+            "scheme" if table.contains_key("bits") => return Err(Some("left out beside `bits`")),
+            "scheme" => match value.as_str() {
+                Some("w8") => self.bits = Some(8),
+                Some("w4") => {
+                    self.bits = Some(4);
+                    self.granularity = self.granularity.or(Some(Granularity::Block(BLOCK)));
+                }
+                _ => return Err(Some("\"w8\" or \"w4\": activations are about the whole model")),
+            },
+            "bits" => {
+                let bits = value.as_integer().and_then(|bits| u32::try_from(bits).ok());
+                self.bits = Some(bits.filter(|bits| (1..=8).contains(bits)).ok_or(Some("1 to 8"))?);
+            }
+            "granularity" => {
+                let wanted = "\"tensor\", \"channel\" or \"block:N\"";
+                self.granularity = Some(value.as_str().and_then(|text| text.parse().ok()).ok_or(Some(wanted))?);
+            }
+            "method" => {
+                let wanted = "a method such as \"feedback\" or \"msq\"";
+                self.method = Some(value.as_str().and_then(|text| text.parse().ok()).ok_or(Some(wanted))?);
+            }
+            _ => return Err(None),
+        }
+        Ok(())
     }
 }
 
@@ -179,10 +234,14 @@ impl fmt::Display for LayerRule {
             Some(Position::Last) => f.write_str("position = \"last\", ")?,
             Some(Position::At(place)) => write!(f, "position = {place}, ")?,
         }
-        match self.treatment {
-            Treatment::Bits(bits) => write!(f, "bits = {bits}"),
-            Treatment::Float => f.write_str("float = true"),
-        }
+        let Treatment::Codes(OwnCodes { bits, granularity, method }) = self.treatment else {
+            return f.write_str("float = true");
+        };
+        let of_bits = bits.map(|bits| format!("bits = {bits}"));
+        let of_granularity = granularity.map(|shared| format!("granularity = {}", text(&shared.to_string())));
+        let of_method = method.map(|method| format!("method = {}", text(&method.to_string())));
+        let said: Vec<String> = [of_bits, of_granularity, of_method].into_iter().flatten().collect();
+        f.write_str(&said.join(", "))
     }
 }
 
@@ -226,12 +285,12 @@ impl<'a> Ruled<'a> {
         Some(self.rules.get(*self.holding.get(label)?)?.treatment)
     }
 
-    /// The rules that match no layer; one of bits matches layers that get codes of their own alone, which are `quantized`.
+    /// The rules that match no layer; one of codes matches layers that get codes of their own alone, which are `quantized`.
     pub(crate) fn unmatched<'l>(&self, quantized: impl Iterator<Item = &'l str>) -> Vec<String> {
         let quantized: HashSet<&str> = quantized.collect();
         let is_idle = |(at, rule): &(usize, &LayerRule)| {
             let holds = |label: &String| self.holding.get(label) == Some(at);
-            let works = |label: &String| rule.bits().is_none() || !holds(label) || quantized.contains(label.as_str());
+            let works = |label: &String| rule.codes().is_none() || !holds(label) || quantized.contains(label.as_str());
             !self.matched.get(*at).is_some_and(|labels| labels.iter().any(works))
         };
         self.rules.iter().enumerate().filter(is_idle).map(|(_, rule)| format!("--layer '{rule}'")).collect()
@@ -239,9 +298,12 @@ impl<'a> Ruled<'a> {
 }
 
 impl Config {
-    /// Refuses bits of single layers beside what says all bits.
+    /// Refuses forms of codes of single layers beside what says all bits.
     pub(super) fn check_layer_rules(&self) -> Result<(), Error> {
-        let Some(rule) = self.layer_rules.iter().find(|rule| rule.bits().is_some()) else { return Ok(()) };
+        let names_form = |own: OwnCodes| own.bits.is_some() || own.granularity.is_some();
+        let Some(rule) = self.layer_rules.iter().find(|rule| rule.codes().is_some_and(names_form)) else {
+            return Ok(());
+        };
         let why = match (self.budget, &self.plan, self.alphabet) {
             (Some(Budget::AverageBits(_)), _, _) => "--average-bits chooses the bits of every layer",
             (Some(Budget::TargetBytes(_)), _, _) => "--target-size chooses the bits of every layer",

@@ -38,6 +38,21 @@ fn a_rule_is_read_as_it_is_shown() {
 }
 
 #[test]
+fn schemes_stand_for_bits_and_blocks() {
+    let codes = |text: &str| rule(&format!(r#"match = "a", {text}"#)).codes();
+    let own = |bits, granularity| Some(OwnCodes { bits: Some(bits), granularity, method: None });
+    assert_eq!(codes(r#"scheme = "w8""#), own(8, None));
+    assert_eq!(codes(r#"scheme = "w4""#), own(4, Some(Granularity::Block(32))));
+    assert_eq!(codes(r#"scheme = "w4", granularity = "channel""#), own(4, Some(Granularity::Channel)));
+    let fitted = OwnCodes { method: Some(Method::Feedback), ..OwnCodes::default() };
+    assert_eq!(codes(r#"method = "feedback""#), Some(fitted));
+    assert_eq!(
+        rule(r#"match = "a", scheme = "w4", method = "feedback""#).to_string(),
+        r#"match = "a", bits = 4, granularity = "block:32", method = "feedback""#
+    );
+}
+
+#[test]
 fn mistakes_are_told_with_their_key() {
     let cases = [
         (r#"bits = 4"#, None, "which layers"),
@@ -46,7 +61,11 @@ fn mistakes_are_told_with_their_key() {
         (r#"match = "a", bits = "4""#, Some("bits"), "1 to 8"),
         (r#"match = "a", float = false"#, Some("float"), "left out"),
         (r#"match = "a", bits = 4, float = true"#, Some("float"), "not both"),
-        (r#"match = "a", scheme = "w4""#, Some("scheme"), "whole model"),
+        (r#"match = "a", scheme = "w8a8""#, Some("scheme"), "whole model"),
+        (r#"match = "a", scheme = "w4", bits = 3"#, Some("scheme"), "left out beside"),
+        (r#"match = "a", granularity = "row""#, Some("granularity"), "channel"),
+        (r#"match = "a", method = "best""#, Some("method"), "feedback"),
+        (r#"match = "a", range = "mse""#, Some("range"), "whole model"),
         (r#"match = "a[", bits = 4"#, Some("match"), "bad pattern"),
         (r#"position = 0, bits = 4"#, Some("position"), "from 1 on"),
         (r#"position = "middle", bits = 4"#, Some("position"), "\"last\""),
@@ -73,9 +92,10 @@ fn the_last_rule_holds_and_rules_without_layers_are_told() {
     .map(rule);
     let ruled = Ruled::new(&rules, &layers());
     let of = |label| ruled.treatment(label);
-    assert_eq!(of("a/mlp/up"), Some(Treatment::Bits(4)));
-    assert_eq!((of("b/mlp/up"), of("stem")), (Some(Treatment::Float), Some(Treatment::Bits(3))));
-    assert_eq!((of("head"), of("elsewhere")), (Some(Treatment::Bits(2)), None));
+    let bits = |bits| Some(Treatment::Codes(OwnCodes { bits: Some(bits), ..OwnCodes::default() }));
+    assert_eq!(of("a/mlp/up"), bits(4));
+    assert_eq!((of("b/mlp/up"), of("stem")), (Some(Treatment::Float), bits(3)));
+    assert_eq!((of("head"), of("elsewhere")), (bits(2), None));
     let all = ["stem", "a/mlp/up", "head"];
     assert_eq!(ruled.unmatched(all.into_iter()), [r#"--layer 'match = "zz", bits = 2'"#]);
     // The head has no codes of its own: they are those of a table.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use super::layer_rule::{Ruled, Treatment};
+use super::layer_rule::{OwnCodes, Ruled, Treatment};
 use crate::error::Error;
 
 /// The layers that `include`, `exclude` and rules of layers leave.
@@ -55,11 +55,11 @@ impl<'a> Selection<'a> {
         (self.given[0].is_empty() || self.include.is_match(label)) && !is_left
     }
 
-    /// The bits that a rule gives a layer.
-    pub(crate) fn bits(&self, label: &str) -> Option<u32> {
-        match self.ruled.treatment(label)? {
-            Treatment::Bits(bits) => Some(bits),
-            Treatment::Float => None,
+    /// What rules say of the codes of a layer.
+    pub(crate) fn own_codes(&self, label: &str) -> OwnCodes {
+        match self.ruled.treatment(label) {
+            Some(Treatment::Codes(own)) => own,
+            Some(Treatment::Float) | None => OwnCodes::default(),
         }
     }
 }

@@ -37,7 +37,7 @@ const MOST_FLOATS: f64 = 0.5;
 /// `plan` with better weights, of whose layers `about` tells; their error is `excess` times what is allowed.
 pub(super) fn mended(plan: &Plan, about: &[AboutLayer], excess: f64, config: &Config) -> Result<Option<Plan>, Error> {
     let powers: Vec<f64> = about.iter().map(power).collect();
-    let keeps_bits: Vec<bool> = plan.layers.iter().map(|layer| layer.has_named_bits).collect();
+    let keeps_bits: Vec<bool> = plan.layers.iter().map(|layer| layer.own.bits.is_some()).collect();
     let chosen = worst(&powers, &keeps_bits, excess);
     let is_chosen = |at: &usize| chosen.contains(at);
     let parameters = |layer: &PlannedLayer| layer.site.parameters() as f64;

@@ -15,7 +15,7 @@ use onnxquant_quant::Granularity;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::config::{Activations, Budget, Config, NamedLayer, Ruled, Selection};
+use crate::config::{Activations, Budget, Config, NamedLayer, OwnCodes, Ruled, Selection};
 use crate::error::Error;
 use crate::plan::form::Wanted;
 use crate::plan::outside::Around;
@@ -34,8 +34,8 @@ pub struct PlannedLayer {
     pub granularity: Granularity,
     /// Bits a weight.
     pub bits: u32,
-    /// A rule about this layer says its bits.
-    pub has_named_bits: bool,
+    /// What a rule says about the codes of this layer.
+    pub(crate) own: OwnCodes,
     /// `MatMulNBits` of 8 bits would be slower than floats for as many rows as the samples have.
     pub is_slow: bool,
     /// The form of the weight where activations are floats.
@@ -174,10 +174,9 @@ impl Plan {
         });
         match outcome {
             Ok(site) => {
-                let named = selection.bits(&label);
+                let own = selection.own_codes(&label);
                 let of_all = config.plan.as_ref().map_or(Ok(config.bits), |plan| plan.bits_of(&label))?;
-                let layer = PlannedLayer::new(config, label, op_type, site, (named.unwrap_or(of_all), false))?;
-                self.layers.push(PlannedLayer { has_named_bits: named.is_some(), ..layer });
+                self.layers.push(PlannedLayer::new(config, label, op_type, site, (of_all, false), own)?);
             }
             Err(reason) => self.skipped.push(SkippedLayer { node, label, op_type, weight_shape, reason }),
         }
@@ -282,20 +281,21 @@ impl PlannedLayer {
         op_type: String,
         site: Site,
         (bits, is_slow): (u32, bool),
+        own: OwnCodes,
     ) -> Result<Self, Error> {
-        let granularity = granularity(&site, config);
+        let bits = own.bits.unwrap_or(bits);
+        let granularity = granularity(&site, own.granularity.unwrap_or(config.granularity), config);
         let wanted = Wanted { config, bits, granularity, is_slow };
         let form = wanted.form(&label, &site)?;
         let (integer_codes, packed_type) = (wanted.byte_codes(&site), wanted.packed_type());
-        let has_named_bits = false;
-        Ok(Self { label, op_type, site, granularity, bits, has_named_bits, is_slow, form, integer_codes, packed_type })
+        Ok(Self { label, op_type, site, granularity, bits, own, is_slow, form, integer_codes, packed_type })
     }
 
     /// The same layer with other bits.
     pub(crate) fn with_bits(&self, config: &Config, bits: u32) -> Result<Self, Error> {
-        let layer =
-            Self::new(config, self.label.clone(), self.op_type.clone(), self.site.clone(), (bits, self.is_slow))?;
-        Ok(Self { has_named_bits: self.has_named_bits, ..layer })
+        let own = OwnCodes { bits: None, ..self.own };
+        let (label, op_type, site) = (self.label.clone(), self.op_type.clone(), self.site.clone());
+        Ok(Self { own: self.own, ..Self::new(config, label, op_type, site, (bits, self.is_slow), own)? })
     }
 
     /// The same layer, whose codes of 8 bits are to be slower than floats in `MatMulNBits`.
@@ -330,8 +330,8 @@ fn has_axis(site: &Site, config: &Config) -> bool {
 }
 
 /// Blocks along K mean nothing to a convolution, whose inputs are channels times kernel positions.
-fn granularity(site: &Site, config: &Config) -> Granularity {
-    let (takes, wanted) = (config.target.takes(), config.granularity);
+fn granularity(site: &Site, wanted: Granularity, config: &Config) -> Granularity {
+    let takes = config.target.takes();
     match (site.layer.decoding(), wanted) {
         _ if site.view.is_dense() && !takes.dense_by_channel => Granularity::Tensor,
         (Decoding::Folded, Granularity::Block(_)) => Granularity::Channel,

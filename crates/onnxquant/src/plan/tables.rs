@@ -15,7 +15,7 @@ use onnxquant_passes::tables::{EXPERT_BLOCK, Table, TableForm, TableKind, find_t
 use onnxquant_passes::write_nbits::block_of;
 use onnxquant_quant::Granularity;
 
-use crate::config::{Activations, Config, Format, Selection, Target};
+use crate::config::{Activations, Config, Format, OwnCodes, Selection, Target};
 
 /// The first opset whose `DequantizeLinear` has an axis.
 const DEQUANTIZE_OPSET: i64 = 13;
@@ -104,7 +104,7 @@ impl TablePlanner<'_> {
     fn embedding(&self, table: Table, bits: u32) -> Result<PlannedTable, HashMap<NodeId, SkipReason>> {
         let own_heads = table.clone();
         let joined = if self.joins_copies() { table.with_copies(self.graph) } else { table };
-        let table = if self.has_named_bits(&joined) { own_heads.clone() } else { joined };
+        let table = if self.has_own_codes(&joined) { own_heads.clone() } else { joined };
         if table.kind == TableKind::Tied
             && let Ok(tied) = self.tied(table, bits)
         {
@@ -134,10 +134,10 @@ impl TablePlanner<'_> {
         is_open && config.budget.is_none() && config.plan.is_none()
     }
 
-    /// Whether a rule says the bits of one of its layers.
-    fn has_named_bits(&self, table: &Table) -> bool {
+    /// Whether a rule says something about the codes of one of its layers.
+    fn has_own_codes(&self, table: &Table) -> bool {
         let labels = table.heads.iter().filter_map(|site| self.labels.get(&site.node));
-        labels.into_iter().any(|label| self.selection.bits(label).is_some())
+        labels.into_iter().any(|label| self.selection.own_codes(label) != OwnCodes::default())
     }
 
     fn tied(&self, table: Table, bits: u32) -> Result<PlannedTable, HashMap<NodeId, SkipReason>> {

@@ -37,18 +37,19 @@ pub(crate) fn find_codes(
 ) -> Result<Found, Error> {
     let find = || {
         let problem = layer_problem(job, layer, weights, stats.map(|stats| stats.calibration))?;
-        choose(job.config, &problem, stats.and_then(|stats| stats.validation))
+        let method = layer.own.method.map_or(job.config.method, MethodChoice::Fixed);
+        choose((method, job.config), &problem, stats.and_then(|stats| stats.validation))
     };
     let (solution, method, verdict) = find().map_err(|error| failed(job.model, layer, error))?;
     Ok(Found { solution, method, verdict, readers: 1 })
 }
 
 fn choose(
-    config: &Config,
+    (method, config): (MethodChoice, &Config),
     problem: &LayerProblem<'_>,
     validation: Option<&[GramStats]>,
 ) -> Result<(LayerSolution, Method, Option<Verdict>), QuantError> {
-    match (config.method, validation) {
+    match (method, validation) {
         _ if problem.stats().is_none() => Ok((solve(Method::Msq, problem)?, Method::Msq, None)),
         (MethodChoice::Auto, Some(validation)) => {
             let (solution, verdict) = auto(&candidates(problem), problem, validation)?;

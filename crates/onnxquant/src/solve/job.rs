@@ -7,7 +7,7 @@ use onnxquant_passes::cpu::pair_rule;
 use onnxquant_passes::weight_form::WeightForm;
 use onnxquant_quant::{GramStats, LayerProblem, Method, PairRule, QuantError, QuantSpec};
 
-use crate::config::{Config, MethodChoice};
+use crate::config::{Config, LayerRule, MethodChoice};
 use crate::judge::metered::Metered;
 use crate::judge::served::Served;
 use crate::observe::calibration::Calibration;
@@ -46,7 +46,7 @@ pub(crate) struct Job<'a> {
 
 /// Whether validation samples have statistics of their own.
 pub(crate) fn judges(config: &Config) -> bool {
-    config.method != MethodChoice::Fixed(Method::Msq)
+    config.method != MethodChoice::Fixed(Method::Msq) || config.layer_rules.iter().any(LayerRule::is_fitted)
 }
 
 /// What is to be solved for a layer.
