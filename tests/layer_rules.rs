@@ -116,9 +116,10 @@ fn named_bits_are_kept_and_no_other_layer_makes_up_for_them_where_a_goal_is_miss
 #[test]
 fn mistakes_in_rules_are_told_with_their_line() {
     let folder = folder();
-    let cases: [(&str, &[&str]); 7] = [
+    let cases: [(&str, &[&str]); 8] = [
         ("bits = 8\n[[layer]]\nmatch = \"a\"\nbtis = 4\n", &["c.toml`, line 4", "`btis`", "`bits`"]),
-        ("\n[[layer]]\nmatch = \"a\"\nbits = 4\nscheme = \"w4\"\n", &["line 5", "`scheme`", "whole model"]),
+        ("\n[[layer]]\nmatch = \"a\"\nbits = 4\nrange = \"mse\"\n", &["line 5", "`range`", "whole model"]),
+        ("[[layer]]\nmatch = \"a\"\nscheme = \"w8a8\"\n", &["line 3", "`scheme`", "whole model"]),
         ("[[layer]]\nmatch = \"a\"\nbits = 4\n\n[[layer]]\nbits = 3\n", &["line 5", "which layers"]),
         ("[[layer]]\nmatch = \"a\"\nbits = \"four\"\n", &["line 3", "`bits`", "1 to 8"]),
         ("[[layer]]\nmatch = \"a[\"\nbits = 4\n", &["line 2", "bad pattern"]),

@@ -8,7 +8,7 @@ use crate::support::{Failures, Run, files_in, folder, node_models, python, root}
 use crate::traps::Trap;
 
 /// Node tests and model files in the pinned `onnx` package, and what is made beside them.
-const MODELS: usize = 1884 + 149 + 22;
+const MODELS: usize = 1884 + 149 + 71;
 
 #[test]
 fn backend_test_models_are_read_verified_and_written_with_nothing_lost() {

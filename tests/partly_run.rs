@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ndarray::{ArrayD, IxDyn};
 use onnxquant::calib::{Tensor, write_captures};
 use onnxquant_ir::onnx::attribute_proto::AttributeType;
-use onnxquant_ir::onnx::{AttributeProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto};
+use onnxquant_ir::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto};
 use onnxquant_ir::tensor;
 use serde_json::{Value, json};
 
@@ -139,30 +139,33 @@ not run `repeat` (Loop): the calibration engine cannot
     assert!(run.stdout.contains(" dB of the values before what is not run on "), "{}", run.stdout);
 }
 
-/// `m` is what an Attention of ONNX Runtime's own makes of `from`; the engine knows another operator of that name.
-fn attending(from: &str) -> ModelProto {
-    let int = |name: &str, number: i64| onnxquant_ir::int_attribute(name, number);
-    let attend = NodeProto {
-        name: Some("attend".to_owned()),
-        domain: Some("com.microsoft".to_owned()),
-        attribute: vec![int("num_heads", 4)],
-        ..node("Attention", &["batch", "qkv", "bias"], &["mixed"])
+/// `m` is what an RNN makes of `from` that is activated otherwise than the engine does.
+fn recurring(from: &str) -> ModelProto {
+    let activations = AttributeProto {
+        name: Some("activations".to_owned()),
+        r#type: Some(AttributeType::Strings.into()),
+        strings: vec![b"Relu".to_vec()],
+        ..AttributeProto::default()
+    };
+    let recur = NodeProto {
+        name: Some("recur".to_owned()),
+        output: vec![String::new(), "mixed".to_owned()],
+        attribute: vec![onnxquant_ir::int_attribute("hidden_size", 32), activations],
+        ..node("RNN", &["batch", "seen", "kept"], &[])
     };
     let middle =
-        vec![node("Unsqueeze", &[from, "axis"], &["batch"]), attend, node("Squeeze", &["mixed", "axis"], &["m"])];
+        vec![node("Unsqueeze", &[from, "axis"], &["batch"]), recur, node("Squeeze", &["mixed", "axis"], &["m"])];
     let numbers = |count: usize| (0..count).map(|at| ((at * 37 % 101) as f32 - 50.0) / 300.0).collect::<Vec<f32>>();
     let named = |name: &str, tensor: TensorProto| TensorProto { name: Some(name.to_owned()), ..tensor };
     let constants = vec![
         named("axis", tensor::from_i64(&[1], &[0])),
-        named("qkv", tensor::from_f32(&[32, 96], &numbers(32 * 96))),
-        named("bias", tensor::from_f32(&[96], &numbers(96))),
+        named("seen", tensor::from_f32(&[1, 32, 32], &numbers(32 * 32))),
+        named("kept", tensor::from_f32(&[1, 32, 32], &numbers(32 * 32))),
     ];
     let mut model = chain_around(middle, constants);
     if from == "x" {
         model.graph.as_mut().expect("made with a graph").node.drain(..3);
     }
-    let microsoft = OperatorSetIdProto { domain: Some("com.microsoft".to_owned()), version: Some(1) };
-    model.opset_import.push(microsoft);
     model
 }
 
@@ -180,8 +183,7 @@ fn model_all_of_whose_layers_depend_on_such_a_node_is_rounded_without_data() {
     let folder = folder();
     let calib = folder.path().join("calib");
     let samples = samples(&calib, 8);
-    let cases =
-        [("`repeat` (Loop)", looping_first()), ("`attend` (Attention of domain `com.microsoft`)", attending("x"))];
+    let cases = [("`repeat` (Loop)", looping_first()), ("`recur` (RNN)", recurring("x"))];
     let settings: [&[&str]; 4] = [
         &["--scheme", "w8"],
         &["--scheme", "w8", "--method", "optq", "--one-pass"],
@@ -219,15 +221,18 @@ fn model_all_of_whose_layers_depend_on_such_a_node_is_rounded_without_data() {
 }
 
 #[test]
-fn layers_before_an_operator_with_the_name_of_another_are_calibrated() {
+fn layers_before_an_operator_that_the_engine_misreads_are_calibrated() {
     let folder = folder();
     let (calib, input) = (folder.path().join("calib"), folder.path().join("in.onnx"));
     samples(&calib, 8);
-    write(&attending("h"), &input);
+    write(&recurring("h"), &input);
     let args = [&["--scheme", "w8"], &ALONE[..]].concat();
     let report = report(&input, &folder.path().join("out.onnx"), &args, Some(&calib));
     assert!(layer(&report, "second")["calibration_rows"].is_number());
-    assert_eq!(report["not_run"]["nodes"][0]["reason"], "it knows only another operator of this name");
+    assert_eq!(
+        report["not_run"]["nodes"][0]["reason"],
+        "it computes activation functions other than the default ones otherwise, as these"
+    );
     assert_eq!(report["not_run"]["layers"], json!(["behind"]));
 }
 

@@ -188,7 +188,7 @@ mod tests {
         let numbers = [1.0, 2.0, -3.0, 1.0, 5.0, 0.0, 4.0, 0.0, 0.0, 127.0, 0.0, 0.0, -254.0, 0.0, 1.0, 0.0];
         let found = largest(None, [2, 2, 2, 2], &numbers).unwrap();
         assert_eq!((&found.found[..], found.tokens), (&[3.0, 127.0, 254.0, 0.0][..], 4));
-        assert_eq!(found.sums[..2], [[-1.0, 10.0], [130.0, 5.0 + 127.0 * 127.0]]);
+        assert_eq!(found.sums[..2], [[-2.0, 10.0], [130.0, 5.0 + 127.0 * 127.0]]);
         // 64 tokens of which one is large, in one head; the other holds nothing.
         let mut numbers = [0.0; 128];
         numbers[5] = -254.0;

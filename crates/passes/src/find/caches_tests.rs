@@ -1,5 +1,5 @@
 use onnxquant_ir::Model;
-use onnxquant_ir::onnx::{ModelProto, NodeProto};
+use onnxquant_ir::onnx::{ModelProto, NodeProto, OperatorSetIdProto};
 use onnxquant_ir::{int_attribute, text_attribute};
 
 use super::*;
@@ -15,7 +15,9 @@ pub(crate) fn attention() -> NodeProto {
 
 pub(crate) fn decoder(nodes: Vec<NodeProto>, outputs: &str) -> ModelProto {
     let constants = vec![("cos", floats(&[16, 2], 1)), ("sin", floats(&[16, 2], 2))];
-    message("x past_k past_v lengths total", constants, nodes, outputs)
+    let mut decoder = message("x past_k past_v lengths total", constants, nodes, outputs);
+    decoder.opset_import.push(OperatorSetIdProto { domain: Some(MICROSOFT.into()), version: Some(1) });
+    decoder
 }
 
 fn found(nodes: Vec<NodeProto>, outputs: &str) -> Result<Vec<Caches>, NoCaches> {

@@ -78,13 +78,16 @@ fn whole_table_is_dequantized_for_all_its_readers() {
     let table = find_tables(model.graph()).remove(0);
     let four = write_table(model.graph_mut(), &table, &coded(4), TableForm::Dequantize).unwrap_err();
     assert!(four.to_string().contains("8 bits"), "{four}");
-    assert_eq!(write_table(model.graph_mut(), &table, &coded(8), TableForm::Dequantize).unwrap(), 4096 + 512);
+    assert_eq!(write_table(model.graph_mut(), &table, &coded(8), TableForm::Dequantize).unwrap(), 4096 + 512 + 128);
     model.set_opset("", 13);
     assert_valid(&model);
     assert_eq!(op_types(&model), ["DequantizeLinear", "Gather", "Gather"]);
     let graph = model.graph();
     let decode = graph.node(find_node(graph, "DequantizeLinear").unwrap());
-    assert_eq!((decode.int("axis", 9), input_names(graph, decode)), (0, vec!["w_quantized", "w_scale"]));
+    assert_eq!(
+        (decode.int("axis", 9), input_names(graph, decode)),
+        (0, vec!["w_quantized", "w_scale", "w_zero_point"])
+    );
     assert_eq!(tensor::shape(constant_named(graph, "w_scale")).unwrap(), [ROWS]);
     assert!(graph.find("w").is_none(), "the float table goes");
 }
