@@ -177,6 +177,10 @@ class Settings(TypedDict, total=False):
     #: Bits of tables that Gather reads, one scale a row; `off` leaves them in float
     embeddings: Literal["8", "4", "off", 8, 4, False]
 
+    #: What a decoder keeps of the tokens behind it: `int8`, codes on a scale for each head and channel, in an
+    #: operator of ONNX Runtime from 1.27 on (--ort-min 1.27)
+    kv_cache: Literal["float", "int8"]
+
     #: Keep weights in a file beside the model (OUT.data); automatic above 2 GB
     external_data: bool
 
