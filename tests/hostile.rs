@@ -10,21 +10,8 @@ use onnxquant_ir::onnx::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use onnxquant_ir::{int_attribute, ints_attribute};
 
 use crate::support::{
-    Failures, Fixture, MatMulModel, Run, external_tensor, files_in, folder, onnxquant, refused, write,
+    Failures, Fixture, MatMulModel, bounded, external_tensor, files_in, folder, onnxquant, refused, write,
 };
-
-/// Address space of the process, in KiB. Threads' stacks and the program take most of what is used.
-const MEMORY_KIB: u32 = 1 << 20;
-
-/// Seconds after which a run counts as hanging: many times what the slowest takes.
-const LONGEST_SECONDS: u32 = 120;
-
-/// Runs a command in bounded memory; one that hangs is ended, with exit code 124.
-fn bounded(command: &Command) -> Run {
-    let mut shell = Command::new("bash");
-    shell.args(["-c", &format!("ulimit -v {MEMORY_KIB} && exec timeout {LONGEST_SECONDS} \"$@\""), "bash"]);
-    Run::of(shell.arg(command.get_program()).args(command.get_args()))
-}
 
 /// Inspects and quantizes what must be refused.
 fn check(name: &str, model: &Path, texts: &[&str], failures: &mut Failures) {

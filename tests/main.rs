@@ -14,8 +14,13 @@ mod determinism;
 mod experts;
 mod external;
 #[cfg(unix)]
+mod faults;
+#[cfg(unix)]
 mod files;
 mod forms;
+mod fuzz_regressions;
+#[cfg(unix)]
+mod guarded;
 mod half;
 #[cfg(unix)]
 mod hostile;
@@ -24,6 +29,8 @@ mod judged;
 mod layer_rules;
 mod layers;
 mod left_in_float;
+#[cfg(unix)]
+mod limits;
 mod lossless;
 mod matrix;
 #[cfg(unix)]

@@ -26,7 +26,7 @@ pub use page::{Page, unescaped};
 pub use prepared::check_prepared;
 pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python, python_code};
 pub use schema::faults as schema_faults;
-pub use tool::{Run, files_in, inspect, library, onnxquant, refused, report, try_report};
+pub use tool::{Run, bounded, files_in, inspect, library, onnxquant, refused, report, try_report};
 
 use std::path::PathBuf;
 

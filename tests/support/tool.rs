@@ -6,6 +6,12 @@ use std::process::Command;
 
 use serde_json::Value;
 
+/// Address space of the process, in KiB. Threads' stacks and the program take most of what is used.
+const MEMORY_KIB: u32 = 1 << 20;
+
+/// Seconds after which a run counts as hanging: many times what the slowest takes.
+const LONGEST_SECONDS: u32 = 120;
+
 /// How a run ended.
 #[derive(Debug)]
 pub struct Run {
@@ -92,4 +98,11 @@ pub fn files_in(folder: &Path) -> Vec<String> {
     let mut names = entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect::<Vec<_>>();
     names.sort();
     names
+}
+
+/// Runs a command in bounded memory; one that hangs is ended, with exit code 124.
+pub fn bounded(command: &Command) -> Run {
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &format!("ulimit -v {MEMORY_KIB} && exec timeout {LONGEST_SECONDS} \"$@\""), "bash"]);
+    Run::of(shell.arg(command.get_program()).args(command.get_args()))
 }

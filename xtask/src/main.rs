@@ -4,6 +4,8 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod codegen;
+mod faults;
+mod fuzz;
 mod paper;
 mod process;
 mod python;
@@ -31,6 +33,10 @@ enum Command {
     Paper(paper::Args),
     /// Runs the benchmarks and prints their ratios.
     Bench(bench::Args),
+    /// Kills runs, fills disks, and lets files vanish and fail: what is written is absent or whole.
+    Faults(faults::Args),
+    /// Builds the fuzz targets and runs each for a while.
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -40,5 +46,7 @@ fn main() -> anyhow::Result<()> {
         Command::Regress(args) => regress::run(&args),
         Command::Paper(args) => paper::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Faults(args) => faults::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
     }
 }

@@ -19,14 +19,17 @@ pub(crate) use effects::{check, has_no_effect};
 use data::DataArgs;
 pub(crate) use metric::MetricArgs;
 use settings::SettingsArgs;
-pub(crate) use words::EngineName;
+pub(crate) use words::{EngineName, Tried};
 use words::VerifyName;
 
-/// Lets a process of its own run the float model in ONNX Runtime.
-pub(crate) const TRY: &str = "--try-runtime";
+/// Lets a process of its own run the float model in engines.
+pub(crate) const TRY: &str = "--try-engines";
 
 /// Options that print and quantize nothing.
 pub(crate) const PRINTS: [&str; 2] = ["print_config", "config_schema"];
+
+/// Options about the process, in which other programs decide for themselves.
+pub(crate) const OF_PROCESS: [&str; 1] = ["max_memory"];
 
 /// The heading of options about files of options.
 const CONFIGURATION: &str = "Configuration";
@@ -65,6 +68,11 @@ pub(crate) struct Cli {
     /// Worker threads; by default one for each core. The result does not depend on it.
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<NonZero<usize>>,
+
+    /// End with an error rather than allocate more than this: 4GB or 512MiB, for example. Files that are mapped are not
+    /// counted, and neither is what ONNX Runtime allocates.
+    #[arg(long, global = true, value_name = "BYTES", value_parser = words::parse_bytes)]
+    pub(crate) max_memory: Option<usize>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -166,9 +174,9 @@ pub(crate) struct QuantizeArgs {
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
 
-    /// Quantize nothing: run the float model in ONNX Runtime, which may crash. Only this program calls itself so.
-    #[arg(long = "try-runtime", hide = true)]
-    pub(crate) tries_runtime: bool,
+    /// Quantize nothing: run the float model in engines, which may crash. Only this program calls itself so.
+    #[arg(long = "try-engines", value_enum, hide = true)]
+    pub(crate) tried: Option<Tried>,
 
     /// What runs the float model on samples: `tract`, which is part of this program; `ort`, ONNX Runtime; or `auto`: tract,
     /// unless it cannot run the model or, on one sample, gives something else than ONNX Runtime.

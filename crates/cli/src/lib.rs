@@ -1,9 +1,7 @@
 //! The command `onnxquant`, for its own program and for others that it is part of.
 //!
 //! [`run`] does what the arguments of the command say and hands over what came of it; [`command`] prints that as the
-//! program does.
-
-#![forbid(unsafe_code)]
+//! program does. A program of its own also [guards](guard) its process.
 
 mod answer;
 mod args;
@@ -11,6 +9,7 @@ mod bars;
 mod bench;
 mod compare;
 mod configuration;
+pub mod guard;
 mod host;
 mod inspect;
 mod left_in_float;
@@ -22,6 +21,7 @@ mod runtime;
 mod sink;
 mod summary;
 mod table;
+mod trial;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
@@ -57,6 +57,11 @@ const STACK_BYTES: usize = 8 << 20;
 /// What the last panic said. The inference engine's panics are caught below and become errors, so that nothing
 /// is printed where a panic happens.
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Whether these arguments are those of a process that is there to crash, see `trial`.
+pub fn is_trial(args: &[OsString]) -> bool {
+    args.first().is_some_and(|first| first == args::TRY)
+}
 
 /// The command: runs, prints what came of it, and returns the exit code. `args` are without the program's name.
 pub fn command(args: Vec<OsString>, around: &Around) -> u8 {
@@ -103,6 +108,12 @@ fn asked(args: &[OsString]) -> Result<Asked, Failure> {
 }
 
 fn run_asked(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
+    if let Some(bytes) = asked.cli.max_memory
+        && !guard::limit(bytes)
+    {
+        let problem = "--max-memory is about the process of the command: this one is another program's";
+        return Err(onnxquant::Error::Usage(problem.to_owned()).into());
+    }
     static HOOK: Once = Once::new();
     HOOK.call_once(|| set_hook(Box::new(|info| *last_panic() = info.to_string())));
     let work = || catch_unwind(AssertUnwindSafe(|| answer(asked, host)));
@@ -138,12 +149,12 @@ fn answer(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
         }
         None if cli.quantize.config_schema => configuration::schema()?,
         None if cli.quantize.print_config => asked.text(),
-        // What cannot be read is told by the process that asked.
-        None if cli.quantize.tries_runtime => {
-            drop(quantize::try_runtime(&cli.quantize, host));
-            String::new()
-        }
         None => {
+            if let Some(tried) = cli.quantize.tried {
+                // What cannot be read is told by the process that asked.
+                drop(trial::run(tried, &cli.quantize, host));
+                return Ok(Answer::Text(String::new()));
+            }
             args::check(|id| asked.is_given(id), &cli.quantize)?;
             return Ok(Answer::Quantized(Box::new(quantize::run(&cli.quantize, host)?)));
         }

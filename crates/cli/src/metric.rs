@@ -34,7 +34,10 @@ fn of_command(command: String) -> anyhow::Result<Arc<Measuring>> {
 }
 
 fn measured(command: &str, path: &Path) -> Result<f64, String> {
-    let words = command.replace(MODEL, &quoted(path));
+    let Some(text) = path.to_str() else {
+        return Err(format!("`{}` has a name that is no UTF-8 and cannot stand in a command", path.display()));
+    };
+    let words = command.replace(MODEL, &quoted(text));
     let output = shell(&words).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("`{words}` cannot be started: {error}"))?;
     if !output.status.success() {
@@ -53,8 +56,7 @@ fn shell(words: &str) -> Command {
 }
 
 /// A path as one word of the shell.
-fn quoted(path: &Path) -> String {
-    let path = path.display().to_string();
+fn quoted(path: &str) -> String {
     if cfg!(windows) { format!("\"{path}\"") } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 

@@ -4,7 +4,7 @@ use clap::builder::ArgAction;
 use clap::{Arg, Command, CommandFactory};
 use serde::Serialize;
 
-use crate::args::{Cli, PRINTS};
+use crate::args::{Cli, OF_PROCESS, PRINTS};
 
 /// An option of the command, such as `--min-sqnr`.
 #[derive(Clone, Debug, Serialize)]
@@ -39,9 +39,9 @@ fn of_command(command: &Command) -> Vec<CommandOption> {
     let asks_about_itself = |arg: &Arg| {
         matches!(arg.get_action(), ArgAction::Help | ArgAction::HelpShort | ArgAction::HelpLong | ArgAction::Version)
     };
-    // They print, and nothing is quantized.
-    let prints = |arg: &Arg| PRINTS.contains(&arg.get_id().as_str());
-    let is_offered = |arg: &&Arg| !arg.is_positional() && !arg.is_hide_set() && !asks_about_itself(arg) && !prints(arg);
+    // Some print, and nothing is quantized; others are the process's own.
+    let is_apart = |arg: &Arg| PRINTS.iter().chain(&OF_PROCESS).any(|id| arg.get_id() == *id);
+    let is_offered = |arg: &&Arg| !arg.is_positional() && !arg.is_hide_set() && !asks_about_itself(arg) && !is_apart(arg);
     command.get_arguments().filter(is_offered).filter_map(of_arg).collect()
 }
 
@@ -73,7 +73,7 @@ mod tests {
         assert!(!of("allow-float").unwrap().takes_value);
         assert!(of("threads").is_some() && of("calib").is_some());
         assert!(of("config").is_some() && of("preset").is_some());
-        for hidden in ["help", "version", "try-runtime", "print-config", "config-schema"] {
+        for hidden in ["help", "version", "try-engines", "print-config", "config-schema", "max-memory"] {
             assert!(of(hidden).is_none(), "{hidden}");
         }
     }

@@ -1,15 +1,17 @@
 //! The main command: quantize, write the report, print the summary.
 
+use std::path::Path;
+
 use anyhow::bail;
-use onnxquant::calib::OrtEngine;
 use onnxquant::{Config, DataConfig, Files, ModelFolder, PlanFile, Report, StoredReport, is_standard_output};
 
 use crate::args::{EngineName, QuantizeArgs};
 use crate::host::Host;
 use crate::metric::metric;
 use crate::runtime;
-use crate::sink;
+use crate::sink::{self, Sink};
 use crate::summary::summary;
+use crate::trial::{Survivors, survivors};
 
 pub(crate) fn run(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<Report> {
     let (Some(input), Some(output)) = (&args.input, &args.output) else {
@@ -27,25 +29,41 @@ pub(crate) fn run(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<Report
     let files = args.report.iter().fold(files, |files, path| files.reports("the report", path));
     let files = args.save_plan.iter().fold(files, |files, path| files.reports("the saved plan", path));
     files.check()?;
-    let config = Config { runtime: runtime(args, host)?, metric: metric(&args.metric, host)?, ..config };
-    let mut report = match &folder {
-        Some(folder) => folder.quantize(output, data.as_ref(), &config, host.progress)?,
-        None => onnxquant::quantize(input, output, data.as_ref(), &config, host.progress)?,
+    let reports = args.report.iter().map(|path| Ok((path, Sink::open(path)?))).collect::<anyhow::Result<Vec<_>>>()?;
+    let plan = args.save_plan.as_deref().map(Sink::open).transpose()?;
+    let Survivors { engine, runtime } = engines(args, host)?;
+    let config = Config { engine, runtime, metric: metric(&args.metric, host)?, ..config };
+    let mut finished = match &folder {
+        Some(folder) => folder.quantize_unnamed(output, data.as_ref(), &config, host.progress)?,
+        None => onnxquant::quantize_unnamed(input, output, data.as_ref(), &config, host.progress)?,
     };
+    let report = finished.report();
     report.run.command = command(host);
-    for path in &args.report {
-        let text = if sink::is_page(path) {
-            StoredReport::of(&report)?.page()?
-        } else {
-            serde_json::to_string_pretty(&report)? + "\n"
-        };
-        sink::write(path, &text)?;
+    let mut filled = Vec::new();
+    for (path, sink) in reports {
+        filled.push(with(sink, &text(report, path)?)?);
     }
-    if let Some(path) = &args.save_plan {
-        sink::write(path, &PlanFile::of(&report).text()?)?;
+    if let Some(sink) = plan {
+        filled.push(with(sink, &PlanFile::of(report).text()?)?);
     }
+    // Whatever can fail has been tried by now. The model comes last: where it is, everything is.
+    filled.into_iter().try_for_each(Sink::name)?;
+    let report = finished.name()?;
     report.warnings.iter().for_each(|warning| (host.warn)(warning));
     Ok(report)
+}
+
+fn with(mut sink: Sink, text: &str) -> anyhow::Result<Sink> {
+    sink.fill(text)?;
+    Ok(sink)
+}
+
+/// The report as it is written to `path`.
+fn text(report: &Report, path: &Path) -> anyhow::Result<String> {
+    Ok(match sink::is_page(path) {
+        true => StoredReport::of(report)?.page()?,
+        false => serde_json::to_string_pretty(report)? + "\n",
+    })
 }
 
 /// Prints the summary, where it is wanted.
@@ -66,33 +84,12 @@ fn command(host: &Host<'_>) -> Vec<String> {
     std::iter::once("onnxquant".to_owned()).chain(words).collect()
 }
 
-/// ONNX Runtime, where it is there, or has to be.
-fn runtime(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<Option<OrtEngine>> {
+/// The engines that are there, or have to be, and that survive the model.
+fn engines(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<Survivors> {
     let needed = [(args.engine == EngineName::Ort, "`--engine ort`"), (args.verify.is_some(), "`--verify ort`")];
     let needed = needed.into_iter().find_map(|(is_needed, option)| is_needed.then_some(option));
     // Without samples it has nothing to measure.
-    if args.weights_only && needed.is_none() {
-        return Ok(None);
-    }
-    let found = runtime::find(&args.runtime, needed, host)?;
-    match found.as_ref().filter(|_| args.calib.is_some()).and_then(|found| runtime::crashes(found, host)) {
-        None => Ok(found),
-        Some(how) => match needed {
-            Some(option) => bail!("{option} needs ONNX Runtime, and {how}"),
-            None => {
-                (host.warn)(&format!("{how}; accuracy is simulated"));
-                Ok(None)
-            }
-        },
-    }
-}
-
-/// Does with ONNX Runtime what may crash it, in the process that [`runtime::crashes`] starts for that.
-pub(crate) fn try_runtime(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<()> {
-    let runtime = runtime::find(&args.runtime, None, host)?;
-    let (Some(input), Some(path), Some(runtime)) = (&args.input, &args.calib, runtime) else {
-        return Ok(());
-    };
-    let input = onnxquant::model_file(input)?;
-    Ok(onnxquant::try_runtime(&input, &args.data.config(path.clone(), &input), &runtime)?)
+    let is_idle = args.weights_only && needed.is_none();
+    let found = if is_idle { None } else { runtime::find(&args.runtime, needed, host)? };
+    survivors(args, found, needed, host)
 }

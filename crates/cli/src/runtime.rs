@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use onnxquant::calib::{OrtEngine, OrtError, OrtPlaces};
 
-use crate::args::{RuntimeArgs, TRY};
+use crate::args::RuntimeArgs;
 use crate::host::{Around, Host};
 
 /// Prints where Python looks for packages.
@@ -18,16 +18,6 @@ const PYTHON: &str = "ONNXQUANT_PYTHON";
 
 /// What stands for a library where none is wanted.
 const OFF: &str = "off";
-
-/// How it ends on the model and samples that this program was called with, where it does not survive them. They are
-/// tried in a process of their own, for a crash would take this one along.
-pub(crate) fn crashes(runtime: &OrtEngine, host: &Host<'_>) -> Option<String> {
-    let (program, first) = host.around.program.split_first()?;
-    let mut command = Command::new(program);
-    command.args(first).arg(TRY).args(host.args).env("ORT_DYLIB_PATH", runtime.path());
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
-    (!status.success()).then(|| format!("ONNX Runtime {} crashes on the float model ({status})", runtime.version()))
-}
 
 /// Loads it, where it is there; a library that is named must be, and any that is `needed` for an option.
 pub(crate) fn find(args: &RuntimeArgs, needed: Option<&str>, host: &Host<'_>) -> anyhow::Result<Option<OrtEngine>> {

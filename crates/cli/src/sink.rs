@@ -2,10 +2,10 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use onnxquant::{PendingFile, is_standard_output};
+use onnxquant::{PendingFile, is_open_elsewhere, is_standard_output};
 
 /// Prints to the standard output. A reader that went away has seen enough.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
@@ -17,14 +17,60 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Writes a text to `path`: through what is no regular file, whole or not at all else; `-` is the standard output.
+/// Where a text goes that a path names: through what is no regular file, whole or not at all else; `-` is the standard
+/// output.
+#[derive(Debug)]
+pub(crate) struct Sink {
+    path: PathBuf,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    StandardOutput,
+    Through,
+    Whole(PendingFile),
+}
+
+impl Sink {
+    /// Opens it before the text is known. A pipe is opened when the text is written: it waits for a reader.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let way = match () {
+            () if is_standard_output(path) => Way::StandardOutput,
+            () if is_open_elsewhere(path) => Way::Through,
+            () => Way::Whole(PendingFile::create(path).with_context(|| unwritable(path))?),
+        };
+        Ok(Self { path: path.to_owned(), way })
+    }
+
+    /// Hands it the whole text. A regular file gets its name later, by [`Sink::name`].
+    pub(crate) fn fill(&mut self, text: &str) -> anyhow::Result<()> {
+        let filled = match &mut self.way {
+            Way::StandardOutput => to_standard_output(text),
+            Way::Through => through(&self.path, text),
+            Way::Whole(file) => file.file().write_all(text.as_bytes()).and_then(|()| file.file().sync_all()),
+        };
+        filled.with_context(|| unwritable(&self.path))
+    }
+
+    /// Gives a regular file its name.
+    pub(crate) fn name(self) -> anyhow::Result<()> {
+        match self.way {
+            Way::StandardOutput | Way::Through => Ok(()),
+            Way::Whole(file) => file.commit().with_context(|| unwritable(&self.path)),
+        }
+    }
+}
+
+/// Writes a text to what `path` names.
 pub(crate) fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    let written = match () {
-        () if is_standard_output(path) => to_standard_output(text),
-        () if is_open_elsewhere(path) => through(path, text),
-        () => whole(path, text),
-    };
-    written.with_context(|| format!("cannot write `{}`", path.display()))
+    let mut sink = Sink::open(path)?;
+    sink.fill(text)?;
+    sink.name()
+}
+
+fn unwritable(path: &Path) -> String {
+    format!("cannot write `{}`", path.display())
 }
 
 /// Whether a report of this name is a page.
@@ -39,18 +85,6 @@ fn to_standard_output(text: &str) -> io::Result<()> {
     output.flush()
 }
 
-/// Whether others have it open and would not see a new file of its name: a pipe or a terminal, or what the shell opened.
-fn is_open_elsewhere(path: &Path) -> bool {
-    let is_special = std::fs::metadata(path).is_ok_and(|found| !found.is_file());
-    is_special || ["/dev/fd", "/dev/stderr", "/proc"].iter().any(|open| path.starts_with(open))
-}
-
 fn through(path: &Path, text: &str) -> io::Result<()> {
     OpenOptions::new().append(true).open(path)?.write_all(text.as_bytes())
-}
-
-fn whole(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = PendingFile::create(path)?;
-    file.file().write_all(text.as_bytes())?;
-    file.commit()
 }

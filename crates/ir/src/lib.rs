@@ -9,7 +9,7 @@
 
 #![forbid(unsafe_code)]
 
-mod atomic;
+pub mod atomic;
 mod attribute;
 mod body;
 mod domain;
@@ -30,7 +30,7 @@ mod verify;
 mod violation;
 mod write;
 
-pub use atomic::PendingFile;
+pub use atomic::{PendingFile, ScratchFolder, scratch_file, sweep};
 pub use attribute::{float_attribute, int_attribute, ints_attribute, text_attribute};
 pub use body::BodyId;
 pub use dump::dump;
@@ -43,4 +43,4 @@ pub use onnxquant_proto::onnx;
 pub use tensor::TensorError;
 pub use verify::verify;
 pub use violation::Violation;
-pub use write::{ExternalData, external_files_of, external_path, write_model};
+pub use write::{ExternalData, UnnamedModel, external_files_of, external_path, write_model, write_unnamed};

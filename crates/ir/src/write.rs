@@ -5,11 +5,11 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use onnxquant_proto::Message as _;
+use onnxquant_proto::{Message as _, WriteError};
 use onnxquant_proto::onnx::tensor_proto::{DataLocation, DataType};
 use onnxquant_proto::onnx::{ModelProto, StringStringEntryProto, TensorProto};
 
-use crate::atomic::{PendingFile, folder_of, not_special};
+use crate::atomic::{PendingFile, folder_of};
 use crate::error::{ReadModelError, WriteModelError};
 use crate::external;
 use crate::model::Model;
@@ -59,10 +59,55 @@ pub fn external_path(path: &Path) -> PathBuf {
     name.into()
 }
 
+/// A model that is in a file, complete and compared, which has no name yet.
+#[derive(Debug)]
+pub struct UnnamedModel {
+    model: PendingFile,
+    /// The file beside it that holds its weights.
+    weights: Option<PendingFile>,
+}
+
+impl UnnamedModel {
+    /// The open file of the model.
+    pub fn model(&mut self) -> &mut File {
+        self.model.file()
+    }
+
+    /// The open file beside it that holds its weights, where there is one; it will be called [`external_path`].
+    pub fn weights(&mut self) -> Option<&mut File> {
+        self.weights.as_mut().map(PendingFile::file)
+    }
+
+    /// Gives the files their names, the model's last. Where that fails the other one goes, unless it replaced a file.
+    pub fn name(self) -> Result<(), WriteModelError> {
+        let io_error = |path: PathBuf| |source| WriteModelError::Io { path, source };
+        let path = self.model.target().to_owned();
+        let mut made = None;
+        if let Some(weights) = self.weights {
+            let path = weights.target().to_owned();
+            let is_new = !path.exists();
+            weights.commit().map_err(io_error(path.clone()))?;
+            made = is_new.then_some(path);
+        }
+        let named = self.model.commit().map_err(io_error(path));
+        named.inspect_err(|_| made.iter().for_each(|path| drop(std::fs::remove_file(path))))
+    }
+}
+
 /// Writes `model` to `path`; returns the number of bytes written, external data included.
 ///
 /// The model is verified, encoded, decoded again from the file and compared before the file gets its name.
 pub fn write_model(model: &Model, path: &Path, external: ExternalData) -> Result<u64, WriteModelError> {
+    let io_error = |source| WriteModelError::Io { path: path.to_owned(), source };
+    let mut unnamed = write_unnamed(model, path, external)?;
+    let beside = unnamed.weights().map_or(Ok(0), |file| length(file));
+    let written = length(unnamed.model()).and_then(|bytes| Ok(bytes + beside?)).map_err(io_error)?;
+    unnamed.name()?;
+    Ok(written)
+}
+
+/// The same, but the files get their names later.
+pub fn write_unnamed(model: &Model, path: &Path, external: ExternalData) -> Result<UnnamedModel, WriteModelError> {
     let violations = verify(model);
     if !violations.is_empty() {
         return Err(WriteModelError::Check(ReadModelError::Invalid(violations).to_string()));
@@ -76,22 +121,18 @@ pub fn write_model(model: &Model, path: &Path, external: ExternalData) -> Result
         || !model.external_files.is_empty()
         || proto.encoded_len() > LARGEST_MODEL_BYTES;
     let data_path = external_path(path);
-    not_special(path).map_err(io_error(path))?;
-    let data = if split { move_out(&mut proto, &data_path).map_err(io_error(&data_path))? } else { None };
-
     let mut pending = PendingFile::create(path).map_err(io_error(path))?;
+    let weights = if split { move_out(&mut proto, &data_path).map_err(io_error(&data_path))? } else { None };
+
     let mut writer = BufWriter::with_capacity(BUFFER_BYTES, pending.file());
-    onnxquant_proto::encode_to_writer(&proto, &mut writer)?;
+    onnxquant_proto::encode_to_writer(&proto, &mut writer).map_err(|error| match error {
+        WriteError::Io(source) => WriteModelError::Io { path: path.to_owned(), source },
+        error => error.into(),
+    })?;
     writer.flush().map_err(io_error(path))?;
     drop(writer);
     check_written(pending.file(), &proto)?;
-    let mut written = length(pending.file()).map_err(io_error(path))?;
-    if let Some(mut data) = data {
-        written += length(data.file()).map_err(io_error(&data_path))?;
-        data.commit().map_err(io_error(&data_path))?;
-    }
-    pending.commit().map_err(io_error(path))?;
-    Ok(written)
+    Ok(UnnamedModel { model: pending, weights })
 }
 
 fn length(file: &File) -> io::Result<u64> {

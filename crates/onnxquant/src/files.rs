@@ -20,11 +20,12 @@
 
 mod place;
 
+use std::collections::BTreeSet;
 use std::fs::{FileType, Metadata};
 use std::path::{Path, PathBuf};
 
 use onnxquant_calib::sample_files;
-use onnxquant_ir::{external_files_of, external_path};
+use onnxquant_ir::{PendingFile, external_files_of, external_path, sweep};
 
 use crate::config::{Config, DataConfig};
 use crate::error::Error;
@@ -55,6 +56,8 @@ enum Access {
     Read,
     /// Appears whole or not at all: a regular file.
     Write,
+    /// The same, perhaps.
+    MayWrite,
     /// Text that may also go to pipes, terminals and the standard output.
     Report,
     /// A folder in which files are kept, made where it does not exist.
@@ -69,7 +72,7 @@ impl Files {
         Self::default()
             .reads("the input model", input)
             .writes("the output model", output)
-            .writes("the file for the weights of the output model", &external_path(output))
+            .entry(&external_path(output), Access::MayWrite, "it is the file for the weights of the output model")
             .reads_and_keeps(input, data, config)
     }
 
@@ -146,6 +149,12 @@ impl Files {
         Ok(())
     }
 
+    /// Removes what runs that were killed left beside the files that are written.
+    pub fn sweep(&self) {
+        let written = self.entries.iter().filter(|entry| entry.access != Access::Read);
+        written.map(|entry| folder_of(&entry.path)).collect::<BTreeSet<_>>().into_iter().for_each(sweep);
+    }
+
     /// What else is at the place of an entry that is written; among such entries the earlier one is named.
     fn taken(&self, at: usize, places: &[Place]) -> Option<String> {
         let is_taken = |(other, (known, place)): &(usize, (&Entry, &Place))| {
@@ -181,18 +190,22 @@ impl Entry {
         if self.access == Access::Write && self.path == Path::new("-") {
             return Some("only reports can go to the standard output; expected a file name".to_owned());
         }
-        if let Ok(found) = std::fs::metadata(&self.path) {
-            return self.unsuitable(&found);
+        if let Ok(found) = std::fs::metadata(&self.path)
+            && let Some(problem) = self.unsuitable(&found)
+        {
+            return Some(problem);
         }
         match self.access {
-            Access::Read | Access::Keep | Access::Kept => None,
+            Access::Read | Access::Keep | Access::Kept | Access::MayWrite => None,
             Access::Write | Access::Report if self.path.file_name().is_none() => {
                 Some("it is a folder, expected a file name".to_owned())
             }
-            Access::Write | Access::Report => {
-                let folder = folder_of(&self.path);
-                (!folder.is_dir()).then(|| "its folder does not exist".to_owned())
+            Access::Write | Access::Report if !folder_of(&self.path).is_dir() => {
+                Some("its folder does not exist".to_owned())
             }
+            Access::Report if is_open_elsewhere(&self.path) => None,
+            // Tried: what a folder says about itself is not all that may forbid it.
+            Access::Write | Access::Report => PendingFile::create(&self.path).err().map(|error| error.to_string()),
         }
     }
 
@@ -201,14 +214,14 @@ impl Entry {
         let kind = found.file_type();
         let is_fit = match self.access {
             Access::Read => true,
-            Access::Write | Access::Kept => kind.is_file(),
+            Access::Write | Access::MayWrite | Access::Kept => kind.is_file(),
             Access::Report => kind.is_file() || is_stream(kind),
             Access::Keep => kind.is_dir(),
         };
         let wanted = match self.access {
             Access::Keep => "a folder",
             Access::Report => "a file name, a pipe or `-`",
-            Access::Read | Access::Write | Access::Kept => "a file name",
+            Access::Read | Access::Write | Access::MayWrite | Access::Kept => "a file name",
         };
         if self.access == Access::Write && kind.is_file() && place::standard_output().is_some_and(|out| out.is(found)) {
             return Some("it is the standard output".to_owned());
@@ -221,6 +234,13 @@ impl Entry {
 pub fn is_standard_output(path: &Path) -> bool {
     path == Path::new("-")
         || std::fs::metadata(path).is_ok_and(|found| place::standard_output().is_some_and(|out| out.is(&found)))
+}
+
+/// Whether others have what a report goes to open and would not see a new file of its name: a pipe or a terminal, or what
+/// the shell opened.
+pub fn is_open_elsewhere(path: &Path) -> bool {
+    let is_special = std::fs::metadata(path).is_ok_and(|found| !found.is_file());
+    is_special || ["/dev/fd", "/dev/stderr", "/proc"].iter().any(|open| path.starts_with(open))
 }
 
 /// Whether `path` lies in one of the folders of solved layers of the state in `folder`.

@@ -11,20 +11,18 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use onnxquant_calib::GenaiDecoder;
-use onnxquant_ir::external_files_of;
+use onnxquant_ir::{ScratchFolder, external_files_of};
 
 use crate::config::{Config, DataConfig};
 use crate::error::Error;
 use crate::files::{Files, folder_of, model_bytes};
-use crate::pipeline::quantize;
+use crate::pipeline::{Finished, quantize};
 use crate::progress::Progress;
 use crate::report::folder::{FolderReport, OtherModel, OtherQuantized};
 use crate::report::run::Report;
 
 /// Deeper folders are not copied: a link to a parent folder would not end otherwise.
 const MAX_DEPTH: usize = 16;
-/// The folder in which the result is made, before it has its name.
-const UNFINISHED: &str = ".onnxquant-";
 
 /// A folder that holds a model.
 #[derive(Clone, Debug)]
@@ -88,7 +86,23 @@ impl ModelFolder {
         config: &Config,
         progress: Progress<'_>,
     ) -> Result<Report, Error> {
-        self.files(output, data, config).check()?;
+        self.quantize_unnamed(output, data, config, progress)?.name()
+    }
+
+    /// The same, but the folder gets its name later.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::quantize`].
+    pub fn quantize_unnamed(
+        &self,
+        output: &Path,
+        data: Option<&DataConfig>,
+        config: &Config,
+        progress: Progress<'_>,
+    ) -> Result<Finished, Error> {
+        let files = self.files(output, data, config);
+        files.check()?;
+        files.sweep();
         let failed = |error: std::io::Error| Error::Output { path: output.to_owned(), problem: error.to_string() };
         let is_empty = |folder: &Path| Ok(fs::read_dir(folder)?.next().is_none());
         let exists = output.exists();
@@ -96,7 +110,7 @@ impl ModelFolder {
             let problem = "the folder is not empty: remove it, or name another".to_owned();
             return Err(Error::Output { path: output.to_owned(), problem });
         }
-        let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder_of(output)).map_err(failed)?;
+        let unfinished = ScratchFolder::inside(folder_of(output)).map_err(failed)?;
         // A temporary folder is closed to others; the one in it is as open as usual.
         let made = unfinished.path().join("folder");
         let name = self.model.strip_prefix(&self.folder).unwrap_or(&self.model).to_owned();
@@ -105,11 +119,13 @@ impl ModelFolder {
         let report = quantize(&self.model, &model, data, config, progress)?;
         let other_models = self.quantize_others(&made, data, config, progress)?;
         let copied = self.copy_companions(&made, &other_models)?;
-        if exists {
-            fs::remove_dir(output).map_err(failed)?;
-        }
-        fs::rename(&made, output).map_err(failed)?;
-        Ok(report.in_folder(FolderReport { model: name, copied, other_models }))
+        let report = report.in_folder(FolderReport { model: name, copied, other_models });
+        let output = output.to_owned();
+        Ok(Finished::new(report, move || {
+            let emptied = if exists { fs::remove_dir(&output) } else { Ok(()) };
+            let named = emptied.and_then(|()| unfinished.name(&made, &output));
+            named.map_err(|error| Error::Output { path: output, problem: error.to_string() })
+        }))
     }
 
     /// Quantizes the other models into `made`, those alone that get smaller by it.

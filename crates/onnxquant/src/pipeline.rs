@@ -1,10 +1,10 @@
 //! The main job, from a float model and samples to a quantized model and a report.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use onnxquant_calib::Engine;
-use onnxquant_ir::{Model, external_files_of};
+use onnxquant_ir::Model;
 use onnxquant_passes::raise_type::RaisedType;
 
 use crate::attempt::{Parts, solve_within_reach};
@@ -25,12 +25,42 @@ use crate::report::not_run::NotRun;
 use crate::report::record::{Clock, FileRecord, FileRecords};
 use crate::report::run::{Report, Run, metadata};
 use crate::solve::state::State;
-use crate::write::file::write;
+use crate::write::file::write_unnamed;
+
+/// A run that is done but for one thing: its result is written and checked, and has no name yet.
+pub struct Finished {
+    report: Box<Report>,
+    name: Box<dyn FnOnce() -> Result<(), Error>>,
+}
+
+impl Finished {
+    /// One whose result gets its name by `name`.
+    pub(crate) fn new(report: Report, name: impl FnOnce() -> Result<(), Error> + 'static) -> Self {
+        Self { report: Box::new(report), name: Box::new(name) }
+    }
+
+    /// What was done.
+    pub fn report(&mut self) -> &mut Report {
+        &mut self.report
+    }
+
+    /// Gives the result its name.
+    ///
+    /// # Errors
+    /// It cannot have that name.
+    pub fn name(self) -> Result<Report, Error> {
+        (self.name)()?;
+        Ok(*self.report)
+    }
+}
 
 /// Quantizes `input` into `output`.
 ///
 /// Without `data` only plain rounding (`msq`) is possible. The output appears whole or not at all; the files of the run
 /// are [checked](Files) before.
+///
+/// # Errors
+/// What was wrong with the input or the settings, or could not be written.
 pub fn quantize(
     input: &Path,
     output: &Path,
@@ -38,13 +68,29 @@ pub fn quantize(
     config: &Config,
     progress: Progress<'_>,
 ) -> Result<Report, Error> {
+    quantize_unnamed(input, output, data, config, progress)?.name()
+}
+
+/// The same, but the output gets its name later: behind everything else that tells of it.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn quantize_unnamed(
+    input: &Path,
+    output: &Path,
+    data: Option<&DataConfig>,
+    config: &Config,
+    progress: Progress<'_>,
+) -> Result<Finished, Error> {
     let data = data.map(|data| data.of_model(input));
     let data = data.as_ref();
     config.check()?;
     if data.is_none() {
         config.check_without_data()?;
     }
-    Files::of_run(input, output, data, config).check()?;
+    let files = Files::of_run(input, output, data, config);
+    files.check()?;
+    files.sweep();
 
     let mut clock = Clock::start();
     let Opened { model, halves, file, mut calibration, seen, state, prepared, served, metered } =
@@ -68,9 +114,9 @@ pub fn quantize(
     let labels = layers.iter().map(|layer| layer.label.as_str());
     let verified = verify(solved.written(), config, output, solved.places(&bodies, labels))?;
     progress(Phase::Write, 0, 1);
-    write(solved.written(), output, config)?;
+    let mut unnamed = write_unnamed(solved.written(), output, config)?;
     progress(Phase::Write, 1, 1);
-    let files = FileRecords { input: file, output: FileRecord::of(output, &files_beside(output)?)? };
+    let files = FileRecords { input: file, output: FileRecord::of_unnamed(&mut unnamed, output)? };
     clock.ends("write");
 
     let engines = seen.engine.iter().map(|engine| engine.name.as_str());
@@ -90,7 +136,7 @@ pub fn quantize(
         record,
         files,
     };
-    Ok(run.into())
+    Ok(Finished::new(run.into(), move || Ok(unnamed.name()?)))
 }
 
 /// A model that is ready to be planned, and everything that is needed beside it.
@@ -124,9 +170,4 @@ impl Opened {
         let metered = Metered::open(input, config)?;
         Ok(Self { model, halves, file, calibration, seen, state, prepared, served, metered })
     }
-}
-
-/// The files that hold weights of a model that was written.
-fn files_beside(output: &Path) -> Result<Vec<PathBuf>, Error> {
-    external_files_of(output).map_err(|source| Error::Read { path: output.to_owned(), source })
 }

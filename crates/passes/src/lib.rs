@@ -70,8 +70,10 @@ mod migrate;
 mod prepare;
 pub mod raise_opset;
 mod runtime;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+#[cfg_attr(not(test), allow(dead_code))]
+pub mod testing;
 mod write;
 
 pub use decode::{decode_weights, drop_activation_codes, fold_planes};

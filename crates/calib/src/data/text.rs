@@ -22,6 +22,8 @@ const LENGTH: usize = 512;
 const TOKENIZER: &str = "tokenizer.json";
 /// Under which a line of `.jsonl` holds its text.
 const KEY: &str = "text";
+/// Larger tokenizers are refused: that of Gemma has 33 MB.
+const MAX_TOKENIZER_BYTES: u64 = 128 << 20;
 /// Larger files of texts are refused.
 const MAX_TEXT_BYTES: u64 = 64 << 20;
 /// Longer texts are tokenized in parts that end where a line does, for tokens take far more memory than text.
@@ -92,6 +94,10 @@ impl Cutter {
         let file = options.tokenizer().filter(|file| file.exists());
         let Some(file) = file else { return Err(CalibError::NoTokenizer { expected: options.tokenizer() }) };
         let unusable = |problem: String| CalibError::Tokenizer { path: file.clone(), problem };
+        let needed = std::fs::metadata(&file).map_err(|error| unusable(error.to_string()))?.len();
+        if needed > MAX_TOKENIZER_BYTES {
+            return Err(unusable(format!("it has {needed} bytes, at most {MAX_TOKENIZER_BYTES} are read")));
+        }
         let mut tokenizer = Tokenizer::from_file(&file).map_err(|error| unusable(error.to_string()))?;
         let of_tokenizer = tokenizer.get_truncation().map(|truncation| truncation.max_length);
         let of_model = options.decoder()?.context_length;

@@ -76,6 +76,25 @@ impl From<EngineName> for EngineChoice {
     }
 }
 
+/// Engines that a process of its own tries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tried {
+    /// The embedded one, then ONNX Runtime.
+    All,
+    /// ONNX Runtime.
+    Runtime,
+}
+
+impl Tried {
+    /// As it is typed.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Runtime => "runtime",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum EmbeddingBits {
     #[value(name = "8")]
@@ -226,6 +245,35 @@ impl From<ScaleName> for ScaleRule {
         match name {
             ScaleName::Max => ScaleRule::Max,
             ScaleName::LeastSquares => ScaleRule::LeastSquares,
+        }
+    }
+}
+
+/// Units of sizes, by what they are in bytes.
+const UNITS: [(&str, usize); 6] =
+    [("kib", 1 << 10), ("mib", 1 << 20), ("gib", 1 << 30), ("kb", 1_000), ("mb", 1_000_000), ("gb", 1_000_000_000)];
+
+/// A size such as `4GB` or `512MiB`, in bytes.
+pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
+    let lower = text.to_ascii_lowercase();
+    let read = UNITS.iter().find_map(|(unit, bytes)| {
+        let number: f64 = lower.strip_suffix(unit)?.trim().parse().ok()?;
+        (number > 0.0 && number * *bytes as f64 <= usize::MAX as f64).then_some((number * *bytes as f64) as usize)
+    });
+    read.ok_or_else(|| "expected a number and a unit, for example 4GB or 512MiB".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_a_number_and_a_unit() {
+        let read = |text: &str| parse_bytes(text).ok();
+        assert_eq!(read("4GB"), Some(4_000_000_000));
+        assert_eq!((read("512MiB"), read("1.5 kb")), (Some(512 << 20), Some(1500)));
+        for text in ["", "4", "GB", "-1GB", "0GB", "4 TB", "nanGB", "1e300GB", "4G"] {
+            assert_eq!(read(text), None, "{text}");
         }
     }
 }

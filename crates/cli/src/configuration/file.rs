@@ -1,6 +1,8 @@
 //! Reads a configuration file. Its keys are the options of the command, by the same names.
 
 use std::any::TypeId;
+use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -10,8 +12,10 @@ use onnxquant::{LayerRule, LayerRuleError};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
+/// Longer files are no configuration.
+const MOST_BYTES: u64 = 1 << 20;
 /// Options that say what to do with the configuration, and those that only this program gives itself.
-const NO_KEYS: [&str; 7] = ["config", "preset", "print-config", "config-schema", "try-runtime", "help", "version"];
+const NO_KEYS: [&str; 7] = ["config", "preset", "print-config", "config-schema", "try-engines", "help", "version"];
 /// The key of the file or the preset that is read before.
 pub(super) const EXTENDS: &str = "extends";
 
@@ -77,7 +81,7 @@ pub(super) fn is_relative_path(arg: &Arg, value: &str) -> bool {
 impl Source {
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let name = format!("`{}`", path.display());
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the configuration {name}"))?;
+        let text = text_of(path).with_context(|| format!("cannot read the configuration {name}"))?;
         let folder = path.parent().map_or_else(PathBuf::new, Path::to_owned);
         Ok(Self { name, folder, text })
     }
@@ -184,6 +188,16 @@ impl Source {
         let before = self.text.get(..span.start).unwrap_or(&self.text);
         format!("{}, line {}", self.name, before.matches('\n').count() + 1)
     }
+}
+
+/// What stands in a file that is not too long; it may be a pipe.
+fn text_of(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    if read as u64 > MOST_BYTES {
+        bail!("it has more than {MOST_BYTES} bytes");
+    }
+    Ok(text)
 }
 
 /// A text or a number as it stands in the file.

@@ -64,25 +64,6 @@ pub(crate) struct OnRuntime {
     pub(crate) counts: bool,
 }
 
-/// Lets ONNX Runtime load the float model in the file `input` and run one sample, as it would be asked to when the model
-/// is quantized. What it says is not looked at: this is for a process that may crash.
-///
-/// # Errors
-/// Model or samples cannot be read.
-pub fn try_runtime(input: &Path, data: &DataConfig, runtime: &OrtEngine) -> Result<(), Error> {
-    let model = read(input)?;
-    let samples = Samples::open(&model, &data.of_model(input))?;
-    let outputs = output_names(&model);
-    let Some(&sample) = samples.split.held_out.first() else { return Ok(()) };
-    let loaded = samples.data.load(sample)?;
-    let served = runtime.serve_file(input, &outputs);
-    drop(served.map(|served| served.run(&loaded)));
-    let samples = Samples { engine: Arc::new(runtime.clone()), ..samples };
-    let observed = samples.session(&decoded(&model)?, &outputs, &[sample]);
-    drop(observed.map(|observed| observed.run(&loaded)));
-    Ok(())
-}
-
 /// The outputs that can be compared: others are strings, sequences or maps.
 fn numbers(model: &Model) -> Vec<String> {
     let graph = model.graph();

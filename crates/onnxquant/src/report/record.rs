@@ -1,10 +1,11 @@
 //! How a run went, and the files that it was about.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use onnxquant_ir::{UnnamedModel, external_path};
 use onnxquant_passes::cpu::Cpu;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -85,10 +86,21 @@ impl FileRecord {
     /// Of a model that keeps weights in `external`.
     pub(crate) fn of(path: &Path, external: &[PathBuf]) -> Result<Self, Error> {
         let external = external.iter().map(|path| Self::of(path, &[])).collect::<Result<Vec<_>, Error>>()?;
-        let failed = |error: io::Error| Error::Hash { path: path.to_owned(), problem: error.to_string() };
-        let (bytes, sha256) = File::open(path).and_then(hash).map_err(failed)?;
+        let mut file = File::open(path).map_err(|error| failed(path, &error))?;
+        Ok(Self { external, ..Self::of_open(&mut file, path)? })
+    }
+
+    /// Of an open file that is, or will be, called `path`.
+    fn of_open(file: &mut File, path: &Path) -> Result<Self, Error> {
+        let (bytes, sha256) = file.rewind().and_then(|()| hash(file)).map_err(|error| failed(path, &error))?;
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self { name, bytes, sha256, external })
+        Ok(Self { name, bytes, sha256, external: Vec::new() })
+    }
+
+    /// Of a model that will be called `path`.
+    pub(crate) fn of_unnamed(model: &mut UnnamedModel, path: &Path) -> Result<Self, Error> {
+        let beside = model.weights().map(|file| Self::of_open(file, &external_path(path))).transpose()?;
+        Ok(Self { external: beside.into_iter().collect(), ..Self::of_open(model.model(), path)? })
     }
 
     /// Its size and those of the files beside it.
@@ -97,8 +109,12 @@ impl FileRecord {
     }
 }
 
+fn failed(path: &Path, error: &io::Error) -> Error {
+    Error::Hash { path: path.to_owned(), problem: error.to_string() }
+}
+
 /// Length and SHA-256.
-fn hash(mut file: File) -> io::Result<(u64, String)> {
+fn hash(file: &mut File) -> io::Result<(u64, String)> {
     let (mut hash, mut bytes, mut chunk) = (Sha256::new(), 0, vec![0; CHUNK_BYTES]);
     loop {
         let read = file.read(&mut chunk)?;

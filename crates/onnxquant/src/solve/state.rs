@@ -15,7 +15,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array3;
-use onnxquant_ir::{Model, PendingFile};
+use onnxquant_ir::{Model, PendingFile, sweep};
 use onnxquant_quant::{Alphabet, LayerSolution};
 use serde::{Deserialize, Serialize};
 
@@ -80,6 +80,7 @@ impl State {
         };
         let path = folder.join(RUN_NAME);
         std::fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
+        sweep(folder);
         match read(&path)? {
             Some(found) => key.check(folder, &path, &found)?,
             None => {
@@ -111,6 +112,7 @@ impl State {
         let bits = plan.layers.iter().flat_map(|layer| layer.bits.to_le_bytes()).collect::<Vec<u8>>();
         let folder = self.folder.join(of_bytes(&bits));
         std::fs::create_dir_all(&folder).map_err(|error| failed(&folder, &error))?;
+        sweep(&folder);
         Ok(KeptLayers { folder })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use onnxquant_ir::{ExternalData, Model, write_model};
+use onnxquant_ir::{ExternalData, Model, UnnamedModel};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -31,8 +31,13 @@ impl Metadata {
     }
 }
 
-/// Writes the model; returns the bytes written.
-pub(crate) fn write(model: &Model, path: &Path, config: &Config) -> Result<u64, Error> {
+/// Writes the model.
+pub(crate) fn write(model: &Model, path: &Path, config: &Config) -> Result<(), Error> {
+    Ok(write_unnamed(model, path, config)?.name()?)
+}
+
+/// The same, but the file gets its name later.
+pub(crate) fn write_unnamed(model: &Model, path: &Path, config: &Config) -> Result<UnnamedModel, Error> {
     let external = if config.external_data { ExternalData::Always } else { ExternalData::Auto };
-    Ok(write_model(model, path, external)?)
+    Ok(onnxquant_ir::write_unnamed(model, path, external)?)
 }

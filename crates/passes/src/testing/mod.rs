@@ -1,6 +1,7 @@
 //! What the tests of this crate share: small models, and a slow interpreter that shows what they mean.
 
 mod interpreter;
+pub mod random_graphs;
 
 use std::collections::HashMap;
 

@@ -1,14 +1,22 @@
-//! A file that appears whole or not at all.
+//! Files and folders that appear whole or not at all.
+//!
+//! All that this project writes gets its name here.
+
+pub mod faults;
+mod scratch;
 
 use std::fs::{File, Permissions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use faults::{Step, pass};
+pub use scratch::{ScratchFolder, scratch_file, sweep};
+
 /// A file being written that has no name yet.
 ///
-/// On Linux it is an unnamed file of the target's folder, so that even a killed process leaves nothing
-/// behind; elsewhere, and on file systems without unnamed files, a named temporary file that is removed
-/// when this value is dropped.
+/// On Linux it is an unnamed file of the target's folder, so that even a killed process leaves nothing behind; elsewhere,
+/// on file systems without unnamed files, and for the moment in which it replaces another file, a named temporary file: it
+/// is removed when this value is dropped, and after a kill by the next [`sweep`].
 #[derive(Debug)]
 pub struct PendingFile {
     temporary: Temporary,
@@ -26,6 +34,7 @@ impl PendingFile {
     /// Starts a file that will be called `target`; its folder must exist, and `target` be no folder, device or pipe.
     pub fn create(target: &Path) -> io::Result<Self> {
         not_special(target)?;
+        pass(Step::Create, target)?;
         Ok(Self { temporary: temporary_in(folder_of(target))?, target: target.to_owned() })
     }
 
@@ -38,28 +47,39 @@ impl PendingFile {
         }
     }
 
+    /// What it will be called.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// Flushes to disk and gives the file its name, replacing what had it before.
     pub fn commit(mut self) -> io::Result<()> {
         let permissions = usual_permissions(&self.target);
         self.file().set_permissions(permissions)?;
+        pass(Step::Sync, &self.target)?;
         self.file().sync_all()?;
+        pass(Step::Name, &self.target)?;
         match self.temporary {
             #[cfg(target_os = "linux")]
             Temporary::Unnamed(file) => linux::name(&file, &self.target)?,
-            Temporary::Named(file) => drop(file.persist(&self.target)?),
+            Temporary::Named(file) => {
+                pass(Step::Rename, &self.target)?;
+                drop(file.persist(&self.target)?);
+            }
         }
         sync_folder(&self.target);
         Ok(())
     }
 }
 
-/// Refuses what is no regular file: a rename would put one in its place.
-pub(crate) fn not_special(target: &Path) -> io::Result<()> {
+/// Refuses what is no regular file, in whose place a rename would put one, and names that no file can have.
+fn not_special(target: &Path) -> io::Result<()> {
     match std::fs::metadata(target) {
         Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(found) if !found.is_file() => {
             Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a device, a pipe or a socket, expected a file"))
         }
+        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => Err(error),
         _ => Ok(()),
     }
 }
@@ -72,9 +92,10 @@ pub(crate) fn folder_of(target: &Path) -> &Path {
 fn temporary_in(folder: &Path) -> io::Result<Temporary> {
     #[cfg(target_os = "linux")]
     if let Some(file) = linux::unnamed_in(folder) {
+        scratch::own(&file);
         return Ok(Temporary::Unnamed(file));
     }
-    tempfile::Builder::new().prefix(".onnxquant-").tempfile_in(folder).map(Temporary::Named)
+    scratch_file(folder).map(Temporary::Named)
 }
 
 /// Those of the file to be replaced; else read and write for the owner, read for all.
@@ -105,6 +126,8 @@ mod linux {
 
     use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 
+    use super::scratch::replace;
+
     /// An unnamed file that can be given a name later, where the file system has such files.
     pub(super) fn unnamed_in(folder: &Path) -> Option<File> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
@@ -117,12 +140,7 @@ mod linux {
         let source = format!("/proc/self/fd/{}", file.as_raw_fd());
         let link = |to: &Path| linkat(CWD, source.as_str(), CWD, to, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from);
         match link(target) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let mut fresh = target.as_os_str().to_owned();
-                fresh.push(format!(".{}.tmp", std::process::id()));
-                link(fresh.as_ref())?;
-                std::fs::rename(&fresh, target).inspect_err(|_| drop(std::fs::remove_file(&fresh)))
-            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => replace(link, target),
             done => done,
         }
     }
