@@ -101,7 +101,8 @@ fn a_full_disk_at_any_byte_is_an_error_and_leaves_nothing() {
         let at = |name: &str| folder.join(name).into_os_string();
         let option = |name: &str| OsString::from(name);
         let calib = Fixture::MLP.calib().into_os_string();
-        let plain = [at("out.onnx"), option("--calib"), calib, option("--external-data"), option("--report"), at("r.html")];
+        let plain =
+            [at("out.onnx"), option("--calib"), calib, option("--external-data"), option("--report"), at("r.html")];
         let kept = [option("--save-plan"), at("plan.toml"), option("--state"), at("state"), option("--ort-lib=off")];
         [vec![Fixture::MLP.model().into_os_string()], plain.to_vec(), kept.to_vec()].concat()
     };
@@ -243,7 +244,8 @@ fn a_step_that_fails_leaves_what_was_there() {
             let case = || format!("{step:?} {before} {replaces}");
             match ended {
                 Ok(()) => {
-                    failures.check(before > 0 || (step == Step::Rename && !replaces), || format!("{}: went well", case()));
+                    failures
+                        .check(before > 0 || (step == Step::Rename && !replaces), || format!("{}: went well", case()));
                     break;
                 }
                 Err(failure) => {

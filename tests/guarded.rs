@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Failures, Fixture, MatMulModel, Net, Run, files_in, folder, noise_samples, onnxquant, refused, write};
+use crate::support::{
+    Failures, Fixture, MatMulModel, Net, Run, files_in, folder, noise_samples, onnxquant, refused, write,
+};
 
 #[test]
 fn a_model_that_is_cut_short_while_it_is_in_use_is_bad_input() {

@@ -123,7 +123,8 @@ fn configurations_that_nest_without_end_are_refused() {
     };
     std::fs::write(at("deep.toml"), format!("include = {deep}\n")).expect("it can be written");
     std::fs::write(at("long.toml"), "#".repeat(2 << 20)).expect("it can be written");
-    let command = |config: &str| bounded(onnxquant(&["a.onnx", "b.onnx", "--weights-only", "--config"]).arg(at(config)));
+    let command =
+        |config: &str| bounded(onnxquant(&["a.onnx", "b.onnx", "--weights-only", "--config"]).arg(at(config)));
     check("a deep configuration", &command("deep.toml"), "deep.toml");
     check("a long configuration", &command("long.toml"), "long.toml");
     let endless = bounded(&onnxquant(&["a.onnx", "b.onnx", "--weights-only", "--config", "/dev/zero"]));

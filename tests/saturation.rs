@@ -254,3 +254,31 @@ fn no_written_codes_can_saturate() {
     }
     failures.finish();
 }
+
+/// ONNX Runtime can be told to make all weights unsigned, which it does by moving zero points: files have these.
+#[test]
+fn weights_of_every_form_run_where_the_runtime_makes_them_unsigned() {
+    let folder = folder();
+    let fixture = Fixture::MLP;
+    let path = |name: &str| folder.path().join(format!("{name}.onnx"));
+    let forms: [&[&str]; 4] = [
+        &["--format", "dq", "--bits", "8"],
+        &["--format", "dq", "--bits", "4"],
+        &["--scheme", "w8", "--granularity", "tensor"],
+        &["--scheme", "w8"],
+    ];
+    let mut jobs = Vec::new();
+    for (index, form) in forms.into_iter().enumerate() {
+        let output = path(&index.to_string());
+        report(&fixture.model(), &output, form, Some(&fixture.calib()));
+        let job = Job::compare(&output, &fixture.model(), &fixture.held_out());
+        jobs.push(Job { exact_products: true, ..job });
+    }
+    let mut failures = Failures::default();
+    for (found, form) in measure(&jobs).into_iter().zip(forms) {
+        let db = found.default_sqnr_db;
+        let is_right = found.faults().is_empty() && db.is_none_or(|db| db > 15.0);
+        failures.check(is_right, || format!("{form:?}: {db:?} dB, {}", found.faults()));
+    }
+    failures.finish();
+}

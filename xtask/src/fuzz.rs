@@ -72,7 +72,8 @@ fn build() -> anyhow::Result<Command> {
 
 /// Whether no input failed.
 fn run_one(target: &str, seconds: u64) -> anyhow::Result<bool> {
-    let (corpus, kept) = (own_folder()?.join("corpus").join(target), process::root().join(FOLDER).join("regressions").join(target));
+    let (corpus, kept) =
+        (own_folder()?.join("corpus").join(target), process::root().join(FOLDER).join("regressions").join(target));
     for folder in [&corpus, &kept] {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
     }
@@ -112,6 +113,9 @@ fn own_folder() -> anyhow::Result<PathBuf> {
 fn output(command: &mut Command) -> anyhow::Result<String> {
     let found = command.output().with_context(|| format!("cannot start {command:?}"))?;
     let said = String::from_utf8_lossy(&found.stderr);
-    ensure!(found.status.success(), "{command:?} failed: {said}\nit needs `cargo install cargo-fuzz` and a nightly compiler");
+    ensure!(
+        found.status.success(),
+        "{command:?} failed: {said}\nit needs `cargo install cargo-fuzz` and a nightly compiler"
+    );
     Ok(String::from_utf8_lossy(&found.stdout).into_owned())
 }

@@ -55,7 +55,10 @@ const FLOORS: [(&str, &[&str]); 8] = [
         ],
     ),
     ("python", &["job"]),
-    ("xtask", &["test", "regress", "paper", "bench", "codegen", "faults", "fuzz", "qemu", "wheel", "python", "process"]),
+    (
+        "xtask",
+        &["test", "regress", "paper", "bench", "codegen", "faults", "fuzz", "qemu", "wheel", "python", "process"],
+    ),
     ("calib", &["statistics", "stream", "run", "engine", "data", "graph", "error", "tensor"]),
     (
         "ir",

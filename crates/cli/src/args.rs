@@ -19,8 +19,8 @@ pub(crate) use effects::{check, has_no_effect};
 use data::DataArgs;
 pub(crate) use metric::MetricArgs;
 use settings::SettingsArgs;
-pub(crate) use words::{EngineName, Tried};
 use words::VerifyName;
+pub(crate) use words::{EngineName, Tried};
 
 /// Lets a process of its own run the float model in engines.
 pub(crate) const TRY: &str = "--try-engines";

@@ -41,7 +41,8 @@ fn of_command(command: &Command) -> Vec<CommandOption> {
     };
     // Some print, and nothing is quantized; others are the process's own.
     let is_apart = |arg: &Arg| PRINTS.iter().chain(&OF_PROCESS).any(|id| arg.get_id() == *id);
-    let is_offered = |arg: &&Arg| !arg.is_positional() && !arg.is_hide_set() && !asks_about_itself(arg) && !is_apart(arg);
+    let is_offered =
+        |arg: &&Arg| !arg.is_positional() && !arg.is_hide_set() && !asks_about_itself(arg) && !is_apart(arg);
     command.get_arguments().filter(is_offered).filter_map(of_arg).collect()
 }
 

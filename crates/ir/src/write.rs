@@ -5,9 +5,9 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use onnxquant_proto::{Message as _, WriteError};
 use onnxquant_proto::onnx::tensor_proto::{DataLocation, DataType};
 use onnxquant_proto::onnx::{ModelProto, StringStringEntryProto, TensorProto};
+use onnxquant_proto::{Message as _, WriteError};
 
 use crate::atomic::{PendingFile, folder_of};
 use crate::error::{ReadModelError, WriteModelError};

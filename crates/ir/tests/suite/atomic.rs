@@ -3,7 +3,8 @@
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 
-use onnxquant_ir::PendingFile;
+use onnxquant_ir::atomic::faults::{Step, fail};
+use onnxquant_ir::{PendingFile, ScratchFolder, scratch_file, sweep};
 
 use super::names_in;
 
@@ -71,4 +72,53 @@ fn folder_in_place_of_the_file_stays_and_nothing_is_left() {
     assert!(PendingFile::create(&path).is_err());
     assert!(path.is_dir());
     assert_eq!(names_in(folder.path()), ["a"]);
+}
+
+#[test]
+fn a_file_with_the_longest_name_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("n".repeat(255));
+    for text in ["old", "new"] {
+        let mut pending = PendingFile::create(&path).unwrap();
+        pending.file().write_all(text.as_bytes()).unwrap();
+        pending.commit().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+    let longer = PendingFile::create(&folder.path().join("n".repeat(256))).unwrap_err();
+    assert_eq!(longer.kind(), ErrorKind::InvalidFilename);
+    assert_eq!(names_in(folder.path()).len(), 1);
+}
+
+#[test]
+fn what_a_kill_left_is_swept_away_and_what_is_in_use_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at(".onnxquant-dead"), "half").unwrap();
+    std::fs::create_dir_all(at(".onnxquant-gone/deep")).unwrap();
+    std::fs::write(at(".onnxquant-gone/deep/model.onnx"), "half").unwrap();
+    std::fs::write(at("another"), "whole").unwrap();
+    let (file, inner) = (scratch_file(folder.path()).unwrap(), ScratchFolder::inside(folder.path()).unwrap());
+    sweep(folder.path());
+    assert!(file.path().exists() && inner.path().exists());
+    assert_eq!(names_in(folder.path()).len(), 3);
+    drop((file, inner));
+    assert_eq!(names_in(folder.path()), ["another"]);
+    sweep(&at("absent"));
+}
+
+#[test]
+fn a_rename_that_fails_leaves_the_old_file_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a");
+    std::fs::write(&path, "old").unwrap();
+    for step in Step::ALL {
+        let fault = fail(folder.path(), step, 0);
+        let written = PendingFile::create(&path).and_then(|pending| pending.commit());
+        assert!(written.is_err(), "{step:?}");
+        drop(fault);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "old", "{step:?}");
+        assert_eq!(names_in(folder.path()), ["a"], "{step:?}");
+    }
+    PendingFile::create(&path).and_then(|pending| pending.commit()).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
 }

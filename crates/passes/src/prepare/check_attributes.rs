@@ -33,6 +33,8 @@ use crate::raise_opset::known::{Dims, Scope};
 const MAX_RANK: i64 = 64;
 /// Elements of a window, of a padding or of parts, at most: 2048 x 2048.
 const LONGEST: i64 = 1 << 22;
+/// Elements of a result whose lengths are constants, at most: 8 GiB of floats.
+const MOST_ELEMENTS: i64 = 1 << 31;
 /// Strides and dilations, at most: larger ones skip everything.
 const WIDEST: i64 = (1 << 31) - 1;
 
@@ -57,13 +59,21 @@ enum Legal {
     Amount,
     /// Numbers of either sign.
     Signed,
+    /// Numbers from 0, not too large together.
+    Amounts,
+    /// Lengths of a result, not too many elements together.
+    Lengths,
+    /// How many of the node's inputs are meant.
+    Inputs,
+    /// Numbers between these.
+    Within(i64, i64),
 }
 
 /// Operators, their attribute, the input that took its place in later opsets, and what is legal.
 type Rule = (&'static [&'static str], &'static str, Option<usize>, Legal);
 
 #[rustfmt::skip]
-const RULES: [Rule; 24] = [
+const RULES: [Rule; 28] = [
     (&["LayerNormalization", "RMSNormalization", "LpNormalization", "ArgMax", "ArgMin", "Concat", "Split", "Gather",
        "GatherElements", "Scatter", "ScatterElements", "TopK", "Compress"], "axis", None, Legal::Axis),
     (&["Softmax", "LogSoftmax", "Hardmax", "Flatten"], "axis", None, Legal::Border),
@@ -88,7 +98,11 @@ const RULES: [Rule; 24] = [
     (&["ConvTranspose"], "output_padding", None, Legal::Amount),
     (&["Conv", "ConvTranspose", "ConvInteger", "QLinearConv"], "group", None, Legal::Count),
     (&["Pad"], "pads", Some(1), Legal::Signed),
-    (&["Tile"], "repeats", Some(1), Legal::Amount),
+    (&["Tile"], "repeats", Some(1), Legal::Amounts),
+    (&["Resize"], "sizes", Some(3), Legal::Lengths),
+    (&["Expand"], "shape", Some(1), Legal::Lengths),
+    (&["ConstantOfShape"], "shape", Some(0), Legal::Lengths),
+    (&["Scan"], "num_scan_inputs", None, Legal::Inputs),
     (&["DepthToSpace", "SpaceToDepth"], "blocksize", None, Legal::Count),
     (&["LRN"], "size", None, Legal::Count),
     (&["LSTM", "GRU", "RNN"], "hidden_size", None, Legal::Count),
@@ -175,7 +189,11 @@ impl Subject<'_> {
             Some(attribute) => (format!("`{name}`"), attribute.ints.clone()),
             None => (format!("input {} (`{name}`)", slot?), self.constant(slot?)?),
         };
-        let expected = expected(legal, self.rank(), &numbers)?;
+        let inputs = i64::try_from(self.node.input.len()).unwrap_or(i64::MAX);
+        let expected = match legal {
+            Legal::Inputs => expected(Legal::Within(1, inputs), None, &numbers),
+            legal => expected(legal, self.rank(), &numbers),
+        }?;
         Some(self.illegal(what, numbers, expected))
     }
 
@@ -227,6 +245,11 @@ fn expected(legal: Legal, rank: Option<i64>, numbers: &[i64]) -> Option<String> 
         let inside = numbers.iter().all(|number| (low..=high).contains(number));
         (!inside).then(|| format!("{} from {low} to {high}", if count == 1 { "a number" } else { "numbers" }))
     };
+    let together = |most: i64| {
+        let elements = numbers.iter().try_fold(1_i64, |product, &length| product.checked_mul(length.max(1)));
+        let few = elements.is_some_and(|elements| elements <= most);
+        (!few).then(|| format!("at most {most} elements together"))
+    };
     match legal {
         Legal::Axis => within(-axes, axes - 1),
         Legal::Border => within(-axes, axes),
@@ -237,15 +260,17 @@ fn expected(legal: Legal, rank: Option<i64>, numbers: &[i64]) -> Option<String> 
             let is_permutation = sorted.iter().copied().eq(0..rank.unwrap_or(count));
             (!is_permutation && count > 0).then(|| format!("each of 0 to {} once", rank.unwrap_or(count) - 1))
         }
-        Legal::Window => within(1, LONGEST).or(uneven).or_else(|| {
-            let elements = numbers.iter().try_fold(1_i64, |product, &length| product.checked_mul(length));
-            let few = elements.is_some_and(|elements| elements <= LONGEST);
-            (!few).then(|| format!("at most {LONGEST} elements together"))
-        }),
+        Legal::Window => within(1, LONGEST).or(uneven).or_else(|| together(LONGEST)),
         Legal::Step => within(1, WIDEST).or(uneven),
         Legal::Count => within(1, LONGEST),
         Legal::Amount => within(0, LONGEST),
         Legal::Signed => within(-LONGEST, LONGEST),
+        Legal::Amounts => within(0, LONGEST).or_else(|| together(LONGEST)),
+        // What is below 0 is left to who runs it.
+        Legal::Lengths => within(i64::MIN, MOST_ELEMENTS).or_else(|| together(MOST_ELEMENTS)),
+        Legal::Within(low, high) => within(low, high),
+        // What a rule says of inputs depends on the node.
+        Legal::Inputs => None,
     }
 }
 

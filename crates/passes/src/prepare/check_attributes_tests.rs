@@ -49,6 +49,7 @@ fn every_rule_takes_its_limits_and_nothing_beyond() {
         ("DepthToSpace", vec![int("blocksize", 2)], vec![int("blocksize", 0)]),
         ("LSTM", vec![int("hidden_size", 8)], vec![int("hidden_size", i64::MAX)]),
         ("Split", vec![int("num_outputs", 2)], vec![int("num_outputs", 0)]),
+        ("Scan", vec![int("num_scan_inputs", 1)], vec![int("num_scan_inputs", 2), int("num_scan_inputs", 70_000)]),
     ];
     for (op_type, legal, illegal) in table {
         for attributes in legal {
@@ -70,6 +71,8 @@ fn arguments_that_became_inputs_are_checked_there() {
         ("Unsqueeze", vec![integers(&[4])], vec![integers(&[5])]),
         ("Pad", vec![integers(&[0, 0, 1, 1, 0, 0, -1, 1])], vec![integers(&[0, 0, 1, 1, 0, 0, 1 << 33, 1])]),
         ("Tile", vec![integers(&[1, 1, 2, 0])], vec![integers(&[1, 1, 1 << 33, 1])]),
+        ("Tile", vec![integers(&[1, 1, 64, 64])], vec![integers(&[1, 100, 1 << 10, 1 << 10])]),
+        ("Expand", vec![integers(&[2, 3, 800, 800])], vec![integers(&[2, 3, 1 << 20, 1 << 20])]),
     ];
     for (op_type, legal, illegal) in cases {
         assert_eq!(found(op_type, vec![], legal), [""; 0], "{op_type}");

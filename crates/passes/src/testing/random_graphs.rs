@@ -7,9 +7,7 @@
 use ndarray::ArrayD;
 use onnxquant_ir::onnx::tensor_shape_proto::{Dimension, dimension};
 use onnxquant_ir::onnx::{AttributeProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, type_proto};
-use onnxquant_ir::{
-    GraphError, Model, float_attribute, int_attribute, ints_attribute, tensor, verify,
-};
+use onnxquant_ir::{GraphError, Model, float_attribute, int_attribute, ints_attribute, tensor, verify};
 
 use super::{floats, image, message, named, node, numbers, run};
 use crate::prepare::{
@@ -120,15 +118,16 @@ impl<'a> Builder<'a> {
         let also = self.next(4) == 0;
         let inner = self.next(self.known.len());
         let outputs: Vec<&str> = match &self.known[inner].name {
-            name if also && *name != self.last().name && name != "x" => vec![name, &self.last().name],
-            _ => vec![&self.last().name],
+            name if also && *name != self.last().name && name != "x" => vec![name.as_str(), self.last().name.as_str()],
+            _ => vec![self.last().name.as_str()],
         };
         let mut proto = message("x", vec![], self.nodes.clone(), &outputs.join(" "));
         if let Some(graph) = &mut proto.graph {
             graph.initializer.clone_from(&self.constants);
             let kind = graph.input[0].r#type.as_mut().and_then(|kind| kind.value.as_mut());
             if let Some(type_proto::Value::TensorType(kind)) = kind {
-                let dim = |&n: &usize| Dimension { value: Some(dimension::Value::DimValue(n as i64)), denotation: None };
+                let dim =
+                    |&n: &usize| Dimension { value: Some(dimension::Value::DimValue(n as i64)), denotation: None };
                 kind.shape = Some(TensorShapeProto { dim: self.known[0].shape.iter().map(dim).collect() });
             }
         }
