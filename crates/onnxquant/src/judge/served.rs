@@ -18,13 +18,10 @@ use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::write_caches::{InputTypes, has_codes, open_caches};
 
 use crate::accuracy::{Accuracy, accuracy};
-use crate::config::{Config, DataConfig, Target};
+use crate::config::{Config, Target};
 use crate::error::Error;
 use crate::judge::expected::{MOST_SEEN, expected_db};
-use crate::load::{decoded, read};
 use crate::observe::calibration::Calibration;
-use crate::observe::reach::output_names;
-use crate::observe::samples::Samples;
 use crate::observe::slicing::slicings;
 use crate::progress::{Phase, Progress};
 

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use onnxquant_calib::{Engine, OrtEngine, failing_nodes, unknown_operators};
+use onnxquant_calib::{OrtEngine, failing_nodes, unknown_operators};
 use onnxquant_ir::Model;
 
 use crate::config::DataConfig;
