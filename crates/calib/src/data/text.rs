@@ -5,8 +5,10 @@
 //! one text a sample, cut off where it is too long; each line of a `.txt` file is one. Each line of a `.jsonl` file is an
 //! object that holds one text.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
 use super::genai_config::GenaiDecoder;
@@ -94,11 +96,7 @@ impl Cutter {
         let file = options.tokenizer().filter(|file| file.exists());
         let Some(file) = file else { return Err(CalibError::NoTokenizer { expected: options.tokenizer() }) };
         let unusable = |problem: String| CalibError::Tokenizer { path: file.clone(), problem };
-        let needed = std::fs::metadata(&file).map_err(|error| unusable(error.to_string()))?.len();
-        if needed > MAX_TOKENIZER_BYTES {
-            return Err(unusable(format!("it has {needed} bytes, at most {MAX_TOKENIZER_BYTES} are read")));
-        }
-        let mut tokenizer = Tokenizer::from_file(&file).map_err(|error| unusable(error.to_string()))?;
+        let mut tokenizer = read_tokenizer(&file).map_err(unusable)?;
         let of_tokenizer = tokenizer.get_truncation().map(|truncation| truncation.max_length);
         let of_model = options.decoder()?.context_length;
         let most = [of_tokenizer, of_model].into_iter().flatten().fold(LENGTH, usize::min);
@@ -116,8 +114,8 @@ impl Cutter {
     }
 
     fn encode(&self, text: &str) -> Result<Encoding, CalibError> {
-        let encoded = self.tokenizer.encode_fast(text, true);
-        encoded.map_err(|error| CalibError::Tokenizer { path: self.file.clone(), problem: error.to_string() })
+        let encoded = survived(|| self.tokenizer.encode_fast(text, true));
+        encoded.map_err(|problem| CalibError::Tokenizer { path: self.file.clone(), problem })
     }
 
     /// Whether the tokenizer puts something behind a text.
@@ -172,6 +170,27 @@ impl Cutter {
         let filling = if self.is_fixed { self.length.saturating_sub(tokens.len()) } else { 0 };
         tokens.resize(tokens.len() + filling, self.filler);
         Window { tokens, filling, past: 0 }
+    }
+}
+
+/// The tokenizer in a file.
+fn read_tokenizer(file: &Path) -> Result<Tokenizer, String> {
+    let words = |error: std::io::Error| error.to_string();
+    let needed = std::fs::metadata(file).map_err(words)?.len();
+    if needed > MAX_TOKENIZER_BYTES {
+        return Err(format!("it has {needed} bytes, at most {MAX_TOKENIZER_BYTES} are read"));
+    }
+    let bytes = std::fs::read(file).map_err(words)?;
+    // Where it is none, the library gives up.
+    serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|error| error.to_string())?;
+    survived(|| Tokenizer::from_bytes(&bytes))
+}
+
+/// What the library gives; of some files and texts it makes panics, which become messages.
+fn survived<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the library `tokenizers` gives up on it".to_owned()),
     }
 }
 
