@@ -97,22 +97,24 @@ fn a_run_that_is_killed_leaves_nothing_half_and_goes_on() {
 fn a_full_disk_at_any_byte_is_an_error_and_leaves_nothing() {
     let folder = folder();
     let mut failures = Failures::default();
-    let arguments = |folder: &Path| -> Vec<OsString> {
+    let arguments = |folder: &Path, keeps: bool| -> Vec<OsString> {
         let at = |name: &str| folder.join(name).into_os_string();
         let option = |name: &str| OsString::from(name);
         let calib = Fixture::MLP.calib().into_os_string();
         let plain =
             [at("out.onnx"), option("--calib"), calib, option("--external-data"), option("--report"), at("r.html")];
-        let kept = [option("--save-plan"), at("plan.toml"), option("--state"), at("state"), option("--ort-lib=off")];
-        [vec![Fixture::MLP.model().into_os_string()], plain.to_vec(), kept.to_vec()].concat()
+        let plan = [option("--save-plan"), at("plan.toml"), option("--ort-lib=off")];
+        let state = if keeps { vec![option("--state"), at("state")] } else { Vec::new() };
+        [vec![Fixture::MLP.model().into_os_string()], plain.to_vec(), plan.to_vec(), state].concat()
     };
     let mut is_written = false;
-    for blocks in (0..6).chain((6..80).step_by(9)).chain([100_000]) {
-        let place = folder.path().join(blocks.to_string());
+    let sizes = (0..6).chain((6..80).step_by(9)).chain([100_000]);
+    for (blocks, keeps) in sizes.flat_map(|blocks| [(blocks, false), (blocks, true)]) {
+        let place = folder.path().join(format!("{blocks}-{keeps}"));
         std::fs::create_dir(&place).expect("a folder can be made");
         let mut shell = Command::new("bash");
         shell.args(["-c", &format!("ulimit -f {blocks} && exec \"$@\""), "bash", env!("CARGO_BIN_EXE_onnxquant")]);
-        let run = Run::of(shell.args(arguments(&place)));
+        let run = Run::of(shell.args(arguments(&place, keeps)));
         let left: Vec<String> = files_in(&place).into_iter().filter(|name| name != "state").collect();
         is_written |= run.code == Some(0);
         if run.code == Some(0) {
