@@ -45,6 +45,8 @@ mod served;
 mod sounds;
 mod support;
 mod targets;
+#[cfg(unix)]
+mod terminal;
 mod texts;
 mod tied;
 mod transposed;

@@ -43,7 +43,7 @@ fn what_was_done_to_pictures_is_told() {
     let found = run(&[]);
     let done = "data    12 webp -> 16x16 (bicubic, center crop), RGB, scaled 1/255, mean 0.5, std 0.5, after ";
     for text in [done, "preprocessor_config.json, values -", "1 files are no samples: `", "labels.csv`"] {
-        assert!(found.stdout.contains(text), "`{text}` is not in {}", found.stdout);
+        assert!(found.says(text), "`{text}` is not in {}", found.stdout);
     }
     let found = run(&["--image-preset", "unit", "--mean", "127"]);
     let text = "warning: mean 127 goes with pixels of another range than 0 to 1: was it 0.498 that was meant?";

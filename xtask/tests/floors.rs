@@ -10,6 +10,7 @@ const FLOORS: [(&str, &[&str]); 8] = [
         "onnxquant",
         &[
             "folder",
+            "forecast",
             "pipeline",
             "bench",
             "report",
@@ -33,6 +34,7 @@ const FLOORS: [(&str, &[&str]); 8] = [
     (
         "cli",
         &[
+            "dry_run",
             "quantize",
             "compare",
             "report",
@@ -46,10 +48,11 @@ const FLOORS: [(&str, &[&str]); 8] = [
             "answer",
             "options",
             "args",
-            "bars",
+            "progress",
             "host",
             "sink",
             "table",
+            "screen",
         ],
     ),
     ("python", &["job"]),

@@ -8,6 +8,7 @@
 //! | floor | what it does |
 //! |---|---|
 //! | `folder` | the same from folder to folder |
+//! | `forecast` | what the job would do and cost |
 //! | `pipeline` | the job from the input file to the output file |
 //! | `report` | what was done, made once of the values below |
 //! | `files` | which files a run reads and writes, and whether it may |
@@ -32,6 +33,7 @@ mod error;
 mod files;
 mod fingerprint;
 mod folder;
+mod forecast;
 mod judge;
 mod load;
 mod observe;
@@ -55,6 +57,7 @@ pub use decide::trail::{JudgedBy, Weights};
 pub use error::Error;
 pub use files::{Files, is_standard_output};
 pub use folder::{ModelFolder, model_file};
+pub use forecast::{Forecast, forecast};
 pub use judge::compare::{Compared, Comparison, compare};
 pub use judge::served::try_runtime;
 pub use judge::tensors::TensorComparison;

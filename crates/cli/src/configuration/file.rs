@@ -10,8 +10,9 @@ use onnxquant::{LayerRule, LayerRuleError};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-/// Options that say what to do with the configuration, and those that only this program gives itself.
-const NO_KEYS: [&str; 7] = ["config", "preset", "print-config", "config-schema", "try-runtime", "help", "version"];
+/// Options that say what to do with the configuration, whether anything is done at all, and those that only this program gives itself.
+const NO_KEYS: [&str; 8] =
+    ["config", "preset", "print-config", "config-schema", "dry-run", "try-runtime", "help", "version"];
 /// The key of the file or the preset that is read before.
 pub(super) const EXTENDS: &str = "extends";
 
