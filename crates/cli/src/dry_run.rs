@@ -16,7 +16,7 @@ pub(crate) fn run(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<String
     if let Some(data) = &found.data {
         data.warnings.iter().for_each(|warning| (host.warn)(warning));
     }
-    // A table of layers is as wide as it is in a pipe, as that of `inspect`.
+    // In a pipe the table of layers is as wide as that of `inspect`.
     let layers = inspect::as_table(&found.plan, host.columns) + &float_weights(&found.float_weights);
     let columns = host.columns.map_or(COLUMNS, |columns| columns.min(COLUMNS));
     let of_folder = folder.map_or(String::new(), |_| {
