@@ -6,6 +6,8 @@
 
 mod bench;
 mod bodies;
+#[cfg(unix)]
+mod book;
 mod caches;
 mod capture;
 mod command;
@@ -24,10 +26,13 @@ mod judged;
 mod layer_rules;
 mod layers;
 mod left_in_float;
+mod links;
 mod lossless;
 mod matrix;
 #[cfg(unix)]
 mod memory;
+mod measured;
+mod messages;
 mod mixed;
 mod opset;
 mod order;
