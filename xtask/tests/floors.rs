@@ -53,7 +53,7 @@ const FLOORS: [(&str, &[&str]); 8] = [
         ],
     ),
     ("python", &["job"]),
-    ("xtask", &["test", "regress", "paper", "bench", "codegen", "qemu", "wheel", "python", "process"]),
+    ("xtask", &["test", "regress", "paper", "bench", "book", "codegen", "qemu", "wheel", "python", "process"]),
     ("calib", &["statistics", "stream", "run", "engine", "data", "graph", "error", "tensor"]),
     (
         "ir",
