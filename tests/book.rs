@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Block, Failures, Fixture, Run, Text, code_spans, folder, library, onnxquant};
+use crate::support::{Block, Failures, Fixture, Page, Run, Text, code_spans, files_in, folder, library, onnxquant};
 use crate::{pictures, texts};
 
 /// Commands that are not run, and why.
@@ -154,8 +154,35 @@ fn every_command_of_the_book_and_of_readme_runs() {
         place(folder.path());
         let problems = run_page(&page, folder.path());
         failures.check(problems.is_empty(), || problems.join("\n  "));
+        for name in files_in(folder.path()).into_iter().filter(|name| name.ends_with(".html")) {
+            let html = std::fs::read_to_string(folder.path().join(&name)).expect("it was written");
+            let fault = Page::parse(&html).err();
+            failures.check(fault.is_none(), || format!("{}: {name}: {}", page.name, fault.unwrap_or_default()));
+        }
     }
     failures.finish();
+}
+
+/// The headings of the page of a report, all that it can have.
+fn headings() -> Vec<String> {
+    let text = include_str!("../crates/onnxquant/src/report/page/report.html");
+    let of = |heading: &str| {
+        let words = heading.split("</h2>").next().unwrap_or_default();
+        let parts = words.split("{%").map(|part| part.split_once("%}").map_or(part, |(_, words)| words));
+        parts.filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    text.split("<h2>").skip(1).flat_map(of).collect()
+}
+
+#[test]
+fn every_section_of_the_page_of_a_report_is_explained() {
+    let text = Text::read("docs/src/reports.md");
+    let told: Vec<String> = text.tables().into_iter().flat_map(|table| table.rows).flatten().collect();
+    let headings = headings();
+    assert!(headings.len() > 10, "{headings:?}");
+    let missing: Vec<&String> =
+        headings.iter().filter(|heading| !told.iter().any(|cell| cell.contains(*heading))).collect();
+    assert!(missing.is_empty(), "docs/src/reports.md does not tell {missing:?}");
 }
 
 /// Options by their long names, as `--help` of a command lists them.
