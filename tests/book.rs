@@ -27,22 +27,18 @@ const OTHERS: [(&str, &str); 4] = [
 ];
 
 /// Options of other programs that pages name.
-const OF_OTHERS: [&str; 15] = [
-    "--release",
+const OF_OTHERS: [&str; 11] = [
     "--bin",
-    "--path",
-    "--locked",
-    "--profile",
     "--bless",
-    "--worse-because",
-    "--large",
     "--check",
-    "--without-avx512",
+    "--large",
+    "--locked",
     "--model",
-    "--dim",
-    "--open",
+    "--path",
+    "--release",
     "--upgrade",
-    "--samples",
+    "--without-avx512",
+    "--worse-because",
 ];
 
 /// The commands that take options of their own.
@@ -51,7 +47,9 @@ const COMMANDS: [&str; 5] = ["", "inspect", "compare", "bench", "report"];
 /// Puts what pages name into a folder: the float model, samples and labelled data of `digits_mlp`; a model of pictures
 /// with some; a decoder with its tokenizer and texts; the fixture of README.
 fn place(folder: &Path) {
-    let copy = |from: &Path, to: &Path| drop(std::fs::copy(from, to).expect("a fixture can be copied"));
+    let copy = |from: &Path, to: &Path| {
+        std::fs::copy(from, to).expect("a fixture can be copied");
+    };
     let make = |name: &str| std::fs::create_dir_all(folder.join(name)).expect("a folder can be made");
     let samples = |of: Fixture, to: &Path| {
         let files = std::fs::read_dir(of.calib()).expect("there are samples").map(|file| file.expect("it is there"));
@@ -207,25 +205,23 @@ fn named(text: &str) -> String {
     format!("--{name}")
 }
 
-/// Options that a text names in backticks or in blocks.
+/// Options that some words name: dashes at their start or behind a blank or a bracket, and a letter.
+fn options_in(words: &str) -> Vec<String> {
+    let words = words.split([' ', '`', '(', '[', '\'']);
+    let names = words.filter_map(|word| word.strip_prefix("--")).filter(|name| name.starts_with(char::is_alphabetic));
+    names.map(named).collect()
+}
+
+/// Options that a page names in backticks or in blocks, with the line.
 fn named_options(page: &Text) -> Vec<(usize, String)> {
-    let of = |line: usize, words: &str| {
-        let starts = words.match_indices("--").filter(|(at, _)| {
-            let before = words.get(..*at).and_then(|before| before.chars().next_back());
-            before.is_none_or(|sign| matches!(sign, ' ' | '`' | '(' | '[' | '\''))
-        });
-        let names = starts.filter_map(|(at, _)| words.get(at + 2..)).map(named);
-        names.filter(|name| name.len() > 2).map(move |name| (line, name)).collect::<Vec<_>>()
-    };
-    let is_foreign = |line: &str| OTHERS.iter().any(|(start, _)| line.contains(start.trim_end()));
-    let prose = page.prose().into_iter().filter(|(_, words)| !words.starts_with('|') || !is_foreign(words));
-    let of_prose = prose
-        .flat_map(|(line, words)| code_spans(words).into_iter().flat_map(|code| of(line, code)).collect::<Vec<_>>());
-    let of_blocks = page.blocks().into_iter().filter(|block| block.language != "rust").flat_map(|block| {
-        let lines = block.lines.iter().filter(|line| !is_foreign(line));
-        lines.flat_map(|line| of(block.line, line)).collect::<Vec<_>>()
-    });
-    of_prose.chain(of_blocks).collect()
+    let mut found = Vec::new();
+    for (line, words) in page.prose() {
+        found.extend(code_spans(words).into_iter().flat_map(options_in).map(|option| (line, option)));
+    }
+    for block in page.blocks() {
+        found.extend(block.lines.iter().flat_map(|words| options_in(words)).map(|option| (block.line, option)));
+    }
+    found
 }
 
 #[test]
