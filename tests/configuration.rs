@@ -31,10 +31,10 @@ fn printed(args: &[&str]) -> String {
     Run::of(onnxquant(&["--print-config"]).args(args)).succeeded().stdout
 }
 
-/// The TOML blocks of the chapter `title` of README.
-fn readme_blocks(title: &str) -> Vec<String> {
-    let readme = std::fs::read_to_string(root().join("README.md")).expect("README can be read");
-    let chapter = readme.split("\n## ").find(|chapter| chapter.starts_with(title)).expect("README has the chapter");
+/// The TOML blocks of the chapter about configuration files.
+fn blocks_of_the_book() -> Vec<String> {
+    let page = root().join("docs/src/configuration.md");
+    let chapter = std::fs::read_to_string(page).expect("the book has the chapter");
     let blocks = chapter.split("```toml\n").skip(1).filter_map(|block| block.split("```").next());
     blocks.map(str::to_owned).collect()
 }
@@ -141,13 +141,13 @@ fn the_schema_has_every_key_that_is_printed() {
 }
 
 #[test]
-fn presets_and_the_example_in_readme_run() {
+fn presets_and_the_example_of_the_book_run() {
     let folder = folder();
     let calib = MODEL.calib();
     for preset in ["cpu", "small", "smallest", "decoder", "npu"] {
         quantized(folder.path(), &["--preset", preset, "--calib", text(&calib)]);
     }
-    let blocks = readme_blocks("Configuration file");
+    let blocks = blocks_of_the_book();
     assert!(!blocks.is_empty());
     std::fs::create_dir(folder.path().join("samples")).expect("the folder can be written");
     let sample = folder.path().join("samples/0.npz");

@@ -241,34 +241,3 @@ fn what_is_no_report_is_refused() {
     failures.check(refused(&run, &["never overwritten"]).is_none(), || format!("{run:?}"));
     failures.finish();
 }
-
-/// The commands of a section of the README.
-fn commands(section: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(root().join("README.md")).expect("there is a README");
-    let section = text.split("\n## ").find(|part| part.starts_with(section)).expect("it has the section");
-    let commands = section.lines().filter_map(|line| line.strip_prefix("    onnxquant "));
-    commands.map(str::to_owned).collect()
-}
-
-#[test]
-fn the_commands_of_the_readme_do_what_it_says() {
-    let folder = folder();
-    std::fs::copy(Fixture::MLP.model(), folder.path().join("model.onnx")).expect("the model can be copied");
-    std::fs::create_dir(folder.path().join("samples")).expect("the folder can be made");
-    for sample in std::fs::read_dir(Fixture::MLP.calib()).expect("there are samples") {
-        let path = sample.expect("there are samples").path();
-        let name = path.file_name().expect("it has a name");
-        std::fs::copy(&path, folder.path().join("samples").join(name)).expect("a sample can be copied");
-    }
-    let commands = commands("Reports");
-    assert!(commands.len() > 4, "{commands:?}");
-    for command in commands {
-        let words: Vec<&str> = command.split_whitespace().collect();
-        let run = Run::of(onnxquant(&words).current_dir(folder.path()));
-        assert_eq!(run.code, Some(0), "{command}: {run:?}");
-    }
-    for name in ["run.html", "page.html", "layers.html"] {
-        let page = std::fs::read_to_string(folder.path().join(name)).expect("it was written");
-        Page::parse(&page).unwrap_or_else(|fault| panic!("{name}: {fault}"));
-    }
-}

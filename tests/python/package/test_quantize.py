@@ -70,9 +70,9 @@ class SameBytes(InFolder):
 
         self.assertEqual(result.report.measured.runtime, f"ONNX Runtime {onnxruntime.__version__}")
 
-    def test_the_command_of_the_readme(self):
-        text = (ROOT / "README.md").read_text(encoding="utf-8")
-        code = text.split("## From Python", 1)[1].split("```python\n", 1)[1].split("```", 1)[0]
+    def test_the_example_of_the_book(self):
+        text = (ROOT / "docs/src/python.md").read_text(encoding="utf-8")
+        code = text.split("```python\n", 1)[1].split("```", 1)[0]
         found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
         self.assertEqual(found.returncode, 0, found.stderr)
         self.assertIn("layers quantized to 8 bits", found.stdout)

@@ -13,7 +13,7 @@ use crate::solve::job::{Job, layer_problem};
 use crate::solve::weights::failed;
 
 /// Levels up to which pinning saturated weights first pays, inputs up to which its time is worth it, and rows an input
-/// from which it holds on other data: see the README's table.
+/// from which it holds on other data: see the table in docs/src/methods.md.
 const PINNED_LEVELS: usize = 16;
 const PINNED_INPUTS: usize = 2048;
 const PINNED_ROWS: usize = 4;
