@@ -15,6 +15,7 @@ mod contents;
 mod wheel;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, ensure};
 use sha2::{Digest, Sha256};
@@ -86,9 +87,10 @@ fn again(
 ) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("onnxquant-again-").tempdir().context("no folder can be made")?;
     let source = folder.path().join("another place");
-    process::run_quietly(
-        std::process::Command::new("git").args(["clone", "--quiet"]).arg(process::root()).arg(&source),
-    )?;
+    let changed = Command::new("git").args(["status", "--porcelain"]).current_dir(process::root()).output();
+    let changed = changed.context("cannot start git")?.stdout;
+    ensure!(changed.is_empty(), "commit first: the copy is of the last commit\n{}", String::from_utf8_lossy(&changed));
+    process::run_quietly(Command::new("git").args(["clone", "--quiet"]).arg(process::root()).arg(&source))?;
     let other = make(wanted, &source, &folder.path().join("target"), folder.path())?;
     let (first, second) = (hash(file)?, hash(&other)?);
     ensure!(first == second, "`{}` is {first}, and {second} when it is built in another folder", file.display());

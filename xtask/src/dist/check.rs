@@ -14,6 +14,9 @@ use crate::process;
 /// The fixture that is quantized.
 const FIXTURE: &str = "fixtures/mnist_cnn";
 
+/// What the image is called while it is tried.
+const IMAGE: &str = "onnxquant-check";
+
 /// Files without which an archive is not whole.
 const NEEDED: [&str; 8] = [
     "onnxquant",
@@ -53,6 +56,34 @@ pub(super) fn archive(file: &Path, wanted: &Wanted) -> anyhow::Result<()> {
     ensure!(root.join("out.onnx").is_file(), "the program wrote nothing");
     let place = if wanted.is_static() { "with nothing but itself in its root" } else { "on this machine" };
     println!("runs {place}");
+    if wanted.is_static() { image(&root) } else { Ok(()) }
+}
+
+/// Builds the image of `Containerfile` from the unpacked archive, where Buildah is installed, and runs the command in it.
+fn image(root: &Path) -> anyhow::Result<()> {
+    let buildah = |words: &[&str]| {
+        let mut command = Command::new("buildah");
+        // What needs neither a file system of its own nor a daemon.
+        command.args(["--storage-driver", "vfs"]).args(words);
+        command
+    };
+    if buildah(&["--version"]).stdout(Stdio::null()).status().is_err() {
+        println!("no image made: Buildah is not installed");
+        return Ok(());
+    }
+    let file = process::root().join("Containerfile");
+    let build = ["build", "--quiet", "--isolation", "chroot", "--tag", IMAGE, "--file"];
+    process::run_quietly(buildah(&build).arg(file).arg(root))?;
+    let container = buildah(&["from", IMAGE]).output().context("cannot start buildah")?;
+    let container = String::from_utf8_lossy(&container.stdout).trim().to_owned();
+    let work = format!("{}:/work", root.display());
+    let run = ["run", "--isolation", "chroot", "--volume", &work, &container, "--", "/usr/bin/onnxquant"];
+    let ran = process::run_quietly(buildah(&run).args(["model.onnx", "image.onnx", "--calib", "calib"]));
+    process::run_quietly(&mut buildah(&["rm", &container]))?;
+    process::run_quietly(&mut buildah(&["rmi", IMAGE]))?;
+    ran?;
+    ensure!(root.join("image.onnx").is_file(), "the image's command wrote nothing");
+    println!("runs in an image");
     Ok(())
 }
 
