@@ -6,7 +6,7 @@
 //! | `onnxquant-VERSION-TARGET-static.tar.gz` (`--static`) | any Linux, an empty root folder too | cannot be loaded: accuracy is simulated |
 //!
 //! Each holds the program, manual pages, completions, the licences of everything in it, a list of its parts (CycloneDX) and
-//! README. Beside them lies `SHA256SUMS`. The same commit gives the same bytes in any folder, which `--twice` shows.
+//! README. Beside them lies `SHA256SUMS`. The same commit shall give the same bytes in any folder: `--twice` checks it.
 
 mod archive;
 mod build;
