@@ -27,7 +27,7 @@ const OTHERS: [(&str, &str); 4] = [
 ];
 
 /// Options of other programs that pages name.
-const OF_OTHERS: [&str; 11] = [
+const OF_OTHERS: [&str; 16] = [
     "--bin",
     "--bless",
     "--check",
@@ -36,7 +36,12 @@ const OF_OTHERS: [&str; 11] = [
     "--model",
     "--path",
     "--release",
+    "--rm",
+    "--static",
+    "--twice",
     "--upgrade",
+    "--volume",
+    "--wheel",
     "--without-avx512",
     "--worse-because",
 ];

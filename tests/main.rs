@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod anonymized;
 mod bench;
 mod bodies;
 #[cfg(unix)]
@@ -47,6 +48,8 @@ mod runtime;
 mod saturation;
 mod selected;
 mod served;
+#[cfg(unix)]
+mod signals;
 mod sounds;
 mod support;
 mod targets;

@@ -106,6 +106,9 @@ fn a_plan_that_was_saved_gives_the_same_file_again() {
     let layers = |report: &Value| report["layers"].clone();
     assert_eq!(layers(&chosen), layers(&replayed));
     assert_eq!(bits(&inspect(&MODEL.model(), &["--plan", plan_name])), bits(&chosen));
+    // It is a configuration file, too.
+    let configured = quantize(&second, &["--config", plan_name]);
+    assert_eq!(layers(&chosen), layers(&configured));
 }
 
 #[test]

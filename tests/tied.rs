@@ -107,7 +107,7 @@ fn weight_that_layers_share_counts_once_for_the_average_of_bits() {
     };
     let names = labels(&inspect(&at("in.onnx"), &[]));
     let plan: String = names.iter().map(|name| layer(name, if name == "last" { 8 } else { 4 })).collect();
-    let settings = "[settings]\ngranularity = \"channel\"\nsymmetry = \"symmetric\"\n";
+    let settings = "granularity = \"channel\"\nsymmetric = true\n";
     std::fs::write(at("plan.toml"), settings.to_owned() + &plan).expect("it can be written");
     let mut command = onnxquant(&[at("in.onnx"), at("out.onnx")]);
     let run = Run::of(command.arg("--weights-only").arg("--plan").arg(at("plan.toml"))).succeeded();

@@ -5,11 +5,15 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod book;
 mod codegen;
+mod deny;
+mod dist;
+mod manifests;
 mod paper;
 mod process;
 mod python;
 mod qemu;
 mod regress;
+mod sbom;
 mod test;
 mod wheel;
 
@@ -34,6 +38,14 @@ enum Command {
     Book(book::Args),
     /// Runs the benchmarks and prints their ratios.
     Bench(bench::Args),
+    /// Makes the archives and the wheel that people download.
+    Dist(dist::Args),
+    /// Checks licences, sources and versions of all dependencies.
+    Deny(deny::Args),
+    /// Checks the files that GitHub and Kubernetes read.
+    Manifests,
+    /// Prints what the command is made of, as CycloneDX.
+    Sbom(sbom::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -44,5 +56,9 @@ fn main() -> anyhow::Result<()> {
         Command::Paper(args) => paper::run(&args),
         Command::Book(args) => book::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Dist(args) => dist::run(&args),
+        Command::Deny(args) => deny::run(&args),
+        Command::Manifests => manifests::run(),
+        Command::Sbom(args) => sbom::run(&args),
     }
 }

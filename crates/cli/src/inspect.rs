@@ -1,7 +1,9 @@
 //! `onnxquant inspect`: every candidate layer and what would be done with it.
 
+use std::path::Path;
+
 use onnxquant::quant::Granularity;
-use onnxquant::{FloatWeight, PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
+use onnxquant::{Anonymized, FloatWeight, PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
@@ -9,7 +11,11 @@ use crate::left_in_float::float_weights;
 use crate::table::{shape, table};
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<String> {
-    let mut model = onnxquant::read(&onnxquant::model_file(&args.model)?)?;
+    let file = onnxquant::model_file(&args.model)?;
+    if let Some(output) = &args.anonymize {
+        return Ok(anonymized(&onnxquant::anonymize(&file, output)?, output));
+    }
+    let mut model = onnxquant::read(&file)?;
     let passes = onnxquant::trace_passes(&mut model)?;
     if args.passes {
         return Ok(match args.json {
@@ -25,6 +31,17 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<String> {
         true => format!("{:#}\n", as_json(&plan, &floats)),
         false => as_table(&plan) + &float_weights(&floats),
     })
+}
+
+fn anonymized(made: &Anonymized, output: &Path) -> String {
+    let wrote = format!("wrote {} nodes without weights and names to `{}`\n", made.nodes, output.display());
+    let zeros = made.zeros.as_ref().map(|(file, bytes)| {
+        let file = file.display();
+        format!(
+            "`{file}` is {bytes} bytes of zeros, which need not be sent: `truncate -s {bytes} {file}` makes it anew\n"
+        )
+    });
+    wrote + &zeros.unwrap_or_default()
 }
 
 fn as_table(plan: &Plan) -> String {

@@ -9,6 +9,7 @@ mod answer;
 mod args;
 mod bars;
 mod bench;
+mod child;
 mod compare;
 mod configuration;
 mod host;
@@ -19,6 +20,7 @@ mod options;
 mod quantize;
 mod report;
 mod runtime;
+mod signals;
 mod sink;
 mod summary;
 mod table;
@@ -27,12 +29,14 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use anyhow::Context;
 use clap::CommandFactory;
 use onnxquant::Phase;
 
 pub use answer::{Answer, Failure};
 pub use host::{Around, Host, Stopped};
 pub use options::{CommandOption, options};
+pub use signals::end_on_signals;
 pub use summary::summary;
 
 use crate::args::{Cli, Command};
@@ -135,6 +139,11 @@ fn answer(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), NAME, &mut script);
             String::from_utf8_lossy(&script).into_owned()
+        }
+        Some(Command::Man { folder }) => {
+            let written = clap_mangen::generate_to(Cli::command(), folder);
+            written.with_context(|| format!("cannot write manual pages into `{}`", folder.display()))?;
+            String::new()
         }
         None if cli.quantize.config_schema => configuration::schema()?,
         None if cli.quantize.print_config => asked.text(),

@@ -7,6 +7,7 @@
 //!
 //! | floor | what it does |
 //! |---|---|
+//! | `anonymize` | a model without weights and names, to be shown |
 //! | `folder` | the same from folder to folder |
 //! | `pipeline` | the job from the input file to the output file |
 //! | `report` | what was done, made once of the values below |
@@ -24,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod accuracy;
+mod anonymize;
 mod attempt;
 mod bench;
 mod config;
@@ -46,6 +48,7 @@ mod testing;
 mod write;
 
 pub use accuracy::{Accuracy, TokenFigures};
+pub use anonymize::{Anonymized, anonymize};
 pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,

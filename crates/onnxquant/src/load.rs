@@ -15,6 +15,7 @@ use onnxquant_passes::fold_pad::fold_pads;
 use onnxquant_passes::fold_weights::fold_weights;
 use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::inline_layers::inline_layers;
+use onnxquant_passes::integer_operators::expand_integer_operators;
 use onnxquant_passes::layers::holds_weights;
 use onnxquant_passes::lift_constants::lift_constants;
 use onnxquant_passes::outer_constants::stays_in_body;
@@ -251,7 +252,8 @@ fn decode_all(model: &mut Model) -> Result<bool, Error> {
 /// # Errors
 /// It has nothing on codes.
 pub(crate) fn forget_codes(model: &mut Model) -> Result<(), Error> {
-    let has_weights = decode_all(model)?;
+    let operators = expand_integer_operators(model)?;
+    let has_weights = decode_all(model)? || operators > 0;
     let activations = drop_activation_codes(model)?;
     check(model, "dropping codes of activations")?;
     if !has_weights && activations == 0 {

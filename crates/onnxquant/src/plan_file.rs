@@ -1,17 +1,16 @@
 //! Bits of every layer in a file that people can read and edit (`--save-plan`, `--plan`).
 //!
 //! ```toml
-//! [settings]
 //! granularity = "block:32"
-//! symmetry = "symmetric"
+//! symmetric = true
 //!
 //! [[layer]]
 //! name = "/encoder/layer.0/query"
 //! bits = 4
 //! ```
 //!
-//! Bits are chosen for the settings they stand with; these are used again with them. Every layer that is to be quantized
-//! has to be listed, and no other.
+//! Bits are chosen for the settings they stand with; these are used again with them. It is a configuration file of the
+//! command, too; read as a plan it holds nothing else, and every layer that is to be quantized has to be listed, and no other.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -27,7 +26,13 @@ use crate::error::Error;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PlanFile {
-    settings: Settings,
+    #[serde(with = "as_text")]
+    granularity: Granularity,
+    /// One of the two is true.
+    #[serde(default, skip_serializing_if = "is_false")]
+    symmetric: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    asymmetric: bool,
     #[serde(rename = "layer", default)]
     layers: Vec<LayerBits>,
     /// Where it was read.
@@ -35,12 +40,8 @@ pub struct PlanFile {
     path: PathBuf,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    #[serde(with = "as_text")]
-    granularity: Granularity,
-    symmetry: Symmetry,
+fn is_false(switch: &bool) -> bool {
+    !switch
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,7 +59,8 @@ impl PlanFile {
         layers: impl Iterator<Item = (String, u32)>,
     ) -> Self {
         let layers = layers.map(|(name, bits)| LayerBits { name, bits }).collect();
-        Self { settings: Settings { granularity, symmetry }, layers, path: PathBuf::new() }
+        let (symmetric, asymmetric) = (symmetry == Symmetry::Symmetric, symmetry == Symmetry::Asymmetric);
+        Self { granularity, symmetric, asymmetric, layers, path: PathBuf::new() }
     }
 
     /// Reads a file.
@@ -66,6 +68,9 @@ impl PlanFile {
         let failed = |problem: String| Error::Plan { path: path.to_owned(), problem };
         let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
         let plan: Self = toml::from_str(&text).map_err(|error| failed(error.to_string().trim_end().to_owned()))?;
+        if plan.symmetric == plan.asymmetric {
+            return Err(failed("expected either `symmetric = true` or `asymmetric = true`".to_owned()));
+        }
         let mut names = HashSet::new();
         for LayerBits { name, bits } in &plan.layers {
             if !(1..=8).contains(bits) {
@@ -102,12 +107,12 @@ impl PlanFile {
 
     /// Which weights share a scale.
     pub fn granularity(&self) -> Granularity {
-        self.settings.granularity
+        self.granularity
     }
 
     /// Whether zero points are used.
     pub fn symmetry(&self) -> Symmetry {
-        self.settings.symmetry
+        if self.symmetric { Symmetry::Symmetric } else { Symmetry::Asymmetric }
     }
 
     /// The bits of a layer; an error where it is not listed.
@@ -179,12 +184,14 @@ mod tests {
 
     #[test]
     fn mistakes_are_named() {
-        let head = "[settings]\ngranularity = \"channel\"\nsymmetry = \"symmetric\"\n";
+        let head = "granularity = \"channel\"\nsymmetric = true\n";
         let layer = |name: &str, bits: u32| format!("[[layer]]\nname = \"{name}\"\nbits = {bits}\n");
         let cases = [
             (format!("{head}{}", layer("a", 9)), "layer `a` has 9 bits"),
             (format!("{head}{}{}", layer("a", 4), layer("a", 4)), "`a` is listed twice"),
             (head.replace("channel", "block:1"), "block:N"),
+            (head.replace("true", "false"), "either `symmetric"),
+            (format!("{head}asymmetric = true\n"), "either `symmetric"),
             (format!("{head}colour = 3\n"), "colour"),
             ("not toml".to_owned(), "plan.toml"),
         ];
@@ -196,7 +203,7 @@ mod tests {
 
     #[test]
     fn layers_missing_or_unknown_are_named() {
-        let head = "[settings]\ngranularity = \"channel\"\nsymmetry = \"symmetric\"\n";
+        let head = "granularity = \"channel\"\nsymmetric = true\n";
         let plan = read(&format!("{head}[[layer]]\nname = \"a\"\nbits = 3\n")).unwrap();
         assert_eq!(plan.bits_of("a").unwrap(), 3);
         assert!(plan.bits_of("b").unwrap_err().to_string().contains("`b`"));

@@ -33,6 +33,7 @@
 //! | [`hard_sigmoid`] | hard sigmoids become one operator in float, and are spelled out for codes |
 //! | [`migrate_scale`] | a scale a channel moves from a layer's input into its weights |
 //! | [`decode_weights`] | quantized weights become float constants again, for evaluation |
+//! | [`integer_operators`] | operators on codes, as other tools write them, become float ones again |
 //! | [`raise_opset`] | the model moves to a newer opset, operators rewritten where their meaning changed |
 //! | [`cpu`] | classes of processors, and what their integer products do to codes |
 //! | [`ort_version`] | from which version on ONNX Runtime does what |
@@ -74,7 +75,7 @@ mod runtime;
 mod testing;
 mod write;
 
-pub use decode::{decode_weights, drop_activation_codes, fold_planes};
+pub use decode::{decode_weights, drop_activation_codes, fold_planes, integer_operators};
 pub use find::{caches, float_weights, sites};
 pub use graph::{constant_chain, expose};
 pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};

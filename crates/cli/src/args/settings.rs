@@ -166,8 +166,8 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
 
-    /// What single layers get: those that `match = "GLOB"`, `op-type = "Conv"` and `position = "first"` (`"last"`, or a number)
-    /// pick, one of them or several, get `bits = 4`, or stay floats: `float = true`. May be repeated; the last rule for a
+    /// What single layers get: those that `name = "LAYER"`, `match = "GLOB"`, `op-type = "Conv"` and `position = "first"`
+    /// (`"last"`, or a number) pick, one of them or several, get `bits = 4`, or stay floats: `float = true`. May be repeated; the last rule for a
     /// layer holds. In a file it is a table, `[[layer]]`.
     #[arg(long = "layer", value_name = "RULE")]
     layer_rules: Vec<LayerRule>,

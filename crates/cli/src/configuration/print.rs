@@ -89,6 +89,7 @@ fn rule() -> Value {
         "type": "object",
         "additionalProperties": false,
         "properties": {
+            "name": { "type": "string", "description": "The name of one layer" },
             "match": { "type": "string", "description": "A glob of names" },
             "op-type": { "type": "string", "description": "An operator, such as Conv" },
             "position": {
@@ -101,7 +102,7 @@ fn rule() -> Value {
             "method": { "type": "string", "description": "How the codes are found" },
             "float": { "const": true, "description": "The layers stay in float" },
         },
-        "anyOf": [{ "required": ["match"] }, { "required": ["op-type"] }, { "required": ["position"] }],
+        "anyOf": [{ "required": ["name"] }, { "required": ["match"] }, { "required": ["op-type"] }, { "required": ["position"] }],
         "oneOf": [
             {
                 "anyOf": [

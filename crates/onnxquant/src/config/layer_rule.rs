@@ -15,13 +15,15 @@ use super::{Budget, Config};
 use crate::error::Error;
 
 /// What a rule can say.
-const KEYS: [&str; 8] = ["match", "op-type", "position", "scheme", "bits", "granularity", "method", "float"];
+const KEYS: [&str; 9] = ["name", "match", "op-type", "position", "scheme", "bits", "granularity", "method", "float"];
 /// Weights that share a scale with the scheme `w4`.
 const BLOCK: usize = 32;
 
 /// The codes of some layers and how they are found, or that they stay in float.
 #[derive(Clone, Debug)]
 pub struct LayerRule {
+    /// The name of one layer.
+    name: Option<String>,
     /// The glob that names match.
     names: Option<GlobMatcher>,
     op_type: Option<String>,
@@ -98,13 +100,14 @@ impl FromStr for LayerRule {
 
 impl LayerRule {
     fn of_table(table: &toml::Table) -> Result<Self, LayerRuleError> {
-        let (mut names, mut op_type, mut position, mut is_float) = (None, None, None, false);
+        let (mut name, mut names, mut op_type, mut position, mut is_float) = (None, None, None, None, false);
         let mut own = OwnCodes::default();
         for (given, value) in table {
             let failed = |problem: String| LayerRuleError { key: Some(given.clone()), problem };
             let wanted = |what: &str| failed(format!("`{given}` of a layer is {what}, not {value}"));
             let key = given.replace('_', "-");
             match key.as_str() {
+                "name" => name = Some(value.as_str().ok_or_else(|| wanted("the name of a layer"))?),
                 "match" => {
                     let text = value.as_str().ok_or_else(|| wanted("a pattern of names"))?;
                     names = Some(Glob::new(text).map_err(|error| failed(format!("bad pattern: {error}")))?);
@@ -123,8 +126,8 @@ impl LayerRule {
             }
         }
         let missing = |problem: &str| LayerRuleError { key: None, problem: problem.to_owned() };
-        if names.is_none() && op_type.is_none() && position.is_none() {
-            return Err(missing("which layers are meant? give `match`, `op-type` or `position`"));
+        if name.is_none() && names.is_none() && op_type.is_none() && position.is_none() {
+            return Err(missing("which layers are meant? give `name`, `match`, `op-type` or `position`"));
         }
         let treatment = match (is_float, own == OwnCodes::default()) {
             (true, true) => Treatment::Float,
@@ -139,7 +142,7 @@ impl LayerRule {
             }
         };
         let names = names.map(|glob| glob.compile_matcher());
-        Ok(Self { names, op_type: op_type.map(str::to_owned), position, treatment })
+        Ok(Self { name: name.map(str::to_owned), names, op_type: op_type.map(str::to_owned), position, treatment })
     }
 
     /// The codes that it gives, none where layers stay in float.
@@ -158,7 +161,8 @@ impl LayerRule {
     /// The names of the layers that it is about.
     fn pick<'l>(&self, layers: &'l [NamedLayer]) -> Vec<&'l str> {
         let fits = |layer: &&NamedLayer| {
-            self.names.as_ref().is_none_or(|names| names.is_match(&layer.label))
+            self.name.as_ref().is_none_or(|name| *name == layer.label)
+                && self.names.as_ref().is_none_or(|names| names.is_match(&layer.label))
                 && self.op_type.as_ref().is_none_or(|op_type| *op_type == layer.op_type)
         };
         let mut fitting = layers.iter().filter(fits).map(|layer| layer.label.as_str());
@@ -222,6 +226,9 @@ impl Position {
 impl fmt::Display for LayerRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |text: &str| toml::Value::String(text.to_owned());
+        if let Some(name) = &self.name {
+            write!(f, "name = {}, ", text(name))?;
+        }
         if let Some(names) = &self.names {
             write!(f, "match = {}, ", text(names.glob().glob()))?;
         }

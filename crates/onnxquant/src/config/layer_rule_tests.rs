@@ -11,7 +11,9 @@ fn layers() -> Vec<NamedLayer> {
 
 #[test]
 fn layers_are_found_by_name_operator_and_place() {
-    let cases: [(&str, &[&str]); 9] = [
+    let cases: [(&str, &[&str]); 11] = [
+        (r#"name = "stem", bits = 4"#, &["stem"]),
+        (r#"name = "*/mlp/*", bits = 4"#, &[]),
         (r#"match = "*/mlp/*", bits = 4"#, &["a/mlp/up", "b/mlp/up"]),
         (r#"op-type = "Conv", float = true"#, &["stem"]),
         (r#"position = "first", bits = 8"#, &["stem"]),
@@ -29,9 +31,11 @@ fn layers_are_found_by_name_operator_and_place() {
 
 #[test]
 fn a_rule_is_read_as_it_is_shown() {
-    for text in
-        [r#"match = '*/{mlp,"x"}/*', op-type = "Conv", position = "first", bits = 4"#, r#"position = 3, float = true"#]
-    {
+    for text in [
+        r#"name = "head", bits = 2"#,
+        r#"match = '*/{mlp,"x"}/*', op-type = "Conv", position = "first", bits = 4"#,
+        r#"position = 3, float = true"#,
+    ] {
         assert_eq!(rule(text).to_string(), text);
         assert_eq!(rule(&format!("{{ {text} }}")).to_string(), text);
     }

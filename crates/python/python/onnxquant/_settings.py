@@ -11,7 +11,7 @@ from ._errors import InputError
 from . import _native
 
 # Options that are arguments of their own here, or are about a terminal.
-_ELSEWHERE = {"calib", "data", "json", "passes", "quiet"}
+_ELSEWHERE = {"anonymize", "calib", "data", "json", "passes", "quiet"}
 
 
 @lru_cache(maxsize=None)
