@@ -30,9 +30,9 @@ mod left_in_float;
 mod links;
 mod lossless;
 mod matrix;
+mod measured;
 #[cfg(unix)]
 mod memory;
-mod measured;
 mod messages;
 mod mixed;
 mod opset;

@@ -29,7 +29,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = process::target_folder()?;
     let out = args.out.clone().unwrap_or_else(|| target.join("book"));
     let mdbook = installed(&target)?;
-    let built = Command::new(mdbook).arg("build").arg(process::root().join("docs")).arg("--dest-dir").arg(&out).output();
+    let built =
+        Command::new(mdbook).arg("build").arg(process::root().join("docs")).arg("--dest-dir").arg(&out).output();
     let built = built.context("cannot start mdbook")?;
     let said = String::from_utf8_lossy(&built.stdout) + String::from_utf8_lossy(&built.stderr);
     let is_clean = built.status.success() && !said.contains("WARN") && !said.contains("ERROR");

@@ -58,7 +58,14 @@ fn walk(path: &Path) -> anyhow::Result<()> {
         .x_label_area_size(32)
         .y_label_area_size(40)
         .build_cartesian_2d(-0.2..2.0f64, -1.2..0.9f64)?;
-    chart.configure_mesh().disable_mesh().x_labels(5).y_labels(5).x_desc("first weight").y_desc("second weight").draw()?;
+    chart
+        .configure_mesh()
+        .disable_mesh()
+        .x_labels(5)
+        .y_labels(5)
+        .x_desc("first weight")
+        .y_desc("second weight")
+        .draw()?;
     let grey = BLACK.mix(0.12);
     chart.draw_series([Rectangle::new([(0.5, -0.5), (1.5, 0.5)], grey.filled())])?;
     let of_levels = LEVELS.into_iter().flat_map(|x| LEVELS.into_iter().map(move |y| (x, y)));
