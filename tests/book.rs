@@ -1,8 +1,8 @@
 //! The book and README tell what is so: their commands run, their screens are what is printed, and they know the options
 //! that there are.
 //!
-//! Blocks of the language `sh`, and indented ones, run as they stand, page by page, in a folder that holds what the pages
-//! name: see [`place`]. A comment above a block says more:
+//! Blocks of the language `sh`, and indented ones with commands of this program, run as they stand, page by page, in a folder
+//! that holds what the pages name: see [`place`]. A comment above a block says more:
 //!
 //! | comment | meaning |
 //! |---|---|
@@ -116,8 +116,8 @@ fn run_page(page: &Text, folder: &Path) -> Vec<String> {
             let missing = block.lines.iter().find(|line| !found.contains(&masked(line)));
             missing.into_iter().for_each(|line| problem(format!("`{line}` is not printed:\n{printed}")));
         }
-        let is_shell = matches!(block.language.as_str(), "sh" | "");
         let has_command = block.lines.iter().any(|line| line.starts_with("onnxquant "));
+        let is_shell = block.language == "sh" || (block.language.is_empty() && has_command);
         if said(block, "not run: ").is_some() || !(is_shell || has_command) {
             continue;
         }
