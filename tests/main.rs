@@ -7,6 +7,8 @@
 mod anonymized;
 mod bench;
 mod bodies;
+#[cfg(unix)]
+mod book;
 mod caches;
 mod capture;
 mod command;
@@ -25,10 +27,13 @@ mod judged;
 mod layer_rules;
 mod layers;
 mod left_in_float;
+mod links;
 mod lossless;
 mod matrix;
+mod measured;
 #[cfg(unix)]
 mod memory;
+mod messages;
 mod mixed;
 mod opset;
 mod order;

@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod book;
 mod codegen;
 mod deny;
 mod dist;
@@ -33,6 +34,8 @@ enum Command {
     Regress(regress::Args),
     /// Reproduces the paper's decay of the error and the digits experiment.
     Paper(paper::Args),
+    /// Builds the book in `target/book`.
+    Book(book::Args),
     /// Runs the benchmarks and prints their ratios.
     Bench(bench::Args),
     /// Makes the archives and the wheel that people download.
@@ -51,6 +54,7 @@ fn main() -> anyhow::Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Regress(args) => regress::run(&args),
         Command::Paper(args) => paper::run(&args),
+        Command::Book(args) => book::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Dist(args) => dist::run(&args),
         Command::Deny(args) => deny::run(&args),

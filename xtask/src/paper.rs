@@ -12,7 +12,7 @@
 //!    quantized already. Fewer calibration samples than inputs, so that there is
 //!    a kernel to walk in.
 //!
-//! Writes `target/paper/decay.csv` and `target/paper/decay.svg`.
+//! Writes `target/paper/decay.csv`, and the pictures of the book into `docs/src/pictures`.
 
 use anyhow::{Context, ensure};
 use ndarray::{Array1, Array2, Array3, Axis, Slice};
@@ -24,6 +24,8 @@ use plotters::prelude::*;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+
+mod pictures;
 
 const ROWS: usize = 64;
 const INPUTS: [usize; 5] = [128, 256, 512, 1024, 2048];
@@ -41,17 +43,23 @@ pub struct Args {
     /// Trained weights, calibration and test digits.
     #[arg(long, default_value = "fixtures/paper/digits_mlp.npz")]
     digits: PathBuf,
-    /// Where tables and plots go.
+    /// Where tables go.
     #[arg(long, default_value = "target/paper")]
     out: PathBuf,
+    /// Where pictures go.
+    #[arg(long, default_value = "docs/src/pictures")]
+    pictures: PathBuf,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {:?}", args.out))?;
+    for folder in [&args.out, &args.pictures] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {folder:?}"))?;
+    }
     let curves = decay()?;
     print!("{}", decay_table(&curves));
     fs::write(args.out.join("decay.csv"), decay_csv(&curves))?;
-    plot(&curves, &args.out.join("decay.svg"))?;
+    plot(&curves, &args.pictures.join("decay.svg"))?;
+    pictures::draw(&args.pictures)?;
     digits(args)?;
     check_slopes(&curves)
 }

@@ -63,6 +63,7 @@ const FLOORS: [(&str, &[&str]); 8] = [
             "regress",
             "paper",
             "bench",
+            "book",
             "codegen",
             "deny",
             "manifests",
