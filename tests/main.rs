@@ -4,8 +4,11 @@
 
 #![forbid(unsafe_code)]
 
+mod anonymized;
 mod bench;
 mod bodies;
+#[cfg(unix)]
+mod book;
 mod caches;
 mod capture;
 mod command;
@@ -24,10 +27,13 @@ mod judged;
 mod layer_rules;
 mod layers;
 mod left_in_float;
+mod links;
 mod lossless;
 mod matrix;
+mod measured;
 #[cfg(unix)]
 mod memory;
+mod messages;
 mod mixed;
 mod opset;
 mod order;
@@ -42,6 +48,8 @@ mod runtime;
 mod saturation;
 mod selected;
 mod served;
+#[cfg(unix)]
+mod signals;
 mod sounds;
 mod support;
 mod targets;

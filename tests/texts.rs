@@ -20,6 +20,8 @@ const WORDS: [&str; 9] = ["[UNK]", "[CLS]", "[SEP]", "we", "read", "and", "write
 const WIDTH: i64 = 32;
 const WINDOW: usize = 8;
 const SAMPLES: usize = 16;
+/// Words of a long text.
+const LONG: usize = 3000;
 
 /// A tokenizer of single words, with `processor` as what stands around a text.
 fn tokenizer(processor: &str) -> String {
@@ -126,6 +128,12 @@ fn text(words: usize) -> String {
 /// A folder `in` with the decoder and what belongs to it, and texts beside it.
 fn fill(folder: &Path) {
     fill_with(folder, decoder(), text(SAMPLES * WINDOW + 3));
+}
+
+/// The same by another name, with texts long enough for any number of samples.
+pub(crate) fn fill_folder(folder: &Path, name: &str) {
+    fill_with(folder, decoder(), text(LONG));
+    std::fs::rename(folder.join("in"), folder.join(name)).expect("a folder can be renamed");
 }
 
 /// The same with another decoder and text.

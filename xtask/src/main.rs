@@ -3,12 +3,17 @@
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod book;
 mod codegen;
+mod deny;
+mod dist;
+mod manifests;
 mod paper;
 mod process;
 mod python;
 mod qemu;
 mod regress;
+mod sbom;
 mod test;
 mod wheel;
 
@@ -29,8 +34,18 @@ enum Command {
     Regress(regress::Args),
     /// Reproduces the paper's decay of the error and the digits experiment.
     Paper(paper::Args),
+    /// Builds the book in `target/book`.
+    Book(book::Args),
     /// Runs the benchmarks and prints their ratios.
     Bench(bench::Args),
+    /// Makes the archives and the wheel that people download.
+    Dist(dist::Args),
+    /// Checks licences, sources and versions of all dependencies.
+    Deny(deny::Args),
+    /// Checks the files that GitHub and Kubernetes read.
+    Manifests,
+    /// Prints what the command is made of, as CycloneDX.
+    Sbom(sbom::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -39,6 +54,11 @@ fn main() -> anyhow::Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Regress(args) => regress::run(&args),
         Command::Paper(args) => paper::run(&args),
+        Command::Book(args) => book::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Dist(args) => dist::run(&args),
+        Command::Deny(args) => deny::run(&args),
+        Command::Manifests => manifests::run(),
+        Command::Sbom(args) => sbom::run(&args),
     }
 }

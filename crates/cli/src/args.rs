@@ -61,6 +61,12 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Writes the manual pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder; it must exist.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -182,6 +188,10 @@ pub(crate) struct InspectArgs {
     /// Print what each pass before quantization changes instead of the layers.
     #[arg(long)]
     pub(crate) passes: bool,
+
+    /// Write the model without its weights and names into this file instead: for reports of defects.
+    #[arg(long, value_name = "OUT", conflicts_with_all = ["json", "passes"])]
+    pub(crate) anonymize: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,

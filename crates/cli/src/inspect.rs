@@ -1,7 +1,9 @@
 //! `onnxquant inspect`: every candidate layer and what would be done with it.
 
+use std::path::Path;
+
 use onnxquant::quant::Granularity;
-use onnxquant::{FloatWeight, PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
+use onnxquant::{Anonymized, FloatWeight, PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
@@ -12,7 +14,11 @@ use crate::table::{Table, shape};
 
 pub(crate) fn run(args: &InspectArgs, host: &Host<'_>) -> anyhow::Result<String> {
     let columns = host.columns;
-    let mut model = onnxquant::read(&onnxquant::model_file(&args.model)?)?;
+    let file = onnxquant::model_file(&args.model)?;
+    if let Some(output) = &args.anonymize {
+        return Ok(anonymized(&onnxquant::anonymize(&file, output)?, output));
+    }
+    let mut model = onnxquant::read(&file)?;
     let passes = onnxquant::trace_passes(&mut model)?;
     if args.passes {
         return Ok(match args.json {
@@ -31,6 +37,17 @@ pub(crate) fn run(args: &InspectArgs, host: &Host<'_>) -> anyhow::Result<String>
             fitted(text, columns)
         }
     })
+}
+
+fn anonymized(made: &Anonymized, output: &Path) -> String {
+    let wrote = format!("wrote {} nodes without weights and names to `{}`\n", made.nodes, output.display());
+    let zeros = made.zeros.as_ref().map(|(file, bytes)| {
+        let file = file.display();
+        format!(
+            "`{file}` is {bytes} bytes of zeros, which need not be sent: `truncate -s {bytes} {file}` makes it anew\n"
+        )
+    });
+    wrote + &zeros.unwrap_or_default()
 }
 
 pub(crate) fn as_table(plan: &Plan, columns: Option<usize>) -> String {

@@ -8,6 +8,7 @@
 mod answer;
 mod args;
 mod bench;
+mod child;
 mod compare;
 mod configuration;
 mod dry_run;
@@ -21,6 +22,7 @@ mod quantize;
 mod report;
 mod runtime;
 mod screen;
+mod signals;
 mod sink;
 mod summary;
 mod table;
@@ -30,12 +32,14 @@ use std::io::{ErrorKind, IsTerminal, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
+use anyhow::Context;
 use onnxquant::Phase;
 
 pub use answer::{Answer, Failure};
 pub use host::{Around, Host, Stopped};
 pub use options::{CommandOption, options};
 pub use screen::COLUMNS;
+pub use signals::end_on_signals;
 pub use summary::summary;
 
 use crate::args::{Cli, Command};
@@ -159,6 +163,11 @@ fn answer(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut args::command(), NAME, &mut script);
             String::from_utf8_lossy(&script).into_owned()
+        }
+        Some(Command::Man { folder }) => {
+            let written = clap_mangen::generate_to(args::command(), folder);
+            written.with_context(|| format!("cannot write manual pages into `{}`", folder.display()))?;
+            String::new()
         }
         None if cli.quantize.config_schema => configuration::schema()?,
         None if cli.quantize.print_config => asked.text(),

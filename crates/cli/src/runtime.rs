@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use onnxquant::calib::{OrtEngine, OrtError, OrtPlaces};
 
 use crate::args::{RuntimeArgs, TRY};
+use crate::child;
 use crate::host::{Around, Host};
 
 /// Prints where Python looks for packages.
@@ -25,7 +26,7 @@ pub(crate) fn crashes(runtime: &OrtEngine, host: &Host<'_>) -> Option<String> {
     let (program, first) = host.around.program.split_first()?;
     let mut command = Command::new(program);
     command.args(first).arg(TRY).args(host.args).env("ORT_DYLIB_PATH", runtime.path());
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok()?;
+    let (status, _) = child::finished(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null())).ok()?;
     (!status.success()).then(|| format!("ONNX Runtime {} crashes on the float model ({status})", runtime.version()))
 }
 
@@ -39,7 +40,7 @@ pub(crate) fn find(args: &RuntimeArgs, needed: Option<&str>, host: &Host<'_>) ->
         None => match load(args, host.around) {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_named(args) => Err(error.into()),
-            Err(OrtError::NotFound { .. }) => Ok(None),
+            Err(OrtError::NotFound { .. } | OrtError::Static) => Ok(None),
             Err(error) => {
                 (host.warn)(&format!("{error}; accuracy is simulated"));
                 Ok(None)

@@ -4,11 +4,13 @@ use std::fs::{File, Permissions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use onnxquant_temporary::TempFile;
+
 /// A file being written that has no name yet.
 ///
 /// On Linux it is an unnamed file of the target's folder, so that even a killed process leaves nothing
 /// behind; elsewhere, and on file systems without unnamed files, a named temporary file that is removed
-/// when this value is dropped.
+/// when this value is dropped, or when the command is ended.
 #[derive(Debug)]
 pub struct PendingFile {
     temporary: Temporary,
@@ -19,7 +21,7 @@ pub struct PendingFile {
 enum Temporary {
     #[cfg(target_os = "linux")]
     Unnamed(File),
-    Named(tempfile::NamedTempFile),
+    Named(TempFile),
 }
 
 impl PendingFile {
@@ -46,7 +48,7 @@ impl PendingFile {
         match self.temporary {
             #[cfg(target_os = "linux")]
             Temporary::Unnamed(file) => linux::name(&file, &self.target)?,
-            Temporary::Named(file) => drop(file.persist(&self.target)?),
+            Temporary::Named(file) => file.persist(&self.target)?,
         }
         sync_folder(&self.target);
         Ok(())
@@ -74,7 +76,7 @@ fn temporary_in(folder: &Path) -> io::Result<Temporary> {
     if let Some(file) = linux::unnamed_in(folder) {
         return Ok(Temporary::Unnamed(file));
     }
-    tempfile::Builder::new().prefix(".onnxquant-").tempfile_in(folder).map(Temporary::Named)
+    TempFile::new_in(folder, ".onnxquant-").map(Temporary::Named)
 }
 
 /// Those of the file to be replaced; else read and write for the owner, read for all.
@@ -120,8 +122,10 @@ mod linux {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let mut fresh = target.as_os_str().to_owned();
                 fresh.push(format!(".{}.tmp", std::process::id()));
-                link(fresh.as_ref())?;
-                std::fs::rename(&fresh, target).inspect_err(|_| drop(std::fs::remove_file(&fresh)))
+                onnxquant_temporary::whole(|| {
+                    link(fresh.as_ref())?;
+                    std::fs::rename(&fresh, target).inspect_err(|_| drop(std::fs::remove_file(&fresh)))
+                })
             }
             done => done,
         }

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use onnxquant_calib::GenaiDecoder;
 use onnxquant_ir::external_files_of;
+use onnxquant_temporary::TempFolder;
 
 use crate::config::{Config, DataConfig};
 use crate::error::Error;
@@ -96,7 +97,7 @@ impl ModelFolder {
             let problem = "the folder is not empty: remove it, or name another".to_owned();
             return Err(Error::Output { path: output.to_owned(), problem });
         }
-        let unfinished = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(folder_of(output)).map_err(failed)?;
+        let unfinished = TempFolder::new_in(folder_of(output), UNFINISHED).map_err(failed)?;
         // A temporary folder is closed to others; the one in it is as open as usual.
         let made = unfinished.path().join("folder");
         let name = self.model.strip_prefix(&self.folder).unwrap_or(&self.model).to_owned();
@@ -105,10 +106,13 @@ impl ModelFolder {
         let report = quantize(&self.model, &model, data, config, progress)?;
         let other_models = self.quantize_others(&made, data, config, progress)?;
         let copied = self.copy_companions(&made, &other_models)?;
-        if exists {
-            fs::remove_dir(output).map_err(failed)?;
-        }
-        fs::rename(&made, output).map_err(failed)?;
+        let named = onnxquant_temporary::whole(|| {
+            if exists {
+                fs::remove_dir(output)?;
+            }
+            fs::rename(&made, output)
+        });
+        named.map_err(failed)?;
         Ok(report.in_folder(FolderReport { model: name, copied, other_models }))
     }
 
@@ -128,7 +132,7 @@ impl ModelFolder {
             let failed = |error: std::io::Error| Error::Output { path: to.clone(), problem: error.to_string() };
             fs::create_dir_all(folder_of(&to)).map_err(failed)?;
             // What is larger is thrown away.
-            let place = tempfile::tempdir_in(folder_of(&to)).map_err(failed)?;
+            let place = TempFolder::new_in(folder_of(&to), UNFINISHED).map_err(failed)?;
             let tried = place.path().join(to.file_name().unwrap_or_default());
             let because = match quantize(&from, &tried, own, &config, progress) {
                 Ok(report) if report.is_quantized() && report.bytes_after < bytes_before => {

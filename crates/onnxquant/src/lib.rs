@@ -7,6 +7,7 @@
 //!
 //! | floor | what it does |
 //! |---|---|
+//! | `anonymize` | a model without weights and names, to be shown |
 //! | `folder` | the same from folder to folder |
 //! | `forecast` | what the job would do and cost |
 //! | `pipeline` | the job from the input file to the output file |
@@ -25,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod accuracy;
+mod anonymize;
 mod attempt;
 mod bench;
 mod config;
@@ -48,6 +50,7 @@ mod testing;
 mod write;
 
 pub use accuracy::{Accuracy, TokenFigures};
+pub use anonymize::{Anonymized, anonymize};
 pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
+use onnxquant_temporary::TempFile;
+
 /// Links followed to a file that does not exist yet.
 const MAX_LINKS: usize = 40;
 
@@ -122,7 +124,7 @@ fn same_names(names: &[OsString], others: &[OsString], ignores_case: &dyn Fn() -
 
 /// Whether `folder` takes names that differ in case for one; so it is thought where that cannot be tried.
 fn ignores_case(folder: &Path) -> bool {
-    let Ok(probe) = tempfile::Builder::new().prefix(".onnxquant-case-").tempfile_in(folder) else { return true };
+    let Ok(probe) = TempFile::new_in(folder, ".onnxquant-case-") else { return true };
     let name = probe.path().file_name().map(|name| name.to_string_lossy().to_uppercase());
     name.is_none_or(|name| folder.join(name).exists())
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use onnxquant_ir::Model;
-use tempfile::TempDir;
+use onnxquant_temporary::TempFolder;
 
 use crate::config::{Config, Metric};
 use crate::error::Error;
@@ -16,7 +16,7 @@ pub(crate) struct Metered {
     of_float: f64,
     wanted: Option<f64>,
     /// Models that are measured lie here.
-    folder: TempDir,
+    folder: TempFolder,
     measured: AtomicUsize,
 }
 
@@ -28,7 +28,7 @@ impl Metered {
     pub(crate) fn open(input: &Path, config: &Config) -> Result<Option<Self>, Error> {
         let Some(metric) = config.metric.clone() else { return Ok(None) };
         let aside = |error: std::io::Error| Error::Metric(format!("no folder for models can be made: {error}"));
-        let folder = tempfile::Builder::new().prefix("onnxquant-metric-").tempdir().map_err(aside)?;
+        let folder = TempFolder::new("onnxquant-metric-").map_err(aside)?;
         let of_float = (metric.measure)(input).map_err(Error::Metric)?;
         let wanted = metric.wanted(of_float);
         match wanted {

@@ -13,6 +13,7 @@ use onnxquant_passes::ort_version::OrtVersion;
 use onnxquant_passes::runs_as::{Kernel, runs_as};
 use onnxquant_passes::sites::LayerId;
 use onnxquant_proto::all_nodes;
+use onnxquant_temporary::TempFolder;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -106,7 +107,7 @@ pub(crate) fn verify<'a>(
     };
     let failed = |error: std::io::Error| Error::Verify(error.to_string());
     let near = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = tempfile::Builder::new().prefix(".onnxquant-").tempdir_in(near).map_err(failed)?;
+    let folder = TempFolder::new_in(near, ".onnxquant-").map_err(failed)?;
     let path = folder.path().join("model.onnx");
     write(model, &path, config)?;
     verify_file(&path, runtime, layers).map(Some)
@@ -119,7 +120,7 @@ fn verify_file<'a>(
     layers: impl Iterator<Item = (&'a str, (&'a Graph, LayerId))>,
 ) -> Result<VerifiedOrt, Error> {
     let failed = |problem: String| Error::Verify(problem);
-    let folder = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
+    let folder = TempFolder::new("onnxquant-").map_err(|error| failed(error.to_string()))?;
     let optimized = folder.path().join("optimized.onnx");
     for (level, name) in LEVELS {
         let saved = (level == OrtLevel::Extended).then_some(optimized.as_path());

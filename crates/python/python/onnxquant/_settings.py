@@ -12,7 +12,7 @@ from . import _native
 
 # Options that are arguments of their own here, or are about a terminal. Lines of `--log` are what `progress` and the module
 # `logging` get here, and of a dry run there is no result.
-_ELSEWHERE = {"calib", "data", "dry-run", "json", "log", "passes", "quiet"}
+_ELSEWHERE = {"anonymize", "calib", "data", "dry-run", "json", "log", "passes", "quiet"}
 
 
 @lru_cache(maxsize=None)
