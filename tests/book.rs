@@ -27,7 +27,7 @@ const OTHERS: [(&str, &str); 4] = [
 ];
 
 /// Options of other programs that pages name.
-const OF_OTHERS: [&str; 16] = [
+const OF_OTHERS: [&str; 17] = [
     "--bin",
     "--bless",
     "--check",
@@ -35,6 +35,7 @@ const OF_OTHERS: [&str; 16] = [
     "--locked",
     "--model",
     "--path",
+    "--profile",
     "--release",
     "--rm",
     "--static",

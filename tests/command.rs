@@ -236,7 +236,7 @@ fn inspect_prints_what_each_pass_did() {
     let trap = root().join("fixtures/traps/norm_after_conv_bias.onnx");
     let run = Run::of(onnxquant(&["inspect", "--passes"]).arg(&trap)).succeeded();
     let lines = run.stdout.lines().collect::<Vec<_>>();
-    assert!(lines[0].starts_with("pass ") && lines.len() == 10, "a head and nine passes:\n{}", run.stdout);
+    assert!(lines[0].starts_with("pass ") && lines.len() == 11, "a head and ten passes:\n{}", run.stdout);
     let words = |line: &str| line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(words(lines[6]), ["fold_batchnorm", "1"], "{}", run.stdout);
     let found = inspect(&trap, &["--passes"]);

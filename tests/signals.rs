@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Failures, Fixture, files_in, folder, onnxquant};
 
+/// Starts a program that SIGINT ends, also where the tests run in the background of a shell, which ignores it.
+const ENDED_BY_SIGINT: &[&str] = if cfg!(target_os = "linux") { &["env", "--default-signal=INT"] } else { &[] };
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -90,7 +92,7 @@ fn children(process: u32) -> Vec<u32> {
 fn signals_end_the_command_and_nothing_is_left() {
     let mut failures = Failures::default();
     for (signal, number) in [("TERM", 15), ("INT", 2)] {
-        let run = Run::start(&[]);
+        let run = Run::start(ENDED_BY_SIGINT);
         let waited_for = children(run.child.id());
         send(signal, run.child.id());
         let (code, by, left) = run.ended();
@@ -127,7 +129,7 @@ fn signals_end_the_command_as_the_first_process() {
     }
     let mut failures = Failures::default();
     for (signal, expected) in [("TERM", 143), ("INT", 130)] {
-        let run = Run::start(&unshare);
+        let run = Run::start(&[ENDED_BY_SIGINT, &unshare].concat());
         let first = children(run.child.id());
         assert_eq!(first.len(), 1, "unshare has one child");
         send(signal, first[0]);

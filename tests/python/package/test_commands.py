@@ -11,7 +11,7 @@ import unittest
 import onnx
 
 import onnxquant
-from shared import InFolder, calib, command, model, samples
+from shared import InFolder, calib, command, ended_by_sigint, model, samples
 
 
 class Commands(InFolder):
@@ -51,7 +51,7 @@ class Signals(InFolder):
                 child = subprocess.Popen(
                     [sys.executable, "-m", "onnxquant", model("digits_mlp"), out / "out.onnx", "--weights-only",
                      "--metric-command", metric],
-                    env={**os.environ, "TMPDIR": str(aside)},
+                    env={**os.environ, "TMPDIR": str(aside)}, preexec_fn=ended_by_sigint,
                 )
                 while not started.exists():
                     self.assertIsNone(child.poll())

@@ -153,9 +153,9 @@ class Settings(TypedDict, total=False):
     #: Leave layers whose name matches in float; may be repeated
     exclude: Union[str, Sequence[str]]
 
-    #: What single layers get: those that `match = "GLOB"`, `op-type = "Conv"` and `position = "first"` (`"last"`,
-    #: or a number) pick, one of them or several, get `bits = 4`, or stay floats: `float = true`. May be repeated;
-    #: the last rule for a layer holds. In a file it is a table, `[[layer]]`
+    #: What single layers get: those that `name = "LAYER"`, `match = "GLOB"`, `op-type = "Conv"` and `position =
+    #: "first"` (`"last"`, or a number) pick, one of them or several, get `bits = 4`, or stay floats: `float =
+    #: true`. May be repeated; the last rule for a layer holds. In a file it is a table, `[[layer]]`
     layer: Union[str, Sequence[str]]
 
     #: Never raise the model's opset above this
