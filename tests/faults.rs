@@ -220,7 +220,7 @@ fn odd_names_are_written_or_refused_with_words() {
 /// The command within this process, where a test lets steps fail.
 fn within(args: &[OsString]) -> Result<(), Failure> {
     let silent = |_: onnxquant::Phase, _: usize, _: usize| {};
-    let host = Host { args, around: &Around::default(), progress: &silent, metric: None, warn: &|_| {} };
+    let host = Host { args, around: &Around::default(), progress: &silent, metric: None, warn: &|_| {}, columns: None };
     onnxquant_cli::run(&host).map(drop)
 }
 

@@ -125,13 +125,13 @@ fn reports_go_to_the_standard_output_and_to_pipes() {
     let run = shell(folder.path(), "--report - --quiet");
     assert_eq!((layers(&run.stdout), run.stderr.as_str()), (Some(1), ""));
     let run = shell(folder.path(), "--save-plan /dev/stderr");
-    assert!(run.stdout.contains("1 layers quantized") && run.stderr.contains("bits = 8"), "{run:?}");
+    assert!(run.says("1 layers quantized") && run.stderr.contains("bits = 8"), "{run:?}");
     // The shell made the file, and goes on writing to it.
     let run = shell(folder.path(), "--report direct.json > direct.json");
     assert!(run.stderr.contains("1 layers quantized"), "{}", run.stderr);
     assert_eq!(layers(&std::fs::read_to_string(at("direct.json")).expect("it was written")), Some(1));
     let run = shell(folder.path(), "--report /dev/fd/3 3> third.json");
-    assert!(run.stdout.contains("1 layers quantized"), "{}", run.stdout);
+    assert!(run.says("1 layers quantized"), "{}", run.stdout);
     assert_eq!(layers(&std::fs::read_to_string(at("third.json")).expect("it was written")), Some(1));
 
     assert!(Command::new("mkfifo").arg(at("pipe")).status().expect("mkfifo can be started").success());

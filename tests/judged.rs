@@ -146,14 +146,14 @@ fn the_least_exact_part_is_what_is_told_and_named() {
     assert!(parts.iter().any(|part| part["part"] == "[:, 2:12]"), "{parts:?}");
     let mut command = onnxquant(&[&input, &output]);
     let run = Run::of(command.args(["--scheme", "w4"]).arg("--calib").arg(&calib)).succeeded();
-    assert!(run.stdout.contains("; least exact: `y` [:, "), "{}", run.stdout);
+    assert!(run.says("; least exact: `y` [:, "), "{}", run.stdout);
 }
 
 /// A run that misses a goal, because nobody measured it.
 fn not_measured(command: &mut std::process::Command, why: &str) -> Option<String> {
     let run = Run::of(command);
-    let told = run.stdout.contains("output  not measured: ") && run.stderr.contains(why);
-    (run.code != Some(1) || !told || run.stdout.contains("SQNR inf")).then(|| format!("{run:?}"))
+    let told = run.says("output  not measured: ") && run.stderr.contains(why);
+    (run.code != Some(1) || !told || run.says("SQNR inf")).then(|| format!("{run:?}"))
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn every_float_weight_is_listed_whatever_operator_reads_it() {
     assert_eq!(found[..2], expected, "{}", run.stderr);
     assert!(found[2..].iter().all(|line| line.contains("MatMulNBits")), "only scales: {found:?}");
     for text in ["Mul 2.6 kB (no quantized form)", "Add 512 B (no quantized form)", "biases and other vectors "] {
-        assert!(run.stdout.contains(text), "{text}: {}", run.stdout);
+        assert!(run.says(text), "{text}: {}", run.stdout);
     }
     assert_eq!(names(&inspect(&input, &[])["float_weights"]), expected);
 }
@@ -91,7 +91,7 @@ fn little_quantized_is_no_success_unless_that_is_allowed() {
         let is_told = refused.code == Some(1) && refused.stderr.contains(text) && output.exists();
         failures.check(is_told, || format!("{args:?}: {refused:?}"));
         let (allowed, _) = run(input, &output, &[args, &["--allow-float"][..]].concat());
-        let is_fine = allowed.code == Some(0) && allowed.stdout.contains("doubt   ");
+        let is_fine = allowed.code == Some(0) && allowed.says("doubt   ");
         failures.check(is_fine, || format!("{args:?} --allow-float: {allowed:?}"));
     }
     failures.finish();
@@ -131,9 +131,9 @@ fn floor_of_auto_is_told_and_missing_it_is_no_success() {
     assert!(report["held_out"]["sqnr_db"].as_f64() < Some(AUTO_SQNR_DB), "{report}");
     let missed = format!("{AUTO_SQNR_DB:.2} dB wanted by `--scheme auto`");
     assert!(found.code == Some(1) && found.stderr.contains(&missed), "{}", found.stderr);
-    assert!(found.stdout.contains(&floor), "{}", found.stdout);
+    assert!(found.says(&floor), "{}", found.stdout);
     let (found, _) = run(&fixture.model(), &output, &[&coarse[..], &["--min-sqnr", "1"]].concat());
-    assert!(found.code == Some(0) && !found.stdout.contains(&floor), "{found:?}");
+    assert!(found.code == Some(0) && !found.says(&floor), "{found:?}");
     let help = Run::of(onnxquant(&["--help"]).env("COLUMNS", "200")).succeeded().stdout;
     let help: Vec<&str> = help.split_whitespace().collect();
     assert!(help.join(" ").contains(&format!("must keep {AUTO_SQNR_DB:.0} dB")));

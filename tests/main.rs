@@ -4,8 +4,11 @@
 
 #![forbid(unsafe_code)]
 
+mod anonymized;
 mod bench;
 mod bodies;
+#[cfg(unix)]
+mod book;
 mod caches;
 mod capture;
 mod command;
@@ -31,10 +34,13 @@ mod layers;
 mod left_in_float;
 #[cfg(unix)]
 mod limits;
+mod links;
 mod lossless;
 mod matrix;
+mod measured;
 #[cfg(unix)]
 mod memory;
+mod messages;
 mod mixed;
 mod opset;
 mod order;
@@ -49,9 +55,13 @@ mod runtime;
 mod saturation;
 mod selected;
 mod served;
+#[cfg(unix)]
+mod signals;
 mod sounds;
 mod support;
 mod targets;
+#[cfg(unix)]
+mod terminal;
 mod texts;
 mod tied;
 mod transposed;

@@ -135,8 +135,8 @@ not run `repeat` (Loop): the calibration engine cannot
         1 layers that depend on that are rounded without data: `behind`
         outputs that depend on that are not compared: `y`
 ";
-    assert!(run.stdout.contains(expected), "{}", run.stdout);
-    assert!(run.stdout.contains(" dB of the values before what is not run on "), "{}", run.stdout);
+    assert!(run.says(expected), "{}", run.stdout);
+    assert!(run.says(" dB of the values before what is not run on "), "{}", run.stdout);
 }
 
 /// `m` is what an RNN makes of `from` that is activated otherwise than the engine does.
@@ -200,7 +200,7 @@ fn model_all_of_whose_layers_depend_on_such_a_node_is_rounded_without_data() {
             let run = Run::of(command.args(*args).args(ALONE).arg("--calib").arg(&calib));
             let texts =
                 [*label, "1 layers that depend on that are rounded without data: `behind`", "that is all layers"];
-            let missing = texts.iter().find(|text| !run.stdout.contains(**text));
+            let missing = texts.iter().find(|text| !run.says(text));
             failures
                 .check(run.code == Some(1) && run.stderr.contains("rounded without data") && missing.is_none(), || {
                     format!("{label} {args:?}: {missing:?} {run:?}")

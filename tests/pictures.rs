@@ -16,9 +16,14 @@ fn pictures_are_prepared_as_pillow_and_transformers_do() {
 
 /// A model of pictures, and a folder with some and a list of labels.
 fn model_and_pictures(folder: &Path) -> (PathBuf, PathBuf) {
-    let model = folder.join("model.onnx");
+    fill(folder, "model.onnx", "pictures")
+}
+
+/// The same by other names.
+pub(crate) fn fill(folder: &Path, model: &str, pictures: &str) -> (PathBuf, PathBuf) {
+    let model = folder.join(model);
     write(&Chain::new(&[1, 3, 16, 16]).conv(&[8, 3, 3, 3], 1).conv(&[8, 8, 3, 3], 1).proto(), &model);
-    let pictures = folder.join("pictures");
+    let pictures = folder.join(pictures);
     std::fs::create_dir(&pictures).expect("a folder can be made");
     std::fs::write(pictures.join("labels.csv"), "a,b").expect("a file can be written");
     let code = format!(
@@ -43,7 +48,7 @@ fn what_was_done_to_pictures_is_told() {
     let found = run(&[]);
     let done = "data    12 webp -> 16x16 (bicubic, center crop), RGB, scaled 1/255, mean 0.5, std 0.5, after ";
     for text in [done, "preprocessor_config.json, values -", "1 files are no samples: `", "labels.csv`"] {
-        assert!(found.stdout.contains(text), "`{text}` is not in {}", found.stdout);
+        assert!(found.says(text), "`{text}` is not in {}", found.stdout);
     }
     let found = run(&["--image-preset", "unit", "--mean", "127"]);
     let text = "warning: mean 127 goes with pixels of another range than 0 to 1: was it 0.498 that was meant?";

@@ -1,6 +1,6 @@
 //! Models that are quantized already.
 
-use crate::support::{Fixture, Run, folder, onnxquant, refused, report};
+use crate::support::{Fixture, Job, Run, folder, measure, onnxquant, python, refused, report};
 
 #[test]
 fn what_is_quantized_already_stays_or_is_quantized_anew() {
@@ -35,4 +35,30 @@ fn nothing_to_decode_is_an_error() {
         onnxquant(&[Fixture::MLP.model(), folder.path().join("out.onnx")]).args(["--weights-only", "--requantize"]),
     );
     assert_eq!(refused(&run, &["--requantize has no effect here", "nothing in the model is quantized"]), None);
+}
+
+#[test]
+fn what_other_tools_wrote_on_codes_is_quantized_anew() {
+    let folder = folder();
+    let cases = [
+        (Fixture::CNN, "static"),
+        (Fixture::MLP, "static"),
+        (Fixture::CNN, "dynamic"),
+        (Fixture::TRANSFORMER, "dynamic"),
+    ];
+    for (fixture, form) in cases {
+        let what = format!("{} {form}", fixture.name);
+        let [given, anew] = ["given.onnx", "anew.onnx"].map(|name| folder.path().join(name));
+        let script = &mut python("quantized_elsewhere.py");
+        Run::of(script.args([fixture.model(), fixture.calib()]).arg(form).arg(&given)).succeeded();
+        let found = report(&given, &anew, &["--scheme", "w8", "--requantize"], Some(&fixture.calib()));
+        let layers = found["layers"].as_array().map_or(0, Vec::len);
+        assert!(layers as u64 >= fixture.n_dense + fixture.n_conv, "{what}: {layers} layers");
+        let jobs = [&given, &anew].map(|model| Job::compare(model, &fixture.model(), &fixture.held_out()));
+        let [of_given, of_anew] = measure(&jobs).try_into().expect("two files were measured");
+        assert_eq!(of_anew.faults(), "", "{what}");
+        // What was lost already stays lost, but for activations, which are floats again.
+        let [of_given, of_anew] = [of_given, of_anew].map(|found| found.default_sqnr_db.expect("it was compared"));
+        assert!(of_anew > of_given - 0.5 && of_anew > 30.0, "{what}: {of_anew} dB of {of_given} dB");
+    }
 }

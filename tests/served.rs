@@ -136,7 +136,7 @@ fn a_runtime_that_crashes_takes_nothing_along() {
     write(&net.model(18, &[4, 32], 2), &input);
     noise_samples(&calib, &[4, 32], 10);
     let run = Run::of(onnxquant(&[&input, &output]).args(["--ort-lib", &library(), "--calib"]).arg(&calib)).succeeded();
-    assert!(run.stderr.contains("crashes on the float model") && run.stdout.contains("simulated"), "{run:?}");
+    assert!(run.stderr.contains("crashes on the float model") && run.says("simulated"), "{run:?}");
     let mut command = onnxquant(&[&input, &output]);
     let run = Run::of(command.args(["--engine", "ort", "--ort-lib", &library(), "--calib"]).arg(&calib));
     assert_eq!(refused(&run, &["`--engine ort` needs ONNX Runtime", "crashes on the float model"]), None);
@@ -171,6 +171,6 @@ fn a_library_that_is_missing_is_missed_only_where_it_is_needed() {
     let mut command = onnxquant(&[Fixture::MLP.model(), folder.path().join("out.onnx")]);
     command.arg("--calib").arg(Fixture::MLP.calib()).env("ONNXQUANT_PYTHON", "/nonexistent/python");
     let found = Run::of(&mut command).succeeded();
-    failures.check(found.stdout.contains("held out, ") && found.stderr.is_empty(), || format!("{found:?}"));
+    failures.check(found.says("held out, ") && found.complaints().is_empty(), || format!("{found:?}"));
     failures.finish();
 }

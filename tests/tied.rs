@@ -112,7 +112,7 @@ fn weight_that_layers_share_counts_once_for_the_average_of_bits() {
     let mut command = onnxquant(&[at("in.onnx"), at("out.onnx")]);
     let run = Run::of(command.arg("--weights-only").arg("--plan").arg(at("plan.toml"))).succeeded();
     let text = "4 layers quantized to 6.00 bits on the average (3 x 4, 1 x 8) per channel, 0 layers left in float; 8192 weights";
-    assert!(run.stdout.contains(text), "{}", run.stdout);
+    assert!(run.says(text), "{}", run.stdout);
 }
 
 /// Rows and columns of a table that a layer reads too.

@@ -2,6 +2,7 @@
 
 mod agree;
 pub mod bodies;
+mod book;
 mod chain;
 mod failures;
 mod fixture;
@@ -14,6 +15,7 @@ mod schema;
 mod tool;
 
 pub use agree::{Told, agree, check_told};
+pub use book::{Block, Table, Text, code_spans};
 pub use chain::{Chain, noise_samples};
 pub use failures::Failures;
 pub use fixture::Fixture;

@@ -29,6 +29,18 @@ impl Run {
         Self { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 
+    /// Whether the standard output has this text, wherever lines of it end.
+    pub fn says(&self, text: &str) -> bool {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        words(&self.stdout).contains(&words(text))
+    }
+
+    /// What is not as usual: lines of the standard error that do not only tell how far the run is.
+    pub fn complaints(&self) -> Vec<&str> {
+        let is_time = |line: &&str| line.split_once(" s  ").is_some_and(|(time, _)| time.trim().parse::<f64>().is_ok());
+        self.stderr.lines().filter(|line| !is_time(line)).collect()
+    }
+
     /// Exit code 0; otherwise the test fails.
     pub fn succeeded(self) -> Self {
         assert_eq!(self.code, Some(0), "{}{}", self.stdout, self.stderr);

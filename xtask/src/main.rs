@@ -3,14 +3,19 @@
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod book;
 mod codegen;
+mod deny;
+mod dist;
 mod faults;
 mod fuzz;
+mod manifests;
 mod paper;
 mod process;
 mod python;
 mod qemu;
 mod regress;
+mod sbom;
 mod test;
 mod wheel;
 
@@ -31,12 +36,22 @@ enum Command {
     Regress(regress::Args),
     /// Reproduces the paper's decay of the error and the digits experiment.
     Paper(paper::Args),
+    /// Builds the book in `target/book`.
+    Book(book::Args),
     /// Runs the benchmarks and prints their ratios.
     Bench(bench::Args),
     /// Kills runs, fills disks, and lets files vanish and fail: what is written is absent or whole.
     Faults(faults::Args),
     /// Builds the fuzz targets and runs each for a while.
     Fuzz(fuzz::Args),
+    /// Makes the archives and the wheel that people download.
+    Dist(dist::Args),
+    /// Checks licences, sources and versions of all dependencies.
+    Deny(deny::Args),
+    /// Checks the files that GitHub and Kubernetes read.
+    Manifests,
+    /// Prints what the command is made of, as CycloneDX.
+    Sbom(sbom::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -45,8 +60,13 @@ fn main() -> anyhow::Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Regress(args) => regress::run(&args),
         Command::Paper(args) => paper::run(&args),
+        Command::Book(args) => book::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Dist(args) => dist::run(&args),
+        Command::Deny(args) => deny::run(&args),
+        Command::Manifests => manifests::run(),
+        Command::Sbom(args) => sbom::run(&args),
     }
 }

@@ -12,7 +12,7 @@
 //!    quantized already. Fewer calibration samples than inputs, so that there is
 //!    a kernel to walk in.
 //!
-//! Writes `target/paper/decay.csv` and `target/paper/decay.svg`.
+//! Writes `target/paper/decay.csv`, and the pictures of the book into `docs/src/pictures`.
 
 use anyhow::{Context, ensure};
 use ndarray::{Array1, Array2, Array3, Axis, Slice};
@@ -25,6 +25,8 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+mod pictures;
+
 const ROWS: usize = 64;
 const INPUTS: [usize; 5] = [128, 256, 512, 1024, 2048];
 const BITS: [u32; 3] = [1, 2, 4];
@@ -32,6 +34,9 @@ const BITS: [u32; 3] = [1, 2, 4];
 const NEURONS: usize = 16;
 const SLOPE: f64 = -0.5;
 const SLOPE_TOLERANCE: f64 = 0.1;
+/// What the picture shows.
+const PLOTTED: [&str; 4] = ["msq", "maly-saab", "cell-walk", "feedback"];
+const PLOTTED_BITS: u32 = 4;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -41,17 +46,23 @@ pub struct Args {
     /// Trained weights, calibration and test digits.
     #[arg(long, default_value = "fixtures/paper/digits_mlp.npz")]
     digits: PathBuf,
-    /// Where tables and plots go.
+    /// Where tables go.
     #[arg(long, default_value = "target/paper")]
     out: PathBuf,
+    /// Where pictures go.
+    #[arg(long, default_value = "docs/src/pictures")]
+    pictures: PathBuf,
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {:?}", args.out))?;
+    for folder in [&args.out, &args.pictures] {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {folder:?}"))?;
+    }
     let curves = decay()?;
     print!("{}", decay_table(&curves));
     fs::write(args.out.join("decay.csv"), decay_csv(&curves))?;
-    plot(&curves, &args.out.join("decay.svg"))?;
+    plot(&curves, &args.pictures.join("decay.svg"))?;
+    pictures::draw(&args.pictures)?;
     digits(args)?;
     check_slopes(&curves)
 }
@@ -151,33 +162,33 @@ fn check_slopes(curves: &[Curve]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The curves of a few methods, at as many bits as networks have.
 fn plot(curves: &[Curve], path: &Path) -> anyhow::Result<()> {
-    let root = SVGBackend::new(path, (960, 560)).into_drawing_area();
+    let root = SVGBackend::new(path, (640, 400)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
         .margin(16)
-        .caption(format!("Relative error, Gaussian data, m = {ROWS}"), ("sans-serif", 20))
+        .caption(format!("{PLOTTED_BITS} bits, Gaussian data, {ROWS} rows"), ("sans-serif", 16))
         .x_label_area_size(40)
         .y_label_area_size(60)
-        .right_y_label_area_size(150)
-        .build_cartesian_2d((100.0..2600.0f64).log_scale(), (1e-4..2.0f64).log_scale())?;
-    chart.configure_mesh().x_desc("inputs N").y_desc("relative error").draw()?;
-    for (index, curve) in curves.iter().enumerate() {
-        let color = Palette99::pick(index / BITS.len()).to_rgba();
-        let width = 1 + (index % BITS.len()) as u32;
-        let style = color.stroke_width(width);
+        .build_cartesian_2d((100.0..2600.0f64).log_scale(), (3e-3..0.6f64).log_scale())?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .x_labels(6)
+        .x_desc("inputs")
+        .y_desc("relative error of the outputs")
+        .draw()?;
+    let shown = curves.iter().filter(|curve| curve.bits == PLOTTED_BITS && PLOTTED.contains(&curve.method.name()));
+    for (curve, color) in shown.zip([RED, GREEN, BLACK, BLUE]) {
+        let style = color.stroke_width(2);
         let points = INPUTS.iter().map(|n| *n as f64).zip(curve.errors.iter().copied());
         chart
             .draw_series(LineSeries::new(points, style))?
-            .label(format!("{}, {} bit", curve.method, curve.bits))
+            .label(curve.method.to_string())
             .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 18, y)], style));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(BLACK.mix(0.3))
-        .draw()?;
+    chart.configure_series_labels().position(SeriesLabelPosition::UpperRight).border_style(BLACK.mix(0.3)).draw()?;
     root.present().with_context(|| format!("cannot write {path:?}"))
 }
 

@@ -45,3 +45,11 @@ pub fn run_quietly(command: &mut Command) -> anyhow::Result<()> {
     );
     Ok(())
 }
+
+/// When the commit was made, in seconds since 1970: the time of everything that is made of it.
+pub fn time_of_commit(source: &Path) -> anyhow::Result<u64> {
+    let output = Command::new("git").args(["log", "-1", "--format=%ct"]).current_dir(source).output();
+    let output = output.context("cannot start git")?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    text.parse().with_context(|| format!("`{}` is no clone with a commit", source.display()))
+}

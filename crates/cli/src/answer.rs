@@ -73,13 +73,11 @@ fn bare(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-    use crate::args::Cli;
+    use crate::args::command;
 
     fn said(words: &[&str]) -> String {
-        Failure::from(Cli::command().try_get_matches_from(words).unwrap_err()).message()
+        Failure::from(command().try_get_matches_from(words).unwrap_err()).message()
     }
 
     #[test]

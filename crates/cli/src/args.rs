@@ -2,6 +2,7 @@
 
 mod data;
 mod effects;
+mod help;
 mod metric;
 pub(crate) mod presets;
 mod settings;
@@ -15,12 +16,13 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use onnxquant::{Budget, Config, Cpu, Error};
 
 pub(crate) use effects::{check, has_no_effect};
+pub(crate) use help::command;
 
 use data::DataArgs;
 pub(crate) use metric::MetricArgs;
 use settings::SettingsArgs;
 use words::VerifyName;
-pub(crate) use words::{EngineName, Tried};
+pub(crate) use words::{EngineName, LogName, Tried};
 
 /// Lets a process of its own run the float model in engines.
 pub(crate) const TRY: &str = "--try-engines";
@@ -31,32 +33,9 @@ pub(crate) const PRINTS: [&str; 2] = ["print_config", "config_schema"];
 /// Options about the process, in which other programs decide for themselves.
 pub(crate) const OF_PROCESS: [&str; 1] = ["max_memory"];
 
-/// The heading of options about files of options.
-const CONFIGURATION: &str = "Configuration";
-
-/// The heading of options about it.
-const RUNTIME: &str = "ONNX Runtime";
-
-const EXAMPLES: &str = "\
-Examples:
-  onnxquant model.onnx small.onnx --calib samples/
-  onnxquant model.onnx small.onnx --calib samples/ --scheme w4 --granularity block:32
-  onnxquant model.onnx small.onnx --calib samples/ --average-bits 3.5 --save-plan plan.toml
-  onnxquant model.onnx small.onnx --calib samples/ --scheme w8
-  onnxquant model.onnx small.onnx --calib photos/ --image-preset imagenet
-  onnxquant decoder/ small/ --calib texts.txt --scheme w4
-  onnxquant model.onnx small.onnx --method msq --weights-only
-  onnxquant inspect model.onnx
-  onnxquant compare model.onnx small.onnx --data samples/ --layers
-  onnxquant bench model.onnx small.onnx --calib samples/
-  onnxquant model.onnx small.onnx --calib samples/ --report run.json --report run.html
-  onnxquant report before.json run.json
-
-Exit codes: 0 done, 1 written, but what was asked for was missed, 2 bad input or usage, 3 a defect of this program.";
-
 /// Makes ONNX models smaller and faster before they are served.
 #[derive(Debug, Parser)]
-#[command(name = "onnxquant", version, about, after_help = EXAMPLES)]
+#[command(name = "onnxquant", version, about)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -90,6 +69,12 @@ pub(crate) enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Writes the manual pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder; it must exist.
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -106,22 +91,6 @@ pub(crate) struct QuantizeArgs {
     /// texts.
     #[arg(long, value_name = "PATH", required_unless_present_any = ["weights_only", "print_config", "config_schema"])]
     pub(crate) calib: Option<PathBuf>,
-
-    /// Read options from this file, whose keys are their names; those of the command line come first.
-    #[arg(long, value_name = "FILE", help_heading = CONFIGURATION)]
-    config: Option<PathBuf>,
-
-    /// Options that go together; a file and the command line come first.
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(presets::names()), help_heading = CONFIGURATION)]
-    preset: Option<String>,
-
-    /// Print all options as a file for --config, and do nothing else.
-    #[arg(long, help_heading = CONFIGURATION)]
-    pub(crate) print_config: bool,
-
-    /// Print the JSON Schema of such files.
-    #[arg(long, help_heading = CONFIGURATION)]
-    pub(crate) config_schema: bool,
 
     /// Quantize without calibration data (plain rounding).
     #[arg(long, conflicts_with = "calib")]
@@ -167,6 +136,16 @@ pub(crate) struct QuantizeArgs {
     #[arg(long)]
     pub(crate) allow_float: bool,
 
+    /// Say what would be done: layer by layer, with the size of the file, time and memory as they are estimated. Nothing is
+    /// written.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Print how far the run is as lines on the standard error, which are the default where that is no terminal: `plain`, or
+    /// `json`, an object a line.
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) log: Option<LogName>,
+
     /// Print nothing but errors.
     #[arg(long, short)]
     pub(crate) quiet: bool,
@@ -180,13 +159,29 @@ pub(crate) struct QuantizeArgs {
 
     /// What runs the float model on samples: `tract`, which is part of this program; `ort`, ONNX Runtime; or `auto`: tract,
     /// unless it cannot run the model or, on one sample, gives something else than ONNX Runtime.
-    #[arg(long, value_enum, default_value_t = EngineName::Auto, help_heading = RUNTIME)]
+    #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     pub(crate) engine: EngineName,
 
     /// Load the written file in ONNX Runtime at every optimization level, and check there what layers run as. Nothing is
     /// written where it does not load; a layer that does not run as predicted is an error.
-    #[arg(long, value_enum, value_name = "RUNTIME", help_heading = RUNTIME)]
+    #[arg(long, value_enum, value_name = "RUNTIME")]
     pub(crate) verify: Option<VerifyName>,
+
+    /// Read options from this file, whose keys are their names; those of the command line come first.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Options that go together; a file and the command line come first.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(presets::names()))]
+    preset: Option<String>,
+
+    /// Print all options as a file for --config, and do nothing else.
+    #[arg(long)]
+    pub(crate) print_config: bool,
+
+    /// Print the JSON Schema of such files.
+    #[arg(long)]
+    pub(crate) config_schema: bool,
 }
 
 #[derive(Debug, Args)]
@@ -201,6 +196,10 @@ pub(crate) struct InspectArgs {
     /// Print what each pass before quantization changes instead of the layers.
     #[arg(long)]
     pub(crate) passes: bool,
+
+    /// Write the model without its weights and names into this file instead: for reports of defects.
+    #[arg(long, value_name = "OUT", conflicts_with_all = ["json", "passes"])]
+    pub(crate) anonymize: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) settings: SettingsArgs,
@@ -249,7 +248,7 @@ pub(crate) struct CompareArgs {
 
     /// What runs both models: `tract`, which is part of this program; `ort`, ONNX Runtime; or `auto`: tract, unless it
     /// cannot run one of them or, on one sample, gives something else than ONNX Runtime.
-    #[arg(long, value_enum, default_value_t = EngineName::Auto, help_heading = RUNTIME)]
+    #[arg(long, value_enum, default_value_t = EngineName::Auto)]
     pub(crate) engine: EngineName,
 
     #[command(flatten)]
@@ -307,11 +306,11 @@ pub(crate) struct BenchArgs {
 pub(crate) struct RuntimeArgs {
     /// The library of ONNX Runtime, or the folder that holds it; else that of ORT_DYLIB_PATH, of the package
     /// `onnxruntime` of Python, or of the system. With `off` none is used, and accuracy is simulated.
-    #[arg(long, value_name = "PATH", help_heading = RUNTIME)]
+    #[arg(long, value_name = "PATH")]
     pub(crate) ort_lib: Option<PathBuf>,
 
     /// The Python whose package is meant; else that of ONNXQUANT_PYTHON or VIRTUAL_ENV, else python3.
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath, conflicts_with = "ort_lib", help_heading = RUNTIME)]
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::ExecutablePath, conflicts_with = "ort_lib")]
     pub(crate) python: Option<PathBuf>,
 }
 

@@ -10,7 +10,8 @@ use onnxquant::{Bench, BenchReport, Timing};
 use crate::args::BenchArgs;
 use crate::host::Host;
 use crate::runtime;
-use crate::table::{shape, table};
+use crate::screen::fitted;
+use crate::table::{Table, shape};
 
 /// Samples that are run where nothing else is said.
 const SAMPLES: usize = 4;
@@ -31,10 +32,10 @@ pub(crate) fn run(args: &BenchArgs, threads: Option<NonZero<usize>>, host: &Host
     let threads = if all == 1 { vec![1] } else { vec![1, all] };
     let bench = Bench { models: &models, data: data.as_ref(), lengths: &args.lengths, threads: &threads };
     let report = onnxquant::bench(&ort, &bench)?;
-    Ok(if args.json { format!("{:#}\n", serde_json::to_value(&report)?) } else { text(&report) })
+    Ok(if args.json { format!("{:#}\n", serde_json::to_value(&report)?) } else { text(&report, host.columns) })
 }
 
-fn text(report: &BenchReport) -> String {
+fn text(report: &BenchReport, columns: Option<usize>) -> String {
     let inputs = report.inputs.iter().map(|(name, dims)| match dims.as_slice() {
         [] => format!("`{name}`"),
         dims => format!("`{name}` {}", shape(dims)),
@@ -42,7 +43,7 @@ fn text(report: &BenchReport) -> String {
     let inputs = inputs.collect::<Vec<_>>().join(", ");
     let samples = if report.samples == 1 { "one sample".to_owned() } else { format!("{} samples", report.samples) };
     let about = format!("{} on this CPU ({}), {samples}: {inputs}\n", report.runtime, report.cpu);
-    let head = ["threads", "model", "median", "quartiles", "speed"].map(str::to_owned).to_vec();
+    let head = ["threads", "model", "median", "quartiles", "speed"];
     let row = |timing: &Timing| {
         let [low, high] = timing.quartiles_ms.map(milliseconds);
         vec![
@@ -53,7 +54,8 @@ fn text(report: &BenchReport) -> String {
             format!("{:.2}x", timing.speed),
         ]
     };
-    about + &table(&std::iter::once(head).chain(report.timings.iter().map(row)).collect::<Vec<_>>())
+    let rows = Table { spare: &[3], ..Table::new(&head, report.timings.iter().map(row)) };
+    fitted(about, columns) + &rows.text(columns)
 }
 
 /// With three significant digits.

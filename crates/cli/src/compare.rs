@@ -6,9 +6,10 @@ use crate::answer::Answer;
 use crate::args::{CompareArgs, EngineName};
 use crate::host::Host;
 use crate::runtime;
+use crate::screen::fitted;
 use crate::sink;
 use crate::summary::perplexity;
-use crate::table::{decibels, short, shortened, table};
+use crate::table::{Table, decibels, quoted, short};
 
 /// Tensors that are named as those by which an error enters.
 const NAMED: usize = 3;
@@ -38,14 +39,14 @@ pub(crate) fn run(args: &CompareArgs, host: &Host<'_>) -> anyhow::Result<Answer>
         let text = if sink::is_page(path) { report.page(missed.as_deref())? } else { json()? };
         sink::write(path, &text)?;
     }
-    let text = if args.json { json()? } else { text(&report, comparison.engine) };
+    let text = if args.json { json()? } else { text(&report, comparison.engine, host.columns) };
     Ok(Answer::Compared { text, missed })
 }
 
-fn text(report: &CompareReport, engine: EngineChoice) -> String {
-    let head = ["output", "SQNR", "mean cosine", "largest error", "samples"].map(str::to_owned).to_vec();
+fn text(report: &CompareReport, engine: EngineChoice, columns: Option<usize>) -> String {
+    let head = ["output", "SQNR", "mean cosine", "largest error", "samples"];
     let rows = report.outputs.iter().flat_map(|output| rows(output, report.samples - output.incomparable));
-    let mut text = table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
+    let mut text = Table { spare: &[4, 3], ..Table::new(&head, rows) }.text(columns);
     for (report, found) in report.outputs.iter().filter_map(|report| Some((report, report.found.measured()?.tokens?))) {
         text += &format!("`{}`: {}, over {} tokens\n", report.name, perplexity(&found), found.tokens);
     }
@@ -55,7 +56,8 @@ fn text(report: &CompareReport, engine: EngineChoice) -> String {
     if let Some(why) = report.engine.because.as_ref().filter(|_| engine == EngineChoice::Auto) {
         text += &format!("engine  {} ran both: {why}\n", report.engine.name);
     }
-    text + &tensors(report)
+    text += &tensors(report, columns);
+    fitted(text, columns)
 }
 
 /// An output, and the parts of it that are judged apart.
@@ -76,23 +78,24 @@ fn rows(report: &OutputReport, samples: usize) -> Vec<Vec<String>> {
 }
 
 /// The tensors between, and those by which most of the error enters.
-fn tensors(report: &CompareReport) -> String {
+fn tensors(report: &CompareReport, columns: Option<usize>) -> String {
     if report.tensors.is_empty() {
         return String::new();
     }
-    let head = ["tensor", "operator", "SQNR", "before it", "largest error"].map(str::to_owned).to_vec();
+    let head = ["tensor", "operator", "SQNR", "before it", "largest error"];
     let row = |tensor: &TensorFigures| {
-        let (name, found) = (shortened(&tensor.tensor.name), tensor.tensor.found.measured());
+        let (name, found) = (tensor.tensor.name.clone(), tensor.tensor.found.measured());
         let sqnr = found.map_or("not measured".to_owned(), |found| decibels(found.sqnr_db));
         let error = found.map_or("-".to_owned(), |found| short(found.max_abs_error));
         vec![name, tensor.op_type.clone(), sqnr, decibels(tensor.before_db), error]
     };
-    let rows = std::iter::once(head).chain(report.tensors.iter().map(row)).collect::<Vec<_>>();
-    let mut text = format!("\n{}", table(&rows));
+    let rows = Table { spare: &[4, 1], ..Table::new(&head, report.tensors.iter().map(row)) };
+    let mut text = format!("\n{}", rows.text(columns));
     for tensor in report.where_it_enters(NAMED) {
         let now = tensor.tensor.found.measured().map_or(f64::NAN, |found| found.sqnr_db);
         let (before, now) = (decibels(tensor.before_db), decibels(now));
-        text += &format!("enters  at `{}` ({}): {before} before, {now} behind it\n", tensor.label, tensor.op_type);
+        let (label, operator) = (quoted(&tensor.label), &tensor.op_type);
+        text += &format!("enters  at {label} ({operator}): {before} before, {now} behind it\n");
     }
     text
 }

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{anyhow, bail};
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, Command, FromArgMatches};
 
 use crate::answer::Failure;
-use crate::args::{Cli, presets};
+use crate::args::{self, Cli, presets};
 use file::{Entry, Source, keys, nearest};
 
 /// Files that extend one another.
@@ -40,10 +40,10 @@ struct Level {
 /// program's name.
 pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Asked, Failure> {
     let typed_words: Vec<OsString> = words.collect();
-    let mut command = Cli::command();
+    let mut command = args::command();
     command.build();
     // What is wrong on the command line is told below, once the files are read with it.
-    let typed = Cli::command().ignore_errors(true).try_get_matches_from(&typed_words);
+    let typed = args::command().ignore_errors(true).try_get_matches_from(&typed_words);
     let typed = typed?;
     let given = given(&command, &typed);
     let levels = levels(&command, &typed)?;
@@ -51,7 +51,7 @@ pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Asked, Failu
     let of_files = kept.iter().flat_map(|entry| entry.words.iter().map(OsString::from));
     let words = typed_words.first().cloned().into_iter().chain(of_files);
     let words: Vec<OsString> = words.chain(typed_words.into_iter().skip(1)).collect();
-    let matches = Cli::command().try_get_matches_from(words);
+    let matches = args::command().try_get_matches_from(words);
     let matches = matches.map_err(|error| told(&command, error, &kept))?;
     let cli = Cli::from_arg_matches(&matches)?;
     let own = levels.iter().filter(|level| !level.is_preset).flat_map(|level| &level.entries);
@@ -67,13 +67,13 @@ impl Asked {
 
     /// The whole configuration as a file.
     pub(crate) fn text(&self) -> String {
-        print::effective(&Cli::command(), &self.matches, &self.cli.quantize)
+        print::effective(&args::command(), &self.matches, &self.cli.quantize)
     }
 }
 
 /// The JSON Schema of configuration files.
 pub(crate) fn schema() -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(&print::schema(&Cli::command()))? + "\n")
+    Ok(serde_json::to_string_pretty(&print::schema(&args::command()))? + "\n")
 }
 
 /// The options that were typed.

@@ -28,6 +28,8 @@ pub struct Host<'a> {
     pub metric: Option<&'a Arc<Measuring>>,
     /// Is told what may cost accuracy or is not as usual.
     pub warn: &'a (dyn Fn(&str) + Sync),
+    /// Columns that tables may have; any number where nothing is said.
+    pub columns: Option<usize>,
 }
 
 /// What a [`Host`] unwinds with to end a run; temporary files go, and nothing is written.

@@ -1,20 +1,29 @@
 //! `onnxquant inspect`: every candidate layer and what would be done with it.
 
+use std::path::Path;
+
 use onnxquant::quant::Granularity;
-use onnxquant::{FloatWeight, PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
+use onnxquant::{Anonymized, FloatWeight, PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
+use crate::host::Host;
 use crate::left_in_float::float_weights;
-use crate::table::{shape, table};
+use crate::screen::fitted;
+use crate::table::{Table, shape};
 
-pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<String> {
-    let mut model = onnxquant::read(&onnxquant::model_file(&args.model)?)?;
+pub(crate) fn run(args: &InspectArgs, host: &Host<'_>) -> anyhow::Result<String> {
+    let columns = host.columns;
+    let file = onnxquant::model_file(&args.model)?;
+    if let Some(output) = &args.anonymize {
+        return Ok(anonymized(&onnxquant::anonymize(&file, output)?, output));
+    }
+    let mut model = onnxquant::read(&file)?;
     let passes = onnxquant::trace_passes(&mut model)?;
     if args.passes {
         return Ok(match args.json {
             true => format!("{:#}\n", json!({ "passes": passes })),
-            false => of_passes(&passes),
+            false => of_passes(&passes, columns),
         });
     }
     let config = args.settings.config()?;
@@ -23,12 +32,26 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<String> {
     let floats = plan.float_weights(&model, &config);
     Ok(match args.json {
         true => format!("{:#}\n", as_json(&plan, &floats)),
-        false => as_table(&plan) + &float_weights(&floats),
+        false => {
+            let text = as_table(&plan, columns) + &float_weights(&floats);
+            fitted(text, columns)
+        }
     })
 }
 
-fn as_table(plan: &Plan) -> String {
-    let head = ["layer", "operator", "shape", "weights", "what would be done"].map(str::to_owned).to_vec();
+fn anonymized(made: &Anonymized, output: &Path) -> String {
+    let wrote = format!("wrote {} nodes without weights and names to `{}`\n", made.nodes, output.display());
+    let zeros = made.zeros.as_ref().map(|(file, bytes)| {
+        let file = file.display();
+        format!(
+            "`{file}` is {bytes} bytes of zeros, which need not be sent: `truncate -s {bytes} {file}` makes it anew\n"
+        )
+    });
+    wrote + &zeros.unwrap_or_default()
+}
+
+pub(crate) fn as_table(plan: &Plan, columns: Option<usize>) -> String {
+    let head = ["layer", "operator", "shape", "weights", "what would be done"];
     let layer = |layer: &PlannedLayer| {
         let dims = layer.site.view.weight_shape();
         let (bits, codes) = (layer.bits, layer.form.storage());
@@ -57,18 +80,18 @@ fn as_table(plan: &Plan) -> String {
     };
     let (layers, tables, left) = (plan.all_layers(), plan.all_tables(), plan.all_skipped());
     let counts = format!("{} layers to quantize, {} left in float, opset {}\n", layers.len(), left.len(), plan.opset);
-    let rows = std::iter::once(head).chain(layers.into_iter().map(layer)).chain(tables.into_iter().map(embeddings));
+    let rows = layers.into_iter().map(layer).chain(tables.into_iter().map(embeddings));
     let rows = rows.chain(left.into_iter().map(skipped));
-    table(&rows.collect::<Vec<_>>()) + &counts
+    Table { spare: &[2, 3], ..Table::new(&head, rows) }.text(columns) + &counts
 }
 
-fn of_passes(passes: &[PassTrace]) -> String {
-    let head = ["pass", "changed", "nodes", "what is counted"].map(str::to_owned).to_vec();
+fn of_passes(passes: &[PassTrace], columns: Option<usize>) -> String {
+    let head = ["pass", "changed", "nodes", "what is counted"];
     let row = |pass: &PassTrace| {
         let nodes = format!("{} -> {}", pass.nodes_before, pass.nodes_after);
         vec![pass.name.to_owned(), pass.changed.to_string(), nodes, pass.counts.to_owned()]
     };
-    table(&std::iter::once(head).chain(passes.iter().map(row)).collect::<Vec<_>>())
+    Table::new(&head, passes.iter().map(row)).text(columns)
 }
 
 fn as_json(plan: &Plan, floats: &[FloatWeight]) -> Value {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use onnxquant::{FloatWeight, LayerReport, Report};
 
-use crate::table::{bytes, listed};
+use crate::table::{bytes, listed, quoted};
 
 /// Layers whose activations stay floats although integers were asked for, each reason with some of them.
 pub(crate) fn float_activations(layers: &[LayerReport]) -> String {
@@ -15,7 +15,7 @@ pub(crate) fn float_activations(layers: &[LayerReport]) -> String {
         }
     }
     let line = |(why, labels): (&&str, &Vec<&str>)| {
-        let names = listed(labels.iter().map(|label| format!("`{label}`")));
+        let names = listed(labels.iter().map(|label| quoted(label)));
         format!("         activations of {} layers stay floats: {why}: {names}\n", labels.len())
     };
     reasons.iter().map(line).collect()

@@ -5,39 +5,47 @@
 
 mod answer;
 mod args;
-mod bars;
 mod bench;
+mod child;
 mod compare;
 mod configuration;
+mod dry_run;
 pub mod guard;
 mod host;
 mod inspect;
 mod left_in_float;
 mod metric;
 mod options;
+mod progress;
 mod quantize;
 mod report;
 mod runtime;
+mod screen;
+mod signals;
 mod sink;
 mod summary;
 mod table;
 mod trial;
 
 use std::ffi::OsString;
+use std::io::{ErrorKind, IsTerminal, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use clap::CommandFactory;
+use anyhow::Context;
 use onnxquant::Phase;
 
 pub use answer::{Answer, Failure};
 pub use host::{Around, Host, Stopped};
 pub use options::{CommandOption, options};
+pub use screen::COLUMNS;
+pub use signals::end_on_signals;
 pub use summary::summary;
 
 use crate::args::{Cli, Command};
-use crate::bars::Bars;
 use crate::configuration::Asked;
+use crate::progress::{LogForm, Teller};
+use crate::screen::output_columns;
 
 /// The program's name in what clap says.
 const NAME: &str = "onnxquant";
@@ -65,33 +73,53 @@ pub fn is_trial(args: &[OsString]) -> bool {
 
 /// The command: runs, prints what came of it, and returns the exit code. `args` are without the program's name.
 pub fn command(args: Vec<OsString>, around: &Around) -> u8 {
-    let bars = Bars::new();
+    let asked = match asked(&args) {
+        Ok(asked) => asked,
+        Err(Failure::Words(error)) => return told_of_words(&error),
+        Err(failure) => return told(&failure, &Teller::silent()),
+    };
+    let teller = teller(&asked.cli);
     let host = Host {
         args: &args,
         around,
-        progress: &|phase: Phase, done: usize, total: usize| bars.report(phase, done, total),
+        progress: &|phase: Phase, done: usize, total: usize| teller.progress(phase, done, total),
         metric: None,
-        warn: &|warning: &str| eprintln!("warning: {warning}"),
+        warn: &|warning: &str| teller.warn(warning),
+        columns: output_columns(),
     };
-    let asked = match asked(&args) {
-        Ok(asked) => asked,
-        Err(Failure::Words(error)) => {
-            // Where nobody reads it there is nothing to do about that.
-            error.print().unwrap_or_default();
-            return u8::try_from(error.exit_code()).unwrap_or(BAD_INPUT);
-        }
-        Err(failure) => return told(&failure),
+    let answered = run_asked(&asked, &host);
+    teller.ends();
+    let printed = answered.and_then(|answer| Ok(print(&asked.cli, &answer, &teller)?));
+    printed.unwrap_or_else(|failure| told(&failure, &teller))
+}
+
+/// Who is told how far it is: a bar on a terminal; elsewhere lines, of runs that quantize.
+fn teller(cli: &Cli) -> Teller {
+    let args = &cli.quantize;
+    let form = match (args.log, &cli.command) {
+        (Some(name), _) => Some(name.into()),
+        (None, None) if !stderr().is_terminal() => Some(LogForm::Plain),
+        (None, _) => None,
     };
-    let cli = &asked.cli;
-    let silent = |_: &str| {};
-    let host = if cli.quantize.quiet { Host { progress: &onnxquant::silent, warn: &silent, ..host } } else { host };
-    let printed = run_asked(&asked, &host).and_then(|answer| Ok(print(cli, &answer)?));
-    printed.unwrap_or_else(|failure| told(&failure))
+    match form {
+        _ if args.quiet || args.tried.is_some() => Teller::silent(),
+        Some(form) => Teller::lines(form),
+        None => Teller::screen(),
+    }
+}
+
+/// Prints what clap has to say: what is wrong with the words, or what was asked for; the exit code.
+fn told_of_words(error: &clap::Error) -> u8 {
+    let code = u8::try_from(error.exit_code()).unwrap_or(BAD_INPUT);
+    match error.print() {
+        Err(problem) if code == DONE && problem.kind() != ErrorKind::BrokenPipe => BAD_INPUT,
+        _ => code,
+    }
 }
 
 /// Says what went wrong; the exit code.
-fn told(failure: &Failure) -> u8 {
-    eprintln!("error: {}", failure.message());
+fn told(failure: &Failure, teller: &Teller) -> u8 {
+    teller.fail(&failure.message());
     if matches!(failure, Failure::Defect(_)) { DEFECT } else { BAD_INPUT }
 }
 
@@ -138,23 +166,32 @@ fn last_panic() -> MutexGuard<'static, String> {
 fn answer(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
     let cli = &asked.cli;
     let text = match &cli.command {
-        Some(Command::Inspect(args)) => inspect::run(args)?,
+        Some(Command::Inspect(args)) => inspect::run(args, host)?,
         Some(Command::Compare(args)) => return Ok(compare::run(args, host)?),
-        Some(Command::Report(args)) => report::run(args)?,
+        Some(Command::Report(args)) => report::run(args, host)?,
         Some(Command::Bench(args)) => bench::run(args, cli.threads, host)?,
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), NAME, &mut script);
+            clap_complete::generate(*shell, &mut args::command(), NAME, &mut script);
             String::from_utf8_lossy(&script).into_owned()
+        }
+        Some(Command::Man { folder }) => {
+            let written = clap_mangen::generate_to(args::command(), folder);
+            written.with_context(|| format!("cannot write manual pages into `{}`", folder.display()))?;
+            String::new()
         }
         None if cli.quantize.config_schema => configuration::schema()?,
         None if cli.quantize.print_config => asked.text(),
+        // What cannot be read is told by the process that asked.
+        None if cli.quantize.tried.is_some() => {
+            drop(trial::run(&cli.quantize, host));
+            String::new()
+        }
+        None if cli.quantize.dry_run => {
+            args::check(|id| asked.is_given(id), &cli.quantize)?;
+            dry_run::run(&cli.quantize, host)?
+        }
         None => {
-            if let Some(tried) = cli.quantize.tried {
-                // What cannot be read is told by the process that asked.
-                drop(trial::run(tried, &cli.quantize, host));
-                return Ok(Answer::Text(String::new()));
-            }
             args::check(|id| asked.is_given(id), &cli.quantize)?;
             return Ok(Answer::Quantized(Box::new(quantize::run(&cli.quantize, host)?)));
         }
@@ -163,10 +200,10 @@ fn answer(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
 }
 
 /// Prints an answer, and tells the exit code.
-fn print(cli: &Cli, answer: &Answer) -> anyhow::Result<u8> {
+fn print(cli: &Cli, answer: &Answer, teller: &Teller) -> anyhow::Result<u8> {
     let missed = match answer {
         Answer::Quantized(report) => {
-            quantize::print(&cli.quantize, report)?;
+            quantize::print(&cli.quantize, report, teller)?;
             report.missed().map(|missed| missed + "; the model was written")
         }
         Answer::Compared { text, missed } => {
@@ -179,7 +216,7 @@ fn print(cli: &Cli, answer: &Answer) -> anyhow::Result<u8> {
         }
     };
     Ok(missed.map_or(DONE, |missed| {
-        eprintln!("error: {missed}");
+        teller.fail(&missed);
         MISSED
     }))
 }

@@ -6,12 +6,13 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use onnxquant_cli::guard::{self, Memory};
-use onnxquant_cli::{Around, command, is_trial};
+use onnxquant_cli::{Around, command, end_on_signals, is_trial};
 
 #[global_allocator]
 static MEMORY: Memory = Memory;
 
 fn main() -> ExitCode {
+    end_on_signals();
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     if !is_trial(&args) {
         guard::install();

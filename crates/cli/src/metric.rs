@@ -8,6 +8,7 @@ use anyhow::bail;
 use onnxquant::{Measuring, Metric};
 
 use crate::args::MetricArgs;
+use crate::child;
 use crate::host::Host;
 
 /// Stands for the file in a command.
@@ -38,12 +39,12 @@ fn measured(command: &str, path: &Path) -> Result<f64, String> {
         return Err(format!("`{}` has a name that is no UTF-8 and cannot stand in a command", path.display()));
     };
     let words = command.replace(MODEL, &quoted(text));
-    let output = shell(&words).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|error| format!("`{words}` cannot be started: {error}"))?;
-    if !output.status.success() {
-        return Err(format!("`{words}` failed ({})", output.status));
+    let ended = child::finished(shell(&words).stdin(Stdio::null()).stdout(Stdio::piped()));
+    let (status, stdout) = ended.map_err(|error| format!("`{words}` cannot be started: {error}"))?;
+    if !status.success() {
+        return Err(format!("`{words}` failed ({status})"));
     }
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&stdout);
     let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default().trim();
     last.parse().map_err(|_| format!("the last line of `{words}` is `{last}`, expected a number"))
 }

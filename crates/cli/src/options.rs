@@ -1,10 +1,10 @@
 //! The options of the command as a table, for programs that offer them under other forms.
 
 use clap::builder::ArgAction;
-use clap::{Arg, Command, CommandFactory};
+use clap::{Arg, Command};
 use serde::Serialize;
 
-use crate::args::{Cli, OF_PROCESS, PRINTS};
+use crate::args::{self, OF_PROCESS, PRINTS};
 
 /// An option of the command, such as `--min-sqnr`.
 #[derive(Clone, Debug, Serialize)]
@@ -26,7 +26,7 @@ pub struct CommandOption {
 /// The options of a subcommand, or of the main command where none is named, in the order of its help. None of a
 /// subcommand that there is not.
 pub fn options(subcommand: Option<&str>) -> Vec<CommandOption> {
-    let mut command = Cli::command();
+    let mut command = args::command();
     command.build();
     let found = match subcommand {
         None => Some(&command),

@@ -1,6 +1,6 @@
 //! The main command: quantize, write the report, print the summary.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use onnxquant::{Config, DataConfig, Files, ModelFolder, PlanFile, Report, StoredReport, is_standard_output};
@@ -8,34 +8,56 @@ use onnxquant::{Config, DataConfig, Files, ModelFolder, PlanFile, Report, Stored
 use crate::args::{EngineName, QuantizeArgs};
 use crate::host::Host;
 use crate::metric::metric;
+use crate::progress::Teller;
 use crate::runtime;
+use crate::screen::{COLUMNS, error_columns, output_columns};
 use crate::sink::{self, Sink};
 use crate::summary::summary;
 use crate::trial::{Survivors, survivors};
 
+/// What is to be done, once it was found that it may be.
+pub(crate) struct Order {
+    /// The model, or the one in the folder.
+    pub(crate) model: PathBuf,
+    /// The folder, where one is given.
+    pub(crate) folder: Option<ModelFolder>,
+    /// Where the model, or the folder with it, is to appear.
+    pub(crate) output: PathBuf,
+    pub(crate) data: Option<DataConfig>,
+    pub(crate) config: Config,
+}
+
+impl Order {
+    /// What the arguments ask for; all files are checked.
+    pub(crate) fn of(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<Self> {
+        let (Some(input), Some(output)) = (&args.input, &args.output) else {
+            bail!("IN and OUT are needed");
+        };
+        let cache = args.calibration_cache.clone();
+        let folder = input.is_dir().then(|| ModelFolder::open(input)).transpose()?;
+        let model = folder.as_ref().map_or(input.as_path(), ModelFolder::model).to_owned();
+        let data = args.calib.clone().map(|path| DataConfig { cache, ..args.data.config(path, &model) });
+        let config = args.config()?;
+        let files = match &folder {
+            Some(folder) => folder.files(output, data.as_ref(), &config),
+            None => Files::of_run(input, output, data.as_ref(), &config),
+        };
+        let files = args.report.iter().fold(files, |files, path| files.reports("the report", path));
+        let files = args.save_plan.iter().fold(files, |files, path| files.reports("the saved plan", path));
+        files.check()?;
+        let Survivors { engine, runtime } = engines(args, host)?;
+        let config = Config { engine, runtime, metric: metric(&args.metric, host)?, ..config };
+        Ok(Self { model, folder, output: output.clone(), data, config })
+    }
+}
+
 pub(crate) fn run(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<Report> {
-    let (Some(input), Some(output)) = (&args.input, &args.output) else {
-        bail!("IN and OUT are needed");
-    };
-    let cache = args.calibration_cache.clone();
-    let folder = input.is_dir().then(|| ModelFolder::open(input)).transpose()?;
-    let model = folder.as_ref().map_or(input.as_path(), ModelFolder::model);
-    let data = args.calib.clone().map(|path| DataConfig { cache, ..args.data.config(path, model) });
-    let config = args.config()?;
-    let files = match &folder {
-        Some(folder) => folder.files(output, data.as_ref(), &config),
-        None => Files::of_run(input, output, data.as_ref(), &config),
-    };
-    let files = args.report.iter().fold(files, |files, path| files.reports("the report", path));
-    let files = args.save_plan.iter().fold(files, |files, path| files.reports("the saved plan", path));
-    files.check()?;
+    let Order { model, folder, output, data, config } = Order::of(args, host)?;
     let reports = args.report.iter().map(|path| Ok((path, Sink::open(path)?))).collect::<anyhow::Result<Vec<_>>>()?;
     let plan = args.save_plan.as_deref().map(Sink::open).transpose()?;
-    let Survivors { engine, runtime } = engines(args, host)?;
-    let config = Config { engine, runtime, metric: metric(&args.metric, host)?, ..config };
     let mut finished = match &folder {
-        Some(folder) => folder.quantize_unnamed(output, data.as_ref(), &config, host.progress)?,
-        None => onnxquant::quantize_unnamed(input, output, data.as_ref(), &config, host.progress)?,
+        Some(folder) => folder.quantize_unnamed(&output, data.as_ref(), &config, host.progress)?,
+        None => onnxquant::quantize_unnamed(&model, &output, data.as_ref(), &config, host.progress)?,
     };
     let report = finished.report();
     report.run.command = command(host);
@@ -67,15 +89,18 @@ fn text(report: &Report, path: &Path) -> anyhow::Result<String> {
 }
 
 /// Prints the summary, where it is wanted.
-pub(crate) fn print(args: &QuantizeArgs, report: &Report) -> anyhow::Result<()> {
-    // The standard output is for one thing.
-    let is_taken = args.report.iter().chain(&args.save_plan).any(|path| is_standard_output(path));
-    match (args.quiet, is_taken) {
-        (true, _) => {}
-        (false, true) => eprint!("{}", summary(report)),
-        (false, false) => sink::print(&summary(report))?,
+pub(crate) fn print(args: &QuantizeArgs, report: &Report, teller: &Teller) -> anyhow::Result<()> {
+    if args.quiet {
+        return Ok(());
     }
-    Ok(())
+    let output = args.output.as_deref().unwrap_or(Path::new(&report.files.output.name));
+    let text = |columns: Option<usize>| summary(report, output, columns.unwrap_or(COLUMNS));
+    // The standard output is for one thing.
+    if args.report.iter().chain(&args.save_plan).any(|path| is_standard_output(path)) {
+        teller.text(&text(error_columns()));
+        return Ok(());
+    }
+    sink::print(&text(output_columns()))
 }
 
 /// The words by which this program was called.

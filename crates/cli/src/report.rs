@@ -5,13 +5,15 @@ use std::path::Path;
 use onnxquant::{Changes, Fact, Files, LayerChange, LayerState, StoredReport, report_schema};
 
 use crate::args::ReportArgs;
+use crate::host::Host;
+use crate::screen::fitted;
 use crate::sink;
-use crate::table::{listed, short, table};
+use crate::table::{Table, listed, quoted, short};
 
 /// Layers that are listed.
 const SHOWN: usize = 20;
 
-pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<String> {
+pub(crate) fn run(args: &ReportArgs, host: &Host<'_>) -> anyhow::Result<String> {
     let Some(old) = &args.old else { return Ok(report_schema()?) };
     let stored = StoredReport::read(old)?;
     if let Some(path) = &args.html {
@@ -19,7 +21,7 @@ pub(crate) fn run(args: &ReportArgs) -> anyhow::Result<String> {
         sink::write(path, &stored.page()?)?;
     }
     match &args.new {
-        Some(new) => Ok(text(&changes(&stored, new)?)),
+        Some(new) => Ok(text(&changes(&stored, new)?, host.columns)),
         None => Ok(String::new()),
     }
 }
@@ -28,7 +30,7 @@ fn changes(old: &StoredReport, new: &Path) -> anyhow::Result<Changes> {
     Ok(old.changes(&StoredReport::read(new)?))
 }
 
-fn text(found: &Changes) -> String {
+fn text(found: &Changes, columns: Option<usize>) -> String {
     let mut text = found.facts.iter().map(fact).collect::<String>();
     if found.settings.is_empty() {
         text += "settings are the same\n";
@@ -41,10 +43,11 @@ fn text(found: &Changes) -> String {
     for (what, labels) in
         [("gone", &found.gone), ("added", &found.added)].into_iter().filter(|(_, labels)| !labels.is_empty())
     {
-        let names = listed(labels.iter().map(|label| format!("`{label}`")));
+        let names = listed(labels.iter().map(|label| quoted(label)));
         text += &format!("layers {what} {}: {names}\n", labels.len());
     }
-    text + &layers(&found.layers)
+    text += &layers(&found.layers, columns);
+    fitted(text, columns)
 }
 
 /// What both say, or what both say alike.
@@ -53,11 +56,11 @@ fn fact(fact: &Fact) -> String {
     if old == new { format!("{name}: {old}\n") } else { format!("{name}: {old} -> {new}\n") }
 }
 
-fn layers(found: &[LayerChange]) -> String {
+fn layers(found: &[LayerChange], columns: Option<usize>) -> String {
     if found.is_empty() {
         return String::new();
     }
-    let head = ["layer", "bits", "method", "activations", "error"].map(str::to_owned).to_vec();
+    let head = ["layer", "bits", "method", "activations", "error"];
     let row = |layer: &LayerChange| {
         let both = |of: &dyn Fn(&LayerState) -> String| {
             let (old, new) = (of(&layer.old), of(&layer.new));
@@ -73,6 +76,7 @@ fn layers(found: &[LayerChange]) -> String {
         ]
     };
     let more = found.len().saturating_sub(SHOWN);
-    let text = table(&std::iter::once(head).chain(found.iter().take(SHOWN).map(row)).collect::<Vec<_>>());
+    let rows = Table { spare: &[3, 2], ..Table::new(&head, found.iter().take(SHOWN).map(row)) };
+    let text = rows.text(columns);
     if more > 0 { format!("{text}and {more} more\n") } else { text }
 }

@@ -29,7 +29,7 @@ pub(crate) fn find(args: &RuntimeArgs, needed: Option<&str>, host: &Host<'_>) ->
         None => match load(args, host.around) {
             Ok(found) => Ok(Some(found)),
             Err(error) if is_named(args) => Err(error.into()),
-            Err(OrtError::NotFound { .. }) => Ok(None),
+            Err(OrtError::NotFound { .. } | OrtError::Static) => Ok(None),
             Err(error) => {
                 (host.warn)(&format!("{error}; accuracy is simulated"));
                 Ok(None)

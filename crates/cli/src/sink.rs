@@ -17,6 +17,12 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
+/// Tells a text on the standard error. Where that cannot be written nobody reads it, and there is no other place to say so.
+pub(crate) fn tell(text: &str) {
+    let mut output = io::stderr().lock();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).unwrap_or_default();
+}
+
 /// Where a text goes that a path names: through what is no regular file, whole or not at all else; `-` is the standard
 /// output.
 #[derive(Debug)]

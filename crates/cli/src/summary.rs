@@ -1,19 +1,22 @@
 //! What a run did, as it is printed.
 
 mod caches;
+mod ending;
 mod outputs;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use onnxquant::calib::DataReport;
 use onnxquant::quant::{Alphabet, Granularity};
 use onnxquant::{
-    AUTO_SQNR_DB, Activations, Cpu, EngineReport, FolderReport, IntegerReport, LayerReport, Metric, MetricReport,
-    NotRun, NotRunNode, OtherModel, Report, TableReport, TextReport, Trade, VerifiedOrt, Weights,
+    AUTO_SQNR_DB, Activations, EngineReport, FolderReport, IntegerReport, LayerReport, Metric, MetricReport, NotRun,
+    NotRunNode, OtherModel, Report, TableReport, TextReport, Trade, VerifiedOrt, Weights,
 };
 
 use crate::left_in_float::{float_activations, float_weights, skipped};
-use crate::table::{bytes, decibels, listed, short, shortened, table};
+use crate::screen::{COLUMNS, fitted};
+use crate::table::{Table, bytes, decibels, listed, quoted, short};
 use caches::caches;
 use outputs::outputs;
 pub(crate) use outputs::perplexity;
@@ -23,9 +26,11 @@ const WORST_SHOWN: usize = 5;
 /// Characters of a reason that are shown.
 const REASON_SHOWN: usize = 200;
 
-/// The summary of a run, as the command prints it.
-pub fn summary(report: &Report) -> String {
-    let mut text = format!(
+/// The summary of a run that wrote `output`, as the command prints it on a terminal of so many columns. It never has more
+/// than [`COLUMNS`].
+pub fn summary(report: &Report, output: &Path, columns: usize) -> String {
+    let columns = columns.min(COLUMNS);
+    let text = format!(
         "{} layers quantized to {} {}, {} layers left in float; {} weights\n",
         report.layers.len(),
         widths(report),
@@ -33,13 +38,21 @@ pub fn summary(report: &Report) -> String {
         report.skipped.len(),
         report.weights(),
     );
-    text += &report.folder.as_ref().map_or(String::new(), folder);
+    let text = text + &layers(report, columns) + &left_out(report) + &ending::size(report) + &ending::speed(report);
+    let text = text + &goal(report) + &outputs(report) + &report.metric.as_ref().map_or(String::new(), metric);
+    let text = text + &ending::time(&report.run) + &ending::wrote(report, output) + &ending::advice(report);
+    fitted(text, Some(columns))
+}
+
+/// What was done to the layers.
+fn layers(report: &Report, columns: usize) -> String {
+    let mut text = report.folder.as_ref().map_or(String::new(), folder);
     text += &sorted(report.prepared.nodes_sorted);
     text += &raised_type(report);
-    text += &worst_layers(&report.layers);
+    text += &worst_layers(&report.layers, columns);
     text += &without_rows(report);
     let on_codes = report.integers.as_ref().filter(|_| !sees_nothing(report));
-    text += &on_codes.map_or(String::new(), |found| integers(found, report.settings.activations, &report.layers));
+    text += &on_codes.map_or(String::new(), |found| integers(found, report, columns));
     text += &tables("tables", "embeddings", &report.embeddings);
     text += &tables(
         "weights",
@@ -48,19 +61,18 @@ pub fn summary(report: &Report) -> String {
     );
     text += &report.kv_cache.as_ref().map_or(String::new(), caches);
     text += &runs_as(&report.layers);
-    text += &report.verified.as_ref().map_or(String::new(), verified);
-    text += &skipped(report);
-    text += &float_weights(&report.float_weights);
+    text += &ending::wasted_bits(&report.layers);
+    text + &report.verified.as_ref().map_or(String::new(), verified)
+}
+
+/// What was not done, and what was not as usual.
+fn left_out(report: &Report) -> String {
+    let mut text = skipped(report) + &float_weights(&report.float_weights);
     text += &report.doubts().iter().map(|doubt| format!("doubt   {doubt}\n")).collect::<String>();
-    text += &speed(&report.expected_speed);
     text += &report.engine.as_ref().map_or(String::new(), engine);
     text += &report.data.as_ref().map_or(String::new(), data);
     text += &report.texts.as_ref().map_or(String::new(), texts);
-    text += &report.not_run.as_ref().map_or(String::new(), |found| not_run(report, found));
-    let ratio = report.bytes_after as f64 / report.bytes_before.max(1) as f64;
-    let (before, after) = (bytes(report.bytes_before), bytes(report.bytes_after));
-    text += &format!("size    {before} -> {after} ({:.1} %), opset {}\n", 100.0 * ratio, report.opset);
-    text + &goal(report) + &outputs(report) + &report.metric.as_ref().map_or(String::new(), metric)
+    text + &report.not_run.as_ref().map_or(String::new(), |found| not_run(report, found))
 }
 
 /// The user's own figure.
@@ -182,24 +194,23 @@ fn widths(report: &Report) -> String {
 
 /// The layers with the largest error on validation samples, worst first. A bound is one for the error beside it, that on the
 /// calibration samples.
-fn worst_layers(layers: &[LayerReport]) -> String {
+fn worst_layers(layers: &[LayerReport], columns: usize) -> String {
     let worst = |layer: &LayerReport| layer.validation_error.or(layer.error);
     let mut ranked = layers.iter().filter_map(|layer| Some((worst(layer)?, layer))).collect::<Vec<_>>();
     ranked.sort_by(|a, b| b.0.total_cmp(&a.0));
     if ranked.is_empty() {
         return String::new();
     }
-    let head = ["worst layers", "operator", "weights", "method", "validation error", "calibration error", "bound"];
-    let head = head.map(str::to_owned).to_vec();
+    let head = ["worst layers", "operator", "weights", "method", "validation", "calibration", "bound"];
     let row = |(_, layer): &(f64, &LayerReport)| {
         let number = |number: Option<f64>| number.map_or("-".to_owned(), short);
         let numbers = [layer.validation_error, layer.certificate.achieved, layer.certificate.bound].map(number);
         let words =
-            [shortened(&layer.label), layer.op_type.clone(), layer.parameters.to_string(), layer.method.to_string()];
+            [layer.label.clone(), layer.op_type.clone(), layer.parameters.to_string(), layer.method.to_string()];
         words.into_iter().chain(numbers).collect()
     };
-    let rows = std::iter::once(head).chain(ranked.iter().take(WORST_SHOWN).map(row)).collect::<Vec<_>>();
-    table(&rows)
+    let rows = Table::new(&head, ranked.iter().take(WORST_SHOWN).map(row));
+    Table { spare: &[6, 5, 1, 2], ..rows }.text(Some(columns))
 }
 
 /// Layers that no row of the samples reaches.
@@ -211,25 +222,13 @@ fn without_rows(report: &Report) -> String {
     if layers.is_empty() {
         return String::new();
     }
-    let names = listed(layers.iter().map(|layer| format!("`{}`", layer.label)));
+    let names = listed(layers.iter().map(|layer| quoted(&layer.label)));
     format!("no rows {} layers, which are rounded without data: {names}\n", layers.len())
 }
 
-/// How fast the file is expected to be.
-fn speed(expected: &BTreeMap<Cpu, f64>) -> String {
-    let classes = expected.iter().rev().enumerate().map(|(at, (cpu, speed))| match at {
-        0 => format!("{speed:.1} x float on {cpu}"),
-        _ => format!("{speed:.1} x on {cpu}"),
-    });
-    let classes: Vec<String> = classes.collect();
-    match classes.is_empty() {
-        true => String::new(),
-        false => format!("speed   about {} (estimated from measured times of operators)\n", classes.join(", ")),
-    }
-}
-
 /// What runs on integers.
-fn integers(found: &IntegerReport, activations: Activations, layers: &[LayerReport]) -> String {
+fn integers(found: &IntegerReport, report: &Report, columns: usize) -> String {
+    let (activations, layers) = (report.settings.activations, &report.layers[..]);
     let (fixed, dynamic) = (found.static_layers, found.dynamic_layers);
     if fixed + dynamic == 0 {
         let why = match found.needed_opset {
@@ -239,7 +238,7 @@ fn integers(found: &IntegerReport, activations: Activations, layers: &[LayerRepo
             }
             None => String::new(),
         };
-        return format!("integers none{why}\n") + &float_activations(layers) + &trade(&found.trade);
+        return format!("integers none{why}\n") + &float_activations(layers) + &trade(&found.trade, columns);
     }
     let mut parts = Vec::new();
     if fixed > 0 {
@@ -263,16 +262,15 @@ fn integers(found: &IntegerReport, activations: Activations, layers: &[LayerRepo
         let rebuilt = cache.rebuilt.as_ref().map_or(String::new(), |why| format!("; made anew: {why}"));
         text += &format!("cache   {} statistics reused, {} gathered{rebuilt}\n", cache.reused, cache.gathered);
     }
-    text + &trade(&found.trade)
+    text + &trade(&found.trade, columns)
 }
 
 /// What accuracy cost, round by round, where a round was not enough.
-fn trade(rounds: &[Trade]) -> String {
+fn trade(rounds: &[Trade], columns: usize) -> String {
     if rounds.iter().all(|round| round.to_float.is_empty() && round.to_16_bits.is_empty()) {
         return String::new();
     }
-    let head =
-        ["accuracy", "weights", "to float", "to 16 bits", "integer layers", "SQNR", "loss"].map(str::to_owned).to_vec();
+    let head = ["accuracy", "weights", "to float", "to 16 bits", "integer layers", "SQNR", "loss"];
     let none = || "not measured".to_owned();
     let row = |(at, round): (usize, &Trade)| {
         let accuracy = round.accuracy.measured();
@@ -286,15 +284,15 @@ fn trade(rounds: &[Trade]) -> String {
             accuracy.map_or(none(), |found| short(found.loss)),
         ]
     };
-    let rows = std::iter::once(head).chain(rounds.iter().enumerate().map(row)).collect::<Vec<_>>();
-    table(&rows)
+    let rows = Table::new(&head, rounds.iter().enumerate().map(row));
+    Table { spare: &[3, 1, 6], ..rows }.text(Some(columns))
 }
 
 /// The quantized tables of one kind together.
 fn tables(title: &str, kind: &str, tables: &[TableReport]) -> String {
     let Some(first) = tables.first() else { return String::new() };
     let stored = tables.iter().map(|table| table.bytes as u64).sum();
-    let heads = listed(tables.iter().flat_map(|table| &table.heads).map(|head| format!("`{head}`")));
+    let heads = listed(tables.iter().flat_map(|table| &table.heads).map(|head| quoted(head)));
     let heads = if heads.is_empty() { heads } else { format!(", also the weights of {heads}") };
     format!("{title:7} {} of {kind} at {} bits, {}{heads}\n", tables.len(), first.bits, bytes(stored))
 }
@@ -325,7 +323,7 @@ fn verified(found: &VerifiedOrt) -> String {
     text += &format!("; {} layers do not run as predicted:\n", found.mispredicted.len());
     for layer in &found.mispredicted {
         let found = layer.found.as_deref().unwrap_or("not found");
-        text += &format!("        {}: {} predicted, {found}\n", layer.label, layer.predicted.name());
+        text += &format!("        {}: {} predicted, {found}\n", quoted(&layer.label), layer.predicted.name());
     }
     text
 }
@@ -333,24 +331,24 @@ fn verified(found: &VerifiedOrt) -> String {
 /// What the calibration engine could not run, and what that means.
 fn not_run(report: &Report, found: &NotRun) -> String {
     let node = |node: &NotRunNode| match node.domain.as_str() {
-        "" => format!("`{}` ({})", node.label, node.op_type),
-        domain => format!("`{}` ({} of domain `{domain}`)", node.label, node.op_type),
+        "" => format!("{} ({})", quoted(&node.label), node.op_type),
+        domain => format!("{} ({} of domain `{domain}`)", quoted(&node.label), node.op_type),
     };
-    let quoted = |names: &[String]| listed(names.iter().map(|name| format!("`{name}`")));
+    let all = |names: &[String]| listed(names.iter().map(|name| quoted(name)));
     let mut text = format!("not run {}: the calibration engine cannot\n", listed(found.nodes.iter().map(node)));
     let mut reasons: Vec<&str> = found.nodes.iter().map(|node| node.reason.as_str()).collect();
     reasons.dedup();
     let reasons = listed(reasons.into_iter().map(one_line));
     text += &format!("        it says: {reasons}\n");
     if !found.layers.is_empty() {
-        let (count, layers) = (found.layers.len(), quoted(&found.layers));
+        let (count, layers) = (found.layers.len(), all(&found.layers));
         text += &format!("        {count} layers that depend on that are rounded without data: {layers}\n");
     }
     if sees_nothing(report) {
         text += "        that is all layers: no sample was looked at, activations stay floats, nothing was measured\n";
     }
     if !found.outputs.is_empty() {
-        text += &format!("        outputs that depend on that are not compared: {}\n", quoted(&found.outputs));
+        text += &format!("        outputs that depend on that are not compared: {}\n", all(&found.outputs));
     }
     text
 }

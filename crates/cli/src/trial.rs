@@ -7,6 +7,7 @@ use onnxquant::calib::OrtEngine;
 use onnxquant::{DataConfig, EngineChoice};
 
 use crate::args::{EngineName, QuantizeArgs, TRY, Tried};
+use crate::child;
 use crate::host::Host;
 use crate::runtime::find;
 use crate::{BAD_INPUT, DONE};
@@ -76,15 +77,16 @@ fn crash(tried: Tried, runtime: Option<&OrtEngine>, host: &Host<'_>) -> Option<C
     if let Some(runtime) = runtime {
         command.env("ORT_DYLIB_PATH", runtime.path());
     }
-    let ended = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
-    let is_over = ended.status.code().is_some_and(|code| [DONE, BAD_INPUT].map(i32::from).contains(&code));
-    let survived = String::from_utf8_lossy(&ended.stdout).contains(SURVIVED);
-    (!is_over).then_some(Crash { how: ended.status, of_embedded: tried == Tried::All && !survived })
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let (status, said) = child::finished(&mut command).ok()?;
+    let is_over = status.code().is_some_and(|code| [DONE, BAD_INPUT].map(i32::from).contains(&code));
+    let survived = String::from_utf8_lossy(&said).contains(SURVIVED);
+    (!is_over).then_some(Crash { how: status, of_embedded: tried == Tried::All && !survived })
 }
 
 /// Does what may crash, in the process that [`survivors`] starts for that.
-pub(crate) fn run(tried: Tried, args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<()> {
-    let (Some(input), Some(path)) = (&args.input, &args.calib) else { return Ok(()) };
+pub(crate) fn run(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<()> {
+    let (Some(tried), Some(input), Some(path)) = (args.tried, &args.input, &args.calib) else { return Ok(()) };
     let input = onnxquant::model_file(input)?;
     let data: DataConfig = args.data.config(path.clone(), &input);
     if tried == Tried::All {

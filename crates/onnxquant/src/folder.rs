@@ -144,7 +144,7 @@ impl ModelFolder {
             let failed = |error: std::io::Error| Error::Output { path: to.clone(), problem: error.to_string() };
             fs::create_dir_all(folder_of(&to)).map_err(failed)?;
             // What is larger is thrown away.
-            let place = tempfile::tempdir_in(folder_of(&to)).map_err(failed)?;
+            let place = ScratchFolder::inside(folder_of(&to)).map_err(failed)?;
             let tried = place.path().join(to.file_name().unwrap_or_default());
             let because = match quantize(&from, &tried, own, &config, progress) {
                 Ok(report) if report.is_quantized() && report.bytes_after < bytes_before => {

@@ -7,7 +7,9 @@
 //!
 //! | floor | what it does |
 //! |---|---|
+//! | `anonymize` | a model without weights and names, to be shown |
 //! | `folder` | the same from folder to folder |
+//! | `forecast` | what the job would do and cost |
 //! | `pipeline` | the job from the input file to the output file |
 //! | `report` | what was done, made once of the values below |
 //! | `files` | which files a run reads and writes, and whether it may |
@@ -24,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod accuracy;
+mod anonymize;
 mod attempt;
 mod bench;
 mod config;
@@ -32,6 +35,7 @@ mod error;
 mod files;
 mod fingerprint;
 mod folder;
+mod forecast;
 mod judge;
 mod load;
 mod observe;
@@ -46,6 +50,7 @@ mod testing;
 mod write;
 
 pub use accuracy::{Accuracy, TokenFigures};
+pub use anonymize::{Anonymized, anonymize};
 pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
     AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,
@@ -55,6 +60,7 @@ pub use decide::trail::{JudgedBy, Weights};
 pub use error::Error;
 pub use files::{Files, is_open_elsewhere, is_standard_output};
 pub use folder::{ModelFolder, model_file};
+pub use forecast::{Forecast, forecast};
 pub use judge::compare::{Compared, Comparison, compare};
 pub use judge::tensors::TensorComparison;
 pub use judge::trial::{try_embedded, try_runtime};

@@ -13,8 +13,10 @@ use onnxquant_passes::fold_batchnorm::fold_batchnorm;
 use onnxquant_passes::fold_integers::fold_integers;
 use onnxquant_passes::fold_pad::fold_pads;
 use onnxquant_passes::fold_weights::fold_weights;
+use onnxquant_passes::full_pads::write_full_pads;
 use onnxquant_passes::hard_sigmoid::fuse_hard_sigmoids;
 use onnxquant_passes::inline_layers::inline_layers;
+use onnxquant_passes::integer_operators::expand_integer_operators;
 use onnxquant_passes::layers::holds_weights;
 use onnxquant_passes::lift_constants::lift_constants;
 use onnxquant_passes::outer_constants::stays_in_body;
@@ -65,7 +67,7 @@ pub(crate) struct Pass {
 }
 
 /// In the order in which they run.
-pub(crate) const PASSES: [Pass; 9] = [
+pub(crate) const PASSES: [Pass; 10] = [
     Pass {
         name: "inline_layers",
         counts: "local functions that hold layers and were expanded",
@@ -107,6 +109,12 @@ pub(crate) const PASSES: [Pass; 9] = [
         counts: "Pad nodes folded into the Conv behind them",
         run: fold_pads,
         record: |prepared, count| prepared.pads_folded = count,
+    },
+    Pass {
+        name: "write_full_pads",
+        counts: "Pad nodes whose amounts are now those of all dimensions",
+        run: |model| Ok(write_full_pads(model)),
+        record: |_, _| (),
     },
     Pass {
         name: "fuse_hard_sigmoids",
@@ -251,7 +259,8 @@ fn decode_all(model: &mut Model) -> Result<bool, Error> {
 /// # Errors
 /// It has nothing on codes.
 pub(crate) fn forget_codes(model: &mut Model) -> Result<(), Error> {
-    let has_weights = decode_all(model)?;
+    let operators = expand_integer_operators(model)?;
+    let has_weights = decode_all(model)? || operators > 0;
     let activations = drop_activation_codes(model)?;
     check(model, "dropping codes of activations")?;
     if !has_weights && activations == 0 {

@@ -28,11 +28,13 @@
 //! | [`fold_integers`] | shapes and indices computed from constants become initializers |
 //! | [`fold_weights`] | weights computed from constants become initializers |
 //! | [`fold_pad`] | zero padding goes into the Conv that reads it |
+//! | [`full_pads`] | Pad says its amounts for every dimension |
 //! | [`raise_type`] | what is computed in f16 or bf16 is computed in f32 |
 //! | [`plain_forms`] | products with a constant are written in the forms in which layers are found |
 //! | [`hard_sigmoid`] | hard sigmoids become one operator in float, and are spelled out for codes |
 //! | [`migrate_scale`] | a scale a channel moves from a layer's input into its weights |
 //! | [`decode_weights`] | quantized weights become float constants again, for evaluation |
+//! | [`integer_operators`] | operators on codes, as other tools write them, become float ones again |
 //! | [`raise_opset`] | the model moves to a newer opset, operators rewritten where their meaning changed |
 //! | [`cpu`] | classes of processors, and what their integer products do to codes |
 //! | [`ort_version`] | from which version on ONNX Runtime does what |
@@ -76,14 +78,14 @@ mod runtime;
 pub mod testing;
 mod write;
 
-pub use decode::{decode_weights, drop_activation_codes, fold_planes};
+pub use decode::{decode_weights, drop_activation_codes, fold_planes, integer_operators};
 pub use find::{caches, float_weights, sites};
 pub use graph::{constant_chain, expose};
 pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};
 pub use migrate::migrate_scale;
 pub use prepare::{
-    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, fold_weights, hard_sigmoid, inline_layers,
-    lift_constants, plain_forms, raise_type,
+    check_attributes, fold_affine, fold_batchnorm, fold_integers, fold_pad, fold_weights, full_pads, hard_sigmoid,
+    inline_layers, lift_constants, plain_forms, raise_type,
 };
 pub use runtime::{cpu, ort_version, outer_constants};
 pub use write::{

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use onnxquant::{Measuring, Phase};
-use onnxquant_cli::{Answer, Around, Failure, Host, Stopped, summary};
+use onnxquant_cli::{Answer, Around, COLUMNS, Failure, Host, Stopped, summary};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use rayon::ThreadPoolBuilder;
@@ -102,7 +102,7 @@ fn work(
         send(Event::Progress(phase, done, total));
     };
     let warn = |text: &str| send(Event::Warning(text.to_owned()));
-    onnxquant_cli::run(&Host { args, around, progress: &progress, metric, warn: &warn })
+    onnxquant_cli::run(&Host { args, around, progress: &progress, metric, warn: &warn, columns: None })
 }
 
 /// Asks Python how good a model is. Where it does not answer, it raised something, which ends the run.
@@ -141,7 +141,8 @@ fn shown(answer: Answer) -> PyResult<Told> {
     match answer {
         Answer::Quantized(report) => {
             let text = serde_json::to_string(&report).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
-            Ok((text, report.missed(), summary(&report)))
+            let output = Path::new(&report.files.output.name);
+            Ok((text, report.missed(), summary(&report, output, COLUMNS)))
         }
         Answer::Compared { text, missed } => Ok((text, missed, String::new())),
         Answer::Text(text) => Ok((text, None, String::new())),

@@ -11,7 +11,7 @@ mod job;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use onnxquant_cli::{Around, command, options};
+use onnxquant_cli::{Around, command, end_on_signals, options};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -29,9 +29,10 @@ mod _native {
     const __version__: &str = env!("CARGO_PKG_VERSION");
 }
 
-/// The command: prints what the program `onnxquant` prints, and returns its exit code.
+/// The command: prints what the program `onnxquant` prints, and returns its exit code. Signals end it as they end that.
 #[pyfunction]
 fn main(py: Python<'_>, args: Vec<OsString>, program: Vec<OsString>, packages: Vec<PathBuf>) -> u8 {
+    end_on_signals();
     py.detach(|| command(args, &Around { program, packages }))
 }
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -67,3 +68,8 @@ class InFolder(unittest.TestCase):
     def check_aside(self, before):
         """That nothing is left."""
         self.assertEqual(set(self.aside()) - before, set())
+
+
+def ended_by_sigint():
+    """Run in a child process before it starts: SIGINT ends it, also where a shell that ignores it runs the tests."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,11 +1,17 @@
 """compare, bench and inspect."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import unittest
 
 import onnx
 
 import onnxquant
-from shared import InFolder, calib, command, model, samples
+from shared import InFolder, calib, command, ended_by_sigint, model, samples
 
 
 class Commands(InFolder):
@@ -29,3 +35,28 @@ class Commands(InFolder):
         self.assertGreater(found.timings[0].median_ms, 0)
         with self.assertRaisesRegex(onnxquant.InputError, "no symbolic dimension `rows`"):
             onnxquant.bench(model("digits_mlp"), dim={"rows": 4})
+
+
+@unittest.skipUnless(os.name == "posix", "signals are others here")
+class Signals(InFolder):
+    def test_signals_end_the_command_and_nothing_is_left(self):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with self.subTest(number):
+                place = self.folder / number.name
+                aside, out = place / "aside", place / "out"
+                aside.mkdir(parents=True)
+                out.mkdir()
+                started = place / "started"
+                metric = f"touch '{started}'; exec sleep 600 # {{model}}"
+                child = subprocess.Popen(
+                    [sys.executable, "-m", "onnxquant", model("digits_mlp"), out / "out.onnx", "--weights-only",
+                     "--metric-command", metric],
+                    env={**os.environ, "TMPDIR": str(aside)}, preexec_fn=ended_by_sigint,
+                )
+                while not started.exists():
+                    self.assertIsNone(child.poll())
+                    time.sleep(0.01)
+                self.assertNotEqual(list(aside.iterdir()), [])
+                child.send_signal(number)
+                self.assertEqual(child.wait(60), -number)
+                self.assertEqual([*aside.iterdir(), *out.iterdir()], [])

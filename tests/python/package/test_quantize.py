@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 import onnxquant
-from shared import ROOT, InFolder, calib, command, model, run, samples, script
+from shared import ROOT, InFolder, calib, command, ended_by_sigint, model, run, samples, script
 
 # A model, and settings in the words of Python and of the command.
 CASES = [
@@ -244,7 +244,7 @@ class Interrupts(InFolder):
         out.mkdir()
         child = subprocess.Popen(
             [sys.executable, "-c", INTERRUPTED, model("digits_resnet"), out / "out.onnx", calib("digits_resnet")],
-            stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(aside)},
+            stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(aside)}, preexec_fn=ended_by_sigint,
         )
         for line in child.stdout:
             if line.strip() == "quantize":

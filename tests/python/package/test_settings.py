@@ -16,7 +16,7 @@ class Keywords(unittest.TestCase):
         for subcommand in (None, "compare", "bench", "inspect"):
             words = [subcommand] if subcommand else []
             listed = set(re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)", command(*words, "--help").stdout, re.MULTILINE))
-            listed -= {"help", "version", "calib", "data", "json", "passes", "quiet", "print-config", "config-schema"}
+            listed -= {"help", "version", "anonymize", "calib", "data", "json", "passes", "quiet", "print-config", "config-schema"}
             self.assertEqual({name.replace("_", "-") for name in _settings.table(subcommand)}, listed)
 
     def test_an_unknown_one_is_an_error_with_the_nearest(self):

@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use onnxquant_temporary::TempFolder;
+
 use super::source::Source;
 use super::text_inputs::{Window, past_axis};
 use super::{CalibSet, Sample, write_captures};
@@ -66,7 +68,7 @@ impl CalibSet {
     pub fn continue_behind(&mut self, sample: usize, caches: &[(String, Tensor)]) -> Result<bool, CalibError> {
         let folder = match self.spool.take() {
             Some(folder) => folder,
-            None => tempfile::tempdir().map_err(CalibError::Spill)?,
+            None => TempFolder::new("onnxquant-").map_err(CalibError::Spill)?,
         };
         let file = self.spool.insert(folder).path().join(format!("{sample}.npz"));
         self.keep_caches(sample, Some(file.clone()))?;

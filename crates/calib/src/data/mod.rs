@@ -52,7 +52,7 @@ pub use survey::{DataReport, ValueRange};
 pub(crate) use tensor_proto::to_tensor;
 pub use text::TextOptions;
 
-use tempfile::TempDir;
+use onnxquant_temporary::TempFolder;
 
 use crate::error::CalibError;
 use crate::tensor::Tensor;
@@ -155,7 +155,7 @@ pub struct CalibSet {
     /// Files of the folder that are no samples.
     skipped: Vec<PathBuf>,
     /// Caches of samples that continue a text.
-    spool: Option<TempDir>,
+    spool: Option<TempFolder>,
 }
 
 impl CalibSet {

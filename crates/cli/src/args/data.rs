@@ -12,7 +12,6 @@ use onnxquant::calib::{
 
 /// How samples are read.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Samples")]
 pub(crate) struct DataArgs {
     /// Use this many samples, evenly spaced over the sorted files; by default all, or 128 of texts.
     #[arg(long, value_name = "N")]

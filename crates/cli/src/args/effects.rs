@@ -1,10 +1,9 @@
 //! Options that would have no effect beside the others: one table, and an error that says beside what they have one.
 
-use clap::CommandFactory;
 use onnxquant::{Activations, Error};
 
 use super::words::{ActivationType, FormatName, MethodName, TargetName};
-use super::{Cli, QuantizeArgs};
+use super::{QuantizeArgs, command};
 
 /// Why an option changes nothing beside the others, if so.
 type Idle = fn(&QuantizeArgs) -> Option<&'static str>;
@@ -35,6 +34,7 @@ const EFFECTS: &[(&str, Idle)] = &[
     ("image_preset", without_data),
     ("image_size", without_data),
     ("layout", without_data),
+    ("log", |args| args.quiet.then_some("nothing is printed with --quiet")),
     ("mean", without_data),
     ("memory_limit", without_data),
     ("no_fallback", |args| {
@@ -128,7 +128,7 @@ pub(crate) fn has_no_effect(id: &str, args: &QuantizeArgs) -> bool {
 
 /// The option as it is typed.
 fn flag(id: &str) -> String {
-    let command = Cli::command();
+    let command = command();
     let long = command.get_arguments().find(|arg| arg.get_id() == id).and_then(|arg| arg.get_long());
     format!("--{}", long.unwrap_or(id))
 }

@@ -2,11 +2,12 @@ use clap::FromArgMatches;
 use clap::parser::ValueSource;
 
 use super::*;
+use crate::args::Cli;
 
 /// What the check says of these options, in words of a command line.
 fn checked(words: &str) -> Result<(), String> {
     let start = ["onnxquant", "in.onnx", "out.onnx"];
-    let given = Cli::command().try_get_matches_from(start.into_iter().chain(words.split_whitespace()));
+    let given = command().try_get_matches_from(start.into_iter().chain(words.split_whitespace()));
     let given = given.map_err(|error| error.to_string())?;
     let cli = Cli::from_arg_matches(&given).map_err(|error| error.to_string())?;
     check(|id| given.value_source(id) == Some(ValueSource::CommandLine), &cli.quantize)
@@ -14,7 +15,7 @@ fn checked(words: &str) -> Result<(), String> {
 }
 
 /// Beside what the options are given.
-const BESIDE: [&str; 12] = [
+const BESIDE: [&str; 13] = [
     "--calib c --scheme w8",
     "--weights-only --method msq",
     "--calib c --scheme w4",
@@ -27,40 +28,42 @@ const BESIDE: [&str; 12] = [
     "--calib c --scheme w8 --method maly-saab",
     "--calib c --scheme w8 --method optq",
     "--calib c --scheme w8 --method feedback",
+    "--calib c --quiet",
 ];
 
 /// Options, and by column of [`BESIDE`] whether they have an effect there (`+`) or not (`-`).
-const HAS_EFFECT: [(&str, &str); 30] = [
-    ("--activation-bits 16", "----++-+----"),
-    ("--activation-type s8", "----++-+----"),
-    ("--beam 4", "+-++++++---+"),
-    ("--calibration-cache f", "----++-+----"),
-    ("--channel-order bgr", "+-++++++++++"),
-    ("--cpu avx2", "+---++++++++"),
-    ("--damping 0.1", "+-++++++--++"),
-    ("--engine ort", "+-++++++++++"),
-    ("--format matmulnbits", "+++++-++++++"),
-    ("--image-preset imagenet", "+-++++++++++"),
-    ("--image-size 32", "+-++++++++++"),
-    ("--layout nchw", "+-++++++++++"),
-    ("--mean 1", "+-++++++++++"),
-    ("--memory-limit 100", "+-++++++++++"),
-    ("--no-fallback", "---------+--"),
-    ("--one-pass", "+-++++++++++"),
-    ("--ort-lib f", "+-++++++++++"),
-    ("--power-of-two-scales", "----++-+----"),
-    ("--python p", "+-++++++++++"),
-    ("--range mse", "----++-+----"),
-    ("--reduce-range", "----+-++----"),
-    ("--samples 3", "+-++++++++++"),
-    ("--saturation min", "---------+--"),
-    ("--scale max", "+++++++++++-"),
-    ("--sequence-length 8", "+-++++++++++"),
-    ("--shrink 0.1", "+-++++++---+"),
-    ("--std 2", "+-++++++++++"),
-    ("--text-key k", "+-++++++++++"),
-    ("--tokenizer f", "+-++++++++++"),
-    ("--granularity tensor", "++++++++++++"),
+const HAS_EFFECT: [(&str, &str); 31] = [
+    ("--activation-bits 16", "----++-+----+"),
+    ("--activation-type s8", "----++-+----+"),
+    ("--beam 4", "+-++++++---++"),
+    ("--calibration-cache f", "----++-+----+"),
+    ("--channel-order bgr", "+-+++++++++++"),
+    ("--cpu avx2", "+---+++++++++"),
+    ("--damping 0.1", "+-++++++--+++"),
+    ("--engine ort", "+-+++++++++++"),
+    ("--format matmulnbits", "+++++-+++++++"),
+    ("--image-preset imagenet", "+-+++++++++++"),
+    ("--image-size 32", "+-+++++++++++"),
+    ("--layout nchw", "+-+++++++++++"),
+    ("--log json", "++++++++++++-"),
+    ("--mean 1", "+-+++++++++++"),
+    ("--memory-limit 100", "+-+++++++++++"),
+    ("--no-fallback", "---------+---"),
+    ("--one-pass", "+-+++++++++++"),
+    ("--ort-lib f", "+-+++++++++++"),
+    ("--power-of-two-scales", "----++-+----+"),
+    ("--python p", "+-+++++++++++"),
+    ("--range mse", "----++-+----+"),
+    ("--reduce-range", "----+-++----+"),
+    ("--samples 3", "+-+++++++++++"),
+    ("--saturation min", "---------+---"),
+    ("--scale max", "+++++++++++-+"),
+    ("--sequence-length 8", "+-+++++++++++"),
+    ("--shrink 0.1", "+-++++++---++"),
+    ("--std 2", "+-+++++++++++"),
+    ("--text-key k", "+-+++++++++++"),
+    ("--tokenizer f", "+-+++++++++++"),
+    ("--granularity tensor", "+++++++++++++"),
 ];
 
 #[test]

@@ -4,7 +4,6 @@ use clap::Args;
 
 /// A figure of the user's own for how good a model is.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Metric")]
 pub(crate) struct MetricArgs {
     /// A command that says how good a model is, the larger the better: `{model}` in it stands for the file, and the last
     /// line that it prints is the number. Layers keep float activations until --min-metric or --max-metric-loss is reached.

@@ -31,8 +31,13 @@ fn without_scheme() -> Vec<(&'static str, ArgPredicate, Option<&'static str>)> {
 
 /// How layers are quantized.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Quantization")]
 pub(crate) struct SettingsArgs {
+    /// What becomes of weights and activations; by default `auto`, and weights alone of 8 bits where another option is about
+    /// these: --weights-only, --bits, --granularity, --asymmetric, --format, --plan, --average-bits and --target-size. With
+    /// every --target but `ort-cpu` activations have integers on fixed scales beside weights of any width.
+    #[arg(long, value_enum, default_value = "auto", default_value_ifs = without_scheme(), hide_default_value = true)]
+    scheme: Option<Scheme>,
+
     /// How weights become codes; `auto` lets validation samples choose, layer by layer.
     #[arg(long, value_enum, default_value_t = MethodName::Auto)]
     pub(super) method: MethodName,
@@ -63,12 +68,6 @@ pub(crate) struct SettingsArgs {
     /// Where the walk of `maly-saab` saturates: at the largest weight, or at the smallest value possible.
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
-
-    /// What becomes of weights and activations; by default `auto`, and weights alone of 8 bits where another option is about
-    /// these: --weights-only, --bits, --granularity, --asymmetric, --format, --plan, --average-bits and --target-size. With
-    /// every --target but `ort-cpu` activations have integers on fixed scales beside weights of any width.
-    #[arg(long, value_enum, default_value = "auto", default_value_ifs = without_scheme(), hide_default_value = true)]
-    scheme: Option<Scheme>,
 
     /// What the file is for: ONNX Runtime on a CPU, where codes must pay, or compilers, which want every operator on codes
     /// that can be, operators of ONNX's own domain alone, and the types of codes that they know.
@@ -336,15 +335,15 @@ impl SettingsArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory, FromArgMatches};
+    use clap::FromArgMatches;
 
     use super::*;
-    use crate::args::Cli;
+    use crate::args::{Cli, command};
 
     /// Which weights share a scale with these options.
     fn granularity(words: &str) -> Granularity {
         let start = ["onnxquant", "in.onnx", "out.onnx", "--calib", "c"];
-        let given = Cli::command().get_matches_from(start.into_iter().chain(words.split_whitespace()));
+        let given = command().get_matches_from(start.into_iter().chain(words.split_whitespace()));
         let cli = Cli::from_arg_matches(&given).unwrap();
         let config = cli.quantize.config().unwrap();
         config.check().unwrap();

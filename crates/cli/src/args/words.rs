@@ -4,6 +4,8 @@ use clap::ValueEnum;
 use onnxquant::quant::{Method, Saturation, ScaleRule};
 use onnxquant::{ActivationBits, Activations, EngineChoice, Format, KvCache, MethodChoice, Target};
 
+use crate::progress::LogForm;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum MethodName {
     Auto,
@@ -52,6 +54,12 @@ pub(super) enum FormatName {
     Auto,
     Dq,
     Matmulnbits,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogName {
+    Plain,
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -236,6 +244,15 @@ impl From<BitsName> for ActivationBits {
             BitsName::Eight => ActivationBits::Eight,
             BitsName::Sixteen => ActivationBits::Sixteen,
             BitsName::Mixed => ActivationBits::Mixed,
+        }
+    }
+}
+
+impl From<LogName> for LogForm {
+    fn from(name: LogName) -> Self {
+        match name {
+            LogName::Plain => Self::Plain,
+            LogName::Json => Self::Json,
         }
     }
 }

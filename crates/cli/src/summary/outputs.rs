@@ -35,7 +35,8 @@ fn among(shared: bool) -> &'static str {
 fn on_samples(found: &Accuracy, samples: usize, shared: bool, expected_db: Option<f64>, of: &str) -> String {
     let lower = expected_db.filter(|expected| *expected < found.sqnr_db);
     let expected = lower.map_or(String::new(), |expected| format!("{} expected on new data; ", decibels(expected)));
-    let worst = if samples > 1 { format!(" (worst {})", decibels(found.worst_sample_db)) } else { String::new() };
+    let worst =
+        if samples > 1 { format!(" (worst sample {})", decibels(found.worst_sample_db)) } else { String::new() };
     format!("{expected}{}{worst}{of} on {samples} samples {}", decibels(found.sqnr_db), among(shared))
 }
 

@@ -10,13 +10,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use faults::{Step, pass};
+use onnxquant_temporary::TempFile;
 pub use scratch::{ScratchFolder, scratch_file, sweep};
 
 /// A file being written that has no name yet.
 ///
 /// On Linux it is an unnamed file of the target's folder, so that even a killed process leaves nothing behind; elsewhere,
 /// on file systems without unnamed files, and for the moment in which it replaces another file, a named temporary file: it
-/// is removed when this value is dropped, and after a kill by the next [`sweep`].
+/// is removed when this value is dropped, or when a signal ends the command, and after a kill by the next [`sweep`].
 #[derive(Debug)]
 pub struct PendingFile {
     temporary: Temporary,
@@ -27,7 +28,7 @@ pub struct PendingFile {
 enum Temporary {
     #[cfg(target_os = "linux")]
     Unnamed(File),
-    Named(tempfile::NamedTempFile),
+    Named(TempFile),
 }
 
 impl PendingFile {
@@ -64,7 +65,7 @@ impl PendingFile {
             Temporary::Unnamed(file) => linux::name(&file, &self.target)?,
             Temporary::Named(file) => {
                 pass(Step::Rename, &self.target)?;
-                drop(file.persist(&self.target)?);
+                file.persist(&self.target)?;
             }
         }
         sync_folder(&self.target);

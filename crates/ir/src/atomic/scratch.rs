@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use tempfile::{Builder, NamedTempFile, TempDir};
+use onnxquant_temporary::{TempFile, TempFolder};
 
 use super::faults::{Step, pass};
 
@@ -20,7 +20,7 @@ const MOST_TRIES: usize = 8;
 #[derive(Debug)]
 pub struct ScratchFolder {
     // Unlocked behind the folder's removal.
-    folder: TempDir,
+    folder: TempFolder,
     _lock: Option<File>,
 }
 
@@ -29,7 +29,7 @@ impl ScratchFolder {
     pub fn inside(parent: &Path) -> io::Result<Self> {
         pass(Step::Create, parent)?;
         for _ in 0..MOST_TRIES {
-            let folder = Builder::new().prefix(PREFIX).tempdir_in(parent)?;
+            let folder = TempFolder::new_in(parent, PREFIX)?;
             // Not every system opens folders: there they are not swept away either.
             let lock = File::open(folder.path()).ok();
             lock.iter().for_each(own);
@@ -48,15 +48,15 @@ impl ScratchFolder {
     /// Gives a folder inside it the name `target`, which nothing has.
     pub fn name(&self, made: &Path, target: &Path) -> io::Result<()> {
         pass(Step::Name, target)?;
-        std::fs::rename(made, target)
+        onnxquant_temporary::whole(|| std::fs::rename(made, target))
     }
 }
 
 /// A file with such a name; it goes when the value is dropped.
-pub fn scratch_file(folder: &Path) -> io::Result<NamedTempFile> {
+pub fn scratch_file(folder: &Path) -> io::Result<TempFile> {
     for _ in 0..MOST_TRIES {
-        let file = Builder::new().prefix(PREFIX).tempfile_in(folder)?;
-        own(file.as_file());
+        let mut file = TempFile::new_in(folder, PREFIX)?;
+        own(file.as_file_mut());
         if file.path().exists() {
             return Ok(file);
         }
@@ -67,9 +67,11 @@ pub fn scratch_file(folder: &Path) -> io::Result<NamedTempFile> {
 /// Gives the open and locked `file` such a name by `link`, and then the one that another file has by a rename.
 #[cfg(target_os = "linux")]
 pub(super) fn replace(link: impl Fn(&Path) -> io::Result<()>, target: &Path) -> io::Result<()> {
-    let waiting = Builder::new().prefix(PREFIX).make_in(super::folder_of(target), link)?;
-    pass(Step::Rename, target)?;
-    waiting.into_temp_path().persist(target).map_err(|error| error.error)
+    onnxquant_temporary::whole(|| {
+        let waiting = tempfile::Builder::new().prefix(PREFIX).make_in(super::folder_of(target), link)?;
+        pass(Step::Rename, target)?;
+        waiting.into_temp_path().persist(target).map_err(|error| error.error)
+    })
 }
 
 /// Locks what this process made; not every file system can, and then nothing is swept away there.

@@ -31,7 +31,8 @@ impl Report {
                 let readers = weight.operators.join(", ");
                 format!("nothing is quantized: `{}`, read by {readers}: {}", weight.name, weight.reason)
             }
-            (None, None) => "nothing is quantized: the model has no weights".to_owned(),
+            (None, None) => "nothing is quantized: the model has no float weights; those on codes already are quantized anew with --requantize"
+                .to_owned(),
         })
     }
 

@@ -42,6 +42,8 @@ pub struct LayerReport {
     pub calibration_rows: Option<usize>,
     /// Bits a weight.
     pub bits: u32,
+    /// Bits that a code takes in the file: more than `bits` where fewer would save nothing, or no operator takes them.
+    pub stored_bits: u32,
     /// What the codes stand for, where that is not themselves.
     #[serde(skip_serializing_if = "Alphabet::is_integers")]
     pub alphabet: Alphabet,
@@ -155,6 +157,10 @@ impl LayerReport {
             is_first_reader,
             calibration_rows,
             bits: planned.bits,
+            stored_bits: match form {
+                Form::WeightOnly => planned.form.stored_bits(),
+                Form::Static { .. } | Form::Dynamic => planned.integer_codes.bits(),
+            },
             alphabet,
             granularity: planned.granularity,
             bytes,

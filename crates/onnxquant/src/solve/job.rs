@@ -20,7 +20,7 @@ use crate::solve::weights::scale_type;
 use crate::write::codes::QuantizedBody;
 
 /// Multiply-adds that walks over all layers may take before `auto` does without them: two minutes on one core.
-const WALK_BUDGET: f64 = 1.2e12;
+pub(crate) const WALK_BUDGET: f64 = 1.2e12;
 
 /// What layers are solved with.
 #[derive(Clone, Copy)]

@@ -86,7 +86,7 @@ fn spatial_dimensions(graph: &Graph, conv: &Node) -> Option<usize> {
 }
 
 /// The amounts of a Pad: before each of `rank` dimensions, then after each.
-fn amounts(graph: &Graph, pad: &Node, rank: usize) -> Option<Vec<i64>> {
+pub(super) fn amounts(graph: &Graph, pad: &Node, rank: usize) -> Option<Vec<i64>> {
     let list = |slot: usize| {
         let tensor = graph.value(pad.input(slot)?).constant()?;
         tensor::to_i64(tensor).ok()

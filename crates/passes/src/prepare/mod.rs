@@ -8,6 +8,7 @@
 //! | [`fold_integers`] | shapes and indices computed from constants become initializers |
 //! | [`fold_weights`] | weights computed from constants become initializers |
 //! | [`fold_pad`] | zero padding goes into the Conv that reads it |
+//! | [`full_pads`] | Pad says its amounts for every dimension |
 //! | [`fold_batchnorm`], [`fold_affine`] | scales and shifts a channel go into the layer beside them (`scaled_layer`) |
 //! | [`plain_forms`] | products with a constant are written in the forms in which layers are found |
 //! | [`hard_sigmoid`] | hard sigmoids become one operator, or are spelled out |
@@ -18,6 +19,7 @@ pub mod fold_batchnorm;
 pub mod fold_integers;
 pub mod fold_pad;
 pub mod fold_weights;
+pub mod full_pads;
 pub mod hard_sigmoid;
 pub mod inline_layers;
 pub mod lift_constants;

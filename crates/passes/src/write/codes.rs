@@ -17,6 +17,16 @@ pub enum Codes {
 }
 
 impl Codes {
+    /// Bits that a code takes in the file.
+    pub fn bits(self) -> u32 {
+        match self {
+            Self::Native(DataType::Int2 | DataType::Uint2) => 2,
+            Self::Native(DataType::Int4 | DataType::Uint4) => 4,
+            Self::Native(_) => 8,
+            Self::Planes { bits } => bits,
+        }
+    }
+
     /// What their operators need of the default opset.
     pub fn needed_opset(self) -> i64 {
         match self {

@@ -59,6 +59,15 @@ impl WeightForm {
         }
     }
 
+    /// Bits that a code takes in the file.
+    pub fn stored_bits(self) -> u32 {
+        match self {
+            Self::NBits { bits, codes: Codes::Native(_), .. } => bits,
+            Self::NBits { codes, .. } | Self::Folded(codes) => codes.bits(),
+            Self::Dequantize(storage) => Codes::Native(storage).bits(),
+        }
+    }
+
     /// The operators, as a reader of the report knows them.
     pub fn operators(self) -> &'static str {
         match self {

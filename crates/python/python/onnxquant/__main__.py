@@ -7,8 +7,9 @@ import sys
 
 def main():
     """Runs the command on the arguments of the process, and ends it with the command's exit code."""
-    # As any other program, and not only when Python has its turn.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # As any other program, and not only when Python has its turn; what is ignored stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from onnxquant import _native, _place
 
     sys.exit(_native.main(sys.argv[1:], _place.program(), _place.packages()))

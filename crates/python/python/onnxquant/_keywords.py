@@ -14,12 +14,6 @@ Path = Union[str, "PathLike[str]"]
 class Settings(TypedDict, total=False):
     """Options of the command; all are optional."""
 
-    #: Read options from this file, whose keys are their names; those of the command line come first
-    config: Path
-
-    #: Options that go together; a file and the command line come first
-    preset: Literal["cpu", "small", "smallest", "decoder", "npu"]
-
     #: Quantize without calibration data (plain rounding)
     weights_only: bool
 
@@ -61,6 +55,12 @@ class Settings(TypedDict, total=False):
     #: Under which a line of a .jsonl file holds its text; by default `text`
     text_key: str
 
+    #: What becomes of weights and activations; by default `auto`, and weights alone of 8 bits where another option
+    #: is about these: --weights-only, --bits, --granularity, --asymmetric, --format, --plan, --average-bits and
+    #: --target-size. With every --target but `ort-cpu` activations have integers on fixed scales beside weights of
+    #: any width
+    scheme: Literal["w8", "w4", "w3", "w2", "w1", "fp8", "w8a8", "w4a8", "w8a8-dynamic", "auto"]
+
     #: How weights become codes; `auto` lets validation samples choose, layer by layer
     method: Literal["auto", "msq", "maly-saab", "cell-walk", "gpfq", "optq", "feedback", "saturate"]
 
@@ -82,12 +82,6 @@ class Settings(TypedDict, total=False):
 
     #: Where the walk of `maly-saab` saturates: at the largest weight, or at the smallest value possible
     saturation: Literal["max", "min"]
-
-    #: What becomes of weights and activations; by default `auto`, and weights alone of 8 bits where another option
-    #: is about these: --weights-only, --bits, --granularity, --asymmetric, --format, --plan, --average-bits and
-    #: --target-size. With every --target but `ort-cpu` activations have integers on fixed scales beside weights of
-    #: any width
-    scheme: Literal["w8", "w4", "w3", "w2", "w1", "fp8", "w8a8", "w4a8", "w8a8-dynamic", "auto"]
 
     #: What the file is for: ONNX Runtime on a CPU, where codes must pay, or compilers, which want every operator on
     #: codes that can be, operators of ONNX's own domain alone, and the types of codes that they know
@@ -159,9 +153,9 @@ class Settings(TypedDict, total=False):
     #: Leave layers whose name matches in float; may be repeated
     exclude: Union[str, Sequence[str]]
 
-    #: What single layers get: those that `match = "GLOB"`, `op-type = "Conv"` and `position = "first"` (`"last"`,
-    #: or a number) pick, one of them or several, get `bits = 4`, or stay floats: `float = true`. May be repeated;
-    #: the last rule for a layer holds. In a file it is a table, `[[layer]]`
+    #: What single layers get: those that `name = "LAYER"`, `match = "GLOB"`, `op-type = "Conv"` and `position =
+    #: "first"` (`"last"`, or a number) pick, one of them or several, get `bits = 4`, or stay floats: `float =
+    #: true`. May be repeated; the last rule for a layer holds. In a file it is a table, `[[layer]]`
     layer: Union[str, Sequence[str]]
 
     #: Never raise the model's opset above this
@@ -236,6 +230,12 @@ class Settings(TypedDict, total=False):
     #: Load the written file in ONNX Runtime at every optimization level, and check there what layers run as.
     #: Nothing is written where it does not load; a layer that does not run as predicted is an error
     verify: Literal["ort"]
+
+    #: Read options from this file, whose keys are their names; those of the command line come first
+    config: Path
+
+    #: Options that go together; a file and the command line come first
+    preset: Literal["cpu", "small", "smallest", "decoder", "npu"]
 
     #: Worker threads; by default one for each core. The result does not depend on it
     threads: int

@@ -10,8 +10,9 @@ from functools import lru_cache
 from ._errors import InputError
 from . import _native
 
-# Options that are arguments of their own here, or are about a terminal.
-_ELSEWHERE = {"calib", "data", "json", "passes", "quiet"}
+# Options that are arguments of their own here, or are about a terminal. Lines of `--log` are what `progress` and the module
+# `logging` get here, and of a dry run there is no result.
+_ELSEWHERE = {"anonymize", "calib", "data", "dry-run", "json", "log", "passes", "quiet"}
 
 
 @lru_cache(maxsize=None)

@@ -12,6 +12,12 @@ pub enum OrtError {
         /// Where it was looked for, and what was there.
         looked: Vec<String>,
     },
+    /// This program loads no libraries.
+    #[error(
+        "this program is linked statically and cannot load ONNX Runtime: take the archive without `static` in its name, \
+         or the Python package"
+    )]
+    Static,
     /// A file is not there, or not a library, or another one.
     #[error(
         "cannot load `{}` as ONNX Runtime: {detail}; name another library with `--ort-lib`", path.display()

@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::elf::cut_off;
+use super::elf::{cut_off, is_static};
 use super::error::OrtError;
 use super::ffi::{Library, Refusal};
 
@@ -35,8 +35,15 @@ const FILE: &str = if cfg!(windows) {
     "libonnxruntime.so"
 };
 
+/// This program's file on Linux.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 /// The first library in these places, loaded.
 pub(super) fn find(places: &OrtPlaces) -> Result<(PathBuf, Library), OrtError> {
+    // A static program has no loader; what its C library offers in place of one fails late or crashes.
+    if is_static(Path::new(OWN_PROGRAM)) {
+        return Err(OrtError::Static);
+    }
     let mut looked = Vec::new();
     let not_named = [(&places.named, "`--ort-lib` is not given"), (&places.variable, "`ORT_DYLIB_PATH` is not set")];
     for (named, name) in not_named {

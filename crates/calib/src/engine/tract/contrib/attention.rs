@@ -91,7 +91,7 @@ fn scaled(b: &mut Builder<'_>, scores: &str, q: &str, scale: Option<f32>) -> Str
         return b.op("Mul", &[scores, &scale]);
     }
     let width = b.length(q, 3);
-    let width = b.to_float(&width);
+    let width = b.as_float(&width);
     let root = b.op("Sqrt", &[&width]);
     b.op("Div", &[scores, &root])
 }
@@ -143,14 +143,14 @@ pub(super) fn seen_or(b: &mut Builder<'_>, seen: &str, unseen: f32) -> String {
 
 /// What is added where a mask of ones and zeros hides keys.
 pub(super) fn hidden_by(b: &mut Builder<'_>, mask: &str, unseen: f32) -> String {
-    let (mask, one, unseen) = (b.to_float(mask), b.number(1.0), b.number(unseen));
+    let (mask, one, unseen) = (b.as_float(mask), b.number(1.0), b.number(unseen));
     let hidden = b.op("Sub", &[&one, &mask]);
     b.op("Mul", &[&hidden, &unseen])
 }
 
 /// What is added where keys beyond the `lengths` of the samples, `[batch]`, are hidden: `[batch, 1, 1, keys]`.
 pub(super) fn hidden_beyond(b: &mut Builder<'_>, lengths: &str, keys: &str, unseen: f32) -> String {
-    let lengths = b.to_int64(lengths);
+    let lengths = b.as_int64(lengths);
     let lengths = b.reshape(&lengths, &[-1, 1, 1, 1]);
     let positions = positions(b, keys, 2, None);
     let seen = b.op("Less", &[&positions, &lengths]);

@@ -135,15 +135,15 @@ impl<'g> Builder<'g> {
         self.op_with("Gather", &[table, indices], vec![int("axis", 0)])
     }
 
-    pub(super) fn to_int64(&mut self, value: &str) -> String {
+    pub(super) fn as_int64(&mut self, value: &str) -> String {
         self.op_with("Cast", &[value], vec![int("to", INT64.into())])
     }
 
-    pub(super) fn to_int8(&mut self, value: &str) -> String {
+    pub(super) fn as_int8(&mut self, value: &str) -> String {
         self.op_with("Cast", &[value], vec![int("to", INT8.into())])
     }
 
-    pub(super) fn to_float(&mut self, value: &str) -> String {
+    pub(super) fn as_float(&mut self, value: &str) -> String {
         self.op_with("Cast", &[value], vec![int("to", FLOAT.into())])
     }
 

@@ -59,7 +59,7 @@ pub(super) fn write(b: &mut Builder<'_>, node: &NodeProto) {
     // `[batch, queries]`
     let at = b.op("Add", &[&past, &new]);
     if int(node, "do_rotary").unwrap_or(0) != 0 {
-        let given = input(node, POSITIONS).map(|given| b.to_int64(given));
+        let given = input(node, POSITIONS).map(|given| b.as_int64(given));
         let positions = given.unwrap_or_else(|| at.clone());
         let angles = Angles {
             cos: node.input[COS].clone(),
@@ -100,7 +100,7 @@ fn of_heads(b: &mut Builder<'_>, node: &NodeProto, heads: i64, kv_heads: i64) ->
 
 /// How many tokens stand before the new ones, by sample: `[batch, 1]`.
 fn past_lengths(b: &mut Builder<'_>, node: &NodeProto, q: &str) -> String {
-    let lengths = b.to_int64(&node.input[LENGTHS]);
+    let lengths = b.as_int64(&node.input[LENGTHS]);
     let lengths = b.reshape(&lengths, &[-1, 1]);
     let (one, zero, new) = (b.int(1), b.int(0), b.length(q, 1));
     let lengths = b.op("Add", &[&lengths, &one]);
@@ -146,11 +146,11 @@ fn encoded(b: &mut Builder<'_>, value: &str, scale: &str) -> String {
     let steps = b.op("Round", &[&steps]);
     let [least, most] = CODES.map(|bound| b.number(bound));
     let codes = b.op("Clip", &[&steps, &least, &most]);
-    b.to_int8(&codes)
+    b.as_int8(&codes)
 }
 
 fn decoded(b: &mut Builder<'_>, codes: &str, scale: &str) -> String {
-    let steps = b.to_float(codes);
+    let steps = b.as_float(codes);
     b.op("Mul", &[&steps, scale])
 }
 

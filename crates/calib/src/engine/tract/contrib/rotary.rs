@@ -112,7 +112,7 @@ fn by_width(b: &mut Builder<'_>, value: &str, cos: &str) -> String {
 
 /// `[batch, length]` positions: those that are given, or all from the one that is given on.
 fn positions(b: &mut Builder<'_>, given: &str, value: &str) -> String {
-    let given_64 = b.to_int64(given);
+    let given_64 = b.as_int64(given);
     if b.rank(given) != Some(1) {
         return given_64;
     }
