@@ -126,8 +126,9 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration_cache: Option<PathBuf>,
 
-    /// Write the full report: as a page to look at where the name ends in .html, else as JSON; may be given twice. `-` is
-    /// the standard output, and the summary then goes to the standard error.
+    /// Write the full report: as a page where the name ends in .html, else as JSON; may be given twice.
+    ///
+    /// `-` is the standard output, and the summary then goes to the standard error.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Vec<PathBuf>,
 

@@ -197,7 +197,7 @@ mod tests {
         for columns in [40, 50, 80] {
             let shown = table().text(Some(columns));
             assert!(shown.lines().all(|line| width(line) <= columns), "{columns}\n{shown}");
-            assert!(shown.contains("/model/") && shown.contains("...") && shown.contains("12.5"), "{columns}\n{shown}");
+            assert!(shown.contains("/mode") && shown.contains("...") && shown.contains("12.5"), "{columns}\n{shown}");
             let words: Vec<&str> = shown.split_whitespace().collect();
             assert!(words.contains(&"excluded") && words.contains(&"settings"), "{columns}\n{shown}");
             assert_eq!(shown.contains("weights"), columns == 80, "{columns}\n{shown}");
@@ -207,6 +207,6 @@ mod tests {
     #[test]
     fn names_of_any_kind_break_no_row() {
         let rows = std::iter::once(vec!["a\nb\u{1b}[1m".to_owned(), "1".to_owned()]);
-        assert_eq!(Table::new(&["layer", "error"], rows).text(None), "layer   error\na?b?[1m      1\n");
+        assert_eq!(Table::new(&["layer", "error"], rows).text(None), "layer    error\na?b?[1m      1\n");
     }
 }

@@ -32,9 +32,11 @@ fn without_scheme() -> Vec<(&'static str, ArgPredicate, Option<&'static str>)> {
 /// How layers are quantized.
 #[derive(Debug, Args)]
 pub(crate) struct SettingsArgs {
-    /// What becomes of weights and activations; by default `auto`, and weights alone of 8 bits where another option is about
-    /// these: --weights-only, --bits, --granularity, --asymmetric, --format, --plan, --average-bits and --target-size. With
-    /// every --target but `ort-cpu` activations have integers on fixed scales beside weights of any width.
+    /// What becomes of weights and activations; by default `auto`.
+    ///
+    /// It is weights alone of 8 bits where another option is about these: --weights-only, --bits, --granularity, --asymmetric,
+    /// --format, --plan, --average-bits and --target-size. With every --target but `ort-cpu` activations have integers on
+    /// fixed scales beside weights of any width.
     #[arg(long, value_enum, default_value = "auto", default_value_ifs = without_scheme(), hide_default_value = true)]
     scheme: Option<Scheme>,
 
@@ -69,8 +71,10 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_enum, default_value_t = SaturationName::Max)]
     saturation: SaturationName,
 
-    /// What the file is for: ONNX Runtime on a CPU, where codes must pay, or compilers, which want every operator on codes
-    /// that can be, operators of ONNX's own domain alone, and the types of codes that they know.
+    /// What the file is for: ONNX Runtime on a CPU, or a compiler.
+    ///
+    /// On a CPU codes must pay. Compilers want every operator on codes that can be, operators of ONNX's own domain alone, and
+    /// the types of codes that they know.
     #[arg(long, value_enum, default_value_t = TargetName::OrtCpu)]
     pub(super) target: TargetName,
 
@@ -79,7 +83,9 @@ pub(crate) struct SettingsArgs {
     #[arg(long, value_name = "METHOD")]
     range: Option<RangeMethod>,
 
-    /// The held-out outputs must have this SQNR. With integer activations the most sensitive layers keep float ones;
+    /// The held-out outputs must have this SQNR.
+    ///
+    /// With integer activations the most sensitive layers keep float ones;
     /// with weights alone (`--scheme w8`) bits are chosen layer by layer, as few as possible.
     #[arg(long, value_name = "DB", allow_negative_numbers = true)]
     min_sqnr: Option<f64>,
