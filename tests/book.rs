@@ -27,10 +27,11 @@ const OTHERS: [(&str, &str); 4] = [
 ];
 
 /// Options of other programs that pages name.
-const OF_OTHERS: [&str; 17] = [
+const OF_OTHERS: [&str; 20] = [
     "--bin",
     "--bless",
     "--check",
+    "--kills",
     "--large",
     "--locked",
     "--model",
@@ -38,6 +39,8 @@ const OF_OTHERS: [&str; 17] = [
     "--profile",
     "--release",
     "--rm",
+    "--seconds",
+    "--seed",
     "--static",
     "--twice",
     "--upgrade",

@@ -87,7 +87,9 @@ pub(crate) struct QuantizeArgs {
     #[arg(value_name = "OUT", required_unless_present_any = PRINTS)]
     pub(crate) output: Option<PathBuf>,
 
-    /// Calibration samples: a folder or a file of .npz, .npy, ONNX test data sets or pictures, or a .txt or .jsonl file of
+    /// Calibration samples: a folder or a file.
+    ///
+    /// Of .npz, .npy, .safetensors, ONNX test data sets, pictures, sounds or archives of these, or a .txt or .jsonl file of
     /// texts.
     #[arg(long, value_name = "PATH", required_unless_present_any = ["weights_only", "print_config", "config_schema"])]
     pub(crate) calib: Option<PathBuf>,
@@ -137,8 +139,9 @@ pub(crate) struct QuantizeArgs {
     #[arg(long)]
     pub(crate) allow_float: bool,
 
-    /// Say what would be done: layer by layer, with the size of the file, time and memory as they are estimated. Nothing is
-    /// written.
+    /// Say what would be done, and write nothing.
+    ///
+    /// Layer by layer, with the size of the file, time and memory as they are estimated.
     #[arg(long)]
     pub(crate) dry_run: bool,
 
