@@ -88,13 +88,16 @@ fn quantized(folder: &Path, samples: &[PathBuf], model: &ModelProto, args: &[&st
     (found, measure(&[job]).remove(0))
 }
 
+/// A name, a model, options, the operator that is left, the field of the report that has the weights, and the least SQNR.
+type Case<'a> = (&'a str, ModelProto, &'a [&'a str], &'a str, &'a str, f64);
+
 #[test]
 fn experts_are_codes_and_told_as_they_are_served() {
     let folder = folder();
     let samples = noise_samples(&folder.path().join("calib"), &[TOKENS, WIDTH], SAMPLES);
     let mut failures = Failures::default();
     let new = ["--ort-min", "1.24"];
-    let cases: [(&str, ModelProto, &[&str], &str, &str, f64); 6] = [
+    let cases: [Case<'_>; 6] = [
         ("MoE, 8 bits", mixture(true), &["--scheme", "w8", new[0], new[1]], "QMoE", "whole_weights", 30.0),
         ("MoE, 4 bits", mixture(true), &["--scheme", "w4", new[0], new[1]], "QMoE", "whole_weights", 12.0),
         ("MoE for older ones", mixture(true), &["--scheme", "w8"], "MoE", "whole_weights", 30.0),

@@ -55,10 +55,7 @@ class Settings(TypedDict, total=False):
     #: Under which a line of a .jsonl file holds its text; by default `text`
     text_key: str
 
-    #: What becomes of weights and activations; by default `auto`, and weights alone of 8 bits where another option
-    #: is about these: --weights-only, --bits, --granularity, --asymmetric, --format, --plan, --average-bits and
-    #: --target-size. With every --target but `ort-cpu` activations have integers on fixed scales beside weights of
-    #: any width
+    #: What becomes of weights and activations; by default `auto`
     scheme: Literal["w8", "w4", "w3", "w2", "w1", "fp8", "w8a8", "w4a8", "w8a8-dynamic", "auto"]
 
     #: How weights become codes; `auto` lets validation samples choose, layer by layer
@@ -83,16 +80,14 @@ class Settings(TypedDict, total=False):
     #: Where the walk of `maly-saab` saturates: at the largest weight, or at the smallest value possible
     saturation: Literal["max", "min"]
 
-    #: What the file is for: ONNX Runtime on a CPU, where codes must pay, or compilers, which want every operator on
-    #: codes that can be, operators of ONNX's own domain alone, and the types of codes that they know
+    #: What the file is for: ONNX Runtime on a CPU, or a compiler
     target: Literal["ort-cpu", "qdq-strict", "tensorrt", "openvino", "qnn"]
 
     #: How ranges of activations are found: `min-max`, `min-max:F` (F times as wide), `moving-average`,
     #: `percentile:P`, `mse`, `entropy`; by default validation samples choose
     range: str
 
-    #: The held-out outputs must have this SQNR. With integer activations the most sensitive layers keep float ones;
-    #: with weights alone (`--scheme w8`) bits are chosen layer by layer, as few as possible
+    #: The held-out outputs must have this SQNR
     min_sqnr: float
 
     #: The same until one minus the mean cosine of every held-out output is at most this, for example 0.001
@@ -208,8 +203,7 @@ class Settings(TypedDict, total=False):
     #: Keep statistics of activations in this file; they are used again while model and samples are the same
     calibration_cache: Path
 
-    #: Write the full report: as a page to look at where the name ends in .html, else as JSON; may be given twice.
-    #: `-` is the standard output, and the summary then goes to the standard error
+    #: Write the full report: as a page where the name ends in .html, else as JSON; may be given twice
     report: Union[str, Sequence[str]]
 
     #: Exit with code 0 although nothing was quantized, --include, --exclude or --layer match no layer, no layer

@@ -63,7 +63,8 @@ fn a_mixture_of_experts_becomes_one_of_codes() {
 #[test]
 fn other_mixtures_are_decoded_as_a_whole() {
     let normalized = ("normalize_routing_weights", 1);
-    let cases: [(&str, &[(&str, i64)], bool); 4] = [
+    type Case<'a> = (&'a str, &'a [(&'a str, i64)], bool);
+    let cases: [Case<'_>; 4] = [
         ("not normalized", &[], false),
         ("gates", &[normalized], true),
         ("halves side by side", &[normalized, ("swiglu_fusion", 2)], false),
