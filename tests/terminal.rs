@@ -37,7 +37,7 @@ fn screens_of_any_width_are_not_exceeded() {
             let (lines, code) =
                 on_terminal(columns, &words(&model, &["--calib", &calib, "--scheme", scheme]), folder.path());
             let most = columns.min(80);
-            let is_bar = |line: &&String| line.contains("samples") && line.contains(" % ");
+            let is_bar = |line: &&String| line.contains(" [") && line.contains(" %");
             let wide: Vec<&String> = lines.iter().filter(|line| !is_bar(line) && line.chars().count() > most).collect();
             // Words of a line may go on below.
             let shown = lines.join("\n").replace("\n        ", " ");

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The files that may have it, each with its reason.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 6] = [
     ("crates/calib/src/engine/ort/ffi.rs", "ONNX Runtime is a C library, loaded while the program runs"),
+    ("crates/cli/src/guard/last_words.rs", "a process without memory, or in a signal handler, can do little but write"),
+    ("crates/cli/src/guard/memory.rs", "an allocator that counts, around the system's"),
+    ("crates/cli/src/guard/signals.rs", "a handler of SIGBUS, for a mapped file that is cut short"),
     ("crates/proto/src/map_file.rs", "a file that is mapped into memory may be changed by others"),
     ("crates/python/src/lib.rs", "pyo3's macros write the functions that Python calls"),
 ];

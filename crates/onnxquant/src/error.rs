@@ -58,23 +58,6 @@ pub enum Error {
         /// What it is.
         value: f32,
     },
-    /// A weight is so large that sums of its codes overflow.
-    #[error(
-        "weight `{tensor}` holds {value:e} at {index:?}, expected at most {largest:e}: sums of products with its codes \
-         overflow; leave `{layer}` in float with --exclude"
-    )]
-    HugeWeight {
-        /// Name of the weight.
-        tensor: String,
-        /// Name of the layer.
-        layer: String,
-        /// The first such element.
-        index: Vec<usize>,
-        /// What it is.
-        value: f32,
-        /// What it may be.
-        largest: f32,
-    },
     /// Settings that the mathematics refuses.
     #[error(transparent)]
     Quant(#[from] QuantError),

@@ -14,16 +14,11 @@ use crate::{BAD_INPUT, DEFECT};
 /// What is caught.
 const SIGNALS: [i32; 4] = [libc::SIGBUS, libc::SIGSEGV, libc::SIGILL, libc::SIGFPE];
 
-/// By which others ask a process to end.
-const ENDS: [i32; 2] = [libc::SIGTERM, libc::SIGINT];
-
 /// Catches these signals from now on. A file that may not grow is an error of writing, not the end of the process.
 pub fn install() {
     // SAFETY: to ignore a signal needs no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    // The first process of a container is not ended by signals that it does not handle.
-    let asked = if std::process::id() == 1 { &ENDS[..] } else { &[] };
-    for &signal in SIGNALS.iter().chain(asked) {
+    for signal in SIGNALS {
         // SAFETY: a zeroed `sigaction` is a valid one; the handler does nothing that a handler must not do, and stays where
         // it is. It runs on the stack that the standard library gives every thread for handlers: an overflow of a
         // thread's own stack is one of the faults.
@@ -48,7 +43,6 @@ extern "C" fn caught(signal: i32) {
         libc::SIGSEGV => {
             end(format_args!("internal error: memory was used wrongly, or a stack is full (signal {signal})"), DEFECT)
         }
-        libc::SIGTERM | libc::SIGINT => end(format_args!("ended by signal {signal}"), 128 + signal as u8),
         _ => end(format_args!("internal error: signal {signal}"), DEFECT),
     }
 }

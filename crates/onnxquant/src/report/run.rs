@@ -290,18 +290,11 @@ impl Report {
         };
         let doubts = if self.settings.allow_float { Vec::new() } else { self.doubts() };
         let metric = self.metric.as_ref().and_then(MetricReport::missed);
-        let accuracy = self.missed_accuracy().or_else(|| self.not_finite());
+        let accuracy = self.missed_accuracy();
         let parts = accuracy.into_iter().chain(metric).chain(size).chain(self.mispredicted()).chain(doubts);
         let others = self.folder.iter().flat_map(FolderReport::missed);
         let parts: Vec<String> = parts.chain(others).collect();
         (!parts.is_empty()).then(|| parts.join("; "))
-    }
-
-    /// That outputs, or their errors, are no finite numbers: nobody has to ask for these.
-    fn not_finite(&self) -> Option<String> {
-        let (accuracy, _) = self.judged().filter(|_| self.is_quantized())?;
-        let is_none = accuracy.measured()?.sqnr_db.is_nan();
-        is_none.then(|| "held-out outputs are not finite numbers".to_owned())
     }
 
     /// That ONNX Runtime makes something else of layers than was predicted.

@@ -8,20 +8,11 @@ use onnxquant_quant::{QuantError, ScaleType};
 use crate::error::Error;
 use crate::plan::layers::PlannedLayer;
 
-/// Larger weights are no weights: a kernel adds up products of codes before it takes off zero points and scales, and what is
-/// in between would not fit in an f32, whose largest number is 3.4e38.
-const LARGEST: f32 = 1e30;
-
-/// The weights `[groups, K, M]` of a layer; an error where one is not finite, or so large that sums of products are not.
+/// The weights `[groups, K, M]` of a layer; an error where one is not finite.
 pub(crate) fn weights(model: &Model, layer: &PlannedLayer) -> Result<Array3<f32>, Error> {
     let stored = stored_weight(model, layer)?;
     if !stored.iter().all(|weight| weight.is_finite()) {
         return Err(non_finite(model, layer, &stored));
-    }
-    if let Some((index, &value)) = stored.indexed_iter().find(|(_, weight)| weight.abs() > LARGEST) {
-        let tensor = model.graph().value(layer.site.weight).name().to_owned();
-        let layer = layer.label.clone();
-        return Err(Error::HugeWeight { tensor, layer, index: index.slice().to_vec(), value, largest: LARGEST });
     }
     layer.site.view.to_matrix(stored.view()).map_err(|error| failed(model, layer, error))
 }
