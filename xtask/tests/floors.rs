@@ -1,8 +1,12 @@
 //! The folders of a crate are floors: a file imports files of its own floor and of those below, and no file comes back to
 //! itself.
 
+mod shared;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use shared::rust_files;
 
 /// The floors of a crate's sources, from the top down; a file that lies in no folder is a floor by itself.
 const FLOORS: [(&str, &[&str]); 8] = [
@@ -121,15 +125,6 @@ fn sources(name: &str) -> PathBuf {
     let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
     let crates = xtask.parent().expect("xtask lies in the repository").join("crates");
     if name == "xtask" { xtask.join("src") } else { crates.join(name).join("src") }
-}
-
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("the folder can be read");
-    let paths = entries.map(|entry| entry.expect("the folder can be read").path());
-    paths
-        .flat_map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] })
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .collect()
 }
 
 /// `layer::grid` for `src/layer/grid.rs`; nothing for the root, and for tests and what only they use.

@@ -1,7 +1,11 @@
 //! Where unsafe code is, and why. Everywhere else the compiler refuses it: `unsafe_code = "deny"` holds in all crates.
 
+mod shared;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use shared::rust_files;
 
 /// The files that may have it, each with its reason.
 const FILES: [(&str, &str); 6] = [
@@ -15,15 +19,6 @@ const FILES: [(&str, &str); 6] = [
 
 /// How a file says that it has unsafe code.
 const ALLOWED: [&str; 2] = ["allow(unsafe_code", "expect(unsafe_code"];
-
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).expect("the folder can be read");
-    let paths = entries.map(|entry| entry.expect("the folder can be read").path());
-    paths
-        .flat_map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] })
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .collect()
-}
 
 #[test]
 fn unsafe_code_is_where_it_has_a_reason() {

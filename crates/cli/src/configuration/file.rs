@@ -14,7 +14,8 @@ use toml::de::{DeString, DeTable, DeValue};
 
 /// Longer files are no configuration.
 const MOST_BYTES: u64 = 1 << 20;
-/// Options that say what to do with the configuration, whether anything is done at all, and those that only this program gives itself.
+/// Options that say what to do with the configuration, or whether anything is done at all, and those that only this program
+/// gives itself.
 const NO_KEYS: [&str; 8] =
     ["config", "preset", "print-config", "config-schema", "dry-run", "try-engines", "help", "version"];
 /// The key of the file or the preset that is read before.

@@ -10,6 +10,8 @@
 //!
 //! # Failure
 //!
+//! Times other than those of solvers are rough guesses: `docs/src/terminal.md` has two runs beside what was told of them.
+//!
 //! How often `auto` measures candidates, and how often layers go back to float, depends on the data: of these a middle number
 //! is taken.
 
