@@ -80,3 +80,26 @@ impl<I: Id, T> Arena<I, T> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| Some((I::from_index(index), slot.as_ref()?)))
     }
 }
+
+/// A set of the ids that an arena has given: a flag for each.
+pub(crate) struct Marks<I> {
+    flags: Vec<bool>,
+    id: PhantomData<I>,
+}
+
+impl<I: Id> Marks<I> {
+    /// None of them.
+    pub(crate) fn none_of<T>(arena: &Arena<I, T>) -> Self {
+        Self { flags: vec![false; arena.slots.len()], id: PhantomData }
+    }
+
+    /// Adds an id; whether it is one of the arena's and was not there.
+    pub(crate) fn add(&mut self, id: I) -> bool {
+        self.flags.get_mut(id.index()).is_some_and(|flag| !std::mem::replace(flag, true))
+    }
+
+    /// Whether the id is there.
+    pub(crate) fn has(&self, id: I) -> bool {
+        self.flags.get(id.index()).copied().unwrap_or(false)
+    }
+}

@@ -11,14 +11,12 @@ mod edges;
 mod functions;
 mod quantization;
 
-use std::collections::HashSet;
-
 use onnxquant_proto::onnx::TensorProto;
 use onnxquant_proto::{MAX_OPSET, given_names, made_names};
 
 use crate::domain::plain_domain;
 use crate::graph::{Graph, Node, Origin};
-use crate::ids::NodeId;
+use crate::ids::{Marks, NodeId};
 use crate::model::Model;
 use crate::violation::Violation;
 use crate::{subgraph, tensor};
@@ -68,16 +66,18 @@ fn bodies(graph: &Graph, id: NodeId, node: &Node, violations: &mut Vec<Violation
 }
 
 fn order(graph: &Graph, violations: &mut Vec<Violation>) {
-    let mut made = HashSet::new();
+    let mut made = Marks::none_of(&graph.values);
     for (id, node) in graph.nodes() {
         let reads = node.inputs().iter().copied().flatten().chain(node.captures().iter().copied());
         for value in reads {
-            if matches!(graph.value(value).origin(), Origin::Output(..)) && !made.contains(&value) {
+            if matches!(graph.value(value).origin(), Origin::Output(..)) && !made.has(value) {
                 let name = graph.value(value).name().to_owned();
                 violations.push(Violation::NotTopological { node: graph.describe(id), name });
             }
         }
-        made.extend(node.outputs().iter().copied().flatten());
+        for value in node.outputs().iter().flatten() {
+            made.add(*value);
+        }
     }
 }
 

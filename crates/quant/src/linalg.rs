@@ -1,7 +1,7 @@
 //! The few dense factorizations this crate needs, nearly all on one thread.
 //!
 //! faer's eigen-decomposition and QR differ in the last bits between thread
-//! counts, its Gram products and Cholesky do not: of these, the factorization of a
+//! counts, its Gram products and Cholesky do not: of these, what is made of a
 //! large matrix, for which all neurons of a layer wait, takes all threads, and the rest
 //! is `Par::Seq`, and callers run layers and neurons in parallel instead. So the
 //! results are the same on any machine load.
@@ -18,6 +18,7 @@ use faer::linalg::triangular_solve;
 use faer::prelude::{Reborrow, ReborrowMut, default};
 use faer::traits::{ComplexField, RealField};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
+use rayon::prelude::*;
 
 /// Adds (or writes) the lower triangle of `x^T x`.
 pub(crate) fn gram_lower<T: ComplexField + faer::traits::Conjugate<Canonical = T>>(
@@ -34,44 +35,45 @@ pub(crate) fn gram_lower<T: ComplexField + faer::traits::Conjugate<Canonical = T
         x,
         BlockStructure::Rectangular,
         T::one_impl(),
-        Par::Seq,
+        if x.ncols() < SHARED_PRODUCT { Par::Seq } else { Par::rayon(0) },
     );
 }
+
+/// Columns from which a Gram product takes all threads.
+const SHARED_PRODUCT: usize = 512;
 
 /// Columns of a panel: wide enough for the product to run at full speed.
 const PANEL: usize = 256;
 
 /// Adds the lower triangle of `x^T x`, formed in `f32`, to `f64` sums: the columns of a panel
-/// at a time, which stay in the cache until they are added.
-pub(crate) fn add_gram_lower(mut sums: MatMut<'_, f64>, x: MatRef<'_, f32>) {
+/// at a time, which stay in the cache until they are added. Panels are formed in parallel.
+pub(crate) fn add_gram_lower(sums: MatMut<'_, f64>, x: MatRef<'_, f32>) {
     let k = x.ncols();
-    let mut scratch = Mat::zeros(k, PANEL.min(k));
-    for first in (0..k).step_by(PANEL) {
-        let width = PANEL.min(k - first);
+    sums.par_col_chunks_mut(PANEL).enumerate().for_each(|(index, mut sums)| {
+        let (first, width) = (index * PANEL, sums.ncols());
         let below = first + width;
         let own = x.subcols(first, width);
-        let mut panel = scratch.submatrix_mut(0, 0, k - first, width);
+        let mut panel = Mat::zeros(k - first, width);
         gram_lower(panel.rb_mut().subrows_mut(0, width), Accum::Replace, own);
         let rest = x.subcols(below, k - below);
         matmul(panel.rb_mut().subrows_mut(width, k - below), Accum::Replace, rest.transpose(), own, 1.0, Par::Seq);
         for j in 0..width {
             let rows = k - first - j;
-            add_column(sums.rb_mut().submatrix_mut(first + j, first + j, rows, 1), panel.rb().submatrix(j, j, rows, 1));
+            add_column(sums.rb_mut().submatrix_mut(first + j, j, rows, 1), panel.rb().submatrix(j, j, rows, 1));
         }
-    }
+    });
 }
 
 /// Adds `x^T y`, formed in `f32`, to `f64` sums, likewise.
-pub(crate) fn add_product(mut sums: MatMut<'_, f64>, x: MatRef<'_, f32>, y: MatRef<'_, f32>) {
-    let mut scratch = Mat::zeros(x.ncols(), PANEL.min(y.ncols()));
-    for first in (0..y.ncols()).step_by(PANEL) {
-        let width = PANEL.min(y.ncols() - first);
-        let mut panel = scratch.subcols_mut(0, width);
+pub(crate) fn add_product(sums: MatMut<'_, f64>, x: MatRef<'_, f32>, y: MatRef<'_, f32>) {
+    sums.par_col_chunks_mut(PANEL).enumerate().for_each(|(index, mut sums)| {
+        let (first, width) = (index * PANEL, sums.ncols());
+        let mut panel = Mat::zeros(x.ncols(), width);
         matmul(panel.rb_mut(), Accum::Replace, x.transpose(), y.subcols(first, width), 1.0, Par::Seq);
         for j in 0..width {
-            add_column(sums.rb_mut().subcols_mut(first + j, 1), panel.rb().subcols(j, 1));
+            add_column(sums.rb_mut().subcols_mut(j, 1), panel.rb().subcols(j, 1));
         }
-    }
+    });
 }
 
 /// `product = a b`.
@@ -230,6 +232,37 @@ mod tests {
         };
         let one = factor(1);
         assert!([2, 3, 5].into_iter().all(|threads| factor(threads) == one));
+    }
+
+    #[test]
+    fn large_products_are_the_same_with_any_number_of_threads() {
+        let x = sample(700, 2 * SHARED_PRODUCT + 76);
+        let single = Mat::from_fn(x.nrows(), x.ncols(), |i, j| x[(i, j)] as f32);
+        let products = |threads| {
+            crate::testing::with_threads(threads, || {
+                let k = x.ncols();
+                let (mut wide, mut own, mut cross) = (Mat::zeros(k, k), Mat::zeros(k, k), Mat::zeros(k, k));
+                gram_lower(wide.as_mut(), Accum::Replace, x.as_ref());
+                add_gram_lower(own.as_mut(), single.as_ref());
+                add_product(cross.as_mut(), single.as_ref(), single.as_ref());
+                (wide, own, cross)
+            })
+        };
+        let one = products(1);
+        assert!([2, 3, 5].into_iter().all(|threads| products(threads) == one));
+        let mut alone = Mat::zeros(x.ncols(), x.ncols());
+        triangular_matmul(
+            alone.as_mut(),
+            BlockStructure::TriangularLower,
+            Accum::Replace,
+            x.transpose(),
+            BlockStructure::Rectangular,
+            x.as_ref(),
+            BlockStructure::Rectangular,
+            1.0,
+            Par::Seq,
+        );
+        assert!(alone == one.0);
     }
 
     #[test]

@@ -1,23 +1,20 @@
 //! Compares the outputs of two models over a data set.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use ndarray::ArrayD;
 
 use super::measurement::{Measurement, NotMeasured, sqnr_db};
+use super::original::{Known, Original};
 use super::slices::{Slice, SliceError, Slicing, Sums};
 use super::spread::Products;
 use super::tokens::{TokenError, TokenSums, Tokens, may_hold_tokens};
-use crate::data::{CalibSet, Sample};
+use crate::data::CalibSet;
 use crate::engine::Session;
 use crate::error::CalibError;
 use crate::run::{Progress, SampleRun, bytes_of, describe_failure, in_batches, run_order};
 use crate::stream::{Network, advance, catch_up};
 use crate::tensor::Tensor;
-
-/// Samples and what a model gives for them are kept up to this.
-const KEPT_BYTES: usize = 64 << 20;
 
 /// How one output of a model differs from the same output of another, over all samples.
 #[derive(Debug, Clone, PartialEq)]
@@ -196,61 +193,6 @@ fn smaller(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) }
 }
 
-/// A model with which others are compared. What it gives for a sample is kept, and the sample itself, as far as
-/// 64 MiB reach; it is the same again and again.
-pub struct Original<S> {
-    session: S,
-    slicings: Vec<Slicing>,
-    kept: Mutex<Kept>,
-}
-
-#[derive(Default)]
-struct Kept {
-    by_sample: HashMap<usize, Arc<Known>>,
-    bytes: usize,
-}
-
-/// A sample, and the values observed.
-struct Known {
-    sample: Sample,
-    values: Vec<Tensor>,
-}
-
-impl<S: Session> Original<S> {
-    /// The session should observe the graph's outputs, parts of which are told apart by their magnitudes.
-    pub fn new(session: S) -> Self {
-        let slicings = vec![Slicing::default(); session.values().len()];
-        Self::with_slicings(session, slicings)
-    }
-
-    /// The same with the parts, by output, that are judged apart.
-    pub fn with_slicings(session: S, slicings: Vec<Slicing>) -> Self {
-        Self { session, slicings, kept: Mutex::default() }
-    }
-
-    fn known(&self, data: &CalibSet, sample: usize) -> Result<Arc<Known>, CalibError> {
-        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = kept().by_sample.get(&sample) {
-            return Ok(known.clone());
-        }
-        let loaded = data.load(sample)?;
-        let values = self.session.run(&loaded).map_err(|error| describe_failure(error, data, sample))?;
-        let known = Arc::new(Known { sample: loaded, values });
-        let mut kept = kept();
-        if kept.bytes + known.bytes() <= KEPT_BYTES && !kept.by_sample.contains_key(&sample) {
-            kept.bytes += known.bytes();
-            kept.by_sample.insert(sample, known.clone());
-        }
-        Ok(known)
-    }
-}
-
-impl Known {
-    fn bytes(&self) -> usize {
-        bytes_of(self.sample.iter().map(|(_, tensor)| tensor).chain(&self.values))
-    }
-}
-
 /// Runs both models on the samples `indices` and compares what they observe, value by value in
 /// order. Both sessions should observe the graph's outputs.
 pub fn compare<S: Session>(
@@ -260,14 +202,15 @@ pub fn compare<S: Session>(
     indices: &[usize],
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<OutputComparison>, CalibError> {
-    let mut outputs = comparing(a.session.values(), &a.slicings);
+    let mut outputs = comparing(a.values(), a.slicings());
     let run = |sample: usize| {
         let known = a.known(data, sample)?;
         let values = b.run(&known.sample).map_err(|error| describe_failure(error, data, sample))?;
         Ok((known, values))
     };
     let bytes = |(known, values): &(Arc<Known>, Vec<Tensor>)| known.bytes() + bytes_of(values);
-    in_batches(run_order(&[&a.session, b], data, indices), &run, &bytes, progress, &mut |runs| {
+    let order: Vec<&dyn Session> = a.session().map(|a| a as &dyn Session).into_iter().chain([b]).collect();
+    in_batches(run_order(&order, data, indices), &run, &bytes, progress, &mut |runs| {
         for (known, values) in &runs {
             take_in(&mut outputs, &known.values, values, Tokens::of(&known.sample).as_ref());
         }

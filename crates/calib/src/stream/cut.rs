@@ -14,7 +14,7 @@ use crate::graph::{needed_nodes, reads};
 
 /// What is kept of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Keep {
+pub(crate) enum Keep {
     Shape,
     Elements,
 }

@@ -42,8 +42,10 @@ use crate::engine::{Feed, Given, Session, Shapes, SharedEngine, open_session};
 use crate::error::CalibError;
 use crate::run::{Progress, SampleRun, describe_failure, in_batches};
 use crate::tensor::Tensor;
-use cut::{Cutter, Keep};
-use store::{Slot, Spill, Store};
+use cut::Cutter;
+pub(crate) use cut::Keep;
+use store::Spill;
+pub(crate) use store::{Slot, Store};
 
 /// A network on its way over the samples.
 #[derive(Debug)]

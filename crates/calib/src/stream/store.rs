@@ -12,7 +12,7 @@ use crate::tensor::{ElementType, Tensor};
 
 /// What is kept of one value of one sample.
 #[derive(Debug)]
-pub(super) enum Slot {
+pub(crate) enum Slot {
     Memory(Tensor),
     /// 32-bit floats in the file.
     File {
@@ -24,7 +24,7 @@ pub(super) enum Slot {
 }
 
 impl Slot {
-    pub(super) fn new(tensor: Tensor, keep: Keep) -> Self {
+    pub(crate) fn new(tensor: Tensor, keep: Keep) -> Self {
         match keep {
             Keep::Elements => Self::Memory(tensor),
             Keep::Shape => Self::Shape(tensor.element_type(), tensor.shape().to_vec()),
@@ -57,7 +57,7 @@ impl Slot {
 
 /// The file, which has no name and goes with the last handle.
 #[derive(Debug, Default)]
-pub(super) struct Spill {
+pub(crate) struct Spill {
     file: Mutex<Option<File>>,
 }
 
@@ -94,6 +94,15 @@ impl Spill {
         Ok(Tensor::F32(array.expect("as many bytes were read as the shape has elements")))
     }
 
+    /// The value of a slot, which keeps it.
+    pub(crate) fn copy(&self, slot: &Slot) -> Result<Tensor, CalibError> {
+        match slot {
+            Slot::Memory(tensor) => Ok(tensor.clone()),
+            Slot::File { offset, shape } => self.read(*offset, shape),
+            Slot::Shape(element_type, shape) => Ok(Tensor::zeros(*element_type, shape)),
+        }
+    }
+
     /// The value of a slot, which gives it up if it is in memory.
     pub(super) fn take(&self, slot: Slot) -> Result<Tensor, CalibError> {
         match slot {
@@ -106,16 +115,16 @@ impl Spill {
 
 /// Slots by sample, by value.
 #[derive(Debug)]
-pub(super) struct Store {
-    pub(super) slots: Vec<Vec<Slot>>,
-    pub(super) spill: Spill,
+pub(crate) struct Store {
+    pub(crate) slots: Vec<Vec<Slot>>,
+    pub(crate) spill: Spill,
     limit_bytes: usize,
     used_bytes: usize,
 }
 
 impl Store {
     /// For so many samples, of which at most `limit_bytes` are kept in memory.
-    pub(super) fn new(samples: usize, limit_bytes: usize) -> Self {
+    pub(crate) fn new(samples: usize, limit_bytes: usize) -> Self {
         let slots = (0..samples).map(|_| Vec::new()).collect();
         Self { slots, spill: Spill::default(), limit_bytes, used_bytes: 0 }
     }
@@ -131,7 +140,7 @@ impl Store {
     }
 
     /// Takes in the values of one sample.
-    pub(super) fn put(&mut self, sample: usize, tensors: Vec<Slot>) -> Result<(), CalibError> {
+    pub(crate) fn put(&mut self, sample: usize, tensors: Vec<Slot>) -> Result<(), CalibError> {
         self.used_bytes += tensors.iter().map(Slot::memory_bytes).sum::<usize>();
         let full = self.used_bytes > self.limit_bytes;
         let stored = tensors.into_iter().map(|slot| match slot {

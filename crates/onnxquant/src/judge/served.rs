@@ -29,8 +29,8 @@ use crate::progress::{Phase, Progress};
 pub(crate) struct Served {
     runtime: OrtEngine,
     input: PathBuf,
-    /// The float file, once it is loaded; else why it is not.
-    float: OnceLock<Result<Original<Box<dyn Session>>, String>>,
+    /// The outputs of the float file, once it was asked for.
+    float: OnceLock<FloatOutputs>,
     outputs: Vec<String>,
     /// Of the float model.
     types: InputTypes,
@@ -41,6 +41,17 @@ pub(crate) struct Served {
     seen: Vec<usize>,
     /// The file is for it, and for versions up to it.
     is_served: bool,
+}
+
+/// What the runtime gives for the float file, or says.
+enum FloatOutputs {
+    /// On all samples.
+    Known(Original<Box<dyn Session>>),
+    Fails {
+        sample: String,
+        said: String,
+    },
+    NotLoaded(String),
 }
 
 /// How exact outputs are there.
@@ -114,7 +125,8 @@ impl Served {
     /// How exact the model is that will be written.
     pub(crate) fn measure(&self, written: &Model, progress: Progress<'_>) -> Result<OnRuntime, Error> {
         let found = self.compare(written, &self.seen, progress)?;
-        let counts = found.is_ok() || (self.is_served && matches!(self.float.get(), Some(Ok(_))));
+        let loads = !matches!(self.float.get(), None | Some(FloatOutputs::NotLoaded(_)));
+        let counts = found.is_ok() || (self.is_served && loads);
         let (accuracy, expected_db, outputs) = match found {
             Ok([outputs, seen]) => (accuracy(&outputs), expected_db(&outputs, &seen), outputs),
             Err(problem) => (Measurement::NotMeasured(NotMeasured::Runtime { problem }), None, Vec::new()),
@@ -140,18 +152,27 @@ impl Served {
         progress: Progress<'_>,
     ) -> Result<Result<[Vec<OutputComparison>; 2], String>, Error> {
         let failed = |what: &str, said: &str| format!("ONNX Runtime {} {what}: {said}", self.runtime.version());
-        let float = match self.float.get_or_init(|| self.load_float()) {
-            Ok(float) => float,
-            Err(said) => return Ok(Err(failed("does not load the float model", said))),
+        let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
+        let fails = |sample: &str, said: &str| failed(&format!("fails on {sample}"), said);
+        let float = match self.float.get() {
+            Some(known) => known,
+            None => {
+                let found = self.float_outputs(&report)?;
+                self.float.get_or_init(|| found)
+            }
+        };
+        let float = match float {
+            FloatOutputs::Known(float) => float,
+            FloatOutputs::Fails { sample, said } => return Ok(Err(fails(sample, said))),
+            FloatOutputs::NotLoaded(said) => return Ok(Err(failed("does not load the float model", said))),
         };
         let written = match self.runtime.serve(self.with_open_caches(written), &self.outputs) {
             Ok(written) => written,
             Err(said) => return Ok(Err(failed("does not load the quantized model", &said))),
         };
-        let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
         let on = |samples: &[usize]| compare(float, &written, &self.data, samples, &report);
         match on(&self.held_out).and_then(|held_out| Ok([held_out, on(seen)?])) {
-            Err(CalibError::Run { sample, detail }) => Ok(Err(failed(&format!("fails on {sample}"), &detail))),
+            Err(CalibError::Run { sample, detail }) => Ok(Err(fails(&sample, &detail))),
             found => Ok(Ok(found?)),
         }
     }
@@ -165,8 +186,18 @@ impl Served {
         opened.to_proto()
     }
 
-    fn load_float(&self) -> Result<Original<Box<dyn Session>>, String> {
-        let session = self.runtime.serve_file(&self.input, &self.outputs)?;
-        Ok(Original::with_slicings(session, self.slicings.clone()))
+    /// Runs the float file on all samples. Its session is gone before that of another model is made: large models are
+    /// in memory once.
+    fn float_outputs(&self, report: &dyn Fn(onnxquant_calib::Progress)) -> Result<FloatOutputs, CalibError> {
+        let session = match self.runtime.serve_file(&self.input, &self.outputs) {
+            Ok(session) => session,
+            Err(said) => return Ok(FloatOutputs::NotLoaded(said)),
+        };
+        let samples = [&self.held_out[..], &self.seen].concat();
+        match Original::with_slicings(session, self.slicings.clone()).recorded(&self.data, &samples, report) {
+            Ok(known) => Ok(FloatOutputs::Known(known)),
+            Err(CalibError::Run { sample, detail: said }) => Ok(FloatOutputs::Fails { sample, said }),
+            Err(error) => Err(error),
+        }
     }
 }

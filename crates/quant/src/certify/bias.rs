@@ -50,7 +50,7 @@ use crate::error::shape_error;
 use crate::layer::problem::LayerProblem;
 use crate::stats::gram::GramStats;
 use crate::stats::layer_error::{Yardstick, ratio};
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Zip};
 
 /// What is added to the bias of each output, `[groups, M]`; zeros where there is no bias to correct, or no statistics.
 pub fn bias_correction(
@@ -212,7 +212,8 @@ fn errors(
     if inputs != vec![k; groups] {
         return Err(shape_error("statistics", &inputs, format!("{groups} groups of {k} inputs")));
     }
-    Ok(weights.mapv(f64::from) - dequantized.mapv(f64::from))
+    let difference = |weight: &f32, level: &f32| f64::from(*weight) - f64::from(*level);
+    Ok(Zip::from(weights).and(dequantized).map_collect(difference))
 }
 
 #[cfg(test)]

@@ -119,15 +119,23 @@ pub fn auto(
     problem: &LayerProblem<'_>,
     held_out: &[GramStats],
 ) -> Result<(LayerSolution, Verdict), QuantError> {
-    let mut judge = Judge::new(problem, held_out, candidates)?;
-    // Walks last: the others are cheap and set the mark that walks have to beat.
+    // Walks last: the others are cheap and set the mark that walks have to beat. Kernels are searched beside them, on
+    // one thread.
     let (quick, walking): (Vec<Method>, Vec<Method>) = candidates.iter().partition(|method| !method.walks());
-    for method in quick {
-        if !method.fits_scales() {
-            judge.run(method, ScaleRule::Max);
+    let others = || {
+        let mut judge = Judge::new(problem, held_out, candidates)?;
+        for method in quick {
+            if !method.fits_scales() {
+                judge.run(method, ScaleRule::Max);
+            }
+            judge.run(method, ScaleRule::LeastSquares);
         }
-        judge.run(method, ScaleRule::LeastSquares);
-    }
+        Ok(judge)
+    };
+    let (kernels, judge) = rayon::join(|| Kernels::search(problem, walking.first()), others);
+    let (kernels, mut judge): (Kernels, Judge<'_>) = (kernels?, judge?);
+    judge.walk_cost = kernels.walk_cost;
+    judge.prepared.kernels = kernels.by_group;
     for method in walking {
         judge.walk(method);
     }
@@ -148,12 +156,33 @@ pub fn guarded(
     Ok((solution, verdict))
 }
 
+/// What walks need to know of the data.
+struct Kernels {
+    /// Empty where the search would take too long.
+    by_group: Vec<Kernel>,
+    /// Multiply-adds of a walk or of the search, whichever is more.
+    walk_cost: f64,
+}
+
+impl Kernels {
+    /// For walks by this method, if there is one.
+    fn search(problem: &LayerProblem<'_>, walking: Option<&Method>) -> Result<Kernels, QuantError> {
+        let searches: f64 = problem.stats().iter().flat_map(|stats| stats.iter()).map(Kernel::search_cost).sum();
+        let by_group = match walking {
+            Some(method) if searches <= problem.options().walk_limit() => preprocess::kernels(*method, problem)?,
+            _ => Vec::new(),
+        };
+        let walks: f64 = by_group.iter().map(|kernel| kernel.walk_cost() * problem.outputs() as f64).sum();
+        Ok(Kernels { by_group, walk_cost: walks.max(searches) })
+    }
+}
+
 struct Judge<'a> {
     problem: LayerProblem<'a>,
     held_out: &'a [GramStats],
     remaining: Remaining<'a>,
     prepared: Prepared,
-    /// Multiply-adds of a walk or of the search for the kernels, whichever is more.
+    /// [`Kernels::walk_cost`], once it is known.
     walk_cost: f64,
     candidates: Vec<Candidate>,
     best: Option<(usize, f64, LayerSolution)>,
@@ -166,24 +195,17 @@ impl<'a> Judge<'a> {
         held_out: &'a [GramStats],
         candidates: &[Method],
     ) -> Result<Judge<'a>, QuantError> {
-        let searches: f64 = problem.stats().iter().flat_map(|stats| stats.iter()).map(Kernel::search_cost).sum();
-        let kernels = match candidates.iter().find(|method| method.walks()) {
-            Some(method) if searches <= problem.options().walk_limit() => preprocess::kernels(*method, problem)?,
-            _ => Vec::new(),
-        };
         let quadratic = candidates.iter().find(|method| method.is_quadratic());
         // Where they cannot be made every method fails by itself, and says why.
         let forms = quadratic.and_then(|method| Forms::new(*method, problem, problem.damping()).ok());
-        let walks: f64 = kernels.iter().map(|kernel| kernel.walk_cost() * problem.outputs() as f64).sum();
-        let walk_cost = walks.max(searches);
-        let (problem, prepared) = (problem.with_held_out(held_out)?, Prepared { kernels, forms });
+        let (problem, prepared) = (problem.with_held_out(held_out)?, Prepared { kernels: Vec::new(), forms });
         let remaining = Remaining::new(&problem, held_out);
         Ok(Judge {
             problem,
             held_out,
             remaining,
             prepared,
-            walk_cost,
+            walk_cost: 0.0,
             candidates: Vec::new(),
             best: None,
             first_error: None,

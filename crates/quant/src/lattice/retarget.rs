@@ -54,6 +54,8 @@ const SHARES: [f64; 5] = [0.5, 0.75, 1.0, 0.25, 0.0];
 const OTHER_DAMPINGS: [f64; 4] = [0.003, 0.03, 0.1, 0.3];
 /// Neurons on which they are tried.
 const TRIED_NEURONS: usize = 64;
+/// Elements of a layer's factors up to which all dampings are tried at once.
+const MOST_TOGETHER: usize = 1 << 22;
 /// Neurons whose targets are formed in one matrix product.
 const CHUNK: usize = 64;
 
@@ -82,11 +84,19 @@ pub(crate) fn retarget<'f>(problem: &LayerProblem<'_>, forms: &'f Forms) -> Resu
     let mut factors = Cow::Borrowed(&forms.factors[..]);
     let (mut damping, (mut least, share)) = (first, trial.best_share(forms, &factors, shares)?);
     let others = if problem.options().damping().is_some() { &[] } else { &OTHER_DAMPINGS[..] };
-    for other in others {
+    let tried = |other: &f64| {
         let damped = recipe::factors(&forms.forms, *other)?;
         let (error, _) = trial.best_share(forms, &damped, &[share])?;
-        if error < least {
-            (least, damping, factors) = (error, *other, Cow::Owned(damped));
+        Ok((error, *other, damped))
+    };
+    // Large factors one after the other: each takes all threads, and much memory.
+    let elements: usize = forms.forms.iter().map(|form| form.inputs.len().pow(2)).sum();
+    for others in others.chunks(if elements > MOST_TOGETHER { 1 } else { others.len().max(1) }) {
+        for found in others.par_iter().map(tried).collect::<Vec<Result<_, QuantError>>>() {
+            let (error, other, damped) = found?;
+            if error < least {
+                (least, damping, factors) = (error, other, Cow::Owned(damped));
+            }
         }
     }
     let weights = moved(problem, forms, &factors, share);

@@ -7,7 +7,8 @@ use crate::layer::outcome::Outcome;
 use crate::layer::pairs::{self, PairRule};
 use crate::layer::problem::LayerProblem;
 use crate::layer::scale::ScaleTable;
-use ndarray::{Array3, Zip};
+use ndarray::{Array3, Axis};
+use rayon::prelude::*;
 use serde::Serialize;
 use std::fmt;
 
@@ -56,11 +57,12 @@ impl LayerSolution {
     pub(crate) fn round(
         problem: &LayerProblem<'_>,
         table: &ScaleTable,
-        values: impl Fn(usize, usize, usize) -> f32,
+        values: impl Fn(usize, usize, usize) -> f32 + Sync,
     ) -> LayerSolution {
         let grid = problem.spec().grid();
-        let mut codes = Array3::from_shape_fn(problem.weights().raw_dim(), |(g, k, m)| {
-            table.at(g, k, m).quantize(values(g, k, m), grid)
+        let code = |g, k, m| table.at(g, k, m).quantize(values(g, k, m), grid);
+        let mut codes = by_rows(problem.weights().dim(), |g, k, row| {
+            row.iter_mut().enumerate().for_each(|(m, slot)| *slot = code(g, k, m));
         });
         for (first, second) in problem.pairs() {
             for (g, m) in (0..problem.groups()).flat_map(|g| (0..problem.outputs()).map(move |m| (g, m))) {
@@ -88,14 +90,31 @@ impl LayerSolution {
     /// The weights the runtime will use, `[groups, K, M]`.
     pub fn dequantize(&self) -> Array3<f32> {
         let block_size = self.block_size.max(1);
-        let mut weights = Array3::zeros(self.codes.raw_dim());
-        Zip::indexed(&mut weights).and(&self.codes).for_each(|(g, k, m), weight, code| {
-            let block = [g, k / block_size, m];
-            let affine = Affine::new(self.scales[block], self.zero_points[block]);
-            *weight = affine.map_or(f32::NAN, |affine| affine.with_alphabet(self.alphabet).dequantize(*code));
-        });
-        weights
+        by_rows(self.codes.dim(), |g, k, row| {
+            let scales = self.scales.index_axis(Axis(0), g);
+            let zero_points = self.zero_points.index_axis(Axis(0), g);
+            let codes = self.codes.index_axis(Axis(0), g);
+            let block = scales.row(k / block_size).into_iter().zip(zero_points.row(k / block_size));
+            let affine = block.map(|(scale, zero_point)| Affine::new(*scale, *zero_point));
+            for ((weight, affine), code) in row.iter_mut().zip(affine).zip(codes.row(k)) {
+                *weight = affine.map_or(f32::NAN, |affine| affine.with_alphabet(self.alphabet).dequantize(*code));
+            }
+        })
     }
+}
+
+/// Rows that one thread fills at least.
+const ROWS_TOGETHER: usize = 32;
+
+/// An array `[groups, K, M]` of which `fill` fills every row of M elements, in parallel.
+fn by_rows<T: Clone + Default + Send>(
+    (groups, inputs, outputs): (usize, usize, usize),
+    fill: impl Fn(usize, usize, &mut [T]) + Sync,
+) -> Array3<T> {
+    let mut elements = vec![T::default(); groups * inputs * outputs];
+    let rows = elements.par_chunks_mut(outputs.max(1)).enumerate().with_min_len(ROWS_TOGETHER);
+    rows.for_each(|(row, slots)| fill(row / inputs, row % inputs, slots));
+    Array3::from_shape_vec((groups, inputs, outputs), elements).expect("as many elements as the shape has")
 }
 
 /// A fact about a solution that is not an error.

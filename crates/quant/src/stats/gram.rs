@@ -262,7 +262,7 @@ impl GramAccumulator {
         self.buffer = Array2::zeros((0, 0));
         let mut gram = self.sums;
         divide_and_mirror(&mut gram, self.n_rows);
-        check_moments(gram.indexed_iter().map(|(index, value)| (index, *value)))?;
+        check_moments(&[gram.view()])?;
         let mean = self.column_sums / self.n_rows as f64;
         let (n_rows, n_samples, moment) = (self.n_rows, self.n_rows, Moment::Full(gram));
         Ok(GramStats { n_rows, n_samples, mean, moment, rows, drift: None, n_unpaired: 0 })
@@ -391,18 +391,34 @@ fn exact_sums(rows: &Array2<f32>) -> (Array2<f64>, Array1<f64>) {
     (gram, columns)
 }
 
+/// Rows and columns of a tile that stays in a core's cache.
+const TILE: usize = 64;
+
 pub(crate) fn divide_and_mirror(upper: &mut Array2<f64>, n_rows: usize) {
-    for i in 0..upper.nrows() {
-        for j in i..upper.ncols() {
-            let value = upper[[i, j]] / n_rows as f64;
-            upper[[i, j]] = value;
-            upper[[j, i]] = value;
+    let (k, n) = (upper.nrows(), n_rows as f64);
+    for first in (0..k).step_by(TILE) {
+        for second in (first..k).step_by(TILE) {
+            for i in first..k.min(first + TILE) {
+                for j in second.max(i)..k.min(second + TILE) {
+                    let value = upper[[i, j]] / n;
+                    upper[[i, j]] = value;
+                    upper[[j, i]] = value;
+                }
+            }
         }
     }
 }
 
-pub(crate) fn check_moments(mut moments: impl Iterator<Item = ((usize, usize), f64)>) -> Result<(), QuantError> {
-    match moments.find(|(_, value)| !value.is_finite()) {
+/// Checks moments, each row of which is a row of one of `matrices`, one below the other.
+pub(crate) fn check_moments<T: Copy + Into<f64>>(matrices: &[ArrayView2<'_, T>]) -> Result<(), QuantError> {
+    // NaN and infinity times zero are NaN.
+    let is_finite = |row: ArrayView1<'_, T>| row.iter().fold(0.0, |sum: f64, x| sum + 0.0 * (*x).into()) == 0.0;
+    let rows = matrices.iter().flat_map(|matrix| matrix.rows().into_iter().enumerate());
+    let bad = rows.filter(|(_, row)| !is_finite(*row)).flat_map(|(i, row)| {
+        let find = row.into_iter().enumerate().find(|(_, x)| !(**x).into().is_finite());
+        find.map(|(j, x)| ((i, j), (*x).into()))
+    });
+    match bad.into_iter().next() {
         None => Ok(()),
         Some(((i, j), value)) => Err(QuantError::NonFinite { array: Array::Moments, index: vec![i, j], value }),
     }

@@ -29,7 +29,7 @@ use crate::linalg;
 use crate::stats::gram::GramStats;
 use faer::traits::RealField;
 use faer::{MatMut, MatRef};
-use ndarray::{Array2, Array3, ArrayView2, Axis, LinalgScalar};
+use ndarray::{Array1, Array2, Array3, ArrayView1, ArrayView2, Axis, LinalgScalar};
 use rayon::prelude::*;
 
 /// Neurons whose errors are formed in one matrix product.
@@ -117,9 +117,9 @@ impl<'a> Yardstick<'a> {
         let mut means = Array2::zeros((groups, outputs));
         let parts = self.stats.iter().zip(self.weights.axis_iter(Axis(0))).zip(errors.axis_iter(Axis(0)));
         for (mut row, ((stats, weights), errors)) in means.outer_iter_mut().zip(parts) {
-            row.assign(&stats.mean().dot(&errors));
+            row.assign(&mean_row(stats.mean(), errors));
             if let Some(drift) = stats.drift() {
-                row += &drift.mean().dot(&weights);
+                row += &mean_row(drift.mean(), weights);
             }
         }
         means
@@ -134,6 +134,19 @@ impl<T: RealField + LinalgScalar + Into<f64>> Real for T {}
 /// The root of a quotient of energies; nothing lost of nothing is no error.
 pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
     if part == 0.0 { 0.0 } else { (part / whole).sqrt() }
+}
+
+/// `mean^T matrix`: each product in the order of the rows, which are read once.
+fn mean_row(mean: ArrayView1<'_, f64>, matrix: ArrayView2<'_, f64>) -> Array1<f64> {
+    // One column in one piece is added up in another order.
+    if matrix.ncols() < 2 || !matrix.is_standard_layout() {
+        return mean.dot(&matrix);
+    }
+    let mut sums = Array1::zeros(matrix.ncols());
+    for (mean, row) in mean.iter().zip(matrix.rows()) {
+        sums.zip_mut_with(&row, |sum, x| *sum += mean * x);
+    }
+    sums
 }
 
 /// `x_j^T matrix x_j` for every column, cut at 0.

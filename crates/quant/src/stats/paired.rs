@@ -149,8 +149,7 @@ impl PairedAccumulator {
         let n = n_rows as f64;
         divide_and_mirror(&mut own, n_rows);
         let drift = Drift { cross: cross.mapv(|sum| (sum / n) as f32), own: own.mapv(|s| s as f32), mean: mean / n };
-        let moments = drift.cross.indexed_iter().chain(drift.own.indexed_iter());
-        check_moments(moments.map(|(index, value)| (index, f64::from(*value))))?;
+        check_moments(&[drift.cross.view(), drift.own.view()])?;
         Ok(stats.with_drift(drift))
     }
 }

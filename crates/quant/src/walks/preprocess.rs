@@ -5,9 +5,11 @@ use crate::layer::method::Method;
 use crate::layer::problem::LayerProblem;
 use crate::layer::scale::ScaleTable;
 use crate::layer::solution::{LayerSolution, Note};
+use crate::stats::gram::GramStats;
 use crate::walks::kernel::{Directions, Kernel};
 use crate::walks::walk::{WalkOptions, Walls};
 use ndarray::Array3;
+use rayon::prelude::*;
 
 /// The kernels of all groups, or the reason why there are none.
 pub(crate) fn kernels(method: Method, problem: &LayerProblem<'_>) -> Result<Vec<Kernel>, QuantError> {
@@ -17,7 +19,8 @@ pub(crate) fn kernels(method: Method, problem: &LayerProblem<'_>) -> Result<Vec<
         found,
     };
     let stats = problem.stats().ok_or_else(|| needed("none"))?;
-    stats.iter().map(|stats| Kernel::new(stats)?.ok_or_else(|| needed("the diagonal only"))).collect()
+    let kernel = |stats: &GramStats| Kernel::new(stats)?.ok_or_else(|| needed("the diagonal only"));
+    stats.par_iter().map(kernel).collect::<Vec<_>>().into_iter().collect()
 }
 
 /// Whether no group leaves a direction to walk in.

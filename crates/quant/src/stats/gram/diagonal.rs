@@ -2,8 +2,8 @@
 
 use ndarray::{Array1, ArrayView2};
 
-use super::{GramStats, Moment, check_inputs, check_moments, check_rows};
-use crate::error::QuantError;
+use super::{GramStats, Moment, check_inputs, check_rows};
+use crate::error::{Array, QuantError};
 
 /// Gathers the diagonal of `H` only: enough for weighted scales, and O(K) memory.
 ///
@@ -43,7 +43,9 @@ impl DiagonalAccumulator {
         }
         let n = self.n_rows as f64;
         let diagonal = self.squares / n;
-        check_moments(diagonal.iter().enumerate().map(|(i, value)| ((i, i), *value)))?;
+        if let Some(i) = diagonal.iter().position(|value| !value.is_finite()) {
+            return Err(QuantError::NonFinite { array: Array::Moments, index: vec![i, i], value: diagonal[i] });
+        }
         let (mean, moment) = (self.sums / n, Moment::Diagonal(diagonal));
         let (n_rows, n_samples) = (self.n_rows, self.n_rows);
         Ok(GramStats { n_rows, n_samples, mean, moment, rows: None, drift: None, n_unpaired: 0 })
