@@ -50,7 +50,7 @@ use crate::error::shape_error;
 use crate::layer::problem::LayerProblem;
 use crate::stats::gram::GramStats;
 use crate::stats::layer_error::{Yardstick, ratio};
-use ndarray::{Array2, Array3, ArrayView2, ArrayView3, Zip};
+use ndarray::{Array2, Array3, ArrayView2, ArrayView3};
 
 /// What is added to the bias of each output, `[groups, M]`; zeros where there is no bias to correct, or no statistics.
 pub fn bias_correction(
@@ -212,8 +212,9 @@ fn errors(
     if inputs != vec![k; groups] {
         return Err(shape_error("statistics", &inputs, format!("{groups} groups of {k} inputs")));
     }
-    let difference = |weight: &f32, level: &f32| f64::from(*weight) - f64::from(*level);
-    Ok(Zip::from(weights).and(dequantized).map_collect(difference))
+    let mut errors = weights.mapv(f64::from);
+    errors.zip_mut_with(&dequantized, |error, level| *error -= f64::from(*level));
+    Ok(errors)
 }
 
 #[cfg(test)]
