@@ -51,7 +51,7 @@ pub use npy::read_npy;
 pub use npz::{NamedTensors, read_npz};
 pub use picture::{ChannelOrder, IMAGE_PRESETS, ImageBase, ImageLayout, ImageOptions, ImagePreset};
 pub use survey::{DataReport, ValueRange};
-#[cfg(test)]
+#[cfg(all(test, feature = "tract"))]
 pub(crate) use tensor_proto::to_tensor;
 pub use text::TextOptions;
 
