@@ -29,6 +29,7 @@
 
 use crate::linalg;
 use faer::linalg::matmul::matmul;
+use faer::traits::pulp::{Arch, Simd, WithSimd};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 /// Factors that may wait in product form.
@@ -62,9 +63,7 @@ impl Factor {
             return;
         }
         let own = u[self.slot] / self.y[self.slot];
-        for (u, y) in u.iter_mut().zip(&self.y) {
-            *u -= own * y;
-        }
+        Arch::new().dispatch(Subtract { from: u, y: &self.y, factor: own });
         u[self.slot] = own;
     }
 
@@ -73,6 +72,24 @@ impl Factor {
         let all: f64 = row.iter().zip(&self.y).map(|(row, y)| row * y).sum();
         let pivot = self.y[self.slot];
         row[self.slot] = (row[self.slot] - (all - row[self.slot] * pivot)) / pivot;
+    }
+}
+
+/// Subtracts a multiple of `y`.
+struct Subtract<'a> {
+    from: &'a mut [f64],
+    y: &'a [f64],
+    factor: f64,
+}
+
+impl WithSimd for Subtract<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (u, y) in self.from.iter_mut().zip(self.y) {
+            *u -= self.factor * y;
+        }
     }
 }
 

@@ -34,6 +34,7 @@ use crate::error::QuantError;
 use crate::linalg;
 use crate::stats::gram::GramStats;
 use faer::linalg::triangular_solve::solve_upper_triangular_in_place;
+use faer::traits::pulp::{Arch, Simd, WithSimd};
 use faer::{Mat, Par};
 use ndarray::ArrayView2;
 
@@ -56,6 +57,8 @@ pub struct Directions {
     columns: Mat<f64>,
     /// `R` in the original order of the columns, r x K: `|R v| = |X v|`.
     factor: Mat<f64>,
+    /// The Frobenius norm of `R`.
+    size: f64,
     /// Indices of the unit columns, in their order.
     basis: Vec<usize>,
 }
@@ -142,7 +145,8 @@ impl Kernel {
                 };
             }
         }
-        Kernel::Walkable(Directions { columns, factor, basis: order[..rank].to_vec() })
+        let size = factor.norm_l2();
+        Kernel::Walkable(Directions { columns, factor, size, basis: order[..rank].to_vec() })
     }
 }
 
@@ -179,18 +183,49 @@ impl Directions {
 
     /// The Frobenius norm of `X`, by which cancellation is judged.
     pub(crate) fn size(&self) -> f64 {
-        self.factor.norm_l2()
+        self.size
     }
 }
 
+/// Columns that are added in one pass over the sums.
+const TOGETHER: usize = 4;
+
 fn image(matrix: &Mat<f64>, v: &[f64]) -> Vec<f64> {
-    let mut sum = vec![0.0; matrix.nrows()];
-    for (j, factor) in v.iter().enumerate().filter(|(_, factor)| **factor != 0.0) {
-        for (sum, x) in sum.iter_mut().zip(matrix.col_as_slice(j)) {
-            *sum += factor * x;
+    let mut sums = vec![0.0; matrix.nrows()];
+    Arch::new().dispatch(AddColumns { sums: &mut sums, matrix, v });
+    sums
+}
+
+/// Adds the columns of a matrix, each with its factor, one after the other.
+struct AddColumns<'a> {
+    sums: &'a mut [f64],
+    matrix: &'a Mat<f64>,
+    v: &'a [f64],
+}
+
+impl WithSimd for AddColumns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let mut columns = self.v.iter().enumerate().filter(|(_, factor)| **factor != 0.0);
+        let mut next = || columns.next().map(|(j, factor)| (*factor, self.matrix.col_as_slice(j)));
+        let mut together = Vec::with_capacity(TOGETHER);
+        while let Some(column) = next() {
+            together.push(column);
+            if let [(fa, a), (fb, b), (fc, c), (fd, d)] = together[..] {
+                for ((((sum, a), b), c), d) in self.sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                    *sum = (((*sum + fa * a) + fb * b) + fc * c) + fd * d;
+                }
+                together.clear();
+            }
+        }
+        for (factor, column) in together {
+            for (sum, x) in self.sums.iter_mut().zip(column) {
+                *sum += factor * x;
+            }
         }
     }
-    sum
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@
 //! |---|---|
 //! | window of r + 1 dependent columns | `members` (r independent ones) and the entering column j |
 //! | `b` with `X_window b = 0` | `-y` on the members, 1 on j; `y = B^-1 x_j` |
-//! | move until one coordinate hits | `first_wall`, both directions, the nearer one |
+//! | move until one coordinate hits | [`Members::first_wall`], both directions, the nearer one |
 //! | fix it, take the next column | j replaces the member that hit, or is itself fixed |
 //!
 //! The columns enter in ascending order; each enters once, so there are K - r
@@ -63,11 +63,10 @@
 use crate::error::QuantError;
 use crate::walks::inverse::{BLOCK, Inverse};
 use crate::walks::kernel::Directions;
+use crate::walks::members::{Entering, Members};
 
 const REFACTOR_EVERY: usize = 256;
 const POLISH_EVERY: usize = 256;
-/// Walls nearer than this fraction of the box's width count as met together.
-const TOGETHER: f64 = 1e-10;
 /// Smaller directions, relative to the largest, cannot block.
 const NEGLIGIBLE: f64 = 1e-9;
 const SMALL_PIVOT: f64 = 1e-7;
@@ -131,7 +130,7 @@ impl Walls {
         &self.upper
     }
 
-    fn width(&self, i: usize) -> f64 {
+    pub(crate) fn width(&self, i: usize) -> f64 {
         self.upper[i] - self.lower[i]
     }
 
@@ -175,20 +174,14 @@ struct Walk<'a> {
     walls: &'a Walls,
     options: WalkOptions,
     start: Vec<f64>,
+    /// `X start`, in the length of which drift is measured.
+    image_norm: f64,
+    /// Those of members stand in `members` until they are [put down](Walk::put_down).
     values: Vec<f64>,
-    members: Vec<usize>,
+    members: Members,
     inverse: Inverse,
     y: Vec<f64>,
     exchanges: usize,
-}
-
-/// The first wall met in one direction.
-#[derive(Clone, Copy, Debug)]
-struct Hit {
-    /// Signed step of the entering coordinate.
-    step: f64,
-    /// Slot of the member that hits, or `None` for the entering coordinate.
-    slot: Option<usize>,
 }
 
 impl<'a> Walk<'a> {
@@ -200,9 +193,10 @@ impl<'a> Walk<'a> {
             directions,
             walls,
             options,
+            image_norm: directions.norm(&start),
             values: start.clone(),
+            members: Members::new(directions.basis(), &start, walls),
             start,
-            members: directions.basis().to_vec(),
             inverse: Inverse::identity(rank),
             y: vec![0.0; rank],
             exchanges: 0,
@@ -227,18 +221,17 @@ impl<'a> Walk<'a> {
             }
         }
         self.settle()?;
-        Ok(Walked { values: self.values, members: self.members, exchanges: self.exchanges })
+        Ok(Walked { values: self.values, members: self.members.into_indices(), exchanges: self.exchanges })
     }
 
     /// Moves along the kernel direction of column `j`, of which `y = B^-1 x_j`, until something is fixed.
     fn enter(&mut self, j: usize) -> Result<(), QuantError> {
         let negligible = NEGLIGIBLE * self.y.iter().fold(1.0f64, |most, y| most.max(y.abs()));
-        let up = self.first_wall(j, 1.0, negligible);
-        let down = self.first_wall(j, -1.0, negligible);
+        let entering = Entering::new(j, self.values[j], self.walls);
+        let up = self.members.first_wall(&self.y, &entering, 1.0, negligible);
+        let down = self.members.first_wall(&self.y, &entering, -1.0, negligible);
         let hit = if -down.step < up.step { down } else { up };
-        for (y, i) in self.y.iter().zip(&self.members) {
-            self.values[*i] = self.walls.clamp(*i, self.values[*i] - hit.step * y);
-        }
+        self.members.move_by(-hit.step, &self.y);
         let wall = |walls: &Walls, i: usize, motion: f64| {
             if motion > 0.0 { walls.upper[i] } else { walls.lower[i] }
         };
@@ -246,43 +239,16 @@ impl<'a> Walk<'a> {
             self.values[j] = wall(self.walls, j, hit.step);
             return Ok(());
         };
-        let member = self.members[slot];
+        let member = self.members.index(slot);
         let sign = 1f64.copysign(hit.step);
         self.values[member] = wall(self.walls, member, -sign * self.y[slot]);
         self.values[j] = self.walls.clamp(j, self.values[j] + hit.step);
         self.exchange(slot, j)
     }
 
-    /// The first wall when the entering coordinate moves in direction `sign`.
-    /// Members whose rate is below `negligible` do not block.
-    fn first_wall(&self, j: usize, sign: f64, negligible: f64) -> Hit {
-        let gap = |i: usize, motion: f64| {
-            if motion > 0.0 { self.walls.upper[i] - self.values[i] } else { self.values[i] - self.walls.lower[i] }
-        };
-        let own = gap(j, sign);
-        let mut reach = own + TOGETHER * self.walls.width(j);
-        for (y, i) in self.y.iter().zip(&self.members) {
-            let relaxed = gap(*i, -sign * y) + TOGETHER * self.walls.width(*i);
-            if y.abs() > negligible && relaxed < reach * y.abs() {
-                reach = relaxed / y.abs();
-            }
-        }
-        let (mut rate, mut slot) = (0.0f64, None);
-        if own <= reach {
-            rate = 1.0;
-        }
-        for (candidate, (y, i)) in self.y.iter().zip(&self.members).enumerate() {
-            if y.abs() > rate.max(negligible) && gap(*i, -sign * y) <= reach * y.abs() {
-                (rate, slot) = (y.abs(), Some(candidate));
-            }
-        }
-        let first = slot.map_or(own, |slot| gap(self.members[slot], -sign * self.y[slot]) / rate);
-        Hit { step: sign * first, slot }
-    }
-
     /// Column `j` takes the place of member `slot`.
     fn exchange(&mut self, slot: usize, j: usize) -> Result<(), QuantError> {
-        self.members[slot] = j;
+        self.members.replace(slot, j, self.values[j], self.walls);
         self.exchanges += 1;
         let largest = self.y.iter().fold(0.0f64, |largest, y| largest.max(y.abs()));
         self.inverse.exchange(slot, &self.y);
@@ -297,8 +263,8 @@ impl<'a> Walk<'a> {
     }
 
     fn refactor(&mut self) -> Result<(), QuantError> {
-        let rank = self.members.len();
-        if self.inverse.refactor(|i, slot| self.directions.column(self.members[slot])[i]) {
+        let rank = self.directions.rank();
+        if self.inverse.refactor(|i, slot| self.directions.column(self.members.index(slot))[i]) {
             return Ok(());
         }
         Err(QuantError::Factorization {
@@ -307,29 +273,39 @@ impl<'a> Walk<'a> {
         })
     }
 
+    /// Writes the members' values into all.
+    fn put_down(&mut self) {
+        for (i, value) in self.members.values() {
+            self.values[i] = value;
+        }
+    }
+
     /// Moves the members so that `X z = X w` holds again.
     fn polish(&mut self) {
+        self.put_down();
         let moved: Vec<f64> = self.start.iter().zip(&self.values).map(|(w, z)| w - z).collect();
         let lost = self.directions.image(&moved);
         self.inverse.apply(&lost, &mut self.y);
-        for (correction, i) in self.y.iter().zip(&self.members) {
-            let value = self.values[*i];
-            if !self.walls.touched(*i, value) {
-                self.values[*i] = self.walls.clamp(*i, value + correction);
+        let walls = self.walls;
+        for (correction, (i, value)) in self.y.iter().zip(self.members.values_mut()) {
+            if !walls.touched(i, *value) {
+                *value = walls.clamp(i, *value + correction);
             }
         }
+        self.put_down();
     }
 
     /// Corrects what drifted, snaps, and checks.
     fn settle(&mut self) -> Result<(), QuantError> {
         self.polish();
-        if self.drift() > DRIFT_GOAL && !self.members.is_empty() {
+        if self.drift() > DRIFT_GOAL && self.directions.rank() > 0 {
             self.refactor()?;
             self.polish();
         }
-        for i in &self.members {
-            self.values[*i] = self.walls.snapped(*i, self.values[*i]);
+        for (i, value) in self.members.values_mut() {
+            *value = self.walls.snapped(i, *value);
         }
+        self.put_down();
         let drift = self.drift();
         if drift <= DRIFT_LIMIT {
             return Ok(());
@@ -347,7 +323,7 @@ impl<'a> Walk<'a> {
         // `X w` may vanish; then rounding is judged against the size of the factors.
         let noise = f64::EPSILON * self.directions.size() * (norm(&self.start) + norm(&self.values));
         let drift = self.directions.norm(&moved);
-        drift / (self.directions.norm(&self.start) + noise / DRIFT_GOAL).max(f64::MIN_POSITIVE)
+        drift / (self.image_norm + noise / DRIFT_GOAL).max(f64::MIN_POSITIVE)
     }
 }
 
