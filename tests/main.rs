@@ -49,6 +49,8 @@ mod package;
 mod partly_run;
 mod pictures;
 mod refused;
+#[cfg(unix)]
+mod remote;
 mod reports;
 mod requantized;
 mod runtime;

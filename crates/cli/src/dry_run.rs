@@ -11,7 +11,7 @@ use crate::screen::{COLUMNS, fitted};
 use crate::table::bytes;
 
 pub(crate) fn run(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<String> {
-    let Order { model, folder, output, data, config } = Order::of(args, host)?;
+    let Order { model, folder, delivery, data, config, given: _given } = Order::of(args, host)?;
     let found = forecast(&model, data.as_ref(), &config)?;
     if let Some(data) = &found.data {
         data.warnings.iter().for_each(|warning| (host.warn)(warning));
@@ -22,6 +22,7 @@ pub(crate) fn run(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<String
     let of_folder = folder.map_or(String::new(), |_| {
         format!("folder  of `{}` alone: other models in it are not looked at\n", model.display())
     });
+    let output = args.output.as_deref().unwrap_or(delivery.path());
     let text = of_folder + &text(&found, &output.display().to_string());
     Ok(fitted(layers, host.columns) + &fitted(text, Some(columns)))
 }
