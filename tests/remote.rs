@@ -184,7 +184,7 @@ fn what_cannot_be_had_is_told_and_leaves_nothing() {
         (&[model, output, "--calib", "s3://models/mlp/"], &["no calibration samples in `s3://models/mlp/`"]),
         (&["ftp://models/m.onnx", output, "--weights-only"], &["`ftp` are not supported, expected s3, gs, az"]),
         (&["s3://", output, "--weights-only"], &["names no bucket or host"]),
-        (&["s3://models/calib.tar", output, "--weights-only"], &["it is not an ONNX model"]),
+        (&["s3://models/calib.tar", output, "--weights-only"], &["`s3://models/calib.tar`", "it is not an ONNX model"]),
         (&["s3://models/outside.onnx", output, "--weights-only"], &["inside the model's folder"]),
         (&[model, "https://example.org/out.onnx", "--weights-only"], &["nothing is written to a web server"]),
         (&[model, "s3://nowhere/out.onnx", "--weights-only"], &["cannot write `s3://nowhere/out.onnx`", "no bucket"]),

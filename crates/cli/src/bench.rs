@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use anyhow::bail;
+use onnxquant::storage::as_given;
 use onnxquant::{Bench, BenchReport, GivenModel, Timing};
 
 use crate::args::BenchArgs;
@@ -50,7 +51,7 @@ fn text(report: &BenchReport, columns: Option<usize>) -> String {
         let [low, high] = timing.quartiles_ms.map(milliseconds);
         vec![
             timing.threads.to_string(),
-            timing.model.display().to_string(),
+            as_given(&timing.model.display().to_string()),
             format!("{} ms", milliseconds(timing.median_ms)),
             format!("{low} - {high} ms"),
             format!("{:.2}x", timing.speed),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use onnxquant_calib::{BESIDE_MODELS, GRAPHS};
 use onnxquant_ir::external_locations;
-use onnxquant_storage::{MAX_DEPTH, Unlisted, entered, fetch, foresee, is_address, is_folder, list};
+use onnxquant_storage::{MAX_DEPTH, Unlisted, entered, fetch, foresee, is_address, is_folder, list, note_copy};
 use onnxquant_temporary::TempFolder;
 
 use crate::error::Error;
@@ -65,6 +65,7 @@ impl GivenModel {
 fn fetched_model(address: &Path, into: &Path, is_open: bool) -> Result<PathBuf, Error> {
     let beside = address.parent().unwrap_or(address);
     let folder = into.join(beside.file_name().unwrap_or(FOLDER.as_ref()));
+    note_copy(&folder, beside);
     let model = folder.join(address.file_name().unwrap_or(FOLDER.as_ref()));
     fetch_to(address, &model, MOST_MODEL_BYTES)?;
     // What is no model, or names other places, is told when it is read.
@@ -96,6 +97,7 @@ fn fetched_folder(address: &Path, into: &Path) -> Result<PathBuf, Error> {
         return Err(Error::Fetch { path: address.to_owned(), problem });
     }
     let folder = into.join(address.file_name().unwrap_or(FOLDER.as_ref()));
+    note_copy(&folder, address);
     foresee(&found);
     for path in found {
         let name = path.strip_prefix(address).unwrap_or(&path);

@@ -8,6 +8,12 @@ use std::sync::{Mutex, PoisonError};
 /// What grants access, by the address without it: the whole URL as it was given.
 static GRANTED: Mutex<Option<HashMap<PathBuf, String>>> = Mutex::new(None);
 
+/// Folders to which something was fetched, each with its address: the latest ones.
+static COPIES: Mutex<Vec<(PathBuf, PathBuf)>> = Mutex::new(Vec::new());
+
+/// More are not known at a time.
+const MOST_COPIES: usize = 64;
+
 /// How objects are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Scheme {
@@ -57,6 +63,24 @@ pub fn without_secrets(text: &str) -> String {
     let (host, key) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = host.rsplit('@').next().unwrap_or_default();
     format!("{scheme}{host}{key}")
+}
+
+/// Notes that what lies in a folder of this machine was fetched from an address.
+pub fn note_copy(folder: &Path, address: &Path) {
+    let mut copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+    if copies.len() == MOST_COPIES {
+        copies.remove(0);
+    }
+    copies.push((folder.to_owned(), address.to_owned()));
+}
+
+/// A text for people, with addresses in place of the folders to which something was fetched.
+pub fn as_given(text: &str) -> String {
+    let copies = COPIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let told = |text: String, (folder, address): &(PathBuf, PathBuf)| {
+        text.replace(&*folder.to_string_lossy(), &address.to_string_lossy())
+    };
+    copies.iter().fold(text.to_owned(), told)
 }
 
 /// The URL with which a request goes out.
@@ -145,6 +169,15 @@ mod tests {
         assert!(!found.is_folder && of("gs://b").unwrap().is_folder && of("az://b/x/").unwrap().is_folder);
         assert!(of("ftp://h/x").unwrap_err().contains("`ftp` are not supported, expected s3, gs, az, https or http"));
         assert!(of("s3:///x").unwrap_err().contains("no bucket or host"));
+    }
+
+    #[test]
+    fn people_are_told_the_addresses_of_copies() {
+        note_copy(Path::new("/tmp/copy-7/a"), Path::new("s3://b/a"));
+        assert_eq!(
+            as_given("cannot read `/tmp/copy-7/a/m.onnx`: it is empty"),
+            "cannot read `s3://b/a/m.onnx`: it is empty"
+        );
     }
 
     #[test]

@@ -31,7 +31,7 @@ mod remote;
 #[path = "refused.rs"]
 mod remote;
 
-pub use address::{entered, is_address, without_secrets};
+pub use address::{as_given, entered, is_address, note_copy, without_secrets};
 pub use list::{MAX_DEPTH, Unlisted, is_file, is_folder, list};
 pub use open::{Opened, open, read_at_most};
 pub use remote::{Kept, Upload, fetch, foresee, keep};
