@@ -14,6 +14,7 @@ mod capture;
 mod command;
 mod configuration;
 mod determinism;
+mod estimates;
 mod experts;
 mod external;
 #[cfg(unix)]
