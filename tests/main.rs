@@ -14,6 +14,7 @@ mod capture;
 mod command;
 mod configuration;
 mod determinism;
+mod estimates;
 mod experts;
 mod external;
 #[cfg(unix)]
@@ -49,6 +50,8 @@ mod package;
 mod partly_run;
 mod pictures;
 mod refused;
+#[cfg(unix)]
+mod remote;
 mod reports;
 mod requantized;
 mod runtime;

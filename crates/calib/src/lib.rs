@@ -37,9 +37,9 @@ mod tensor;
 mod testing;
 
 pub use data::{
-    CalibSet, ChannelOrder, DataOptions, DataReport, Dim, GenaiDecoder, IMAGE_PRESETS, ImageBase, ImageLayout,
-    ImageOptions, ImagePreset, InputSpec, NamedTensors, Sample, Split, TextOptions, ValueRange, read_npy, read_npz,
-    sample_files, write_captures,
+    BESIDE_MODELS, CalibSet, ChannelOrder, DataOptions, DataReport, Dim, GRAPHS, GenaiDecoder, IMAGE_PRESETS,
+    ImageBase, ImageLayout, ImageOptions, ImagePreset, InputSpec, NamedTensors, Sample, Split, TextOptions, ValueRange,
+    read_npy, read_npz, sample_files, write_captures,
 };
 pub use engine::{
     BlockedNode, Cut, Engine, Fault, Feed, Given, SATURATE_PAIRS, Session, Shapes, SharedEngine, cut, engine,

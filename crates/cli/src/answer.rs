@@ -1,6 +1,7 @@
 //! What a run gives.
 
 use onnxquant::Report;
+use onnxquant::storage::as_given;
 
 /// What a run gives.
 #[derive(Debug)]
@@ -34,12 +35,13 @@ pub enum Failure {
 impl Failure {
     /// What went wrong, without the words `error: ` before it and the advice to read the help behind it.
     pub fn message(&self) -> String {
-        match self {
+        let told = match self {
             Self::Words(error) => bare(&error.render().to_string()),
             Self::Input(error) => format!("{error:#}"),
             Self::Defect(problem) => problem.clone(),
             Self::Stopped => "the run was stopped".to_owned(),
-        }
+        };
+        as_given(&told)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Words and flags of the command line.
 
+mod addresses;
 mod data;
 mod effects;
 mod help;
@@ -15,6 +16,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use onnxquant::{Budget, Config, Cpu, Error};
 
+pub(crate) use addresses::check_places;
 pub(crate) use effects::{check, has_no_effect};
 pub(crate) use help::command;
 
@@ -79,11 +81,12 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeArgs {
-    /// The float model, or a folder with one: its files are copied beside the quantized one. Neither is changed.
+    /// The float model, or a folder with one: its files are copied beside the quantized one. Neither is changed. Like
+    /// samples, models may have addresses: s3://bucket/model.onnx, gs://, az://, https://.
     #[arg(value_name = "IN", required_unless_present_any = PRINTS)]
     pub(crate) input: Option<PathBuf>,
 
-    /// Where the quantized model, or the folder with it, appears, whole or not at all.
+    /// Where the quantized model, or the folder with it, appears, whole or not at all; a model also at an address.
     #[arg(value_name = "OUT", required_unless_present_any = PRINTS)]
     pub(crate) output: Option<PathBuf>,
 

@@ -53,6 +53,7 @@ pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Asked, Failu
     let words: Vec<OsString> = words.chain(typed_words.into_iter().skip(1)).collect();
     let matches = args::command().try_get_matches_from(words);
     let matches = matches.map_err(|error| told(&command, error, &kept))?;
+    args::check_places(&command, &matches)?;
     let cli = Cli::from_arg_matches(&matches)?;
     let own = levels.iter().filter(|level| !level.is_preset).flat_map(|level| &level.entries);
     let own = own.filter(|entry| !entry.words.is_empty()).map(|entry| entry.id.clone());

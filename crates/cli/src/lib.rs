@@ -144,6 +144,7 @@ fn run_asked(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
     }
     static HOOK: Once = Once::new();
     HOOK.call_once(|| set_hook(Box::new(|info| *last_panic() = info.to_string())));
+    let _kept = onnxquant::storage::keep();
     let work = || catch_unwind(AssertUnwindSafe(|| answer(asked, host)));
     let answered = match asked.cli.threads {
         None => work(),

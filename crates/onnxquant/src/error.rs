@@ -133,6 +133,14 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
+    /// What is behind an address cannot be had.
+    #[error("cannot fetch `{}`: {problem}", path.display())]
+    Fetch {
+        /// The address.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// Files cannot be used as asked.
     #[error("cannot write `{}`: {problem}", path.display())]
     Output {

@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use onnxquant_calib::sample_files;
 use onnxquant_ir::{PendingFile, external_files_of, external_path, sweep};
+use onnxquant_storage::is_address;
 
 use crate::config::{Config, DataConfig};
 use crate::error::Error;
@@ -130,7 +131,11 @@ impl Files {
             .fold(files, |files, name| files.entry(&folder.join(name), Access::Kept, &taken))
     }
 
+    /// What has an address is no file of this machine.
     fn entry(mut self, path: &Path, access: Access, taken: &str) -> Self {
+        if is_address(path) {
+            return self;
+        }
         self.entries.push(Entry { path: path.to_owned(), access, taken: taken.to_owned() });
         self
     }

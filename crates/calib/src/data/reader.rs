@@ -1,11 +1,11 @@
 //! Reads samples from where they lie.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use ndarray::Axis;
+use onnxquant_storage::{Opened, foresee, read_at_most};
 
 use super::check::{check_header, convert, empty_array, wrong_shape};
 use super::discover::Found;
@@ -97,6 +97,10 @@ impl SourceReader {
         options: &DataOptions,
     ) -> Result<Vec<Source>, CalibError> {
         let mut sources = Vec::with_capacity(places.len());
+        if kind == Kind::Npy {
+            let file = |place: &Place| if let Place::Part(part) = place { Some(part.file().to_owned()) } else { None };
+            foresee(&places.iter().filter_map(file).collect::<Vec<_>>());
+        }
         for place in places {
             match (kind, place) {
                 (_, Place::TestData(files)) => sources.push(Source::TestData(files)),
@@ -173,7 +177,7 @@ impl SourceReader {
     fn split_npy(&self, path: PathBuf, sources: &mut Vec<Source>) -> Result<(), CalibError> {
         let malformed = |source| CalibError::Malformed { path: path.clone(), source };
         let mut file = open(&path)?;
-        let length = file.get_ref().metadata().map_err(|source| CalibError::Io { path: path.clone(), source })?.len();
+        let length = file.get_ref().length();
         let header = read_header(&mut file).map_err(malformed)?;
         header.check_size(length.saturating_sub(header.data_offset), u64::MAX).map_err(malformed)?;
         let spec = self.single_spec().1;
@@ -358,10 +362,8 @@ impl SourceReader {
         let mut left = self.limit;
         let mut found: Vec<(usize, &Path, Tensor)> = Vec::new();
         for (number, path) in files.iter().enumerate() {
-            let bytes = std::fs::metadata(path)
-                .and_then(|m| if m.len() > left { Ok(None) } else { std::fs::read(path).map(Some) });
-            let bytes = bytes.map_err(|source| CalibError::Io { path: path.clone(), source })?;
-            let Some(bytes) = bytes else { return Err(self.malformed(path, "the sample is larger than the limit")) };
+            let bytes = read_at_most(path, left).map_err(|source| CalibError::Io { path: path.clone(), source })?;
+            let bytes = bytes.map_err(|_| self.malformed(path, "the sample is larger than the limit"))?;
             left -= bytes.len() as u64;
             let (name, tensor) = read_tensor_proto(&bytes, self.limit)
                 .map_err(|source| CalibError::Malformed { path: path.clone(), source })?;
@@ -436,6 +438,6 @@ fn take_row(tensor: &Tensor, row: usize) -> Tensor {
     rows!(F32, F64, F16, I64, I32, I16, I8, U64, U32, U16, U8, Bool)
 }
 
-fn open(path: &Path) -> Result<BufReader<File>, CalibError> {
-    File::open(path).map(BufReader::new).map_err(|source| CalibError::Io { path: path.into(), source })
+fn open(path: &Path) -> Result<BufReader<Opened>, CalibError> {
+    onnxquant_storage::open(path).map(BufReader::new).map_err(|source| CalibError::Io { path: path.into(), source })
 }
