@@ -100,11 +100,9 @@ impl Pairs {
         let rows = |all: &Array2<f32>| all.slice_axis(Axis(0), Slice::from(..self.filled)).iter().copied().collect();
         match &self.sums {
             None => PairsPart::Rows { seen: rows(&self.seen), change: rows(&self.change) },
-            Some(Sums { cross, own, mean }) => PairsPart::Sums {
-                cross: cross.iter().copied().collect(),
-                own: upper(own),
-                mean: mean.to_vec(),
-            },
+            Some(Sums { cross, own, mean }) => {
+                PairsPart::Sums { cross: cross.iter().copied().collect(), own: upper(own), mean: mean.to_vec() }
+            }
         }
     }
 
@@ -115,7 +113,8 @@ impl Pairs {
         match part {
             PairsPart::Rows { seen, change } => {
                 let (found, n) = (seen.len(), seen.len() / k);
-                let rows = |all: Vec<f32>| Array2::from_shape_vec((n, k), all).map_err(|_| wrong("pairs of a part", found));
+                let rows =
+                    |all: Vec<f32>| Array2::from_shape_vec((n, k), all).map_err(|_| wrong("pairs of a part", found));
                 pairs.append(rows(seen)?.view(), rows(change)?.view());
             }
             PairsPart::Sums { cross, own, mean } => {
