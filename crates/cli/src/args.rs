@@ -6,6 +6,7 @@ mod help;
 mod metric;
 pub(crate) mod presets;
 mod settings;
+mod shares;
 mod words;
 
 use std::num::NonZero;
@@ -21,6 +22,7 @@ pub(crate) use help::command;
 use data::DataArgs;
 pub(crate) use metric::MetricArgs;
 use settings::SettingsArgs;
+pub(crate) use shares::{Calibrate, CalibrateCommand, Elsewhere, FinishArgs, ShardArgs, SolveArgs, calibrate};
 use words::VerifyName;
 pub(crate) use words::{EngineName, LogName, Tried};
 
@@ -64,6 +66,14 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Tells what changed from one stored report to another, or makes a page of one.
     Report(ReportArgs),
+    /// Runs a share of the calibration samples, where several processes make one model: see the chapter on many machines.
+    ///
+    /// The words are those of the main command, without OUT: onnxquant calibrate IN --calib PATH --state DIR --shard 2/4.
+    Calibrate(Calibrate),
+    /// Solves a share of the layers, for a run that `calibrate` has begun.
+    Solve(SolveArgs),
+    /// Verifies and writes the model of such a run; what is missing is done here.
+    Finish(FinishArgs),
     /// Prints a completion script for a shell.
     Completions {
         /// The shell.

@@ -39,7 +39,8 @@ pub fn collect(
     progress: &dyn Fn(Progress),
 ) -> Result<LayerMoments, CalibError> {
     let mut total = MomentSums::new(requests)?;
-    collect_parts(engine, (data, indices), requests, 0..MOST_PARTS, progress, &mut |part| total.add(part.sums))?;
+    let mut add = |part: PartMoments| part.sums.into_iter().try_for_each(|sums| total.add(sums));
+    collect_parts(engine, (data, indices), requests, 0..MOST_PARTS, progress, &mut add)?;
     total.finish(requests)
 }
 
@@ -50,10 +51,8 @@ pub struct PartMoments {
     pub part: usize,
     /// Of the samples that waited; they are added behind all that did not.
     pub waited: bool,
-    /// Which set of samples.
-    pub set: usize,
-    /// What is to be added.
-    pub sums: MomentSums,
+    /// What is to be added, by set of samples.
+    pub sums: Vec<MomentSums>,
 }
 
 /// What takes the statistics of parts, in their order.
@@ -99,13 +98,12 @@ pub fn collect_parts(
     gathering.close()
 }
 
-/// Takes both networks to the values of `requests` and gathers their statistics, once for every set of samples in
+/// Takes both networks, the quantized one and the float one, to the values of `requests` and gathers their statistics, once for every set of samples in
 /// `sets`: by set, by request, by group.
 ///
 /// The streams must run all samples of the sets, all parts of them here.
 pub fn collect_pairs(
-    quantized: Network<'_>,
-    float: Network<'_>,
+    networks: [Network<'_>; 2],
     data: &CalibSet,
     sets: &[&[usize]],
     requests: &[PairRequest],
@@ -114,8 +112,9 @@ pub fn collect_pairs(
     let seen = seen(requests);
     let totals = |_: &&[usize]| Ok([MomentSums::new(&seen)?, MomentSums::new(&seen)?]);
     let mut totals = sets.iter().map(totals).collect::<Result<Vec<_>, CalibError>>()?;
-    collect_pair_parts([quantized, float], data, sets, requests, progress, &mut |part| {
-        totals[part.set][usize::from(part.waited)].add(part.sums)
+    collect_pair_parts(networks, data, sets, requests, progress, &mut |part| {
+        let sets = totals.iter_mut().zip(part.sums);
+        sets.into_iter().try_for_each(|(totals, sums)| totals[usize::from(part.waited)].add(sums))
     })?;
     let finish = |[mut all, waited]: [MomentSums; 2]| {
         all.add(waited)?;
@@ -297,10 +296,7 @@ impl<'a, 't> Gathering<'a, 't> {
     /// Hands over what has been gathered of the current part.
     fn close(&mut self) -> Result<(), CalibError> {
         let Some(((part, waited), sets)) = self.current.take() else { return Ok(()) };
-        for (set, tasks) in sets.into_iter().enumerate() {
-            (self.take)(PartMoments { part, waited, set, sums: MomentSums::of(tasks) })?;
-        }
-        Ok(())
+        (self.take)(PartMoments { part, waited, sums: sets.into_iter().map(MomentSums::of).collect() })
     }
 }
 

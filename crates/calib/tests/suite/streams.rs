@@ -56,7 +56,7 @@ fn stages(quantized: &ModelProto, float: &ModelProto, data: &CalibSet, limit_byt
         let sets = [&all[..]];
         let quantized = Network { stream: &mut seen, model: quantized, whole: &|| Ok(quantized.clone()), later };
         let float = Network { stream: &mut reference, model: float, whole: &|| Ok(float.clone()), later };
-        let stats = collect_pairs(quantized, float, data, &sets, &[wanted], &|_| ()).unwrap();
+        let stats = collect_pairs([quantized, float], data, &sets, &[wanted], &|_| ()).unwrap();
         stats.into_iter().flatten().flatten().next().unwrap()
     };
     (0..3).map(stage).collect()
@@ -172,7 +172,7 @@ fn with_waiting(data: &CalibSet, first: &[usize], waiting: &[usize]) -> (Vec<Gra
         let wanted = PairRequest { seen: seen_request, reference: name.clone(), is_selected: false };
         let quantized = Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later };
         let float = Network { stream: &mut reference, model: &float, whole: &|| Ok(float.clone()), later };
-        let found = collect_pairs(quantized, float, data, &[&all], &[wanted], &|_| ()).unwrap();
+        let found = collect_pairs([quantized, float], data, &[&all], &[wanted], &|_| ()).unwrap();
         stats.extend(found.into_iter().flatten().flatten());
     }
     let quantized = Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later: &[] };
@@ -261,7 +261,7 @@ fn selected_rows_are_paired_where_both_networks_select_them_and_counted_elsewher
         let quantized =
             Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later: &later };
         let float = Network { stream: &mut reference, model: &float, whole: &|| Ok(float.clone()), later: &later };
-        collect_pairs(quantized, float, &data, &[samples], &[wanted], &|_| ()).unwrap().remove(0).remove(0)
+        collect_pairs([quantized, float], &data, &[samples], &[wanted], &|_| ()).unwrap().remove(0).remove(0)
     };
     let with_rows: Vec<usize> = (0..20).collect();
     let found = &gather(&with_rows, true)[0];

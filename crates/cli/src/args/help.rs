@@ -120,6 +120,8 @@ const GROUPS: [(&str, &[&str]); 7] = [
             "max_memory",
             "memory_limit",
             "state",
+            "shard",
+            "wait",
             "calibration_cache",
             "engine",
             "ort_lib",
@@ -142,7 +144,7 @@ pub(crate) fn command() -> Command {
 }
 
 /// An option in its group.
-fn grouped(arg: Arg) -> Arg {
+pub(super) fn grouped(arg: Arg) -> Arg {
     let group = group(arg.get_id().as_str());
     if arg.is_positional() { arg } else { arg.help_heading(group) }
 }

@@ -8,15 +8,20 @@
 //! | `tied` | one set of codes for layers that read one weight |
 //! | `source`, `streams` | where statistics come from: the float network, or both networks side by side |
 //! | `job`, `weights` | what is to be solved for a layer |
-//! | `state` | keeps solved layers in a folder |
+//! | `gathered` | the moments of a stage that parts have left there |
+//! | `state`, `parts` | keep solved layers, and what parts of the samples gave, in a folder |
+//! | `shares` | the share of a process, where several solve the layers together |
 //! | `solved` | what solving returns |
 //! | `tables` | tables of embeddings |
 
 pub(crate) mod bodies;
 pub(crate) mod codes;
+pub(crate) mod gathered;
 pub(crate) mod job;
 pub(crate) mod layers;
+pub(crate) mod parts;
 pub(crate) mod selected;
+pub(crate) mod shares;
 pub(crate) mod solved;
 pub(crate) mod source;
 pub(crate) mod state;

@@ -25,6 +25,7 @@ use crate::fingerprint::{of_bytes, of_model, of_samples};
 use crate::observe::samples::Samples;
 use crate::plan::layers::{Plan, PlannedLayer};
 use crate::plan_file::PlanFile;
+use crate::solve::parts::KeptParts;
 use crate::solve::solved::{Findings, Solved};
 
 /// Files in the folder.
@@ -35,9 +36,9 @@ const MAGIC: &[u8] = b"onnxquant layer\n";
 /// Of the files, and of what a report takes from them. Raised when these change.
 const FORMAT: u32 = 2;
 /// Raised when this program makes other codes of the same model, samples and settings: golden files change then.
-const ALGORITHMS: u32 = 3;
+const ALGORITHMS: u32 = 4;
 /// Bytes of a fingerprint.
-const CHECK_BYTES: usize = 32;
+pub(super) const CHECK_BYTES: usize = 32;
 
 /// The folder of a run.
 #[derive(Debug)]
@@ -167,6 +168,22 @@ impl KeptLayers {
         self.folder.join(format!("{index:04}.layer"))
     }
 
+    /// What parts of the samples gave for the stage whose first layer is `start`.
+    pub(crate) fn parts(&self, start: usize) -> KeptParts {
+        KeptParts::new(self.folder.join(format!("stage-{start:04}")))
+    }
+
+    /// What parts of the samples gave when outputs were compared in the end.
+    pub(crate) fn compared_parts(&self, seen: &[usize]) -> KeptParts {
+        // Where a runtime judges, samples that were used before are left to it.
+        KeptParts::new(self.folder.join(format!("compared-{}", seen.len())))
+    }
+
+    /// Whether a layer is there.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        self.path(index).exists()
+    }
+
     /// All layers of a stage, the first of which is layer `start`, or nothing where one is missing.
     pub(crate) fn stage(&self, start: usize, layers: &[PlannedLayer]) -> Result<Option<Vec<Solved>>, Error> {
         layers.iter().enumerate().map(|(index, layer)| self.layer(start + index, layer)).collect()
@@ -247,7 +264,7 @@ fn take<T, const N: usize>(rest: &mut &[u8], count: usize, number: impl Fn([u8; 
     Some(taken.as_chunks::<N>().0.iter().map(|bytes| number(*bytes)).collect())
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -255,7 +272,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-fn write(path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
+pub(super) fn write(path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
     let write = || {
         let mut file = PendingFile::create(path)?;
         parts.iter().try_for_each(|part| file.file().write_all(part))?;
@@ -264,7 +281,7 @@ fn write(path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
     write().map_err(|error: std::io::Error| failed(path, &error))
 }
 
-fn failed(path: &Path, problem: &dyn std::fmt::Display) -> Error {
+pub(super) fn failed(path: &Path, problem: &dyn std::fmt::Display) -> Error {
     Error::State { path: path.to_owned(), problem: problem.to_string() }
 }
 
