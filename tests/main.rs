@@ -55,6 +55,7 @@ mod runtime;
 mod saturation;
 mod selected;
 mod served;
+mod shards;
 #[cfg(unix)]
 mod signals;
 mod sounds;

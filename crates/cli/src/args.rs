@@ -11,10 +11,11 @@ mod words;
 
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
-use onnxquant::{Budget, Config, Cpu, Error};
+use onnxquant::{Budget, Config, Cpu, Duty, Error, Shard};
 
 pub(crate) use effects::{check, has_no_effect};
 pub(crate) use help::command;
@@ -133,6 +134,10 @@ pub(crate) struct QuantizeArgs {
     /// Keep solved layers in this folder: a run that was killed goes on there when it is started again.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+
+    /// Others have done shares of the run; how long they are waited for.
+    #[arg(skip)]
+    pub(crate) finish: Option<Option<Duration>>,
 
     /// Keep statistics of activations in this file; they are used again while model and samples are the same.
     #[arg(long, value_name = "FILE")]
@@ -346,7 +351,8 @@ impl QuantizeArgs {
         };
         let (engine, verify) = (self.engine.into(), self.verify.is_some());
         let allow_float = self.allow_float;
-        Ok(Config { budget, state: self.state.clone(), engine, verify, allow_float, ..config })
+        let shard = self.finish.map(|wait| Shard::new(Duty::Finish, 1, 1, wait)).transpose()?;
+        Ok(Config { budget, state: self.state.clone(), shard, engine, verify, allow_float, ..config })
     }
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn solve(args: SolveArgs) -> Result<Asked, Failure> {
 
 /// What `finish` asks for: the run that `calibrate` began, as the main command does it.
 pub(crate) fn finish(args: &FinishArgs) -> Result<Asked, Failure> {
-    let input = noted_input(&args.state, None)?;
+    let input = noted_input(&args.state, args.wait())?;
     let input = args.elsewhere.model.clone().map_or(input, OsString::from);
     let mut words = main_words(&input, args.output.as_os_str(), &args.state);
     words.extend(args.elsewhere.words());
@@ -67,6 +67,7 @@ pub(crate) fn finish(args: &FinishArgs) -> Result<Asked, Failure> {
     }
     let mut asked = configuration::read(std::iter::once(OsString::from(NAME)).chain(words.iter().cloned()))?;
     asked.words = Some(words);
+    asked.cli.quantize.finish = Some(args.wait());
     Ok(asked)
 }
 
@@ -115,7 +116,7 @@ pub(crate) fn run(asked: &Asked, duty: Duty, shard: &ShardArgs, host: &Host<'_>)
     let share = shard.shard(duty)?;
     let begun = match duty {
         Duty::Calibrate => begin(asked, input, state)?,
-        Duty::Solve => false,
+        Duty::Solve | Duty::Finish => false,
     };
     let done = work(args, Config { shard: Some(share), ..args.config()? }, host);
     if begun && matches!(done.as_ref().map_err(anyhow::Error::downcast_ref), Err(Some(Error::State { .. }))) {

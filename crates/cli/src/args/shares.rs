@@ -79,6 +79,11 @@ pub(crate) struct FinishArgs {
     #[arg(value_name = "OUT")]
     pub(crate) output: PathBuf,
 
+    /// Wait for what other processes have to do first, at most so many seconds where a number is given, and do what is missing
+    /// then. Without it that is done at once.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
+    wait: Option<Option<u64>>,
+
     #[command(flatten)]
     pub(crate) elsewhere: Elsewhere,
 
@@ -127,6 +132,18 @@ impl From<CalibrateCommand> for Cli {
     }
 }
 
+impl FinishArgs {
+    /// How long it waits for others.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        longest(self.wait)
+    }
+}
+
+/// How long is waited.
+fn longest(wait: Option<Option<u64>>) -> Option<Duration> {
+    wait.map(|seconds| seconds.map_or(Duration::MAX, Duration::from_secs))
+}
+
 impl ShardArgs {
     /// The share of a process with this duty.
     pub(crate) fn shard(&self, duty: Duty) -> Result<Shard, Error> {
@@ -139,7 +156,7 @@ impl ShardArgs {
 
     /// How long it waits for others.
     pub(crate) fn wait(&self) -> Option<Duration> {
-        self.wait.map(|seconds| seconds.map_or(Duration::MAX, Duration::from_secs))
+        longest(self.wait)
     }
 }
 

@@ -13,6 +13,8 @@ pub enum Duty {
     Calibrate,
     /// It finds codes of layers.
     Solve,
+    /// It writes the model, once the others are done or it has waited long enough; what is missing it does.
+    Finish,
 }
 
 /// The share of a process in a run that several do together, over one folder of state.

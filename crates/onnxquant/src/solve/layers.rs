@@ -20,6 +20,7 @@ use crate::solve::job::{Job, judges, layer_problem, saturating_pairs};
 use crate::solve::solved::{Findings, Solved, SolvedLayer};
 use crate::solve::source::Source;
 use crate::solve::tied::Tied;
+use crate::solve::waiting::finish_with;
 use crate::solve::weights::{failed, weights};
 use crate::write::codes::QuantizedTable;
 
@@ -39,7 +40,10 @@ pub(crate) fn solve_layers(
     let mut kept_stages: Vec<Range<usize>> = Vec::new();
     for stage in source.stages(model, &plan.layers, config) {
         let (layers, later) = (&plan.layers[stage.clone()], &plan.layers[stage.end..]);
-        let kept = state.as_ref().map(|state| state.stage(stage.start, layers)).transpose()?.flatten();
+        let kept = match &state {
+            Some(state) => finish_with(config, || state.stage(stage.start, layers))?,
+            None => None,
+        };
         let is_kept = kept.is_some();
         let solved = match kept {
             Some(kept) => {
@@ -80,7 +84,11 @@ pub(crate) fn solve_layers(
     }
     let Source::Streams(mut streams) = source else { return Ok((layers_solved, None)) };
     let seen = job.calibration.map_or_else(Vec::new, |calibration| seen(calibration, job.served));
-    let compared = state.map(|state| state.compared_parts(&seen).comparison(streams.parts().0)).transpose()?.flatten();
+    let parts = state.map(|state| state.compared_parts(&seen));
+    let compared = match &parts {
+        Some(parts) => finish_with(config, || parts.comparison(streams.parts().0))?,
+        None => None,
+    };
     if let Some(sums) = compared {
         return Ok((layers_solved, Some(streams.compared(sums)?)));
     }

@@ -11,6 +11,7 @@
 //! | `gathered` | the moments of a stage that parts have left there |
 //! | `state`, `parts` | keep solved layers, and what parts of the samples gave, in a folder |
 //! | `shares` | the share of a process, where several solve the layers together |
+//! | `waiting` | waits for what other processes do |
 //! | `solved` | what solving returns |
 //! | `tables` | tables of embeddings |
 
@@ -28,4 +29,5 @@ pub(crate) mod state;
 pub(crate) mod streams;
 pub(crate) mod tables;
 pub(crate) mod tied;
+pub(crate) mod waiting;
 pub(crate) mod weights;

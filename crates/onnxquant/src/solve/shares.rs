@@ -18,12 +18,10 @@
 //! What others have not done yet is waited for, or told as [`Error::Waiting`].
 
 use std::ops::Range;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use onnxquant_calib::{CalibError, PartMoments, count_parts};
 
-use crate::config::{Config, Duty, Shard};
+use crate::config::{Duty, Shard};
 use crate::error::Error;
 use crate::judge::served::seen;
 use crate::observe::calibration::{Calibration, StageStats};
@@ -35,12 +33,9 @@ use crate::solve::parts::{Done, KeptParts};
 use crate::solve::source::Source;
 use crate::solve::state::KeptLayers;
 use crate::solve::streams::Streams;
+use crate::solve::waiting::wait;
 use crate::solve::weights::failed;
 use crate::write::codes::QuantizedTable;
-
-/// Between two looks at what others have done: at first, and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// A stage on its way: which it is, of how many, its layers and those to come.
 #[derive(Clone, Copy)]
@@ -73,6 +68,7 @@ pub(crate) fn do_share(job: Job<'_>, plan: &Plan, tables: &[QuantizedTable], sha
     };
     let stages: Vec<Stage<'_>> = ranges.into_iter().enumerate().map(stage).collect();
     match (shard.duty(), source) {
+        (Duty::Finish, _) => Ok(()),
         (Duty::Solve, source) => solve(job, plan, (shard, &kept), &source, &stages),
         (Duty::Calibrate, Source::Nowhere) => Ok(()),
         (Duty::Calibrate, Source::Float { calibration, judged }) => {
@@ -211,24 +207,6 @@ fn waiting_for_layers(stage: Stage<'_>, kept: &KeptLayers) -> String {
     format!("stage {} of {}: {there} of {layers} layers are solved", stage.number, stage.of)
 }
 
-/// Looks until something is there, as long as the process may wait.
-fn wait<T>(
-    shard: &Shard,
-    look: impl Fn() -> Result<Option<T>, Error>,
-    waiting: impl Fn() -> String,
-) -> Result<T, Error> {
-    let (start, mut pause) = (Instant::now(), FIRST_PAUSE);
-    loop {
-        if let Some(found) = look()? {
-            return Ok(found);
-        }
-        let left = shard.wait().map(|wait| wait.saturating_sub(start.elapsed())).filter(|left| !left.is_zero());
-        let Some(left) = left else { return Err(Error::Waiting(waiting())) };
-        sleep(pause.min(left));
-        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
-    }
-}
-
 /// Lets `run` hand over parts, and tells why one could not be kept.
 fn keeping(
     run: impl FnOnce(&mut (dyn FnMut(Result<(), Error>) -> Result<(), CalibError> + Send)) -> Result<(), Error>,
@@ -241,19 +219,4 @@ fn keeping(
         })
     });
     failure.map_or(done, Err)
-}
-
-/// Whether this process chooses bits that others wait for.
-pub(crate) fn chooses(config: &Config) -> bool {
-    config.shard.as_ref().is_none_or(|shard| shard.duty() == Duty::Solve && shard.is_first())
-}
-
-/// Waits for bits that another process chooses.
-pub(crate) fn chosen<T>(config: &Config, look: impl Fn() -> Result<Option<T>, Error>) -> Result<Option<T>, Error> {
-    match &config.shard {
-        Some(shard) => {
-            wait(shard, look, || "the first process that solves has not chosen the bits".to_owned()).map(Some)
-        }
-        None => look(),
-    }
 }
