@@ -58,6 +58,8 @@ mod served;
 mod shards;
 #[cfg(unix)]
 mod signals;
+#[cfg(target_os = "linux")]
+mod slurm;
 mod sounds;
 mod support;
 mod targets;

@@ -23,8 +23,7 @@ use file::{Entry, Source, keys, nearest};
 const MOST_FILES: usize = 8;
 
 /// Options that say nothing of the result, and may differ from process to process.
-const OF_ONE_PROCESS: [&str; 9] =
-    ["state", "report", "save_plan", "threads", "max_memory", "quiet", "log", "ort_lib", "python"];
+const OF_ONE_PROCESS: [&str; 7] = ["state", "report", "save_plan", "threads", "max_memory", "quiet", "log"];
 
 /// What was asked for.
 pub(crate) struct Asked {

@@ -14,7 +14,7 @@ use onnxquant::{Config, DataConfig, Duty, Error, PendingFile, model_file};
 
 use crate::NAME;
 use crate::answer::Failure;
-use crate::args::{Command, Elsewhere, FinishArgs, QuantizeArgs, ShardArgs, SolveArgs};
+use crate::args::{Command, Elsewhere, FinishArgs, QuantizeArgs, RuntimeArgs, ShardArgs, SolveArgs};
 use crate::configuration::{self, Asked};
 use crate::host::Host;
 use crate::quantize::engines;
@@ -60,10 +60,8 @@ pub(crate) fn finish(args: &FinishArgs) -> Result<Asked, Failure> {
     let input = args.elsewhere.model.clone().map_or(input, OsString::from);
     let mut words = main_words(&input, args.output.as_os_str(), &args.state);
     words.extend(args.elsewhere.words());
-    let paths = [("--ort-lib", &args.runtime.ort_lib), ("--python", &args.runtime.python)];
-    let paths = paths.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?)));
-    for (name, path) in args.report.iter().map(|path| ("--report", path)).chain(paths) {
-        words.extend([name.into(), path.into()]);
+    for path in &args.report {
+        words.extend(["--report".into(), path.into()]);
     }
     let mut asked = configuration::read(std::iter::once(OsString::from(NAME)).chain(words.iter().cloned()))?;
     asked.words = Some(words);
@@ -75,8 +73,10 @@ impl Elsewhere {
     /// As words of the main command.
     fn words(&self) -> Vec<OsString> {
         let mut words = Vec::new();
-        if let Some(path) = &self.calib {
-            words.extend(["--calib".into(), path.into()]);
+        let RuntimeArgs { ort_lib, python } = &self.runtime;
+        let paths = [("--calib", &self.calib), ("--ort-lib", ort_lib), ("--python", python)];
+        for (name, path) in paths.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
+            words.extend([name.into(), path.into()]);
         }
         if let Some(log) = self.log {
             words.extend(["--log".into(), log.word().into()]);

@@ -19,12 +19,14 @@ Examples:
   onnxquant compare model.onnx small.onnx --data samples/ --layers
   onnxquant bench model.onnx small.onnx --calib samples/
   onnxquant report before.json after.json
+  onnxquant calibrate model.onnx --calib samples/ --state run/ --shard 1/4 --wait
 
 Exit codes:
   0 done
   1 written, but what was asked for was missed
   2 bad input or usage, or what the machine refuses
-  3 a defect of this program";
+  3 a defect of this program
+  75 of a share of a run: others have to do something first";
 
 const MORE: &str = "\
 All options and examples: onnxquant --help

@@ -90,9 +90,6 @@ pub(crate) struct FinishArgs {
     /// Write the full report: as a page where the name ends in .html, else as JSON; may be given twice.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Vec<PathBuf>,
-
-    #[command(flatten)]
-    pub(crate) runtime: RuntimeArgs,
 }
 
 /// What is elsewhere on this machine than where `calibrate` found it, and how a process tells how far it is.
@@ -113,6 +110,9 @@ pub(crate) struct Elsewhere {
     /// Print nothing but errors.
     #[arg(long, short)]
     pub(crate) quiet: bool,
+
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
 }
 
 /// The command line of `calibrate`.

@@ -185,6 +185,9 @@ fn solve(
             let solved = solve_layer(job, (stage.start + at, layer), stats, &tied)?;
             kept.keep(stage.start + at, layer, &solved)?;
         }
+        if (0..stage.layers.len()).all(|at| kept.has(stage.start + at)) {
+            all.sets.iter().for_each(|(kept, parts)| kept.drop_moments(0..*parts));
+        }
     }
     Ok(())
 }
