@@ -129,3 +129,95 @@ impl Pairs {
         Ok(pairs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::gram::GramStats;
+    use crate::testing::gaussian_rows;
+
+    fn pair(n: usize, k: usize) -> (Array2<f32>, Array2<f32>) {
+        let seen = gaussian_rows(n, k, 1) + 0.3;
+        let mut reference = &seen + &(gaussian_rows(n, k, 2) * 0.01);
+        // Some rows are the same in both networks.
+        (0..n).filter(|i| i % 5 == 0).for_each(|i| reference.row_mut(i).assign(&seen.row(i)));
+        (seen, reference)
+    }
+
+    fn gathered(seen: ArrayView2<'_, f32>, reference: ArrayView2<'_, f32>) -> PairedAccumulator {
+        let mut part = PairedAccumulator::new(seen.ncols()).unwrap();
+        part.push(seen, reference).unwrap();
+        part
+    }
+
+    /// The sum of parts of so many rows; `keep` stands between a part and the sum.
+    fn summed(
+        (seen, reference): &(Array2<f32>, Array2<f32>),
+        rows: usize,
+        keep: impl Fn(PairedAccumulator) -> PairedAccumulator,
+    ) -> GramStats {
+        let mut sum = PairedAccumulator::new(seen.ncols()).unwrap();
+        for (seen, reference) in seen.axis_chunks_iter(Axis(0), rows).zip(reference.axis_chunks_iter(Axis(0), rows)) {
+            sum.absorb(keep(gathered(seen, reference))).unwrap();
+        }
+        sum.finish().unwrap()
+    }
+
+    fn bits(stats: &GramStats) -> Vec<u64> {
+        let drift = stats.drift().unwrap();
+        let moved = drift.cross().iter().chain(drift.own()).map(|x| f64::from(*x)).collect::<Vec<_>>();
+        let gram = stats.gram().unwrap();
+        let all = gram.iter().chain(stats.mean()).chain(&moved).chain(drift.mean()).map(|x| x.to_bits());
+        all.collect()
+    }
+
+    #[test]
+    fn parts_that_were_kept_add_up_to_the_same_bits() {
+        for (n, k) in [(40, 3), (700, 9), (2600, 70)] {
+            let rows = pair(n, k);
+            for part in [1, 100, 130, 600, n] {
+                let kept = summed(&rows, part, |part| part.into_part().try_into().unwrap());
+                let direct = summed(&rows, part, |part| part);
+                assert_eq!(bits(&kept), bits(&direct), "{n} {k} {part}");
+                assert_eq!((kept.n_rows(), kept.rows().is_some()), (n, direct.rows().is_some()));
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_few_rows_give_what_one_accumulator_gives() {
+        for (n, k) in [(40, 3), (900, 9), (3000, 70)] {
+            let rows = pair(n, k);
+            let whole = gathered(rows.0.view(), rows.1.view()).finish().unwrap();
+            assert_eq!(bits(&summed(&rows, 100, |part| part)), bits(&whole), "{n} {k}");
+        }
+    }
+
+    #[test]
+    fn parts_of_many_rows_give_nearly_that() {
+        let rows = pair(6000, 70);
+        let whole = gathered(rows.0.view(), rows.1.view()).finish().unwrap();
+        let sum = summed(&rows, 1900, |part| part);
+        let difference = &whole.gram().unwrap() - &sum.gram().unwrap();
+        assert!(difference.iter().all(|d| d.abs() < 1e-5));
+        let difference = &whole.drift().unwrap().cross() - &sum.drift().unwrap().cross();
+        assert!(difference.iter().all(|d| d.abs() < 1e-6));
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_together_are_refused() {
+        let (seen, reference) = pair(10, 4);
+        let mut part = gathered(seen.view(), reference.view()).into_part();
+        part.n_unpaired = 3;
+        assert!(PairedAccumulator::try_from(part).is_ok());
+        for wrong in [
+            PairsPart::Rows { seen: vec![0.0; 7], change: vec![0.0; 7] },
+            PairsPart::Sums { cross: vec![0.0; 16], own: vec![0.0; 9], mean: vec![0.0; 4] },
+        ] {
+            let part = MomentPart { pairs: wrong, ..gathered(seen.view(), reference.view()).into_part() };
+            assert!(PairedAccumulator::try_from(part).is_err());
+        }
+        let other = PairedAccumulator::new(5).unwrap();
+        assert!(gathered(seen.view(), reference.view()).absorb(other).is_err());
+    }
+}
