@@ -170,6 +170,11 @@ impl Files {
     }
 }
 
+/// Whether no file can have that name: `..`, or `small/`.
+fn names_folder(path: &Path) -> bool {
+    path.file_name().is_none() || path.to_string_lossy().ends_with(std::path::is_separator)
+}
+
 impl Entry {
     fn place(&self) -> Place {
         match self.is_standard_output() {
@@ -197,7 +202,7 @@ impl Entry {
         }
         match self.access {
             Access::Read | Access::Keep | Access::Kept | Access::MayWrite => None,
-            Access::Write | Access::Report if self.path.file_name().is_none() => {
+            Access::Write | Access::Report if names_folder(&self.path) => {
                 Some("it is a folder, expected a file name".to_owned())
             }
             Access::Write | Access::Report if !folder_of(&self.path).is_dir() => {

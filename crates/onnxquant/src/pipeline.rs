@@ -113,6 +113,10 @@ pub fn quantize_unnamed(
     if data.is_none() {
         config.check_without_data()?;
     }
+    if !input.exists() {
+        // What is wrong with the input goes before what is wrong with the output.
+        read(input)?;
+    }
     let files = Files::of_run(input, output, data, config);
     files.check()?;
     files.sweep();

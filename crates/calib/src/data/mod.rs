@@ -11,6 +11,8 @@
 //! | `.wav` (models with one input) | a sound, see `sound` |
 //! | a `.txt` or `.jsonl` file that is named itself (models of texts) | a window of tokens, see [`TextOptions`]; other inputs are made |
 //!
+//! Beside a picture or a sound, a model may take the mask of it (`masks`).
+//!
 //! Types and shapes of all selected samples are compared with the graph when the set is
 //! opened; values are read, converted and searched for NaN when a sample is loaded.
 
@@ -22,6 +24,7 @@ mod genai_config;
 mod input_spec;
 mod json;
 mod kind;
+mod masks;
 mod named;
 mod npy;
 mod npz;

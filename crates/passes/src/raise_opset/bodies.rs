@@ -111,11 +111,16 @@ impl Raise {
                 Refusal::Withdrawn { opset: *opset }
             }
             Some(operator) if operator.versions.first().is_some_and(|&first| first <= span.from) => return Ok(()),
+            _ if OF_RUNTIME.contains(&node.op_type()) => return Ok(()),
             _ => Refusal::UnknownOperator { opset: span.from },
         };
         Err(refused(node, span, refusal))
     }
 }
+
+/// ONNX Runtime has these in the default domain at every opset, as its optimizer writes them; where ONNX has them, too,
+/// they mean the same.
+const OF_RUNTIME: [&str; 2] = ["LayerNormalization", "SimplifiedLayerNormalization"];
 
 /// The table's entry of an operator.
 pub(super) fn find_operator(name: &str) -> Option<&'static Operator> {

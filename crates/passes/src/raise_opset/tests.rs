@@ -48,7 +48,9 @@ fn attributes_become_inputs() {
 
 #[test]
 fn nodes_that_keep_their_meaning_are_not_touched() {
-    let table: [(&str, i64, Vec<AttributeProto>); 8] = [
+    let table: [(&str, i64, Vec<AttributeProto>); 10] = [
+        ("LayerNormalization", 11, vec![int_attribute("axis", -1)]),
+        ("SimplifiedLayerNormalization", 11, vec![]),
         ("Squeeze", 11, vec![]),
         ("ReduceSum", 11, vec![int_attribute("keepdims", 0)]),
         ("Split", 11, vec![int_attribute("axis", 1)]),
