@@ -40,6 +40,7 @@ const FLOORS: [(&str, &[&str]); 8] = [
         "cli",
         &[
             "dry_run",
+            "shares",
             "quantize",
             "compare",
             "report",

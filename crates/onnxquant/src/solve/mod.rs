@@ -12,6 +12,7 @@
 //! | `state`, `parts` | keep solved layers, and what parts of the samples gave, in a folder |
 //! | `shares` | the share of a process, where several solve the layers together |
 //! | `waiting` | waits for what other processes do |
+//! | `kept` | files in that folder |
 //! | `solved` | what solving returns |
 //! | `tables` | tables of embeddings |
 
@@ -19,6 +20,7 @@ pub(crate) mod bodies;
 pub(crate) mod codes;
 pub(crate) mod gathered;
 pub(crate) mod job;
+mod kept;
 pub(crate) mod layers;
 pub(crate) mod parts;
 pub(crate) mod selected;

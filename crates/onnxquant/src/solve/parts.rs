@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::fingerprint::of_bytes;
-use crate::solve::state::{CHECK_BYTES, failed, read, write};
+use crate::solve::kept::{CHECK_BYTES, failed, read, write};
 
 /// First bytes of a file.
 const MAGIC: &[u8] = b"onnxquant part\n";
