@@ -21,12 +21,18 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 /// Writes a file of several parts.
 pub(super) fn write(path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
-    let write = || {
-        let mut file = PendingFile::create(path)?;
-        parts.iter().try_for_each(|part| file.file().write_all(part))?;
-        file.commit()
-    };
-    write().map_err(|error: std::io::Error| failed(path, &error))
+    pending(path, parts).and_then(PendingFile::commit).map_err(|error| failed(path, &error))
+}
+
+/// The same of what can be made again: nobody waits for the disk.
+pub(super) fn write_part(path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
+    pending(path, parts).and_then(PendingFile::commit_unsynced).map_err(|error| failed(path, &error))
+}
+
+fn pending(path: &Path, parts: &[&[u8]]) -> std::io::Result<PendingFile> {
+    let mut file = PendingFile::create(path)?;
+    parts.iter().try_for_each(|part| file.file().write_all(part))?;
+    Ok(file)
 }
 
 /// Why the folder cannot be used.

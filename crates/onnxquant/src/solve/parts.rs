@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::fingerprint::of_bytes;
-use crate::solve::kept::{CHECK_BYTES, failed, read, write};
+use crate::solve::kept::{CHECK_BYTES, failed, read, write_part};
 
 /// First bytes of a file.
 const MAGIC: &[u8] = b"onnxquant part\n";
@@ -138,7 +138,7 @@ impl KeptParts {
         let bytes = postcard::to_extend(value, MAGIC.to_vec());
         let bytes = bytes.map_err(|error| Error::Internal(error.to_string()))?;
         fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, &error))?;
-        write(&self.folder.join(name), &[&bytes, of_bytes(&bytes).as_bytes()])
+        write_part(&self.folder.join(name), &[&bytes, of_bytes(&bytes).as_bytes()])
     }
 
     /// What a file holds; nothing where it is not there or damaged.
