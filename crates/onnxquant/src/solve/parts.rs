@@ -25,11 +25,14 @@ use crate::solve::kept::{CHECK_BYTES, failed, read, write_part};
 /// First bytes of a file.
 const MAGIC: &[u8] = b"onnxquant part\n";
 
-/// What others have to know of a part: by stream, at the cut.
+/// What others have to know of a part.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Done {
+    /// By stream, at the cut.
     pub(crate) cuts: Vec<CutShapes>,
+    /// Whether it gave something: its samples that advance at once, and those that had waited.
+    pub(crate) turns: [bool; 2],
 }
 
 /// What parts of the samples gave for one stage.
@@ -76,19 +79,25 @@ impl KeptParts {
 
     /// The moments of one request, by set of samples: those of all parts, added in their order. Nothing where one is missing.
     pub(crate) fn moments(&self, parts: usize, request: usize) -> Result<Option<Vec<MomentSums>>, Error> {
-        let (mut total, mut late): (Option<Vec<MomentSums>>, Vec<usize>) = (None, Vec::new());
-        for part in 0..parts {
-            let Some(found) = self.get(&moments_name(part, false, request))? else { return self.forget(part) };
-            add(&mut total, found)?;
-            if self.folder.join(moments_name(part, true, request)).exists() {
-                late.push(part);
-            }
-        }
-        for part in late {
-            let Some(found) = self.get(&moments_name(part, true, request))? else { return self.forget(part) };
+        let Some(turns) = self.turns(parts)? else { return Ok(None) };
+        let mut total = None;
+        for (part, waited) in turns {
+            let Some(found) = self.get(&moments_name(part, waited, request))? else { return self.forget(part) };
             add(&mut total, found)?;
         }
         Ok(total)
+    }
+
+    /// What parts gave, in the order in which it is added: the part, and whether its samples had waited.
+    fn turns(&self, parts: usize) -> Result<Option<Vec<(usize, bool)>>, Error> {
+        let mut turns = [Vec::new(), Vec::new()];
+        for part in 0..parts {
+            let Some(done) = self.done(part)? else { return Ok(None) };
+            for (waited, _) in done.turns.iter().enumerate().filter(|(_, gave)| **gave) {
+                turns[waited].push((part, waited == 1));
+            }
+        }
+        Ok(Some(turns.concat()))
     }
 
     /// Keeps what comparing gathered of a part.
@@ -98,23 +107,13 @@ impl KeptParts {
 
     /// What comparing gathered of all parts, by set, added in their order; nothing where a part is missing.
     pub(crate) fn comparison(&self, parts: usize) -> Result<Option<Vec<ComparisonSums>>, Error> {
-        for part in 0..parts {
-            if self.done(part)?.is_none() {
-                return Ok(None);
-            }
+        let Some(turns) = self.turns(parts)? else { return Ok(None) };
+        let mut total = Vec::new();
+        for (part, waited) in turns {
+            let Some(found) = self.get(&comparison_name(part, waited))? else { return self.forget(part) };
+            add_comparison(&mut total, found);
         }
-        let mut total: Option<Vec<ComparisonSums>> = None;
-        for waited in [false, true] {
-            for part in 0..parts {
-                let name = comparison_name(part, waited);
-                if !self.folder.join(&name).exists() {
-                    continue;
-                }
-                let Some(found) = self.get::<Vec<ComparisonSums>>(&name)? else { return self.forget(part) };
-                add_comparison(total.get_or_insert_default(), found);
-            }
-        }
-        Ok(total)
+        Ok(Some(total))
     }
 
     /// Removes the moments of some parts, which nobody needs once the layers are solved.

@@ -19,7 +19,7 @@
 
 use std::ops::Range;
 
-use onnxquant_calib::{CalibError, PartMoments, count_parts};
+use onnxquant_calib::{CalibError, PartMoments, TakePart, count_parts};
 
 use crate::config::{Duty, Shard};
 use crate::error::Error;
@@ -95,15 +95,11 @@ fn run_float(
         }
         let range = shard.parts(count_parts(samples.len()));
         keeping(|keep| {
-            calibration.statistics_of_parts(
-                job.model,
-                stage.layers,
-                (samples, range, judged),
-                job.progress,
-                &mut |part| keep(parts.keep(part)),
-            )
+            let take: &mut TakePart<'_> = &mut |part| keep(parts.keep(part));
+            calibration.statistics_of_parts(job.model, stage.layers, (samples, range, judged), job.progress, take)
         })?;
-        own.iter().try_for_each(|&part| parts.keep_done(part, &Done::default()))?;
+        let done = Done { turns: [true, false], ..Done::default() };
+        own.iter().try_for_each(|&part| parts.keep_done(part, &done))?;
     }
     Ok(())
 }
@@ -123,20 +119,24 @@ fn run_streams(
     }
     for stage in stages {
         let moments = kept.parts(stage.start);
-        let is_kept = kept.stage(stage.start, stage.layers)?.is_some();
-        if is_kept || all_done(&moments, own.clone())? {
+        let is_there = all_done(&moments, own.clone())?;
+        let mut gave = vec![[false; 2]; parts];
+        if is_there || kept.stage(stage.start, stage.layers)?.is_some() {
             streams.pass(stage.layers, stage.later, job.progress)?;
         } else {
             keeping(|keep| {
                 streams.statistics_of_parts(stage.layers, stage.later, job.progress, &mut |part: PartMoments| {
+                    gave[part.part][usize::from(part.waited)] = true;
                     keep(moments.keep(part))
                 })
             })?;
         }
-        own.clone().try_for_each(|part| moments.keep_done(part, &streams.done(part)))?;
+        for part in own.clone().filter(|_| !is_there) {
+            moments.keep_done(part, &Done { cuts: streams.cuts(part), turns: gave[part] })?;
+        }
         for part in (0..parts).filter(|part| !own.contains(part)) {
             let done = wait(shard, || moments.done(part), || waiting_for_parts(*stage, &moments, parts))?;
-            streams.learn(part, done);
+            streams.learn(part, done.cuts);
         }
         let solved = wait(shard, || kept.stage(stage.start, stage.layers), || waiting_for_layers(*stage, kept))?;
         moments.drop_moments(own.clone());
@@ -145,8 +145,14 @@ fn run_streams(
             streams.settle(layer, &solved.weight)?;
         }
     }
-    keeping(|keep| streams.compare(&seen, job.progress, &mut |part| keep(compared.keep_comparison(&part))))?;
-    own.clone().try_for_each(|part| compared.keep_done(part, &Done::default()))
+    let mut gave = vec![[false; 2]; parts];
+    keeping(|keep| {
+        streams.compare(&seen, job.progress, &mut |part| {
+            gave[part.part][usize::from(part.waited)] = true;
+            keep(compared.keep_comparison(&part))
+        })
+    })?;
+    own.clone().try_for_each(|part| compared.keep_done(part, &Done { turns: gave[part], ..Done::default() }))
 }
 
 /// Solves own layers, stage by stage, once all parts of a stage are there.

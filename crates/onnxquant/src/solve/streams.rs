@@ -16,8 +16,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use onnxquant_calib::{
-    CalibError, CalibSet, ComparisonSums, LayerMoments, Network, PairRequest, PartComparison, StatKind, Stream,
-    TakePart, collect_pair_parts, collect_pairs, compare_stream_parts, count_parts, gram_bytes,
+    CalibError, CalibSet, ComparisonSums, CutShapes, LayerMoments, Network, PairRequest, PartComparison, StatKind,
+    Stream, TakePart, collect_pair_parts, collect_pairs, compare_stream_parts, count_parts, gram_bytes,
 };
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
@@ -34,7 +34,7 @@ use crate::observe::calibration::{Calibration, StageStats, distinct, request};
 use crate::plan::assignment::Assignment;
 use crate::plan::layers::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
-use crate::solve::parts::{Done, add_comparison};
+use crate::solve::parts::add_comparison;
 use crate::solve::selected::selected;
 use crate::write::codes::{Codes, QuantizedBody, QuantizedTable};
 use crate::write::evaluated::{Arithmetic, round_inside, with_bodies, with_rounded_activations};
@@ -146,13 +146,13 @@ impl<'a> Streams<'a> {
     }
 
     /// What others have to know of a part that is run here.
-    pub(crate) fn done(&self, part: usize) -> Done {
-        Done { cuts: [&self.quantized, &self.float].map(|stream| stream.cut_shapes(part)).into() }
+    pub(crate) fn cuts(&self, part: usize) -> Vec<CutShapes> {
+        [&self.quantized, &self.float].map(|stream| stream.cut_shapes(part)).into()
     }
 
     /// Takes note of a part that is run elsewhere.
-    pub(crate) fn learn(&mut self, part: usize, done: Done) {
-        for (stream, cut) in [&mut self.quantized, &mut self.float].into_iter().zip(done.cuts) {
+    pub(crate) fn learn(&mut self, part: usize, cuts: Vec<CutShapes>) {
+        for (stream, cut) in [&mut self.quantized, &mut self.float].into_iter().zip(cuts) {
             stream.learn(part, cut);
         }
     }
