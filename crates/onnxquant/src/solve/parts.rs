@@ -80,6 +80,10 @@ impl KeptParts {
     /// The moments of one request, by set of samples: those of all parts, added in their order. Nothing where one is missing.
     pub(crate) fn moments(&self, parts: usize, request: usize) -> Result<Option<Vec<MomentSums>>, Error> {
         let Some(turns) = self.turns(parts)? else { return Ok(None) };
+        // Where the layers were there, a part has gone by without gathering.
+        if let Some(part) = (0..parts).find(|&part| !turns.contains(&(part, false))) {
+            return self.forget(part);
+        }
         let mut total = None;
         for (part, waited) in turns {
             let Some(found) = self.get(&moments_name(part, waited, request))? else { return self.forget(part) };
