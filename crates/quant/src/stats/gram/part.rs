@@ -65,6 +65,9 @@ impl TryFrom<GramPart> for GramAccumulator {
 
     fn try_from(part: GramPart) -> Result<Self, QuantError> {
         let GramPart { k, n_rows, rows, sums, column_sums } = part;
+        if column_sums.len() != k {
+            return Err(shape_error("column sums of a part", &[column_sums.len()], format!("[{k}]")));
+        }
         let mut accumulator = Self::new(k)?;
         if let Some(rows) = rows {
             let found = rows.len();
@@ -72,9 +75,6 @@ impl TryFrom<GramPart> for GramAccumulator {
             let rows = rows.map_err(|_| shape_error("rows of a part", &[found], format!("[{n_rows} * {k}]")))?;
             accumulator.push(rows.view())?;
             return Ok(accumulator);
-        }
-        if column_sums.len() != k {
-            return Err(shape_error("column sums of a part", &[column_sums.len()], format!("[{k}]")));
         }
         accumulator.n_rows = n_rows;
         accumulator.sums = from_upper(&sums, k)?;
