@@ -110,17 +110,11 @@ pub fn collect_pairs(
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<LayerMoments>, CalibError> {
     let seen = seen(requests);
-    let totals = |_: &&[usize]| Ok([MomentSums::new(&seen)?, MomentSums::new(&seen)?]);
-    let mut totals = sets.iter().map(totals).collect::<Result<Vec<_>, CalibError>>()?;
+    let mut totals = sets.iter().map(|_| MomentSums::new(&seen)).collect::<Result<Vec<_>, CalibError>>()?;
     collect_pair_parts(networks, data, sets, requests, progress, &mut |part| {
-        let sets = totals.iter_mut().zip(part.sums);
-        sets.into_iter().try_for_each(|(totals, sums)| totals[usize::from(part.waited)].add(sums))
+        totals.iter_mut().zip(part.sums).try_for_each(|(total, sums)| total.add(sums))
     })?;
-    let finish = |[mut all, waited]: [MomentSums; 2]| {
-        all.add(waited)?;
-        all.finish(&seen)
-    };
-    totals.into_iter().map(finish).collect()
+    totals.into_iter().map(|total| total.finish(&seen)).collect()
 }
 
 fn seen(requests: &[PairRequest]) -> Vec<StatRequest> {
@@ -129,7 +123,7 @@ fn seen(requests: &[PairRequest]) -> Vec<StatRequest> {
 
 /// The same as [`collect_pairs`], but hands over the statistics of the parts that these streams run, each by itself.
 ///
-/// They are to be added in the order of the parts, those of samples that waited last.
+/// They are to be added in the order in which they come: that of the parts, those of samples that waited last.
 pub fn collect_pair_parts(
     mut networks: [Network<'_>; 2],
     data: &CalibSet,

@@ -159,13 +159,11 @@ impl<'a> Streams<'a> {
 
     /// Takes both networks to their outputs and compares these on held-out samples, and on those of `seen`.
     pub(crate) fn finish(mut self, seen: &[usize], progress: Progress<'_>) -> Result<Compared, Error> {
-        let mut found: [Vec<ComparisonSums>; 2] = [Vec::new(), Vec::new()];
+        let mut found = Vec::new();
         self.compare(seen, progress, &mut |part| {
-            add_comparison(&mut found[usize::from(part.waited)], part.sums);
+            add_comparison(&mut found, part.sums);
             Ok(())
         })?;
-        let [mut found, waited] = found;
-        add_comparison(&mut found, waited);
         self.compared(found)
     }
 

@@ -54,15 +54,11 @@ pub fn compare_streams(
     slicings: &[Slicing],
     progress: &dyn Fn(Progress),
 ) -> Result<Vec<Vec<OutputComparison>>, CalibError> {
-    let start = || sets.iter().map(|_| ComparisonSums::new(names[0], slicings)).collect::<Vec<_>>();
-    let mut found = [start(), start()];
+    let mut found: Vec<_> = sets.iter().map(|_| ComparisonSums::new(names[0], slicings)).collect();
     compare_stream_parts([a, b], data, (names, sets), slicings, progress, &mut |part| {
-        let totals = &mut found[usize::from(part.waited)];
-        totals.iter_mut().zip(part.sums).for_each(|(all, one)| all.add(one));
+        found.iter_mut().zip(part.sums).for_each(|(all, one)| all.add(one));
         Ok(())
     })?;
-    let [mut found, waited] = found;
-    found.iter_mut().zip(waited).for_each(|(all, one)| all.add(one));
     Ok(found.into_iter().map(ComparisonSums::finish).collect())
 }
 
