@@ -184,6 +184,9 @@ impl KeptLayers {
 
     /// All layers of a stage, the first of which is layer `start`, or nothing where one is missing.
     pub(crate) fn stage(&self, start: usize, layers: &[PlannedLayer]) -> Result<Option<Vec<Solved>>, Error> {
+        if !(start..start + layers.len()).all(|index| self.has(index)) {
+            return Ok(None);
+        }
         layers.iter().enumerate().map(|(index, layer)| self.layer(start + index, layer)).collect()
     }
 

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use crate::config::{Config, Duty, Shard};
 use crate::error::Error;
 
-/// Between two looks at what others have done: at first, and at most.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Between two looks at what others have done: at least, at most, and as a part of the time that was waited.
+const LEAST_PAUSE: Duration = Duration::from_millis(2);
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const PART: u32 = 16;
 
 /// Looks until something is there, as long as the process may wait.
 pub(super) fn wait<T>(
@@ -16,15 +17,15 @@ pub(super) fn wait<T>(
     look: impl Fn() -> Result<Option<T>, Error>,
     waiting: impl Fn() -> String,
 ) -> Result<T, Error> {
-    let (start, mut pause) = (Instant::now(), FIRST_PAUSE);
+    let start = Instant::now();
     loop {
         if let Some(found) = look()? {
             return Ok(found);
         }
-        let left = shard.wait().map(|wait| wait.saturating_sub(start.elapsed())).filter(|left| !left.is_zero());
+        let waited = start.elapsed();
+        let left = shard.wait().map(|wait| wait.saturating_sub(waited)).filter(|left| !left.is_zero());
         let Some(left) = left else { return Err(Error::Waiting(waiting())) };
-        sleep(pause.min(left));
-        pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+        sleep((waited / PART).clamp(LEAST_PAUSE, LONGEST_PAUSE).min(left));
     }
 }
 
