@@ -58,8 +58,11 @@ mod runtime;
 mod saturation;
 mod selected;
 mod served;
+mod shards;
 #[cfg(unix)]
 mod signals;
+#[cfg(target_os = "linux")]
+mod slurm;
 mod sounds;
 mod support;
 mod targets;

@@ -42,6 +42,7 @@ const FLOORS: [(&str, &[&str]); 9] = [
         "cli",
         &[
             "dry_run",
+            "shares",
             "quantize",
             "compare",
             "report",

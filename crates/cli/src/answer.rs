@@ -28,6 +28,8 @@ pub enum Failure {
     Input(anyhow::Error),
     /// A defect of this program.
     Defect(String),
+    /// Other processes have to do something first.
+    Waiting(String),
     /// Whoever asked for it [stopped](crate::Stopped) it.
     Stopped,
 }
@@ -39,6 +41,7 @@ impl Failure {
             Self::Words(error) => bare(&error.render().to_string()),
             Self::Input(error) => format!("{error:#}"),
             Self::Defect(problem) => problem.clone(),
+            Self::Waiting(what) => format!("waiting for others: {what}"),
             Self::Stopped => "the run was stopped".to_owned(),
         };
         as_given(&told)
@@ -48,6 +51,7 @@ impl Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         match error.downcast_ref::<onnxquant::Error>() {
+            Some(onnxquant::Error::Waiting(what)) => Self::Waiting(what.clone()),
             Some(defect) if defect.is_internal() => Self::Defect(format!("{error:#}")),
             _ => Self::Input(error),
         }

@@ -127,7 +127,7 @@ fn command(host: &Host<'_>) -> Vec<String> {
 }
 
 /// The engines that are there, or have to be, and that survive the model.
-fn engines(args: &QuantizeArgs, given: &GivenModel, host: &Host<'_>) -> anyhow::Result<Survivors> {
+pub(crate) fn engines(args: &QuantizeArgs, given: &GivenModel, host: &Host<'_>) -> anyhow::Result<Survivors> {
     let needed = [(args.engine == EngineName::Ort, "`--engine ort`"), (args.verify.is_some(), "`--verify ort`")];
     let needed = needed.into_iter().find_map(|(is_needed, option)| is_needed.then_some(option));
     // Without samples it has nothing to measure.

@@ -89,6 +89,12 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
+    /// Other processes have to do something first; nothing is wrong.
+    #[error("{0}")]
+    Waiting(String),
+    /// A process has done all that its share is; nothing is wrong.
+    #[error("the share of this process is done")]
+    ShareDone,
     /// A model cannot be measured by the user's own figure.
     #[error("cannot measure the metric: {0}")]
     Metric(String),

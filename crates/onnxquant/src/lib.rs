@@ -56,8 +56,8 @@ pub use accuracy::{Accuracy, TokenFigures};
 pub use anonymize::{Anonymized, anonymize};
 pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
-    AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,
-    KvCache, LayerRule, LayerRuleError, Measuring, MethodChoice, Metric, Target,
+    AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Duty, EngineChoice,
+    Format, KvCache, LayerRule, LayerRuleError, Measuring, MethodChoice, Metric, Shard, Target,
 };
 pub use decide::trail::{JudgedBy, Weights};
 pub use delivery::{Delivery, check_addresses};
@@ -82,7 +82,7 @@ pub use onnxquant_passes::runs_as::{Kernel, RunsAs};
 pub use onnxquant_passes::weight_form::{Codes, WeightForm};
 pub use onnxquant_quant as quant;
 pub use onnxquant_storage as storage;
-pub use pipeline::{Finished, quantize, quantize_unnamed};
+pub use pipeline::{Finished, quantize, quantize_unnamed, share};
 pub use plan::float_weights::FloatWeight;
 pub use plan::layers::{Plan, PlannedBody, PlannedLayer, SkippedLayer};
 pub use plan::scales::Origin;

@@ -45,7 +45,8 @@ pub(super) fn archive(file: &Path, wanted: &Wanted) -> anyhow::Result<()> {
     copy(&process::root().join(FIXTURE), &root)?;
     let is_foreign = !wanted.runs_here()?;
     let Some(mut command) = (if is_foreign { emulated(&root, wanted) } else { started(&root, wanted) }) else {
-        let why = if is_foreign { "QEMU for its processor is not installed" } else { "no other root may be given here" };
+        let why =
+            if is_foreign { "QEMU for its processor is not installed" } else { "no other root may be given here" };
         println!("not run: {why}");
         return Ok(());
     };
@@ -66,8 +67,9 @@ pub(super) fn archive(file: &Path, wanted: &Wanted) -> anyhow::Result<()> {
 /// A static program for another processor, by QEMU where that is installed.
 fn emulated(root: &Path, wanted: &Wanted) -> Option<Command> {
     let processor = wanted.target().split('-').next().unwrap_or_default();
-    let is_there =
-        |qemu: &String| Command::new(qemu).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    let is_there = |qemu: &String| {
+        Command::new(qemu).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    };
     let qemu = ["", "-static"].map(|kind| format!("qemu-{processor}{kind}")).into_iter().find(is_there);
     qemu.filter(|_| wanted.is_static()).map(|qemu| {
         let mut command = Command::new(qemu);

@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn ones_stand_where_something_was_given() {
-        let inputs = [spec("pixel_values", ElementType::F32, 4, false), spec("pixel_mask", ElementType::Bool, 3, false)];
+        let inputs =
+            [spec("pixel_values", ElementType::F32, 4, false), spec("pixel_mask", ElementType::Bool, 3, false)];
         let mask = Mask::among(&inputs).unwrap();
         let filled = Filled { lengths: vec![2, 3], given: vec![0..1, 1..3] };
         let wanted = ndarray::array![[[false, true, true], [false, false, false]]].into_dyn();
@@ -106,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_mask_is_made_beside_one_input_alone() {
-        let (values, mask) = (spec("x", ElementType::F32, 2, false), spec("attention_mask", ElementType::I64, 2, false));
+        let (values, mask) =
+            (spec("x", ElementType::F32, 2, false), spec("attention_mask", ElementType::I64, 2, false));
         let optional = spec("attention_mask", ElementType::I64, 2, true);
         assert!(Mask::among(&[values.clone(), mask.clone()]).is_some());
         assert!(Mask::among(&[values.clone(), optional]).is_none());
