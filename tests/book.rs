@@ -51,7 +51,7 @@ const OF_OTHERS: [&str; 20] = [
 ];
 
 /// The commands that take options of their own.
-const COMMANDS: [&str; 5] = ["", "inspect", "compare", "bench", "report"];
+const COMMANDS: [&str; 8] = ["", "inspect", "compare", "bench", "report", "calibrate", "solve", "finish"];
 
 /// Puts what pages name into a folder: the float model, samples and labelled data of `digits_mlp`; a model of pictures
 /// with some; a decoder with its tokenizer and texts; the fixture of README.

@@ -14,6 +14,7 @@ mod capture;
 mod command;
 mod configuration;
 mod determinism;
+mod estimates;
 mod experts;
 mod external;
 #[cfg(unix)]
@@ -49,14 +50,19 @@ mod package;
 mod partly_run;
 mod pictures;
 mod refused;
+#[cfg(unix)]
+mod remote;
 mod reports;
 mod requantized;
 mod runtime;
 mod saturation;
 mod selected;
 mod served;
+mod shards;
 #[cfg(unix)]
 mod signals;
+#[cfg(target_os = "linux")]
+mod slurm;
 mod sounds;
 mod support;
 mod targets;

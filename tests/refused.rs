@@ -45,6 +45,12 @@ fn bad_input_is_refused_with_a_message_and_nothing_left_behind() {
     };
     let cases = [
         Refusal { input: at("absent.onnx"), ..usual("no such model", good(&[]), &["absent.onnx", "No such file"]) },
+        Refusal {
+            input: at("absent.onnx"),
+            output: at("absent/out.onnx"),
+            ..usual("neither model nor folder", good(&[]), &["absent.onnx", "No such file"])
+        },
+        Refusal { output: at("small/"), ..usual("a folder as output", good(&[]), &["small", "it is a folder"]) },
         Refusal { input: at("text.onnx"), ..usual("no model", good(&[]), &["text.onnx"]) },
         Refusal { input: at("empty"), ..usual("a folder as model", good(&[]), &["empty"]) },
         Refusal {

@@ -13,6 +13,7 @@ mod prepared;
 mod python;
 mod schema;
 mod tool;
+mod web;
 
 pub use agree::{Told, agree, check_told};
 pub use book::{Block, Table, Text, code_spans};
@@ -29,6 +30,7 @@ pub use prepared::check_prepared;
 pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python, python_code};
 pub use schema::faults as schema_faults;
 pub use tool::{Run, bounded, files_in, inspect, library, onnxquant, refused, report, try_report};
+pub use web::{Fault, Web};
 
 use std::path::PathBuf;
 

@@ -54,10 +54,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// `cargo +nightly fuzz COMMAND`.
 fn fuzz(command: &str) -> Command {
-    // The variable `CARGO` names the compiler that built this program.
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(process::root()).env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN");
-    cargo.args(["+nightly", "fuzz", command]);
+    let mut cargo = process::nightly();
+    cargo.args(["fuzz", command]);
     cargo
 }
 

@@ -10,6 +10,7 @@ mod dist;
 mod faults;
 mod fuzz;
 mod manifests;
+mod miri;
 mod paper;
 mod process;
 mod python;
@@ -44,6 +45,8 @@ enum Command {
     Faults(faults::Args),
     /// Builds the fuzz targets and runs each for a while.
     Fuzz(fuzz::Args),
+    /// Runs tests in an interpreter that finds undefined behaviour.
+    Miri,
     /// Makes the archives and the wheel that people download.
     Dist(dist::Args),
     /// Checks licences, sources and versions of all dependencies.
@@ -64,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         Command::Bench(args) => bench::run(&args),
         Command::Faults(args) => faults::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Miri => miri::run(),
         Command::Dist(args) => dist::run(&args),
         Command::Deny(args) => deny::run(&args),
         Command::Manifests => manifests::run(),

@@ -14,7 +14,7 @@ const GITHUB: [(&str, &[&str]); 4] = [
 ];
 
 /// Manifests of Kubernetes.
-const KUBERNETES: [&str; 1] = ["docs/examples/kubernetes/job.yaml"];
+const KUBERNETES: [&str; 2] = ["docs/examples/kubernetes/job.yaml", "docs/examples/kubernetes/shards.yaml"];
 
 /// Checks them all; nothing is sent anywhere.
 pub fn run() -> anyhow::Result<()> {

@@ -25,6 +25,14 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// The cargo of a nightly compiler.
+pub fn nightly() -> Command {
+    // The variable `CARGO` names the compiler that built this program.
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(root()).env_remove("CARGO").env_remove("RUSTUP_TOOLCHAIN").arg("+nightly");
+    cargo
+}
+
 /// Runs a program to its end; its output goes where ours goes.
 pub fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("cannot start {command:?}"))?;

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use shared::rust_files;
 
 /// The floors of a crate's sources, from the top down; a file that lies in no folder is a floor by itself.
-const FLOORS: [(&str, &[&str]); 8] = [
+const FLOORS: [(&str, &[&str]); 9] = [
     (
         "onnxquant",
         &[
             "anonymize",
+            "given",
+            "delivery",
             "folder",
             "forecast",
             "pipeline",
@@ -40,6 +42,7 @@ const FLOORS: [(&str, &[&str]); 8] = [
         "cli",
         &[
             "dry_run",
+            "shares",
             "quantize",
             "compare",
             "report",
@@ -86,6 +89,7 @@ const FLOORS: [(&str, &[&str]); 8] = [
             "process",
         ],
     ),
+    ("storage", &["list", "open", "remote", "refused", "address"]),
     ("calib", &["statistics", "stream", "run", "engine", "data", "graph", "error", "tensor"]),
     (
         "ir",

@@ -37,9 +37,9 @@ mod tensor;
 mod testing;
 
 pub use data::{
-    CalibSet, ChannelOrder, DataOptions, DataReport, Dim, GenaiDecoder, IMAGE_PRESETS, ImageBase, ImageLayout,
-    ImageOptions, ImagePreset, InputSpec, NamedTensors, Sample, Split, TextOptions, ValueRange, read_npy, read_npz,
-    sample_files, write_captures,
+    BESIDE_MODELS, CalibSet, ChannelOrder, DataOptions, DataReport, Dim, GRAPHS, GenaiDecoder, IMAGE_PRESETS,
+    ImageBase, ImageLayout, ImageOptions, ImagePreset, InputSpec, NamedTensors, Sample, Split, TextOptions, ValueRange,
+    read_npy, read_npz, sample_files, write_captures,
 };
 pub use engine::{
     BlockedNode, Cut, Engine, Fault, Feed, Given, SATURATE_PAIRS, Session, Shapes, SharedEngine, cut, engine,
@@ -51,9 +51,10 @@ pub use error::{CalibError, FormatError};
 pub use graph::{graph_outputs, inline_functions};
 pub use run::{Progress, SampleRun, for_each_batch};
 pub use statistics::{
-    LayerMoments, Measurement, NotMeasured, Original, OutputComparison, OutputError, PairRequest, Slice, SliceError,
-    Slicing, StatKind, StatRequest, TokenError, collect, collect_channels, collect_histograms, collect_pairs, compare,
-    compare_streams, gram_bytes, judged_outputs, larger, observe_shapes, observe_sizes,
+    ComparisonSums, LayerMoments, Measurement, MomentSums, NotMeasured, Original, OutputComparison, OutputError,
+    PairRequest, PartComparison, PartMoments, RequestPart, Slice, SliceError, Slicing, StatKind, StatRequest, TakePart,
+    TokenError, collect, collect_channels, collect_histograms, collect_pair_parts, collect_pairs, collect_parts,
+    compare, compare_stream_parts, compare_streams, gram_bytes, judged_outputs, larger, observe_shapes, observe_sizes,
 };
-pub use stream::{MakeModel, Network, Stream};
+pub use stream::{CutShapes, MOST_PARTS, MakeModel, Network, Stream, count_parts};
 pub use tensor::{ElementType, Tensor};

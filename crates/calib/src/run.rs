@@ -99,7 +99,7 @@ pub(crate) fn run_order(engines: &[&dyn Session], data: &CalibSet, indices: &[us
     order
 }
 
-fn run_sample(engines: &[&dyn Session], data: &CalibSet, index: usize) -> Result<SampleRun, CalibError> {
+pub(crate) fn run_sample(engines: &[&dyn Session], data: &CalibSet, index: usize) -> Result<SampleRun, CalibError> {
     let sample = data.load(index)?;
     let values = engines.iter().map(|engine| engine.run(&sample)).collect::<Result<_, _>>();
     let values = values.map_err(|error| describe_failure(error, data, index))?;

@@ -1,6 +1,7 @@
 //! What a run gives.
 
 use onnxquant::Report;
+use onnxquant::storage::as_given;
 
 /// What a run gives.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub enum Failure {
     Input(anyhow::Error),
     /// A defect of this program.
     Defect(String),
+    /// Other processes have to do something first.
+    Waiting(String),
     /// Whoever asked for it [stopped](crate::Stopped) it.
     Stopped,
 }
@@ -34,18 +37,21 @@ pub enum Failure {
 impl Failure {
     /// What went wrong, without the words `error: ` before it and the advice to read the help behind it.
     pub fn message(&self) -> String {
-        match self {
+        let told = match self {
             Self::Words(error) => bare(&error.render().to_string()),
             Self::Input(error) => format!("{error:#}"),
             Self::Defect(problem) => problem.clone(),
+            Self::Waiting(what) => format!("waiting for others: {what}"),
             Self::Stopped => "the run was stopped".to_owned(),
-        }
+        };
+        as_given(&told)
     }
 }
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         match error.downcast_ref::<onnxquant::Error>() {
+            Some(onnxquant::Error::Waiting(what)) => Self::Waiting(what.clone()),
             Some(defect) if defect.is_internal() => Self::Defect(format!("{error:#}")),
             _ => Self::Input(error),
         }

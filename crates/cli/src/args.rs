@@ -1,26 +1,31 @@
 //! Words and flags of the command line.
 
+mod addresses;
 mod data;
 mod effects;
 mod help;
 mod metric;
 pub(crate) mod presets;
 mod settings;
+mod shares;
 mod words;
 
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
-use onnxquant::{Budget, Config, Cpu, Error};
+use onnxquant::{Budget, Config, Cpu, Duty, Error, Shard};
 
+pub(crate) use addresses::check_places;
 pub(crate) use effects::{check, has_no_effect};
 pub(crate) use help::command;
 
 use data::DataArgs;
 pub(crate) use metric::MetricArgs;
 use settings::SettingsArgs;
+pub(crate) use shares::{Calibrate, CalibrateCommand, Elsewhere, FinishArgs, ShardArgs, SolveArgs, calibrate};
 use words::VerifyName;
 pub(crate) use words::{EngineName, LogName, Tried};
 
@@ -64,6 +69,14 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Tells what changed from one stored report to another, or makes a page of one.
     Report(ReportArgs),
+    /// Runs a share of the calibration samples, where several processes make one model: see the chapter on many machines.
+    ///
+    /// The words are those of the main command, without OUT: onnxquant calibrate IN --calib PATH --state DIR --shard 2/4.
+    Calibrate(Calibrate),
+    /// Solves a share of the layers, for a run that `calibrate` has begun.
+    Solve(SolveArgs),
+    /// Verifies and writes the model of such a run; what is missing is done here.
+    Finish(FinishArgs),
     /// Prints a completion script for a shell.
     Completions {
         /// The shell.
@@ -79,11 +92,12 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeArgs {
-    /// The float model, or a folder with one: its files are copied beside the quantized one. Neither is changed.
+    /// The float model, or a folder with one: its files are copied beside the quantized one. Neither is changed. Like
+    /// samples, models may have addresses: s3://bucket/model.onnx, gs://, az://, https://.
     #[arg(value_name = "IN", required_unless_present_any = PRINTS)]
     pub(crate) input: Option<PathBuf>,
 
-    /// Where the quantized model, or the folder with it, appears, whole or not at all.
+    /// Where the quantized model, or the folder with it, appears, whole or not at all; a model also at an address.
     #[arg(value_name = "OUT", required_unless_present_any = PRINTS)]
     pub(crate) output: Option<PathBuf>,
 
@@ -123,6 +137,10 @@ pub(crate) struct QuantizeArgs {
     /// Keep solved layers in this folder: a run that was killed goes on there when it is started again.
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+
+    /// Others have done shares of the run; how long they are waited for.
+    #[arg(skip)]
+    pub(crate) finish: Option<Option<Duration>>,
 
     /// Keep statistics of activations in this file; they are used again while model and samples are the same.
     #[arg(long, value_name = "FILE")]
@@ -336,7 +354,8 @@ impl QuantizeArgs {
         };
         let (engine, verify) = (self.engine.into(), self.verify.is_some());
         let allow_float = self.allow_float;
-        Ok(Config { budget, state: self.state.clone(), engine, verify, allow_float, ..config })
+        let shard = self.finish.map(|wait| Shard::new(Duty::Finish, 1, 1, wait)).transpose()?;
+        Ok(Config { budget, state: self.state.clone(), shard, engine, verify, allow_float, ..config })
     }
 }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 
 use anyhow::bail;
-use onnxquant::{Bench, BenchReport, Timing};
+use onnxquant::storage::as_given;
+use onnxquant::{Bench, BenchReport, GivenModel, Timing};
 
 use crate::args::BenchArgs;
 use crate::host::Host;
@@ -21,8 +22,10 @@ pub(crate) fn run(args: &BenchArgs, threads: Option<NonZero<usize>>, host: &Host
         bail!("options about samples have no effect without --calib");
     }
     let Some(ort) = runtime::find(&args.runtime, Some("`bench`"), host)? else { bail!("`bench` needs ONNX Runtime") };
-    let models = std::iter::once(&args.model).chain(&args.other).map(|path| onnxquant::model_file(path));
-    let models: Vec<PathBuf> = models.collect::<Result<_, _>>()?;
+    let given = std::iter::once(&args.model).chain(&args.other).map(|path| GivenModel::open(path));
+    let given: Vec<GivenModel> = given.collect::<Result<_, _>>()?;
+    let models: Vec<PathBuf> =
+        given.iter().map(|given| onnxquant::model_file(given.path())).collect::<Result<_, _>>()?;
     let data = args.path.clone().map(|path| {
         let mut data = args.data.config(path, models.first().unwrap_or(&args.model));
         data.options.samples.get_or_insert(SAMPLES);
@@ -48,7 +51,7 @@ fn text(report: &BenchReport, columns: Option<usize>) -> String {
         let [low, high] = timing.quartiles_ms.map(milliseconds);
         vec![
             timing.threads.to_string(),
-            timing.model.display().to_string(),
+            as_given(&timing.model.display().to_string()),
             format!("{} ms", milliseconds(timing.median_ms)),
             format!("{low} - {high} ms"),
             format!("{:.2}x", timing.speed),

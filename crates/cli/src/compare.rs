@@ -1,6 +1,6 @@
 //! `onnxquant compare`: error, SQNR and cosine of every output, and of the tensors between.
 
-use onnxquant::{CompareReport, Comparison, EngineChoice, Files, OutputReport, PartReport, TensorFigures};
+use onnxquant::{CompareReport, Comparison, EngineChoice, Files, GivenModel, OutputReport, PartReport, TensorFigures};
 
 use crate::answer::Answer;
 use crate::args::{CompareArgs, EngineName};
@@ -15,7 +15,9 @@ use crate::table::{Table, decibels, quoted, short};
 const NAMED: usize = 3;
 
 pub(crate) fn run(args: &CompareArgs, host: &Host<'_>) -> anyhow::Result<Answer> {
-    let (first, second) = (onnxquant::model_file(&args.first)?, onnxquant::model_file(&args.second)?);
+    let given = [GivenModel::open(&args.first)?, GivenModel::open(&args.second)?];
+    let [first, second] = &given;
+    let (first, second) = (onnxquant::model_file(first.path())?, onnxquant::model_file(second.path())?);
     let files = Files::default().reads("the first model", &first).reads("the second model", &second);
     args.report.iter().fold(files, |files, path| files.reports("the report", path)).check()?;
     let data = args.data.config(args.path.clone(), &first);

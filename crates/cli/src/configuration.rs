@@ -16,15 +16,20 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches};
 
 use crate::answer::Failure;
-use crate::args::{self, Cli, presets};
+use crate::args::{self, CalibrateCommand, Cli, presets};
 use file::{Entry, Source, keys, nearest};
 
 /// Files that extend one another.
 const MOST_FILES: usize = 8;
 
+/// Options that say nothing of the result, and may differ from process to process.
+const OF_ONE_PROCESS: [&str; 7] = ["state", "report", "save_plan", "threads", "max_memory", "quiet", "log"];
+
 /// What was asked for.
 pub(crate) struct Asked {
     pub(crate) cli: Cli,
+    /// The words of the main command that ask for the same, where those of another one were typed.
+    pub(crate) words: Option<Vec<OsString>>,
     /// The options that the user gave, on the command line or in a file; what a preset says is not among them.
     given: BTreeSet<String>,
     matches: ArgMatches,
@@ -39,24 +44,36 @@ struct Level {
 /// Reads the command line, and the files that it names. The first word is the
 /// program's name.
 pub(crate) fn read(words: impl Iterator<Item = OsString>) -> Result<Asked, Failure> {
-    let typed_words: Vec<OsString> = words.collect();
+    read_as(words.collect(), args::command, Cli::from_arg_matches)
+}
+
+/// The same of the words of `calibrate`, which are those of the main command and some more.
+pub(crate) fn read_calibrate(words: Vec<OsString>) -> Result<Asked, Failure> {
+    read_as(words, args::calibrate, |matches| CalibrateCommand::from_arg_matches(matches).map(Cli::from))
+}
+
+fn read_as(
+    typed_words: Vec<OsString>,
+    line: fn() -> Command,
+    cli: fn(&ArgMatches) -> Result<Cli, clap::Error>,
+) -> Result<Asked, Failure> {
     let mut command = args::command();
     command.build();
     // What is wrong on the command line is told below, once the files are read with it.
-    let typed = args::command().ignore_errors(true).try_get_matches_from(&typed_words);
-    let typed = typed?;
+    let typed = line().ignore_errors(true).try_get_matches_from(&typed_words)?;
     let given = given(&command, &typed);
     let levels = levels(&command, &typed)?;
     let kept = kept(&command, &levels, &given);
     let of_files = kept.iter().flat_map(|entry| entry.words.iter().map(OsString::from));
     let words = typed_words.first().cloned().into_iter().chain(of_files);
     let words: Vec<OsString> = words.chain(typed_words.into_iter().skip(1)).collect();
-    let matches = args::command().try_get_matches_from(words);
+    let matches = line().try_get_matches_from(words);
     let matches = matches.map_err(|error| told(&command, error, &kept))?;
-    let cli = Cli::from_arg_matches(&matches)?;
+    args::check_places(&command, &matches)?;
+    let cli = cli(&matches)?;
     let own = levels.iter().filter(|level| !level.is_preset).flat_map(|level| &level.entries);
     let own = own.filter(|entry| !entry.words.is_empty()).map(|entry| entry.id.clone());
-    Ok(Asked { cli, given: given.into_iter().chain(own).collect(), matches })
+    Ok(Asked { cli, words: None, given: given.into_iter().chain(own).collect(), matches })
 }
 
 impl Asked {
@@ -67,7 +84,12 @@ impl Asked {
 
     /// The whole configuration as a file.
     pub(crate) fn text(&self) -> String {
-        print::effective(&args::command(), &self.matches, &self.cli.quantize)
+        print::effective(&args::command(), &self.matches, &self.cli.quantize, &[])
+    }
+
+    /// The same without what is about one process, for others that do a share of the run.
+    pub(crate) fn shared_text(&self) -> String {
+        print::effective(&args::command(), &self.matches, &self.cli.quantize, &OF_ONE_PROCESS)
     }
 }
 

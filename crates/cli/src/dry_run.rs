@@ -1,5 +1,6 @@
 //! `--dry-run`: what would be done, and what it would cost.
 
+use onnxquant::storage::as_given;
 use onnxquant::{Forecast, forecast};
 
 use crate::args::QuantizeArgs;
@@ -11,7 +12,7 @@ use crate::screen::{COLUMNS, fitted};
 use crate::table::bytes;
 
 pub(crate) fn run(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<String> {
-    let Order { model, folder, output, data, config } = Order::of(args, host)?;
+    let Order { model, folder, delivery, data, config, given: _given } = Order::of(args, host)?;
     let found = forecast(&model, data.as_ref(), &config)?;
     if let Some(data) = &found.data {
         data.warnings.iter().for_each(|warning| (host.warn)(warning));
@@ -20,8 +21,9 @@ pub(crate) fn run(args: &QuantizeArgs, host: &Host<'_>) -> anyhow::Result<String
     let layers = inspect::as_table(&found.plan, host.columns) + &float_weights(&found.float_weights);
     let columns = host.columns.map_or(COLUMNS, |columns| columns.min(COLUMNS));
     let of_folder = folder.map_or(String::new(), |_| {
-        format!("folder  of `{}` alone: other models in it are not looked at\n", model.display())
+        format!("folder  of `{}` alone: other models in it are not looked at\n", as_given(&model.display().to_string()))
     });
+    let output = args.output.as_deref().unwrap_or(delivery.path());
     let text = of_folder + &text(&found, &output.display().to_string());
     Ok(fitted(layers, host.columns) + &fitted(text, Some(columns)))
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use onnxquant::quant::Granularity;
-use onnxquant::{Anonymized, FloatWeight, PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
+use onnxquant::{Anonymized, FloatWeight, GivenModel, PassTrace, Plan, PlannedLayer, PlannedTable, SkippedLayer};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
@@ -14,7 +14,8 @@ use crate::table::{Table, shape};
 
 pub(crate) fn run(args: &InspectArgs, host: &Host<'_>) -> anyhow::Result<String> {
     let columns = host.columns;
-    let file = onnxquant::model_file(&args.model)?;
+    let given = GivenModel::open(&args.model)?;
+    let file = onnxquant::model_file(given.path())?;
     if let Some(output) = &args.anonymize {
         return Ok(anonymized(&onnxquant::anonymize(&file, output)?, output));
     }

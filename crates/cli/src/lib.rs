@@ -21,6 +21,7 @@ mod quantize;
 mod report;
 mod runtime;
 mod screen;
+mod shares;
 mod signals;
 mod sink;
 mod summary;
@@ -33,7 +34,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use anyhow::Context;
-use onnxquant::Phase;
+use onnxquant::{Duty, Phase};
 
 pub use answer::{Answer, Failure};
 pub use host::{Around, Host, Stopped};
@@ -58,6 +59,8 @@ const MISSED: u8 = 1;
 const BAD_INPUT: u8 = 2;
 /// A defect of this program.
 const DEFECT: u8 = 3;
+/// Other processes have to do something first (EX_TEMPFAIL of sysexits.h).
+const WAITING: u8 = 75;
 
 /// Stack of threads on which a run goes on, as the main thread's is.
 const STACK_BYTES: usize = 8 << 20;
@@ -120,7 +123,11 @@ fn told_of_words(error: &clap::Error) -> u8 {
 /// Says what went wrong; the exit code.
 fn told(failure: &Failure, teller: &Teller) -> u8 {
     teller.fail(&failure.message());
-    if matches!(failure, Failure::Defect(_)) { DEFECT } else { BAD_INPUT }
+    match failure {
+        Failure::Defect(_) => DEFECT,
+        Failure::Waiting(_) => WAITING,
+        _ => BAD_INPUT,
+    }
 }
 
 /// Does what the host's arguments say. Nothing is printed.
@@ -132,7 +139,20 @@ pub fn run(host: &Host<'_>) -> Result<Answer, Failure> {
 }
 
 fn asked(args: &[OsString]) -> Result<Asked, Failure> {
-    configuration::read(std::iter::once(OsString::from(NAME)).chain(args.iter().cloned()))
+    if args.first().is_some_and(|first| first == "calibrate") {
+        return shares::calibrate(args);
+    }
+    let mut asked = configuration::read(std::iter::once(OsString::from(NAME)).chain(args.iter().cloned()))?;
+    let mut shared = match asked.cli.command.take() {
+        Some(Command::Solve(args)) => shares::solve(args)?,
+        Some(Command::Finish(args)) => shares::finish(&args)?,
+        other => {
+            asked.cli.command = other;
+            return Ok(asked);
+        }
+    };
+    (shared.cli.threads, shared.cli.max_memory) = (asked.cli.threads, asked.cli.max_memory);
+    Ok(shared)
 }
 
 fn run_asked(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
@@ -144,6 +164,7 @@ fn run_asked(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
     }
     static HOOK: Once = Once::new();
     HOOK.call_once(|| set_hook(Box::new(|info| *last_panic() = info.to_string())));
+    let _kept = onnxquant::storage::keep();
     let work = || catch_unwind(AssertUnwindSafe(|| answer(asked, host)));
     let answered = match asked.cli.threads {
         None => work(),
@@ -165,11 +186,19 @@ fn last_panic() -> MutexGuard<'static, String> {
 
 fn answer(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
     let cli = &asked.cli;
+    let host = &Host { args: asked.words.as_deref().unwrap_or(host.args), ..*host };
     let text = match &cli.command {
         Some(Command::Inspect(args)) => inspect::run(args, host)?,
         Some(Command::Compare(args)) => return Ok(compare::run(args, host)?),
         Some(Command::Report(args)) => report::run(args, host)?,
         Some(Command::Bench(args)) => bench::run(args, cli.threads, host)?,
+        Some(Command::Calibrate(args)) => {
+            args::check(|id| asked.is_given(id), &cli.quantize)?;
+            shares::run(asked, Duty::Calibrate, &args.shard, host)?
+        }
+        Some(Command::Solve(args)) => shares::run(asked, Duty::Solve, &args.shard, host)?,
+        // It became the main command.
+        Some(Command::Finish(_)) => String::new(),
         Some(Command::Completions { shell }) => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut args::command(), NAME, &mut script);

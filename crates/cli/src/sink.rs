@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use onnxquant::storage::{Upload, is_address};
 use onnxquant::{PendingFile, is_open_elsewhere, is_standard_output};
 
 /// Prints to the standard output. A reader that went away has seen enough.
@@ -23,7 +24,7 @@ pub(crate) fn tell(text: &str) {
     output.write_all(text.as_bytes()).and_then(|()| output.flush()).unwrap_or_default();
 }
 
-/// Where a text goes that a path names: through what is no regular file, whole or not at all else; `-` is the standard
+/// Where a text goes that a path names: through what is no regular file, whole or not at all else, to an address too; `-` is the standard
 /// output.
 #[derive(Debug)]
 pub(crate) struct Sink {
@@ -36,12 +37,18 @@ enum Way {
     StandardOutput,
     Through,
     Whole(PendingFile),
+    /// To an address; begun when the text is known.
+    Sent(Option<Upload>),
 }
 
 impl Sink {
     /// Opens it before the text is known. A pipe is opened when the text is written: it waits for a reader.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let way = match () {
+            () if is_address(path) => {
+                Upload::begin(path).with_context(|| unwritable(path))?;
+                Way::Sent(None)
+            }
             () if is_standard_output(path) => Way::StandardOutput,
             () if is_open_elsewhere(path) => Way::Through,
             () => Way::Whole(PendingFile::create(path).with_context(|| unwritable(path))?),
@@ -54,6 +61,11 @@ impl Sink {
         let filled = match &mut self.way {
             Way::StandardOutput => to_standard_output(text),
             Way::Through => through(&self.path, text),
+            Way::Sent(upload) => Upload::begin(&self.path).and_then(|mut begun| {
+                begun.fill(&mut text.as_bytes())?;
+                *upload = Some(begun);
+                Ok(())
+            }),
             Way::Whole(file) => file.file().write_all(text.as_bytes()).and_then(|()| file.file().sync_all()),
         };
         filled.with_context(|| unwritable(&self.path))
@@ -63,6 +75,7 @@ impl Sink {
     pub(crate) fn name(self) -> anyhow::Result<()> {
         match self.way {
             Way::StandardOutput | Way::Through => Ok(()),
+            Way::Sent(upload) => upload.map_or(Ok(()), Upload::finish).with_context(|| unwritable(&self.path)),
             Way::Whole(file) => file.commit().with_context(|| unwritable(&self.path)),
         }
     }

@@ -1,10 +1,11 @@
 //! Engines that do not survive a model: what may crash one is done in a process of its own, which may.
 
+use std::ffi::OsString;
 use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::bail;
 use onnxquant::calib::OrtEngine;
-use onnxquant::{DataConfig, EngineChoice};
+use onnxquant::{DataConfig, EngineChoice, GivenModel};
 
 use crate::args::{EngineName, QuantizeArgs, TRY, Tried};
 use crate::child;
@@ -24,6 +25,7 @@ pub(crate) struct Survivors {
 /// Tries the engines that the run would use, and leaves out those that crash. ONNX Runtime may be `needed` for an option.
 pub(crate) fn survivors(
     args: &QuantizeArgs,
+    given: &GivenModel,
     runtime: Option<OrtEngine>,
     needed: Option<&str>,
     host: &Host<'_>,
@@ -32,6 +34,11 @@ pub(crate) fn survivors(
     if args.calib.is_none() || host.around.program.is_empty() {
         return Ok(left);
     }
+    // The other process need not fetch the model again.
+    let is_model = |word: &&OsString| args.input.as_ref().is_some_and(|input| input.as_os_str() == word.as_os_str());
+    let local = |word: &OsString| Some(word).filter(is_model).map_or(word.clone(), |_| given.path().into());
+    let words: Vec<OsString> = host.args.iter().map(local).collect();
+    let host = &Host { args: &words, ..*host };
     let mut crash = match args.engine {
         EngineName::Ort => None,
         EngineName::Auto | EngineName::Tract => crash(Tried::All, left.runtime.as_ref(), host),

@@ -4,7 +4,7 @@
 //! must lead to a file inside the model's own folder: absolute paths, `..` and symbolic links out of the
 //! folder are refused, as ONNX Runtime does. Source: ONNX specification, *External Data*.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 
 use bytes::Bytes;
@@ -31,9 +31,35 @@ pub(crate) fn attach(model: &mut ModelProto, folder: &Path) -> Result<Vec<PathBu
     Ok(paths)
 }
 
+/// The files beside a model in which tensors lie, as the model names them: paths from its folder on, which stay in it.
+pub(crate) fn locations(model: &mut ModelProto) -> Result<BTreeSet<String>, ReadModelError> {
+    let mut found = Ok(BTreeSet::new());
+    each_tensor(model, &mut |tensor| {
+        if let Ok(names) = found.as_mut()
+            && is_external(tensor)
+        {
+            let location = location(tensor).to_owned();
+            match plain(&location) {
+                Ok(()) => drop(names.insert(location)),
+                Err(problem) => {
+                    let tensor = tensor.name().to_owned();
+                    found = Err(ReadModelError::External { tensor, location, problem });
+                }
+            }
+        }
+    });
+    found
+}
+
 /// Whether the tensor's bytes lie in another file.
 fn is_external(tensor: &TensorProto) -> bool {
     tensor.data_location() == DataLocation::External
+}
+
+/// The file in which an external tensor lies.
+fn location(tensor: &TensorProto) -> &str {
+    let entry = tensor.external_data.iter().find(|entry| entry.key() == "location");
+    entry.map_or("", StringStringEntryProto::value)
 }
 
 struct Files<'a> {
@@ -43,8 +69,7 @@ struct Files<'a> {
 
 impl Files<'_> {
     fn attach(&mut self, tensor: &mut TensorProto) -> Result<(), ReadModelError> {
-        let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key() == key);
-        let location = entry("location").map_or("", StringStringEntryProto::value).to_owned();
+        let location = location(tensor).to_owned();
         let bytes = self.slice(tensor, &location).map_err(|problem| ReadModelError::External {
             tensor: tensor.name().to_owned(),
             location,
@@ -95,16 +120,22 @@ fn needed_bytes(tensor: &TensorProto) -> Result<usize, String> {
     tensor::packed_len(count, bits).ok_or_else(|| format!("shape {:?} overflows", tensor.dims))
 }
 
-/// The real path of `location`, proven to lie inside `folder`.
-fn confine(folder: &Path, location: &str) -> Result<PathBuf, String> {
-    let relative = Path::new(location);
+/// Refuses a location that is no plain path from a folder on.
+fn plain(location: &str) -> Result<(), String> {
     if location.is_empty() {
         return Err("no location is given".to_owned());
     }
-    let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    if !relative.components().all(plain) {
-        return Err("the location must be a plain path inside the model's folder".to_owned());
+    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    match Path::new(location).components().all(is_plain) {
+        true => Ok(()),
+        false => Err("the location must be a plain path inside the model's folder".to_owned()),
     }
+}
+
+/// The real path of `location`, proven to lie inside `folder`.
+fn confine(folder: &Path, location: &str) -> Result<PathBuf, String> {
+    plain(location)?;
+    let relative = Path::new(location);
     let folder = folder.canonicalize().map_err(|error| error.to_string())?;
     let path = folder.join(relative).canonicalize().map_err(|error| error.to_string())?;
     if !path.starts_with(&folder) {

@@ -43,4 +43,6 @@ pub use onnxquant_proto::onnx;
 pub use tensor::TensorError;
 pub use verify::verify;
 pub use violation::Violation;
-pub use write::{ExternalData, UnnamedModel, external_files_of, external_path, write_model, write_unnamed};
+pub use write::{
+    ExternalData, UnnamedModel, external_files_of, external_locations, external_path, write_model, write_unnamed,
+};

@@ -1,5 +1,6 @@
 //! Reading a model from a file and writing it, whole or not at all.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,14 @@ impl Model {
 /// The files beside the model at `path` that hold some of its tensors; the model is not verified.
 pub fn external_files_of(path: &Path) -> Result<Vec<PathBuf>, ReadModelError> {
     external::attach(&mut onnxquant_proto::read_model(path)?, folder_of(path))
+}
+
+/// The files beside the model at `path` in which it says that tensors lie, there or not: paths from its folder on.
+///
+/// # Errors
+/// The model cannot be read, or names a place outside its folder.
+pub fn external_locations(path: &Path) -> Result<BTreeSet<String>, ReadModelError> {
+    external::locations(&mut onnxquant_proto::read_model(path)?)
 }
 
 /// The file for the weights of a model that is written to `path`.

@@ -5,6 +5,7 @@ mod data;
 mod layer_rule;
 mod metric;
 mod selection;
+mod shard;
 mod target;
 
 use std::path::PathBuf;
@@ -30,6 +31,7 @@ pub use layer_rule::{LayerRule, LayerRuleError};
 pub(crate) use layer_rule::{NamedLayer, OwnCodes, Ruled};
 pub use metric::{Measuring, Metric};
 pub(crate) use selection::Selection;
+pub use shard::{Duty, Shard};
 pub use target::Target;
 
 /// Highest opset that is written unless the settings allow more: INT2 needs it.
@@ -76,6 +78,9 @@ pub struct Config {
     /// A folder in which solved layers are kept, so that a run that was killed can go on.
     #[serde(skip)]
     pub state: Option<PathBuf>,
+    /// What of the run this process does, where several do it together.
+    #[serde(skip)]
+    pub shard: Option<Shard>,
     /// What becomes of activations.
     pub activations: Activations,
     /// What the written model is for.
@@ -175,6 +180,7 @@ impl Default for Config {
             budget: None,
             plan: None,
             state: None,
+            shard: None,
             activations: Activations::Float,
             target: Target::OrtCpu,
             cpu: Cpu::Portable,
@@ -338,6 +344,7 @@ impl Config {
             budget: None,
             plan: None,
             state: None,
+            shard: None,
             max_perplexity_ratio: None,
             metric: None,
             kv_cache: KvCache::Float,

@@ -89,6 +89,12 @@ pub enum Error {
         /// Why not.
         problem: String,
     },
+    /// Other processes have to do something first; nothing is wrong.
+    #[error("{0}")]
+    Waiting(String),
+    /// A process has done all that its share is; nothing is wrong.
+    #[error("the share of this process is done")]
+    ShareDone,
     /// A model cannot be measured by the user's own figure.
     #[error("cannot measure the metric: {0}")]
     Metric(String),
@@ -129,6 +135,14 @@ pub enum Error {
     #[error("cannot use the folder `{}`: {problem}", path.display())]
     Folder {
         /// The folder.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
+    /// What is behind an address cannot be had.
+    #[error("cannot fetch `{}`: {problem}", path.display())]
+    Fetch {
+        /// The address.
         path: PathBuf,
         /// Why not.
         problem: String,

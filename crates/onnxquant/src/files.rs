@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use onnxquant_calib::sample_files;
 use onnxquant_ir::{PendingFile, external_files_of, external_path, sweep};
+use onnxquant_storage::is_address;
 
 use crate::config::{Config, DataConfig};
 use crate::error::Error;
@@ -130,7 +131,11 @@ impl Files {
             .fold(files, |files, name| files.entry(&folder.join(name), Access::Kept, &taken))
     }
 
+    /// What has an address is no file of this machine.
     fn entry(mut self, path: &Path, access: Access, taken: &str) -> Self {
+        if is_address(path) {
+            return self;
+        }
         self.entries.push(Entry { path: path.to_owned(), access, taken: taken.to_owned() });
         self
     }
@@ -170,6 +175,11 @@ impl Files {
     }
 }
 
+/// Whether no file can have that name: `..`, or `small/`.
+fn names_folder(path: &Path) -> bool {
+    path.file_name().is_none() || path.to_string_lossy().ends_with(std::path::is_separator)
+}
+
 impl Entry {
     fn place(&self) -> Place {
         match self.is_standard_output() {
@@ -197,7 +207,7 @@ impl Entry {
         }
         match self.access {
             Access::Read | Access::Keep | Access::Kept | Access::MayWrite => None,
-            Access::Write | Access::Report if self.path.file_name().is_none() => {
+            Access::Write | Access::Report if names_folder(&self.path) => {
                 Some("it is a folder, expected a file name".to_owned())
             }
             Access::Write | Access::Report if !folder_of(&self.path).is_dir() => {

@@ -82,6 +82,7 @@ fn only_reports_go_to_what_is_no_regular_file() {
     assert_eq!([reported("pipe"), reported("to_pipe"), reported("b"), reported("new")], [const { String::new() }; 4]);
     assert!(reported("inner").contains("a folder") && reported("socket").contains("a socket"));
     assert!(reported("absent/new").contains("its folder does not exist"));
+    assert!(written("new/").contains("it is a folder"));
     assert!(written("loop").is_empty() && written("absent/new").contains("its folder does not exist"));
     assert!(problem(&Files::default().writes("it", Path::new("-"))).contains("only reports"));
     let twice = Files::default().reports("the report", Path::new("-")).reports("the plan", Path::new("-"));

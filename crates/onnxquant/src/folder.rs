@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use onnxquant_calib::GenaiDecoder;
 use onnxquant_ir::{ScratchFolder, external_files_of};
+use onnxquant_storage::{MAX_DEPTH, Unlisted, list};
 
 use crate::config::{Config, DataConfig};
 use crate::error::Error;
@@ -20,9 +21,6 @@ use crate::pipeline::{Finished, quantize};
 use crate::progress::Progress;
 use crate::report::folder::{FolderReport, OtherModel, OtherQuantized};
 use crate::report::run::Report;
-
-/// Deeper folders are not copied: a link to a parent folder would not end otherwise.
-const MAX_DEPTH: usize = 16;
 
 /// A folder that holds a model.
 #[derive(Clone, Debug)]
@@ -48,9 +46,7 @@ impl ModelFolder {
     /// As [`model_file`]; or the folder cannot be read.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let model = find_model(folder)?;
-        let mut files = Vec::new();
-        list(folder, Path::new(""), MAX_DEPTH, &mut files)?;
-        files.sort();
+        let mut files = files(folder, MAX_DEPTH)?;
         let kept = weights(&model);
         let others = files.iter().filter(|file| is_model(file)).map(|file| folder.join(file));
         let of_others: HashSet<PathBuf> =
@@ -217,10 +213,8 @@ fn find_model(folder: &Path) -> Result<PathBuf, Error> {
             false => Err(unusable(format!("its genai_config.json names the decoder `{name}`, which is not in it"))),
         };
     }
-    let mut files = Vec::new();
-    list(folder, Path::new(""), 0, &mut files)?;
+    let mut files = files(folder, 0)?;
     files.retain(|file| is_model(file));
-    files.sort();
     match files.as_slice() {
         [one] => Ok(folder.join(one)),
         [] => Err(unusable("it holds no .onnx file".to_owned())),
@@ -245,25 +239,14 @@ fn weights(model: &Path) -> Vec<PathBuf> {
     external_files_of(model).unwrap_or_default()
 }
 
-/// The files below `folder`, as paths from there on.
-fn list(folder: &Path, below: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Error> {
-    let path = folder.join(below);
-    let failed = |error: std::io::Error| Error::Folder { path: path.clone(), problem: error.to_string() };
-    for entry in fs::read_dir(&path).map_err(failed)? {
-        let name = entry.map_err(failed)?.file_name();
-        if name.to_string_lossy().starts_with('.') {
-            continue;
-        }
-        let found = below.join(&name);
-        if folder.join(&found).is_dir() {
-            if depth > 0 {
-                list(folder, &found, depth - 1, files)?;
-            }
-        } else if folder.join(&found).is_file() {
-            files.push(found);
-        }
-    }
-    Ok(())
+/// The files below `folder`, sorted, as paths from there on.
+fn files(folder: &Path, depth: usize) -> Result<Vec<PathBuf>, Error> {
+    let failed = |Unlisted { path, source }| Error::Folder { path, problem: source.to_string() };
+    let found = list(folder, depth).map_err(failed)?;
+    let mut files: Vec<PathBuf> =
+        found.iter().map(|path| path.strip_prefix(folder).unwrap_or(path).to_owned()).collect();
+    files.sort();
+    Ok(files)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! | floor | what it does |
 //! |---|---|
 //! | `anonymize` | a model without weights and names, to be shown |
+//! | `given`, `delivery` | models behind addresses |
 //! | `folder` | the same from folder to folder |
 //! | `forecast` | what the job would do and cost |
 //! | `pipeline` | the job from the input file to the output file |
@@ -31,11 +32,13 @@ mod attempt;
 mod bench;
 mod config;
 mod decide;
+mod delivery;
 mod error;
 mod files;
 mod fingerprint;
 mod folder;
 mod forecast;
+mod given;
 mod judge;
 mod load;
 mod observe;
@@ -53,14 +56,16 @@ pub use accuracy::{Accuracy, TokenFigures};
 pub use anonymize::{Anonymized, anonymize};
 pub use bench::{Bench, BenchReport, Timing, bench};
 pub use config::{
-    AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, EngineChoice, Format,
-    KvCache, LayerRule, LayerRuleError, Measuring, MethodChoice, Metric, Target,
+    AUTO_SQNR_DB, ActivationBits, Activations, Budget, Config, DEFAULT_OPSET_MAX, DataConfig, Duty, EngineChoice,
+    Format, KvCache, LayerRule, LayerRuleError, Measuring, MethodChoice, Metric, Shard, Target,
 };
 pub use decide::trail::{JudgedBy, Weights};
+pub use delivery::{Delivery, check_addresses};
 pub use error::Error;
 pub use files::{Files, is_open_elsewhere, is_standard_output};
 pub use folder::{ModelFolder, model_file};
 pub use forecast::{Forecast, forecast};
+pub use given::GivenModel;
 pub use judge::compare::{Compared, Comparison, compare};
 pub use judge::tensors::TensorComparison;
 pub use judge::trial::{try_embedded, try_runtime};
@@ -76,7 +81,8 @@ pub use onnxquant_passes::ort_version::OrtVersion;
 pub use onnxquant_passes::runs_as::{Kernel, RunsAs};
 pub use onnxquant_passes::weight_form::{Codes, WeightForm};
 pub use onnxquant_quant as quant;
-pub use pipeline::{Finished, quantize, quantize_unnamed};
+pub use onnxquant_storage as storage;
+pub use pipeline::{Finished, quantize, quantize_unnamed, share};
 pub use plan::float_weights::FloatWeight;
 pub use plan::layers::{Plan, PlannedBody, PlannedLayer, SkippedLayer};
 pub use plan::scales::Origin;

@@ -71,7 +71,32 @@ pub fn quantize(
     quantize_unnamed(input, output, data, config, progress)?.name()
 }
 
-/// The same, but the output gets its name later: behind everything else that tells of it.
+/// Does the share of one process in a run that several do together ([`Config::shard`]), over the folder [`Config::state`].
+///
+/// Whoever then calls [`quantize`] with the same model, data and settings finds what all have done, and does the rest.
+///
+/// # Errors
+/// [`Error::Waiting`] where other processes have to do something first; else as [`quantize`].
+pub fn share(input: &Path, data: Option<&DataConfig>, config: &Config, progress: Progress<'_>) -> Result<(), Error> {
+    let data = data.map(|data| data.of_model(input));
+    let data = data.as_ref();
+    config.check()?;
+    if data.is_none() {
+        config.check_without_data()?;
+    }
+    let Opened { model, halves, mut calibration, state, served, .. } = Opened::of(input, data, config)?;
+    let Raised { model, config: reached, .. } = raise_for_codes(model, config)?;
+    let plan = Plan { halves, ..Plan::new(&model, &reached)? };
+    let cache = data.and_then(|data| data.cache.as_deref());
+    let (state, served) = (state.as_ref(), served.as_ref());
+    let parts = Parts { config: &reached, cache, state, served, metered: None, progress };
+    match solve_within_reach(&model, &plan, &mut calibration, parts) {
+        Ok(_) | Err(Error::ShareDone) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The same as [`quantize`], but the output gets its name later: behind everything else that tells of it.
 ///
 /// # Errors
 /// As [`quantize`].
@@ -87,6 +112,10 @@ pub fn quantize_unnamed(
     config.check()?;
     if data.is_none() {
         config.check_without_data()?;
+    }
+    if !input.exists() {
+        // What is wrong with the input goes before what is wrong with the output.
+        read(input)?;
     }
     let files = Files::of_run(input, output, data, config);
     files.check()?;

@@ -152,7 +152,7 @@ fn shown(answer: Answer) -> PyResult<Told> {
 /// The exception for a failure.
 pub(crate) fn raised(failure: &Failure, listener: &Bound<'_, PyAny>) -> PyErr {
     let kind = match failure {
-        Failure::Words(_) | Failure::Input(_) => "input",
+        Failure::Words(_) | Failure::Input(_) | Failure::Waiting(_) => "input",
         Failure::Defect(_) => "defect",
         Failure::Stopped => "stopped",
     };

@@ -71,7 +71,10 @@ fn inputs(
     path: PathBuf,
     listener: &Bound<'_, PyAny>,
 ) -> PyResult<Vec<(String, String, Option<Vec<Option<usize>>>, bool)>> {
-    let found = py.detach(|| onnxquant::model_file(&path).and_then(|path| onnxquant::inputs(&path)));
+    let found = py.detach(|| {
+        let given = onnxquant::GivenModel::open(&path)?;
+        onnxquant::inputs(&onnxquant::model_file(given.path())?)
+    });
     let inputs = found.map_err(|error| job::raised(&error.into(), listener))?;
     let length = |dim: &onnxquant::calib::Dim| match dim {
         onnxquant::calib::Dim::Fixed(n) => Some(*n),

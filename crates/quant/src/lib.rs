@@ -80,5 +80,6 @@ pub use stats::drift::Drift;
 pub use stats::gram::diagonal::DiagonalAccumulator;
 pub use stats::gram::{GramAccumulator, GramStats};
 pub use stats::paired::PairedAccumulator;
+pub use stats::paired::part::MomentPart;
 pub use walks::kernel::{Directions, Kernel};
 pub use walks::walk::{WalkOptions, Walked, Walls};

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 import unittest
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import onnx
@@ -53,6 +55,29 @@ class SameBytes(InFolder):
                 self.assertEqual(onnx.load_from_string(found), onnx.load_from_string(expected))
                 if kind != "proto":
                     self.assertEqual(found, expected)
+
+    def test_a_model_and_samples_at_an_address(self):
+        wanted, found = self.folder / "c.onnx", self.folder / "p.onnx"
+        one = calib("digits_mlp") / "0000.npz"
+        self.assertEqual(command(model("digits_mlp"), wanted, "--calib", one).returncode, 0)
+        quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(model("digits_mlp").parent)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        at = f"http://127.0.0.1:{server.server_port}"
+        try:
+            address = f"{at}/model.onnx"
+            result = onnxquant.quantize(address, found, calibration=f"{at}/calib/0000.npz", progress=False)
+            self.assertEqual(result.path, found)
+            self.assertEqual(wanted.read_bytes(), found.read_bytes())
+            self.assertEqual(result.report.files.input.name, "model.onnx")
+            # Samples from memory, for a model that is elsewhere.
+            arrays = onnxquant.quantize(address, calibration=[dict(np.load(one))], progress=False)
+            self.assertEqual(arrays.model, wanted.read_bytes())
+            with self.assertRaisesRegex(onnxquant.InputError, "nothing is at this address"):
+                onnxquant.quantize(f"{at}/none.onnx", found, weights_only=True, progress=False)
+        finally:
+            server.shutdown()
+            server.server_close()
 
     def test_the_script_is_the_command(self):
         def found(run):

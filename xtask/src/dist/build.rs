@@ -49,6 +49,30 @@ impl Wanted {
         Ok(architecture(&own) == architecture(&self.target) && own.contains("linux") == self.target.contains("linux"))
     }
 
+    /// Whether nothing on this machine compiles C for it; Zig does.
+    fn is_foreign(&self) -> anyhow::Result<bool> {
+        Ok(host()? != self.target)
+    }
+
+    /// Cargo, with a compiler and a linker of C for the target.
+    fn cargo(&self) -> anyhow::Result<Command> {
+        if !self.is_foreign()? {
+            return Ok(process::cargo());
+        }
+        let folder = zig_programs()?;
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::env::join_paths(std::iter::once(folder.clone()).chain(std::env::split_paths(&path)));
+        let mut cargo = Command::new(folder.join("cargo-zigbuild"));
+        cargo.env("PATH", path.context("a folder of PATH has a colon in its name")?);
+        Ok(cargo)
+    }
+
+    /// The target, with the version of its C library where the linker is told of it so.
+    fn for_cargo(&self) -> anyhow::Result<String> {
+        let old = self.is_foreign()? && self.is_for_old_glibc();
+        Ok(if old { format!("{}.{GLIBC}", self.target) } else { self.target.clone() })
+    }
+
     /// What tells its files from others.
     pub(super) fn label(&self) -> String {
         let is_said = self.is_static && !self.target.contains("-musl");
@@ -73,6 +97,9 @@ impl Wanted {
 
     /// What it is told for the last one.
     pub(super) fn last_flags(&self, target_folder: &Path) -> anyhow::Result<Vec<String>> {
+        if self.is_foreign()? {
+            return Ok(Vec::new());
+        }
         if self.is_for_old_glibc() {
             return Ok(vec![format!("-Clinker={}", zig_linker(&self.target, target_folder)?.display())]);
         }
@@ -89,10 +116,10 @@ impl Wanted {
 
 /// The command's program, built from `source`.
 pub(super) fn program(wanted: &Wanted, source: &Path, target_folder: &Path) -> anyhow::Result<PathBuf> {
-    let mut cargo = process::cargo();
+    let mut cargo = wanted.cargo()?;
     wanted.prepare(&mut cargo, source, target_folder)?;
     cargo.args(["rustc", "--locked", "--profile", "dist", "--package", "onnxquant-cli", "--bin", "onnxquant"]);
-    cargo.args(["--target", wanted.target(), "--target-dir"]).arg(target_folder);
+    cargo.args(["--target", &wanted.for_cargo()?, "--target-dir"]).arg(target_folder);
     cargo.arg("--").args(wanted.last_flags(target_folder)?);
     process::run(&mut cargo)?;
     Ok(target_folder.join(wanted.target()).join("dist/onnxquant"))
@@ -110,8 +137,7 @@ fn host() -> anyhow::Result<String> {
 fn zig_linker(target: &str, target_folder: &Path) -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::PermissionsExt;
 
-    let python = Python::of_dist()?;
-    let programs = python.path().parent().context("Python lies in a folder")?;
+    let programs = zig_programs()?;
     let folder = target_folder.join("linkers");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
     // Zig's triples have no vendor.
@@ -124,6 +150,12 @@ fn zig_linker(target: &str, target_folder: &Path) -> anyhow::Result<PathBuf> {
     std::fs::write(&file, script).with_context(|| format!("cannot write `{}`", file.display()))?;
     let permissions = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&file, permissions).context("the linker cannot be made a program")?;
-    ensure!(programs.join("cargo-zigbuild").exists(), "`{}` has no cargo-zigbuild", programs.display());
     Ok(file)
+}
+
+/// The folder in which Zig and cargo-zigbuild are.
+fn zig_programs() -> anyhow::Result<PathBuf> {
+    let folder = Python::of_dist()?.path().parent().context("Python lies in a folder")?.to_owned();
+    ensure!(folder.join("cargo-zigbuild").exists(), "`{}` has no cargo-zigbuild", folder.display());
+    Ok(folder)
 }

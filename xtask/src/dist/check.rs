@@ -41,22 +41,41 @@ pub(super) fn archive(file: &Path, wanted: &Wanted) -> anyhow::Result<()> {
     if wanted.is_for_old_glibc() {
         old_glibc_is_enough(&root.join("onnxquant"), GLIBC)?;
     }
-    if !wanted.runs_here()? {
-        println!("not run: this machine is another than {}", wanted.target());
-        return Ok(());
-    }
     std::fs::create_dir(root.join("tmp")).context("the root gets a folder for temporary files")?;
     copy(&process::root().join(FIXTURE), &root)?;
-    let Some(mut command) = started(&root, wanted) else {
-        println!("not run: this user may not give a program another root");
+    let is_foreign = !wanted.runs_here()?;
+    let Some(mut command) = (if is_foreign { emulated(&root, wanted) } else { started(&root, wanted) }) else {
+        let why =
+            if is_foreign { "QEMU for its processor is not installed" } else { "no other root may be given here" };
+        println!("not run: {why}");
         return Ok(());
     };
     command.args(["model.onnx", "out.onnx", "--calib", "calib"]).current_dir(&root).env_clear();
+    // By which the command that changes the root is found.
+    command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     process::run_quietly(&mut command)?;
     ensure!(root.join("out.onnx").is_file(), "the program wrote nothing");
-    let place = if wanted.is_static() { "with nothing but itself in its root" } else { "on this machine" };
+    let place = match (is_foreign, wanted.is_static()) {
+        (true, _) => "emulated",
+        (false, true) => "with nothing but itself in its root",
+        (false, false) => "on this machine",
+    };
     println!("runs {place}");
-    if wanted.is_static() { image(&root) } else { Ok(()) }
+    if wanted.is_static() && !is_foreign { image(&root) } else { Ok(()) }
+}
+
+/// A static program for another processor, by QEMU where that is installed.
+fn emulated(root: &Path, wanted: &Wanted) -> Option<Command> {
+    let processor = wanted.target().split('-').next().unwrap_or_default();
+    let is_there = |qemu: &String| {
+        Command::new(qemu).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    };
+    let qemu = ["", "-static"].map(|kind| format!("qemu-{processor}{kind}")).into_iter().find(is_there);
+    qemu.filter(|_| wanted.is_static()).map(|qemu| {
+        let mut command = Command::new(qemu);
+        command.arg(root.join("onnxquant"));
+        command
+    })
 }
 
 /// Builds the image of `Containerfile` from the unpacked archive, where Buildah is installed, and runs the command in it.

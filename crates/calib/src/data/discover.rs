@@ -4,8 +4,9 @@
 //! does not depend on the file system. Hidden files are left out, files of other kinds ignored.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
+
+use onnxquant_storage::{MAX_DEPTH, Unlisted, is_folder, list};
 
 use super::PROCESSOR;
 use super::kind::{Kind, Place};
@@ -13,9 +14,6 @@ use super::named::NamedFile;
 use super::part::Part;
 use super::shards::{ByKind, samples};
 use crate::error::CalibError;
-
-/// Deeper folders are not searched: a link to a parent folder would not end otherwise.
-const MAX_DEPTH: usize = 16;
 
 /// Samples below a folder.
 #[derive(Debug)]
@@ -58,14 +56,13 @@ fn unpacked(path: &Path, archives: &[PathBuf], mut skipped: Vec<PathBuf>) -> Res
 
 /// The kind of the files below `path` that hold samples, these, and others.
 fn find(path: &Path) -> Result<(Kind, Vec<PathBuf>, Vec<PathBuf>), CalibError> {
-    let metadata = fs::metadata(path).map_err(|source| CalibError::Io { path: path.into(), source })?;
-    if !metadata.is_dir() {
+    let is_folder = is_folder(path).map_err(|source| CalibError::Io { path: path.into(), source })?;
+    if !is_folder {
         let text = is_text(path).then_some(Kind::Text);
         let kind = Kind::of(path).or(text).ok_or_else(|| no_samples(path, "it is a file of another kind"))?;
         return Ok((kind, vec![path.into()], Vec::new()));
     }
-    let mut files = Vec::new();
-    list(path, MAX_DEPTH, &mut files)?;
+    let mut files = list(path, MAX_DEPTH).map_err(|Unlisted { path, source }| CalibError::Io { path, source })?;
     files.sort();
     let mut by_kind: BTreeMap<Kind, Vec<PathBuf>> = BTreeMap::new();
     for file in &files {
@@ -119,26 +116,6 @@ fn what_is_there(files: &[PathBuf]) -> String {
     }
 }
 
-fn list(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), CalibError> {
-    let io = |source| CalibError::Io { path: folder.into(), source };
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        if entry.file_name().to_string_lossy().starts_with('.') {
-            continue;
-        }
-        let path = entry.path();
-        // Follows links; a dangling one is neither folder nor file.
-        if path.is_dir() {
-            if depth > 0 {
-                list(&path, depth - 1, files)?;
-            }
-        } else if path.is_file() {
-            files.push(path);
-        }
-    }
-    Ok(())
-}
-
 /// Files `input_0.pb`, `input_1.pb`, ... of one folder make one sample, ordered by number.
 fn group_by_folder(files: Vec<PathBuf>) -> Vec<Vec<PathBuf>> {
     let mut groups: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
@@ -165,6 +142,8 @@ fn natural_key(folder: &Path) -> (PathBuf, u64, PathBuf) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn touch(dir: &Path, name: &str) {

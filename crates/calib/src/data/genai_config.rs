@@ -8,7 +8,7 @@ use super::json;
 use crate::error::CalibError;
 
 /// The file's name.
-const FILE: &str = "genai_config.json";
+pub(crate) const FILE: &str = "genai_config.json";
 
 /// The decoder of a folder, as its `genai_config.json` describes it; everything may be missing.
 #[derive(Debug, Clone, Default, Deserialize)]

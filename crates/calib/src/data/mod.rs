@@ -11,6 +11,8 @@
 //! | `.wav` (models with one input) | a sound, see `sound` |
 //! | a `.txt` or `.jsonl` file that is named itself (models of texts) | a window of tokens, see [`TextOptions`]; other inputs are made |
 //!
+//! Beside a picture or a sound, a model may take the mask of it (`masks`).
+//!
 //! Types and shapes of all selected samples are compared with the graph when the set is
 //! opened; values are read, converted and searched for NaN when a sample is loaded.
 
@@ -22,6 +24,7 @@ mod genai_config;
 mod input_spec;
 mod json;
 mod kind;
+mod masks;
 mod named;
 mod npy;
 mod npz;
@@ -48,10 +51,11 @@ pub use npy::read_npy;
 pub use npz::{NamedTensors, read_npz};
 pub use picture::{ChannelOrder, IMAGE_PRESETS, ImageBase, ImageLayout, ImageOptions, ImagePreset};
 pub use survey::{DataReport, ValueRange};
-#[cfg(test)]
+#[cfg(all(test, feature = "tract"))]
 pub(crate) use tensor_proto::to_tensor;
 pub use text::TextOptions;
 
+use onnxquant_storage::{Kept, foresee, is_file, is_folder, keep};
 use onnxquant_temporary::TempFolder;
 
 use crate::error::CalibError;
@@ -95,10 +99,12 @@ impl Default for DataOptions {
     }
 }
 
+/// Files beside a model that are read for its samples.
+pub const BESIDE_MODELS: [&str; 3] = [PROCESSOR, text::TOKENIZER, genai_config::FILE];
 /// The file in which Hugging Face's transformers keeps what is done to pictures and sounds.
 const PROCESSOR: &str = "preprocessor_config.json";
 /// A folder of this name holds the graphs of the folder around it.
-const GRAPHS: &str = "onnx";
+pub const GRAPHS: &str = "onnx";
 
 impl DataOptions {
     /// Where a file lies that belongs to the model: beside it, or one folder up where that of the model is `onnx`.
@@ -106,7 +112,7 @@ impl DataOptions {
         let folder = self.model_folder.as_deref()?;
         let above = folder.parent().filter(|_| folder.file_name().is_some_and(|own| own == GRAPHS));
         let found =
-            [Some(folder), above].into_iter().flatten().map(|folder| folder.join(name)).find(|path| path.exists());
+            [Some(folder), above].into_iter().flatten().map(|folder| folder.join(name)).find(|path| is_file(path));
         Some(found.unwrap_or_else(|| folder.join(name)))
     }
 
@@ -121,9 +127,9 @@ impl DataOptions {
 
     /// That which lies beside the model, or else in the folder of the samples.
     pub(crate) fn found_processor(&self, data: &Path) -> Option<PathBuf> {
-        let folder = if data.is_dir() { Some(data) } else { data.parent() };
+        let folder = if is_folder(data).unwrap_or(false) { Some(data) } else { data.parent() };
         let places = [self.beside_model(PROCESSOR), folder.map(|folder| folder.join(PROCESSOR))];
-        places.into_iter().flatten().find(|path| path.is_file())
+        places.into_iter().flatten().find(|path| is_file(path))
     }
 }
 
@@ -156,11 +162,14 @@ pub struct CalibSet {
     skipped: Vec<PathBuf>,
     /// Caches of samples that continue a text.
     spool: Option<TempFolder>,
+    /// What was fetched of objects.
+    _kept: Kept,
 }
 
 impl CalibSet {
     /// Finds the samples in `path` for a graph with these inputs.
     pub fn open(path: &Path, inputs: &[InputSpec], options: &DataOptions) -> Result<Self, CalibError> {
+        let kept = keep();
         let found = discover(path)?;
         let reader = SourceReader::new(&found, path, inputs, options)?;
         let Found { kind, places, skipped } = found;
@@ -168,6 +177,7 @@ impl CalibSet {
         if let Some(wanted) = options.samples {
             sources = evenly_spaced(sources, wanted);
         }
+        foresee(&sources.iter().flat_map(Source::files).collect::<Vec<_>>());
         let mut given: Option<Vec<usize>> = None;
         let mut shapes = Vec::with_capacity(sources.len());
         for source in &sources {
@@ -181,7 +191,7 @@ impl CalibSet {
             given.ok_or_else(|| CalibError::NoSamples { path: path.into(), found: "no sample was selected".into() })?;
         let inputs = given.into_iter().map(|i| inputs[i].clone()).collect();
         let decoder = if reader.text().is_some() { options.decoder()? } else { GenaiDecoder::default() };
-        Ok(Self { inputs, sources, shapes, reader, decoder, skipped, spool: None })
+        Ok(Self { inputs, sources, shapes, reader, decoder, skipped, spool: None, _kept: kept })
     }
 
     /// Number of samples.

@@ -1,8 +1,9 @@
 //! Bytes that are read like a file: a whole one, or a member of an archive that lies in it as it is.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+
+use onnxquant_storage::Opened;
 
 use crate::error::CalibError;
 
@@ -28,6 +29,11 @@ impl Part {
         Self { label: file.join(name.trim_start_matches('/')), file, start, length: Some(bytes) }
     }
 
+    /// The file in which it lies.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// What messages call it: a path, of a member with that of its archive before it.
     pub(crate) fn label(&self) -> &Path {
         &self.label
@@ -36,8 +42,8 @@ impl Part {
     /// Opens it; the first byte read is its first one.
     pub(crate) fn open(&self) -> Result<BufReader<Section>, CalibError> {
         let open = || {
-            let mut file = File::open(&self.file)?;
-            let all = file.metadata()?.len().saturating_sub(self.start);
+            let mut file = onnxquant_storage::open(&self.file)?;
+            let all = file.length().saturating_sub(self.start);
             file.seek(SeekFrom::Start(self.start))?;
             Ok(Section { file, start: self.start, length: self.length.map_or(all, |length| length.min(all)), at: 0 })
         };
@@ -48,7 +54,7 @@ impl Part {
 /// A stretch of an open file.
 #[derive(Debug)]
 pub(crate) struct Section {
-    file: File,
+    file: Opened,
     start: u64,
     length: u64,
     at: u64,

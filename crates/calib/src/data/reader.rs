@@ -1,15 +1,16 @@
 //! Reads samples from where they lie.
 
 use std::borrow::Cow;
-use std::fs::File;
 use std::io::{BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use ndarray::Axis;
+use onnxquant_storage::{Opened, foresee, read_at_most};
 
 use super::check::{check_header, convert, empty_array, wrong_shape};
 use super::discover::Found;
 use super::kind::{Kind, Place};
+use super::masks::{Mask, Shown};
 use super::named::{NamedFile, Names};
 use super::npy::{Header, read_elements, read_header};
 use super::part::Part;
@@ -29,6 +30,8 @@ pub(crate) struct SourceReader {
     inputs: Vec<InputSpec>,
     /// Index of the input that files with a single array feed.
     single: Option<usize>,
+    /// The input that takes the mask of a picture or a sound.
+    mask: Option<Mask>,
     picture: Option<Preparation>,
     sound: Option<SoundPreparation>,
     text: Option<TextInputs>,
@@ -45,12 +48,15 @@ impl SourceReader {
     ) -> Result<Self, CalibError> {
         let kind = found.kind;
         let is_archive = found.places.iter().any(|place| matches!(place, Place::Named(NamedFile::Npys { .. })));
-        let mut required = inputs.iter().enumerate().filter(|(_, i)| !i.optional);
+        let is_shown = matches!(kind, Kind::Picture | Kind::Sound);
+        let mask = if is_shown { Mask::among(inputs) } else { None };
+        let is_mask = |index: usize| mask.as_ref().is_some_and(|mask| mask.index == index);
+        let mut required = inputs.iter().enumerate().filter(|(index, i)| !i.optional && !is_mask(*index));
         let single = match (required.next(), required.next()) {
             (Some((index, _)), None) => Some(index),
             _ => None,
         };
-        let is_single = matches!(kind, Kind::Picture | Kind::Sound) || (kind == Kind::Npy && !is_archive);
+        let is_single = is_shown || (kind == Kind::Npy && !is_archive);
         if is_single && single.is_none() {
             let inputs = inputs.iter().filter(|i| !i.optional).map(|i| i.name.clone()).collect();
             return Err(CalibError::OneArrayManyInputs { path: path.into(), inputs });
@@ -80,7 +86,7 @@ impl SourceReader {
             return Err(CalibError::NoNames { path: path.into() });
         }
         let names = Names::new(path, &options.names, inputs, single.map(|index| &inputs[index]))?;
-        Ok(Self { inputs: inputs.to_vec(), single, picture, sound, text, names, limit: options.max_sample_bytes })
+        Ok(Self { inputs: inputs.to_vec(), single, mask, picture, sound, text, names, limit: options.max_sample_bytes })
     }
 
     /// The samples that lie in places.
@@ -91,6 +97,10 @@ impl SourceReader {
         options: &DataOptions,
     ) -> Result<Vec<Source>, CalibError> {
         let mut sources = Vec::with_capacity(places.len());
+        if kind == Kind::Npy {
+            let file = |place: &Place| if let Place::Part(part) = place { Some(part.file().to_owned()) } else { None };
+            foresee(&places.iter().filter_map(file).collect::<Vec<_>>());
+        }
         for place in places {
             match (kind, place) {
                 (_, Place::TestData(files)) => sources.push(Source::TestData(files)),
@@ -167,7 +177,7 @@ impl SourceReader {
     fn split_npy(&self, path: PathBuf, sources: &mut Vec<Source>) -> Result<(), CalibError> {
         let malformed = |source| CalibError::Malformed { path: path.clone(), source };
         let mut file = open(&path)?;
-        let length = file.get_ref().metadata().map_err(|source| CalibError::Io { path: path.clone(), source })?.len();
+        let length = file.get_ref().length();
         let header = read_header(&mut file).map_err(malformed)?;
         header.check_size(length.saturating_sub(header.data_offset), u64::MAX).map_err(malformed)?;
         let spec = self.single_spec().1;
@@ -208,16 +218,8 @@ impl SourceReader {
                 let tensors = self.read_test_data(files)?;
                 tensors.into_iter().map(|(index, _, tensor)| (index, tensor.shape().to_vec())).collect()
             }
-            Source::Picture(part) => {
-                let shape = self.preparation().scan(part)?;
-                self.check_bytes(path, &shape)?;
-                vec![(self.single_spec().0, shape)]
-            }
-            Source::Sound(part) => {
-                let shape = self.listening().scan(part)?;
-                self.check_bytes(path, &shape)?;
-                vec![(self.single_spec().0, shape)]
-            }
+            Source::Picture(part) => self.scan_shown(self.preparation(), part)?,
+            Source::Sound(part) => self.scan_shown(self.listening(), part)?,
             Source::Text { path, window, caches, .. } => {
                 let found = self.text_inputs().shapes(&behind(window, caches.is_some()));
                 for (index, shape) in &found {
@@ -237,6 +239,25 @@ impl SourceReader {
             }
             _ => Ok(found),
         }
+    }
+
+    /// The shapes of what is made of a picture or a sound, and of its mask.
+    fn scan_shown(&self, shown: &impl Shown, part: &Part) -> Result<Vec<(usize, Vec<usize>)>, CalibError> {
+        let shape = shown.scan(part)?;
+        self.check_bytes(part.label(), &shape)?;
+        let mut found = vec![(self.single_spec().0, shape)];
+        if let Some(mask) = &self.mask {
+            found.push((mask.index, mask.shape(part.label(), &shown.filled(part)?)?));
+        }
+        Ok(found)
+    }
+
+    fn load_shown(&self, shown: &impl Shown, part: &Part) -> Result<Vec<(String, Tensor)>, CalibError> {
+        let mut values = vec![(self.single_spec().1.name.clone(), shown.load(part)?)];
+        if let Some(mask) = &self.mask {
+            values.push((mask.name().to_owned(), mask.tensor(&shown.filled(part)?)));
+        }
+        Ok(values)
     }
 
     fn scan_named(&self, file: &NamedFile) -> Result<Vec<(usize, Vec<usize>)>, CalibError> {
@@ -300,8 +321,8 @@ impl SourceReader {
                 let tensors = self.read_test_data(files)?;
                 Ok(tensors.into_iter().map(|(index, _, tensor)| (self.inputs[index].name.clone(), tensor)).collect())
             }
-            Source::Picture(part) => Ok(vec![(self.single_spec().1.name.clone(), self.preparation().load(part)?)]),
-            Source::Sound(part) => Ok(vec![(self.single_spec().1.name.clone(), self.listening().load(part)?)]),
+            Source::Picture(part) => self.load_shown(self.preparation(), part),
+            Source::Sound(part) => self.load_shown(self.listening(), part),
             Source::Text { window, caches, .. } => {
                 let window = behind(window, caches.is_some());
                 let mut values = self.text_inputs().values(&self.inputs, &window);
@@ -341,10 +362,8 @@ impl SourceReader {
         let mut left = self.limit;
         let mut found: Vec<(usize, &Path, Tensor)> = Vec::new();
         for (number, path) in files.iter().enumerate() {
-            let bytes = std::fs::metadata(path)
-                .and_then(|m| if m.len() > left { Ok(None) } else { std::fs::read(path).map(Some) });
-            let bytes = bytes.map_err(|source| CalibError::Io { path: path.clone(), source })?;
-            let Some(bytes) = bytes else { return Err(self.malformed(path, "the sample is larger than the limit")) };
+            let bytes = read_at_most(path, left).map_err(|source| CalibError::Io { path: path.clone(), source })?;
+            let bytes = bytes.map_err(|_| self.malformed(path, "the sample is larger than the limit"))?;
             left -= bytes.len() as u64;
             let (name, tensor) = read_tensor_proto(&bytes, self.limit)
                 .map_err(|source| CalibError::Malformed { path: path.clone(), source })?;
@@ -419,6 +438,6 @@ fn take_row(tensor: &Tensor, row: usize) -> Tensor {
     rows!(F32, F64, F16, I64, I32, I16, I8, U64, U32, U16, U8, Bool)
 }
 
-fn open(path: &Path) -> Result<BufReader<File>, CalibError> {
-    File::open(path).map(BufReader::new).map_err(|source| CalibError::Io { path: path.into(), source })
+fn open(path: &Path) -> Result<BufReader<Opened>, CalibError> {
+    onnxquant_storage::open(path).map(BufReader::new).map_err(|source| CalibError::Io { path: path.into(), source })
 }

@@ -11,7 +11,6 @@
 //! | else `.npy` | arrays by name: `7.input_ids.npy` is `input_ids`, and `7.npy` feeds the only input |
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use tar::{Archive, EntryType};
@@ -50,8 +49,8 @@ pub(crate) fn samples(path: &Path) -> Result<(ByKind, Vec<PathBuf>), CalibError>
 fn members(path: &Path) -> Result<Vec<Member>, CalibError> {
     let io = |source| CalibError::Io { path: path.into(), source };
     let broken = |source: std::io::Error| CalibError::Malformed { path: path.into(), source: FormatError::Tar(source) };
-    let file = File::open(path).map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
+    let file = onnxquant_storage::open(path).map_err(io)?;
+    let length = file.length();
     let mut archive = Archive::new(file);
     let mut members = Vec::new();
     for entry in archive.entries_with_seek().map_err(broken)? {

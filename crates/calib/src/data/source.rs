@@ -42,6 +42,19 @@ impl Source {
         }
     }
 
+    /// The files that hold it, as far as they are read when it is scanned.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Named(NamedFile::Npz(part) | NamedFile::Safetensors(part))
+            | Self::Picture(part)
+            | Self::Sound(part) => {
+                vec![part.file().to_owned()]
+            }
+            Self::TestData(files) => files.clone(),
+            Self::Named(NamedFile::Npys { .. }) | Self::Npy { .. } | Self::Text { .. } => Vec::new(),
+        }
+    }
+
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Npy { path, row: Some(row), .. } => format!("row {row} of `{}`", path.display()),

@@ -5,9 +5,11 @@
 //! one text a sample, cut off where it is too long; each line of a `.txt` file is one. Each line of a `.jsonl` file is an
 //! object that holds one text.
 
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use onnxquant_storage::{is_file, read_at_most};
 use serde::de::IgnoredAny;
 use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
@@ -21,7 +23,7 @@ pub(crate) const TEXT_SAMPLES: usize = 128;
 /// Tokens of a sample, likewise.
 const LENGTH: usize = 512;
 /// The name of a tokenizer's file beside a model.
-const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
 /// Under which a line of `.jsonl` holds its text.
 const KEY: &str = "text";
 /// Larger tokenizers are refused: that of Gemma has 33 MB.
@@ -93,7 +95,7 @@ struct Cutter {
 
 impl Cutter {
     fn new(path: &Path, inputs: &TextInputs, options: &DataOptions) -> Result<Self, CalibError> {
-        let file = options.tokenizer().filter(|file| file.exists());
+        let file = options.tokenizer().filter(|file| is_file(file));
         let Some(file) = file else { return Err(CalibError::NoTokenizer { expected: options.tokenizer() }) };
         let unusable = |problem: String| CalibError::Tokenizer { path: file.clone(), problem };
         let mut tokenizer = read_tokenizer(&file).map_err(unusable)?;
@@ -176,11 +178,8 @@ impl Cutter {
 /// The tokenizer in a file.
 fn read_tokenizer(file: &Path) -> Result<Tokenizer, String> {
     let words = |error: std::io::Error| error.to_string();
-    let needed = std::fs::metadata(file).map_err(words)?.len();
-    if needed > MAX_TOKENIZER_BYTES {
-        return Err(format!("it has {needed} bytes, at most {MAX_TOKENIZER_BYTES} are read"));
-    }
-    let bytes = std::fs::read(file).map_err(words)?;
+    let too_large = |needed| format!("it has {needed} bytes, at most {MAX_TOKENIZER_BYTES} are read");
+    let bytes = read_at_most(file, MAX_TOKENIZER_BYTES).map_err(words)?.map_err(too_large)?;
     // Where it is none, the library gives up.
     serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|error| error.to_string())?;
     survived(|| Tokenizer::from_bytes(&bytes))
@@ -212,11 +211,9 @@ fn parts(text: &str) -> Vec<&str> {
 fn read_texts(path: &Path, options: &TextOptions, is_packed: bool) -> Result<Vec<String>, CalibError> {
     let io = |source| CalibError::Io { path: path.into(), source };
     let malformed = |source| CalibError::Malformed { path: path.into(), source };
-    let needed = std::fs::metadata(path).map_err(io)?.len();
-    if needed > MAX_TEXT_BYTES {
-        return Err(malformed(FormatError::TooLarge { needed, limit: MAX_TEXT_BYTES }));
-    }
-    let text = std::fs::read_to_string(path).map_err(io)?;
+    let too_large = |needed| malformed(FormatError::TooLarge { needed, limit: MAX_TEXT_BYTES });
+    let bytes = read_at_most(path, MAX_TEXT_BYTES).map_err(io)?.map_err(too_large)?;
+    let text = String::from_utf8(bytes).map_err(|error| io(std::io::Error::new(ErrorKind::InvalidData, error)))?;
     let is_lines = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     match (is_lines, &options.key, is_packed) {

@@ -13,6 +13,7 @@ use std::path::Path;
 use ndarray::{ArrayD, IxDyn};
 
 use super::genai_config::GenaiDecoder;
+use super::masks::of_type;
 use super::{Dim, InputSpec};
 use crate::error::CalibError;
 use crate::tensor::{ElementType, Tensor};
@@ -201,15 +202,6 @@ fn row(numbers: impl Iterator<Item = i64>) -> Tensor {
     let numbers: Vec<i64> = numbers.collect();
     let shape = [1, numbers.len()];
     Tensor::I64(ArrayD::from_shape_fn(IxDyn(&shape), |at| numbers[at[1]]))
-}
-
-/// Ones and zeros in a type that the input's can be made of.
-fn of_type(element: ElementType, tensor: Tensor) -> Tensor {
-    match tensor {
-        Tensor::I64(array) if element == ElementType::Bool => Tensor::Bool(array.mapv(|one| one != 0)),
-        Tensor::I64(array) if element.is_float() => Tensor::F32(array.mapv(|one| one as f32)),
-        other => other,
-    }
 }
 
 #[cfg(test)]

@@ -1,19 +1,21 @@
 //! Compares the outputs of two models over a data set.
 
+pub(super) mod by_part;
+
 use std::sync::Arc;
 
 use ndarray::ArrayD;
+use serde::{Deserialize, Serialize};
 
 use super::measurement::{Measurement, NotMeasured, sqnr_db};
 use super::original::{Known, Original};
 use super::slices::{Slice, SliceError, Slicing, Sums};
 use super::spread::Products;
-use super::tokens::{TokenError, TokenSums, Tokens, may_hold_tokens};
+use super::tokens::{TokenError, TokenSums, Tokens};
 use crate::data::CalibSet;
 use crate::engine::Session;
 use crate::error::CalibError;
-use crate::run::{Progress, SampleRun, bytes_of, describe_failure, in_batches, run_order};
-use crate::stream::{Network, advance, catch_up};
+use crate::run::{Progress, bytes_of, describe_failure, in_batches, run_order};
 use crate::tensor::Tensor;
 
 /// How one output of a model differs from the same output of another, over all samples.
@@ -79,6 +81,8 @@ impl OutputError {
 }
 
 /// What is gathered of one output.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Comparing {
     name: String,
     samples: usize,
@@ -152,6 +156,23 @@ impl Comparing {
         tokens.into_iter().for_each(|tokens| self.tokens.take_in(tokens, &a, &b));
     }
 
+    /// Adds what was gathered of other samples.
+    fn add(&mut self, part: Self) {
+        self.samples += part.samples;
+        self.incomparable += part.incomparable;
+        self.is_float |= part.is_float;
+        self.signal_power += part.signal_power;
+        self.error_power += part.error_power;
+        self.products.add(part.products);
+        self.worst_sample_db = smaller(self.worst_sample_db, part.worst_sample_db);
+        self.max_abs_error = larger(self.max_abs_error, part.max_abs_error);
+        self.elements += part.elements;
+        self.equal += part.equal;
+        self.cosine_sum += part.cosine_sum;
+        self.parts.add(part.parts);
+        self.tokens.add(part.tokens);
+    }
+
     fn finish(self) -> OutputComparison {
         let Self { name, samples, incomparable, is_float, .. } = self;
         let all = samples + incomparable;
@@ -217,36 +238,6 @@ pub fn compare<S: Session>(
         Ok(())
     })?;
     Ok(outputs.into_iter().map(Comparing::finish).collect())
-}
-
-/// Takes each network to its values `names` and compares these, pair by pair, on the samples of each of `sets`, which
-/// share none; `slicings` says by pair which parts are judged apart.
-pub fn compare_streams(
-    a: Network<'_>,
-    b: Network<'_>,
-    data: &CalibSet,
-    (names, sets): ([&[String]; 2], &[&[usize]]),
-    slicings: &[Slicing],
-    progress: &dyn Fn(Progress),
-) -> Result<Vec<Vec<OutputComparison>>, CalibError> {
-    let has_tokens = may_hold_tokens(data.inputs());
-    let mut found: Vec<Vec<Comparing>> = sets.iter().map(|_| comparing(names[0], slicings)).collect();
-    let mut visit = |runs: &[SampleRun]| {
-        for run in runs {
-            let set = sets.iter().position(|set| set.contains(&run.sample));
-            if let (Some(set), [a, b]) = (set, run.values.as_slice()) {
-                // A sample is read again only where something can be foretold.
-                let foretells = has_tokens && a.iter().any(|tensor| tensor.shape().len() == 3);
-                let tokens = if foretells { Tokens::of(&data.load(run.sample)?) } else { None };
-                take_in(&mut found[set], a, b, tokens.as_ref());
-            }
-        }
-        Ok(())
-    };
-    let mut networks = [a, b];
-    advance(&mut networks, &names, data, progress, &mut visit)?;
-    catch_up(&mut networks, &names, data, progress, &mut visit)?;
-    Ok(found.into_iter().map(|outputs| outputs.into_iter().map(Comparing::finish).collect()).collect())
 }
 
 fn comparing(names: &[String], slicings: &[Slicing]) -> Vec<Comparing> {

@@ -25,6 +25,7 @@ use std::fmt;
 use std::ops::Range;
 
 use ndarray::ArrayD;
+use serde::{Deserialize, Serialize};
 
 use super::measurement::sqnr_db;
 
@@ -37,7 +38,7 @@ const MANY_VALUES: f64 = 8.0;
 const RANGES_SHOWN: usize = 3;
 
 /// Which parts of an output are judged apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Slicing {
     /// None: all of it has one scale by its nature, as probabilities have.
     Whole,
@@ -95,7 +96,7 @@ impl SliceError {
 }
 
 /// What is gathered of one output to divide it in the end.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Sums {
     slicing: Slicing,
     /// By axis; none for those that are not looked at or whose extent varies.
@@ -103,7 +104,7 @@ pub(crate) struct Sums {
 }
 
 /// Of one index along an axis.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Index {
     values: usize,
     signal: f64,
@@ -151,6 +152,26 @@ impl Sums {
         }
     }
 
+    /// Adds what was gathered of other samples.
+    pub(crate) fn add(&mut self, part: Self) {
+        let Some(axes) = &mut self.axes else {
+            self.axes = part.axes;
+            return;
+        };
+        let Some(others) = part.axes else { return };
+        if axes.len() != others.len() {
+            axes.clear();
+        }
+        for (place, other) in axes.iter_mut().zip(others) {
+            match (place.as_mut(), other) {
+                (Some(sums), Some(others)) if sums.len() == others.len() => {
+                    sums.iter_mut().zip(others).for_each(|(sum, other)| sum.add(other));
+                }
+                _ => *place = None,
+            }
+        }
+    }
+
     /// The parts, of `samples` that were taken in.
     pub(crate) fn finish(self, samples: usize) -> Vec<SliceError> {
         let axes = self.axes.unwrap_or_default();
@@ -173,6 +194,18 @@ impl Sums {
         // Of what is zero nothing can be told.
         found.retain(|part| part.signal_power > 0.0);
         found
+    }
+}
+
+impl Index {
+    fn add(&mut self, part: Self) {
+        self.values += part.values;
+        self.signal += part.signal;
+        self.other += part.other;
+        self.product += part.product;
+        self.error += part.error;
+        self.peak = self.peak.max(part.peak);
+        self.log_peaks += part.log_peaks;
     }
 }
 

@@ -1,7 +1,9 @@
 //! How far the ratio of two sums over samples may be from that of other samples.
 
+use serde::{Deserialize, Serialize};
+
 /// Sums over samples of products of the powers of signal and error.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Products {
     signal_signal: f64,
     signal_error: f64,
@@ -13,6 +15,12 @@ impl Products {
         self.signal_signal += signal * signal;
         self.signal_error += signal * error;
         self.error_error += error * error;
+    }
+
+    pub(super) fn add(&mut self, part: Self) {
+        self.signal_signal += part.signal_signal;
+        self.signal_error += part.signal_error;
+        self.error_error += part.error_error;
     }
 
     /// The standard error of the ratio of two sums, of `error` over `signal`, as a part of it (Cochran, Sampling

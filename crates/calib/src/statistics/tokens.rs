@@ -18,6 +18,7 @@
 //! no better than chance at what follows, where a language model does: then nothing is told.
 
 use ndarray::{ArrayD, ArrayView1, Axis, Ix2, Ix3};
+use serde::{Deserialize, Serialize};
 
 use crate::data::{InputSpec, Sample};
 use crate::tensor::{ElementType, Tensor};
@@ -48,7 +49,7 @@ pub(crate) struct Tokens {
 }
 
 /// What is gathered over samples.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct TokenSums {
     tokens: usize,
     float_loss: f64,
@@ -104,13 +105,13 @@ impl TokenSums {
             for at in (1..sequence).filter(|&at| is_seen(row, at - 1) && is_seen(row, at)) {
                 let logits = [&float, &other].map(|logits| logits.index_axis(Axis(0), row));
                 let [p, q] = logits.map(|logits| logits.index_axis_move(Axis(0), at - 1));
-                self.add(&p.view(), &q.view(), ids[[row, at]] as usize);
+                self.foretell(&p.view(), &q.view(), ids[[row, at]] as usize);
             }
         }
         self.vocabulary = vocabulary;
     }
 
-    fn add(&mut self, p: &ArrayView1<'_, f64>, q: &ArrayView1<'_, f64>, token: usize) {
+    fn foretell(&mut self, p: &ArrayView1<'_, f64>, q: &ArrayView1<'_, f64>, token: usize) {
         let (norm_p, norm_q) = (log_sum(p), log_sum(q));
         self.tokens += 1;
         self.float_loss += norm_p - p[token];
@@ -119,6 +120,15 @@ impl TokenSums {
         // What has no probability adds nothing.
         let terms = terms.filter(|(p, _)| p.is_nan() || *p > f64::NEG_INFINITY).map(|(p, q)| p.exp() * (p - q));
         self.divergence += terms.sum::<f64>();
+    }
+
+    /// Adds what was gathered of other samples.
+    pub(crate) fn add(&mut self, part: Self) {
+        self.tokens += part.tokens;
+        self.float_loss += part.float_loss;
+        self.loss += part.loss;
+        self.divergence += part.divergence;
+        self.vocabulary = self.vocabulary.max(part.vocabulary);
     }
 
     /// The means; nothing where there were no tokens, or the first model foretells them no better than chance.

@@ -15,6 +15,9 @@
 //! Samples can wait at the networks' inputs while others advance, and [`catch_up`] with these in one piece: where a few
 //! samples tell enough, the values of the others need not be kept from cut to cut.
 //!
+//! Samples come part by part ([`parts`]). Other parts can be run elsewhere: how an engine prepares a piece depends on the
+//! shapes of what it is given in all of them, so that these are told from place to place ([`CutShapes`]).
+//!
 //! A piece that the engine does not take (one whose shapes depend on data, say) is computed from the network's inputs
 //! instead: slower, never wrong.
 //!
@@ -29,9 +32,11 @@
 //! every sample, up to a limit; beyond it they lie in a temporary file.
 
 mod cut;
+pub(crate) mod parts;
 mod store;
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use onnxquant_proto::onnx::{GraphProto, ModelProto};
@@ -44,6 +49,9 @@ use crate::run::{Progress, SampleRun, describe_failure, in_batches};
 use crate::tensor::Tensor;
 use cut::Cutter;
 pub(crate) use cut::Keep;
+pub use parts::{MOST_PARTS, count_parts};
+use parts::{Part, divide};
+use serde::{Deserialize, Serialize};
 use store::Spill;
 pub(crate) use store::{Slot, Store};
 
@@ -51,10 +59,10 @@ pub(crate) use store::{Slot, Store};
 #[derive(Debug)]
 pub struct Stream {
     engine: SharedEngine,
-    /// Those at the cut.
+    /// Those at the cut that are run here.
     samples: Vec<usize>,
-    /// Those still at the network's inputs.
-    waiting: Vec<usize>,
+    /// All of them, those too that are run elsewhere.
+    parts: Vec<Part>,
     /// All values computed so far, kept or not.
     made: HashSet<String>,
     /// The values at the cut.
@@ -86,19 +94,57 @@ impl Stream {
 
     /// The same with further samples that wait at the inputs until their rows are needed.
     pub fn with_waiting(engine: SharedEngine, samples: &[usize], waiting: &[usize], limit_bytes: usize) -> Self {
-        let store = Store::new(samples.len(), limit_bytes);
-        let (samples, waiting) = (samples.to_vec(), waiting.to_vec());
-        Self { engine, samples, waiting, made: HashSet::new(), kept: Vec::new(), store }
+        Self::of_parts(engine, (samples, waiting), 0..MOST_PARTS, limit_bytes)
     }
 
-    /// The samples that advance.
-    pub fn samples(&self) -> &[usize] {
-        &self.samples
+    /// The same, of which these parts alone are run here.
+    pub fn of_parts(
+        engine: SharedEngine,
+        (samples, waiting): (&[usize], &[usize]),
+        own: Range<usize>,
+        limit_bytes: usize,
+    ) -> Self {
+        let parts = divide(samples, waiting, &own);
+        let own = parts.iter().filter(|part| part.is_own);
+        let samples: Vec<usize> = own.flat_map(|part| part.samples.iter().copied()).collect();
+        let store = Store::new(samples.len(), limit_bytes);
+        Self { engine, samples, parts, made: HashSet::new(), kept: Vec::new(), store }
+    }
+
+    /// All samples, part by part.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The part of a sample.
+    fn part_of(&self, sample: usize) -> usize {
+        let holds = |part: &Part| part.samples.contains(&sample) || part.waiting.contains(&sample);
+        self.parts.iter().position(holds).unwrap_or(0)
+    }
+
+    /// What others have to know of a part that is run here.
+    pub fn cut_shapes(&self, part: usize) -> CutShapes {
+        let Part { samples, waiting, .. } = &self.parts[part];
+        let of_sample = |sample: &usize| {
+            let position = self.samples.iter().position(|own| own == sample);
+            let slots = position.map_or(&[][..], |position| &self.store.slots[position][..]);
+            slots.iter().map(|slot| slot.shape().to_vec()).collect()
+        };
+        CutShapes { waiting: waiting.len(), shapes: samples.iter().map(of_sample).collect() }
+    }
+
+    /// Takes note of a part that is run elsewhere, and has come as far as this stream.
+    pub fn learn(&mut self, part: usize, found: CutShapes) {
+        let Some(part) = self.parts.get_mut(part).filter(|part| !part.is_own) else { return };
+        if found.waiting == 0 {
+            part.samples.append(&mut part.waiting);
+        }
+        part.shapes = found.shapes;
     }
 
     /// Goes on with some of the samples only.
     pub fn narrow(&mut self, samples: &[usize]) {
-        self.waiting.retain(|sample| samples.contains(sample));
+        self.parts.iter_mut().for_each(|part| part.narrow(samples));
         let keeps: Vec<bool> = self.samples.iter().map(|sample| samples.contains(sample)).collect();
         self.samples.retain(|sample| samples.contains(sample));
         let mut keeps = keeps.into_iter();
@@ -130,20 +176,22 @@ impl Stream {
             });
             names.push((name, how));
         }
-        let shapes: Vec<_> = (0..self.samples.len()).map(|position| self.shapes(position, data)).collect();
+        let shapes = self.parts.iter().flat_map(|part| self.shapes_of(part, data)).collect();
         self.kept = names;
         Step::new(self.engine.clone(), model, observed, Given { feeds, shapes }, data, sources)
     }
 
     /// How samples are run from the inputs of the network `whole` to the values `wanted` and to the cut.
-    fn step_from_inputs(&self, whole: &ModelProto, wanted: &[String], samples: &[usize], data: &CalibSet) -> Step {
+    fn step_from_inputs(&self, whole: &ModelProto, wanted: &[String], data: &CalibSet) -> Step {
+        // Those too that go on waiting, or wait elsewhere.
+        let waiting: Vec<usize> = self.parts.iter().flat_map(|part| part.waiting.iter().copied()).collect();
         let mut observed = wanted.to_vec();
         let mut sources = Vec::new();
         for (name, how) in &self.kept {
             sources.push(Source::Observed(observed.len(), *how));
             observed.push(name.clone());
         }
-        Step::new(self.engine.clone(), whole, observed, Given::inputs(data, samples), data, sources)
+        Step::new(self.engine.clone(), whole, observed, Given::inputs(data, &waiting), data, sources)
     }
 
     /// What the next piece is given: the network's inputs and the values at the cut.
@@ -156,11 +204,27 @@ impl Stream {
         Given::inputs(data, &[]).feeds.into_iter().chain(kept).collect()
     }
 
-    /// The shapes of what the next piece is given for one sample.
-    fn shapes(&self, position: usize, data: &CalibSet) -> Shapes {
-        let kept = self.store.slots[position].iter().map(|slot| slot.shape().to_vec());
-        data.shapes(self.samples[position]).iter().cloned().chain(kept).collect()
+    /// The shapes of what the next piece is given for the samples of a part.
+    fn shapes_of(&self, part: &Part, data: &CalibSet) -> Vec<Shapes> {
+        let kept = |at: usize, sample: usize| -> Shapes {
+            match self.samples.iter().position(|own| *own == sample) {
+                Some(position) => self.store.slots[position].iter().map(|slot| slot.shape().to_vec()).collect(),
+                None => part.shapes.get(at).cloned().unwrap_or_default(),
+            }
+        };
+        let all = part.samples.iter().enumerate();
+        all.map(|(at, &sample)| data.shapes(sample).iter().cloned().chain(kept(at, sample)).collect()).collect()
     }
+}
+
+/// What places that run other parts have to know of a part at a cut.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CutShapes {
+    /// Samples that still wait at the inputs.
+    waiting: usize,
+    /// By sample at the cut: the shapes of the values there.
+    shapes: Vec<Shapes>,
 }
 
 /// Where a value at the new cut comes from.
@@ -295,28 +359,36 @@ pub fn advance(
     take_steps(networks, &steps, 0, before, data, progress, visit)
 }
 
-/// Takes the samples that wait at the networks' inputs to where the others are, and hands the values `wanted`, to which
-/// the others were taken last, to `visit` as [`advance`] does.
+/// Takes the samples of some parts that wait at the networks' inputs to where the others are, and hands the values
+/// `wanted`, to which the others were taken last, to `visit` as [`advance`] does.
 pub fn catch_up(
     networks: &mut [Network<'_>],
     wanted: &[&[String]],
+    parts: &[usize],
     data: &CalibSet,
     progress: &dyn Fn(Progress),
     visit: &mut Arrive<'_>,
 ) -> Result<(), CalibError> {
     let Some(first) = networks.first() else { return Ok(()) };
-    let (arrived, waiting) = (first.stream.samples.len(), first.stream.waiting.clone());
+    let own = |part: &&usize| first.stream.parts.get(**part).is_some_and(|part| part.is_own);
+    let parts: Vec<usize> = parts.iter().filter(own).copied().collect();
+    let waiting: Vec<usize> = parts.iter().flat_map(|&part| first.stream.parts[part].waiting.iter().copied()).collect();
+    let arrived = first.stream.samples.len();
     if waiting.is_empty() {
         return Ok(());
     }
     let steps = networks.par_iter_mut().zip(wanted).map(|(network, wanted)| {
         let whole = (network.whole)()?;
-        Ok(network.stream.step_from_inputs(&whole, wanted, &waiting, data))
+        Ok(network.stream.step_from_inputs(&whole, wanted, data))
     });
     let steps: Vec<Result<Step, CalibError>> = steps.collect();
     let steps: Vec<Step> = steps.into_iter().collect::<Result<_, _>>()?;
     for network in networks.iter_mut() {
-        network.stream.samples.append(&mut network.stream.waiting);
+        network.stream.samples.extend(&waiting);
+        for &part in &parts {
+            let Part { samples, waiting, .. } = &mut network.stream.parts[part];
+            samples.append(waiting);
+        }
         network.stream.store.grow(waiting.len());
     }
     let before = networks.iter().map(|_| Store::new(waiting.len(), 0)).collect();
@@ -333,11 +405,14 @@ fn take_steps(
     progress: &dyn Fn(Progress),
     visit: &mut Arrive<'_>,
 ) -> Result<(), CalibError> {
-    let Some(samples) = networks.first().map(|network| network.stream.samples.clone()) else { return Ok(()) };
+    let Some(first) = networks.first() else { return Ok(()) };
+    let samples = first.stream.samples.clone();
+    let part: Vec<usize> = samples.iter().map(|&sample| first.stream.part_of(sample)).collect();
     let mut order: Vec<usize> = (start..samples.len()).collect();
     if steps.iter().any(|step| step.piece.as_ref().is_none_or(Session::prefers_grouping)) {
         order.sort_by(|&a, &b| data.shapes(samples[a]).cmp(data.shapes(samples[b])));
     }
+    order.sort_by_key(|&position| part[position]);
     let take = |position: usize| {
         let slots = before.iter_mut().map(|store| std::mem::take(&mut store.slots[position - start]));
         (position, slots.collect::<Vec<_>>())

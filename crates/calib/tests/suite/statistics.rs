@@ -51,16 +51,12 @@ fn rows(engine: &dyn Session, data: &CalibSet, position: usize, k: usize) -> Arr
 }
 
 #[test]
-fn gram_and_diagonal_are_those_of_all_rows() {
+fn gram_matrices_are_those_of_all_rows() {
     let folder = tempfile::tempdir().unwrap();
     let model = two_layers();
     let data = samples(folder.path(), &model);
     let session = session(&model, &data, &["z", "x"]);
-    let requests = [
-        request("x", dense(16), StatKind::Gram),
-        request("z", dense(8), StatKind::Gram),
-        request("z", dense(8), StatKind::Diagonal),
-    ];
+    let requests = [request("x", dense(16), StatKind::Gram), request("z", dense(8), StatKind::Gram)];
     let calls = Cell::new(0);
     let stats = collect(&session, &data, &all(&data), &requests, &|p| {
         assert_eq!(p.total, 23);
@@ -75,8 +71,6 @@ fn gram_and_diagonal_are_those_of_all_rows() {
         // Runs of one sample differ in the last bits by the plan chosen for its shape.
         assert!((&stats.gram().unwrap() - &expected).iter().all(|d| d.abs() < 1e-6));
     }
-    assert!(stats[2][0].gram().is_none());
-    assert!((&stats[2][0].mean_square() - &stats[1][0].mean_square()).iter().all(|d| d.abs() < 1e-9));
 }
 
 fn bits(stats: &[Vec<GramStats>]) -> Vec<u64> {
@@ -154,7 +148,6 @@ fn bad_activations_and_requests_are_named() {
 fn estimate_grows_with_the_matrix() {
     let gram = |k| gram_bytes(&[request("x", dense(k), StatKind::Gram)]);
     assert!(gram(1000) >= 12_000_000 && gram(1000) < 20_000_000);
-    assert!(gram_bytes(&[request("x", dense(1000), StatKind::Diagonal)]) < 100_000);
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use ndarray::Array1;
 use onnxquant_calib::{
-    CalibSet, Network, PairRequest, SharedEngine, StatKind, StatRequest, Stream, collect, collect_pairs,
-    compare_streams, engine, open_session,
+    CalibSet, MOST_PARTS, MomentSums, Network, PairRequest, PartMoments, SharedEngine, StatKind, StatRequest, Stream,
+    collect, collect_pair_parts, collect_pairs, compare_streams, engine, open_session,
 };
 use onnxquant_proto::onnx::ModelProto;
 use onnxquant_quant::{GramStats, MatrixView};
@@ -56,7 +56,7 @@ fn stages(quantized: &ModelProto, float: &ModelProto, data: &CalibSet, limit_byt
         let sets = [&all[..]];
         let quantized = Network { stream: &mut seen, model: quantized, whole: &|| Ok(quantized.clone()), later };
         let float = Network { stream: &mut reference, model: float, whole: &|| Ok(float.clone()), later };
-        let stats = collect_pairs(quantized, float, data, &sets, &[wanted], &|_| ()).unwrap();
+        let stats = collect_pairs([quantized, float], data, &sets, &[wanted], &|_| ()).unwrap();
         stats.into_iter().flatten().flatten().next().unwrap()
     };
     (0..3).map(stage).collect()
@@ -172,7 +172,7 @@ fn with_waiting(data: &CalibSet, first: &[usize], waiting: &[usize]) -> (Vec<Gra
         let wanted = PairRequest { seen: seen_request, reference: name.clone(), is_selected: false };
         let quantized = Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later };
         let float = Network { stream: &mut reference, model: &float, whole: &|| Ok(float.clone()), later };
-        let found = collect_pairs(quantized, float, data, &[&all], &[wanted], &|_| ()).unwrap();
+        let found = collect_pairs([quantized, float], data, &[&all], &[wanted], &|_| ()).unwrap();
         stats.extend(found.into_iter().flatten().flatten());
     }
     let quantized = Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later: &[] };
@@ -261,7 +261,7 @@ fn selected_rows_are_paired_where_both_networks_select_them_and_counted_elsewher
         let quantized =
             Network { stream: &mut seen, model: &quantized, whole: &|| Ok(quantized.clone()), later: &later };
         let float = Network { stream: &mut reference, model: &float, whole: &|| Ok(float.clone()), later: &later };
-        collect_pairs(quantized, float, &data, &[samples], &[wanted], &|_| ()).unwrap().remove(0).remove(0)
+        collect_pairs([quantized, float], &data, &[samples], &[wanted], &|_| ()).unwrap().remove(0).remove(0)
     };
     let with_rows: Vec<usize> = (0..20).collect();
     let found = &gather(&with_rows, true)[0];
@@ -275,4 +275,56 @@ fn selected_rows_are_paired_where_both_networks_select_them_and_counted_elsewher
     let counts_alone = &gather(&with_rows, false)[0];
     assert!(counts_alone.n_unpaired() > 0 && counts_alone.n_unpaired() <= found.n_unpaired());
     assert!(gather(&[20, 21, 22, 23], true).is_empty(), "there is not a single row");
+}
+
+#[test]
+fn parts_that_are_run_apart_give_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (float, quantized) = (network(7), network(70));
+    let data = samples(folder.path(), &float);
+    let all: Vec<usize> = (0..data.len()).collect();
+    let names = ["x", "a", "q"].map(str::to_owned);
+    let (first, waiting) = (&all[..30], &all[30..]);
+    // By process: both streams, of which it runs some parts.
+    let processes = |shares: &[std::ops::Range<usize>]| -> Vec<u64> {
+        let stream =
+            |own: &std::ops::Range<usize>| Stream::of_parts(embedded(), (first, waiting), own.clone(), usize::MAX);
+        let mut streams: Vec<[Stream; 2]> = shares.iter().map(|own| [stream(own), stream(own)]).collect();
+        let mut found = Vec::new();
+        for (stage, name) in names.iter().enumerate() {
+            let later = &names[stage + 1..];
+            let wanted = [PairRequest { seen: request(name), reference: name.clone(), is_selected: false }];
+            let mut parts = Vec::new();
+            for [seen, reference] in &mut streams {
+                let quantized = Network { stream: seen, model: &quantized, whole: &|| Ok(quantized.clone()), later };
+                let float = Network { stream: reference, model: &float, whole: &|| Ok(float.clone()), later };
+                let mut take = |part: PartMoments| {
+                    parts.push(part);
+                    Ok(())
+                };
+                collect_pair_parts([quantized, float], &data, &[&all], &wanted, &|_| (), &mut take).unwrap();
+            }
+            // What each tells the others.
+            for process in 0..shares.len() {
+                for part in shares[process].clone().filter(|part| *part < MOST_PARTS) {
+                    let cuts = [0, 1].map(|stream| streams[process][stream].cut_shapes(part));
+                    for other in (0..shares.len()).filter(|other| *other != process) {
+                        let [seen, reference] = cuts.clone();
+                        streams[other][0].learn(part, seen);
+                        streams[other][1].learn(part, reference);
+                    }
+                }
+            }
+            parts.sort_by_key(|part| (part.waited, part.part));
+            let seen = [wanted[0].seen.clone()];
+            let mut sum = MomentSums::new(&seen).unwrap();
+            parts.into_iter().flat_map(|part| part.sums).for_each(|part| sum.add(part).unwrap());
+            found.extend(sum.finish(&seen).unwrap().into_iter().flatten());
+        }
+        bits(&found)
+    };
+    let one = processes(&[0..MOST_PARTS]);
+    for shares in [vec![0..8, 8..16], vec![0..1, 1..7, 7..16], vec![12..16, 0..12]] {
+        assert_eq!(processes(&shares), one, "{shares:?}");
+    }
 }

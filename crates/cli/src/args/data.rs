@@ -9,6 +9,7 @@ use onnxquant::DataConfig;
 use onnxquant::calib::{
     ChannelOrder, DataOptions, IMAGE_PRESETS, ImageBase, ImageLayout, ImageOptions, ImagePreset, TextOptions,
 };
+use onnxquant::storage::entered;
 
 /// How samples are read.
 #[derive(Debug, Args)]
@@ -125,7 +126,7 @@ impl DataArgs {
         let (samples, model_folder) = (self.samples.map(NonZero::get), model.parent().map(Path::to_owned));
         let names = self.calib_map.clone();
         let options = DataOptions { samples, names, image, text, model_folder, ..DataOptions::default() };
-        DataConfig { path, options, cache: None }
+        DataConfig { path: entered(&path), options, cache: None }
     }
 }
 

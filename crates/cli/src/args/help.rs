@@ -19,12 +19,14 @@ Examples:
   onnxquant compare model.onnx small.onnx --data samples/ --layers
   onnxquant bench model.onnx small.onnx --calib samples/
   onnxquant report before.json after.json
+  onnxquant calibrate model.onnx --calib samples/ --state run/ --shard 1/4 --wait
 
 Exit codes:
   0 done
   1 written, but what was asked for was missed
   2 bad input or usage, or what the machine refuses
-  3 a defect of this program";
+  3 a defect of this program
+  75 of a share of a run: others have to do something first";
 
 const MORE: &str = "\
 All options and examples: onnxquant --help
@@ -120,6 +122,8 @@ const GROUPS: [(&str, &[&str]); 7] = [
             "max_memory",
             "memory_limit",
             "state",
+            "shard",
+            "wait",
             "calibration_cache",
             "engine",
             "ort_lib",
@@ -142,7 +146,7 @@ pub(crate) fn command() -> Command {
 }
 
 /// An option in its group.
-fn grouped(arg: Arg) -> Arg {
+pub(super) fn grouped(arg: Arg) -> Arg {
     let group = group(arg.get_id().as_str());
     if arg.is_positional() { arg } else { arg.help_heading(group) }
 }

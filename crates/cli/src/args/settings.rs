@@ -331,6 +331,7 @@ impl SettingsArgs {
             // They are not about layers.
             budget: None,
             state: None,
+            shard: None,
             engine: EngineChoice::Auto,
             runtime: None,
             metric: None,

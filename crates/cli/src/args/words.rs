@@ -93,6 +93,16 @@ pub(crate) enum Tried {
     Runtime,
 }
 
+impl LogName {
+    /// As it is typed.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Json => "json",
+        }
+    }
+}
+
 impl Tried {
     /// As it is typed.
     pub(crate) fn word(self) -> &'static str {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Arg, ArgAction, Command, ValueHint};
+use onnxquant::storage::is_address;
 use onnxquant::{LayerRule, LayerRuleError};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -77,7 +78,7 @@ pub(super) fn is_relative_path(arg: &Arg, value: &str) -> bool {
         ValueHint::ExecutablePath => value.contains(std::path::is_separator),
         _ => false,
     };
-    is_path && Path::new(value).is_relative()
+    is_path && Path::new(value).is_relative() && !is_address(Path::new(value))
 }
 
 impl Source {

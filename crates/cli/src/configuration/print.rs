@@ -11,10 +11,10 @@ use super::file::{EXTENDS, is_list, is_relative_path, is_switch, keys, takes_rul
 use crate::args::{QuantizeArgs, has_no_effect, presets};
 
 /// All settings of a run as a file that gives the same run. Defaults without effect are comments: as keys they would be
-/// refused.
-pub(super) fn effective(command: &Command, matches: &ArgMatches, args: &QuantizeArgs) -> String {
+/// refused. Those of `without` are left out.
+pub(super) fn effective(command: &Command, matches: &ArgMatches, args: &QuantizeArgs, without: &[&str]) -> String {
     let mut text = String::new();
-    for (name, arg) in keys(command) {
+    for (name, arg) in keys(command).filter(|(_, arg)| !without.contains(&arg.get_id().as_str())) {
         let id = arg.get_id().as_str();
         let Some(value) = value(arg, matches) else { continue };
         let is_default = matches.value_source(id) != Some(ValueSource::CommandLine);

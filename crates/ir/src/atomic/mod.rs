@@ -55,10 +55,28 @@ impl PendingFile {
 
     /// Flushes to disk and gives the file its name, replacing what had it before.
     pub fn commit(mut self) -> io::Result<()> {
-        let permissions = usual_permissions(&self.target);
-        self.file().set_permissions(permissions)?;
+        self.open_to_others()?;
         pass(Step::Sync, &self.target)?;
         self.file().sync_all()?;
+        let target = self.target.clone();
+        self.name()?;
+        sync_folder(&target);
+        Ok(())
+    }
+
+    /// The same without waiting for the disk: after a crash of the machine the file may be damaged. For what tells by itself
+    /// whether it is whole, and can be made again.
+    pub fn commit_unsynced(mut self) -> io::Result<()> {
+        self.open_to_others()?;
+        self.name()
+    }
+
+    fn open_to_others(&mut self) -> io::Result<()> {
+        let permissions = usual_permissions(&self.target);
+        self.file().set_permissions(permissions)
+    }
+
+    fn name(self) -> io::Result<()> {
         pass(Step::Name, &self.target)?;
         match self.temporary {
             #[cfg(target_os = "linux")]
@@ -68,7 +86,6 @@ impl PendingFile {
                 file.persist(&self.target)?;
             }
         }
-        sync_folder(&self.target);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use onnxquant_calib::DataOptions;
+use onnxquant_storage::is_folder;
 
 /// Where calibration samples come from.
 #[derive(Clone, Debug)]
@@ -18,7 +19,7 @@ pub struct DataConfig {
 impl DataConfig {
     /// The samples of `model`: where the folder has one that is called as the model, without `.onnx`, those in it.
     pub fn of_model(&self, model: &Path) -> Self {
-        let own = model.file_stem().map(|stem| self.path.join(stem)).filter(|own| own.is_dir());
+        let own = model.file_stem().map(|stem| self.path.join(stem)).filter(|own| is_folder(own).unwrap_or(false));
         Self { path: own.unwrap_or_else(|| self.path.clone()), ..self.clone() }
     }
 

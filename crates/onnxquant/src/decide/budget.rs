@@ -3,7 +3,7 @@
 use onnxquant_calib::Measurement;
 
 use crate::accuracy::Accuracy;
-use crate::config::{Budget, Config};
+use crate::config::{Budget, Config, Duty};
 use crate::decide::curve::Curve;
 use crate::decide::fit::{Fitted, Fitting};
 use crate::decide::goal::Goal;
@@ -16,7 +16,9 @@ use crate::plan::assignment::Assignment;
 use crate::plan::layers::Plan;
 use crate::solve::job::Job;
 use crate::solve::layers::solve_layers;
+use crate::solve::shares::do_share;
 use crate::solve::solved::{AboutLayer, SolvedLayer};
+use crate::solve::waiting::{chooses, chosen};
 use crate::write::codes::{Codes, QuantizedTable};
 
 /// How often weights are mended.
@@ -44,6 +46,11 @@ pub(crate) fn solve_within_budget(
 ) -> Result<Solution, Error> {
     match job.config.budget.filter(|_| !plan.layers.is_empty()) {
         None => {}
+        Some(Budget::MinSqnrDb(_)) if job.config.shard.as_ref().is_some_and(|shard| shard.duty() != Duty::Finish) => {
+            let problem =
+                "several processes cannot share a run that tries bits until --min-sqnr is reached: run it alone";
+            return Err(Error::Usage(problem.to_owned()));
+        }
         Some(Budget::MinSqnrDb(wanted)) => return reach(job, &plan, tables, wanted, &trail),
         Some(budget) => {
             let curve = allot(job, &mut plan, tables, budget)?;
@@ -103,6 +110,9 @@ fn solve_mended(job: Job<'_>, found: &Solution, tables: &[QuantizedTable]) -> Re
 
 fn solve_once(job: Job<'_>, plan: Plan, tables: &[QuantizedTable], trail: Trail) -> Result<Solution, Error> {
     let Job { model, config, calibration, served, metered, progress, .. } = job;
+    if let Some(shard) = config.shard.as_ref().filter(|shard| shard.duty() != Duty::Finish) {
+        return do_share(job, &plan, tables, shard).and(Err(Error::ShareDone));
+    }
     let (solved, of_streams) = solve_layers(job, &plan, tables)?;
     let (codes, layers): (Vec<_>, Vec<_>) = solved.into_iter().map(SolvedLayer::into_parts).unzip();
     let codes = Codes {
@@ -152,7 +162,8 @@ fn reached(fitted: &Fitted, wanted_db: f64) -> f64 {
 
 /// Chooses the bits of every layer and puts them into the plan; tells what bits buy.
 fn allot(job: Job<'_>, plan: &mut Plan, tables: &[QuantizedTable], budget: Budget) -> Result<Option<Curve>, Error> {
-    let kept = job.state.map(|state| state.bits(plan)).transpose()?.flatten();
+    let look = || Ok(job.state.map(|state| state.bits(plan)).transpose()?.flatten());
+    let kept = if chooses(job.config) { look()? } else { chosen(job.config, look)? };
     let (bits, curve) = match kept {
         Some(bits) => (bits, None),
         None => {

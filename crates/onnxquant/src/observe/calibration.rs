@@ -1,6 +1,8 @@
 //! The statistics of layer inputs over the samples, as far as the engine reaches.
 
-use onnxquant_calib::{StatKind, StatRequest, collect, gram_bytes};
+use std::ops::Range;
+
+use onnxquant_calib::{Session, StatKind, StatRequest, TakePart, collect, collect_parts, gram_bytes};
 use onnxquant_ir::Model;
 use onnxquant_quant::GramStats;
 
@@ -57,15 +59,9 @@ impl Calibration {
         validation: bool,
         progress: Progress<'_>,
     ) -> Result<StageStats, Error> {
-        let behind = self.reach.behind(model.graph());
-        let wanted =
-            layers.iter().map(|layer| (!behind.contains_key(&layer.site.input)).then(|| request(model, layer)));
-        let (requests, of_layer) = distinct(wanted);
-        let mut values = requests.iter().map(|request| request.value.clone()).collect::<Vec<_>>();
-        values.dedup();
+        let (requests, of_layer) = self.requests(model, layers);
+        let session = self.session(model, &requests, validation)?;
         let Samples { data, split, .. } = &self.samples;
-        let samples = if validation { (0..data.len()).collect() } else { split.calibration.clone() };
-        let session = self.samples.session(model, &values, &samples)?;
         let run = |samples: &[usize]| {
             let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
             collect(&session, data, samples, &requests, &report)
@@ -73,6 +69,37 @@ impl Calibration {
         let calibration = run(&split.calibration)?;
         let validation = validation.then(|| run(&split.validation)).transpose()?;
         Ok(StageStats { of_layer, calibration, validation })
+    }
+
+    /// The same of some parts of one set of samples, each by itself.
+    pub(crate) fn statistics_of_parts(
+        &self,
+        model: &Model,
+        layers: &[PlannedLayer],
+        (set, parts, validation): (&[usize], Range<usize>, bool),
+        progress: Progress<'_>,
+        take: &mut TakePart<'_>,
+    ) -> Result<(), Error> {
+        let (requests, _) = self.requests(model, layers);
+        let session = self.session(model, &requests, validation)?;
+        let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
+        collect_parts(&session, (&self.samples.data, set), &requests, parts, &report, take)?;
+        Ok(())
+    }
+
+    /// What is asked of the inputs of layers, and which of it each layer asks.
+    pub(crate) fn requests(&self, model: &Model, layers: &[PlannedLayer]) -> (Vec<StatRequest>, Vec<Option<usize>>) {
+        let behind = self.reach.behind(model.graph());
+        distinct(layers.iter().map(|layer| (!behind.contains_key(&layer.site.input)).then(|| request(model, layer))))
+    }
+
+    /// Observes what is requested, on all samples that are calibrated with.
+    fn session(&self, model: &Model, requests: &[StatRequest], validation: bool) -> Result<Box<dyn Session>, Error> {
+        let mut values = requests.iter().map(|request| request.value.clone()).collect::<Vec<_>>();
+        values.dedup();
+        let Samples { data, split, .. } = &self.samples;
+        let samples = if validation { (0..data.len()).collect() } else { split.calibration.clone() };
+        self.samples.session(model, &values, &samples)
     }
 }
 

@@ -15,10 +15,12 @@ use crate::observe::reach::Reach;
 use crate::plan::layers::{Plan, PlannedLayer};
 use crate::progress::Phase;
 use crate::solve::codes::{Found, find_codes};
+use crate::solve::gathered::Gathered;
 use crate::solve::job::{Job, judges, layer_problem, saturating_pairs};
 use crate::solve::solved::{Findings, Solved, SolvedLayer};
 use crate::solve::source::Source;
 use crate::solve::tied::Tied;
+use crate::solve::waiting::finish_with;
 use crate::solve::weights::{failed, weights};
 use crate::write::codes::QuantizedTable;
 
@@ -38,7 +40,10 @@ pub(crate) fn solve_layers(
     let mut kept_stages: Vec<Range<usize>> = Vec::new();
     for stage in source.stages(model, &plan.layers, config) {
         let (layers, later) = (&plan.layers[stage.clone()], &plan.layers[stage.end..]);
-        let kept = state.as_ref().map(|state| state.stage(stage.start, layers)).transpose()?.flatten();
+        let kept = match &state {
+            Some(state) => finish_with(config, || state.stage(stage.start, layers))?,
+            None => None,
+        };
         let is_kept = kept.is_some();
         let solved = match kept {
             Some(kept) => {
@@ -46,11 +51,20 @@ pub(crate) fn solve_layers(
                 kept
             }
             None => {
-                for earlier in kept_stages.drain(..) {
-                    let (layers, later) = (&plan.layers[earlier.clone()], &plan.layers[earlier.end..]);
-                    source.pass(layers, later, progress)?;
-                }
-                let stats = source.statistics(model, layers, later, progress)?;
+                let gathered = state.as_ref().map(|state| Gathered::of(&source, job, layers, state.parts(stage.start)));
+                let stats = match gathered.map(|gathered| gathered.all_stats()).transpose()?.flatten() {
+                    Some(stats) => {
+                        kept_stages.push(stage.clone());
+                        Some(stats)
+                    }
+                    None => {
+                        for earlier in kept_stages.drain(..) {
+                            let (layers, later) = (&plan.layers[earlier.clone()], &plan.layers[earlier.end..]);
+                            source.pass(layers, later, progress)?;
+                        }
+                        source.statistics(model, layers, later, progress)?
+                    }
+                };
                 tied.solve(job, &plan.layers, stage.start)?;
                 solve_stage(job, (stage.start, layers), stats.as_ref(), &tied)?
             }
@@ -69,11 +83,19 @@ pub(crate) fn solve_layers(
         progress(Phase::Quantize, layers_solved.len(), plan.layers.len());
     }
     let Source::Streams(mut streams) = source else { return Ok((layers_solved, None)) };
+    let seen = job.calibration.map_or_else(Vec::new, |calibration| seen(calibration, job.served));
+    let parts = state.map(|state| state.compared_parts(&seen));
+    let compared = match &parts {
+        Some(parts) => finish_with(config, || parts.comparison(streams.parts().0))?,
+        None => None,
+    };
+    if let Some(sums) = compared {
+        return Ok((layers_solved, Some(streams.compared(sums)?)));
+    }
     for earlier in kept_stages {
         let (layers, later) = (&plan.layers[earlier.clone()], &plan.layers[earlier.end..]);
         streams.pass(layers, later, progress)?;
     }
-    let seen = job.calibration.map_or_else(Vec::new, |calibration| seen(calibration, job.served));
     Ok((layers_solved, Some(streams.finish(&seen, progress)?)))
 }
 
@@ -85,33 +107,42 @@ fn solve_stage(
     tied: &TiedCodes,
 ) -> Result<Vec<Solved>, Error> {
     let solve = |(at, layer): (usize, &PlannedLayer)| {
-        let weights = weights(job.model, layer)?;
-        let stats = stats.and_then(|stats| stats.of(at));
-        let found = match tied.of(start + at) {
-            Some(found) => found,
-            None => find_codes(job, layer, &weights, stats.as_ref())?,
-        };
-        let solved = describe(job, layer, &weights, stats.as_ref(), found)?;
-        (job.progress)(Phase::Quantize, start + at + 1, job.layers);
-        Ok(solved)
+        solve_layer(job, (start + at, layer), stats.and_then(|stats| stats.of(at)), tied)
     };
     layers.iter().enumerate().map(solve).collect()
 }
 
+/// Solves one layer; the number is its place in the plan.
+pub(super) fn solve_layer(
+    job: Job<'_>,
+    (index, layer): (usize, &PlannedLayer),
+    stats: Option<LayerStats<'_>>,
+    tied: &TiedCodes,
+) -> Result<Solved, Error> {
+    let weights = weights(job.model, layer)?;
+    let found = match tied.of(index) {
+        Some(found) => found,
+        None => find_codes(job, layer, &weights, stats.as_ref())?,
+    };
+    let solved = describe(job, layer, &weights, stats.as_ref(), found)?;
+    (job.progress)(Phase::Quantize, index + 1, job.layers);
+    Ok(solved)
+}
+
 /// The codes of tied layers, once they are needed.
-struct TiedCodes {
+pub(super) struct TiedCodes {
     tied: Tied,
     /// By the first layer of each group.
     found: Option<HashMap<usize, Found>>,
 }
 
 impl TiedCodes {
-    fn new(job: Job<'_>, layers: &[PlannedLayer]) -> Result<Self, Error> {
+    pub(super) fn new(job: Job<'_>, layers: &[PlannedLayer]) -> Result<Self, Error> {
         Ok(Self { tied: Tied::find(job, layers)?, found: None })
     }
 
     /// Solves the groups that have layers at `from` or behind it, unless that was done.
-    fn solve(&mut self, job: Job<'_>, layers: &[PlannedLayer], from: usize) -> Result<(), Error> {
+    pub(super) fn solve(&mut self, job: Job<'_>, layers: &[PlannedLayer], from: usize) -> Result<(), Error> {
         if self.found.is_none() {
             let find = |layer: &PlannedLayer, weights: &Array3<f32>, stats: Option<LayerStats<'_>>| {
                 find_codes(job, layer, weights, stats.as_ref())

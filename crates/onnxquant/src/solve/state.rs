@@ -11,11 +11,10 @@
 //! writes the same bytes as one that was not interrupted. The memory limit and the number of threads change no code and
 //! are no part of the key; where the folder lies, what is verified and how weights are stored neither.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array3;
-use onnxquant_ir::{Model, PendingFile, sweep};
+use onnxquant_ir::{Model, sweep};
 use onnxquant_quant::{Alphabet, LayerSolution};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +24,8 @@ use crate::fingerprint::{of_bytes, of_model, of_samples};
 use crate::observe::samples::Samples;
 use crate::plan::layers::{Plan, PlannedLayer};
 use crate::plan_file::PlanFile;
+use crate::solve::kept::{CHECK_BYTES, failed, read, write};
+use crate::solve::parts::KeptParts;
 use crate::solve::solved::{Findings, Solved};
 
 /// Files in the folder.
@@ -35,9 +36,7 @@ const MAGIC: &[u8] = b"onnxquant layer\n";
 /// Of the files, and of what a report takes from them. Raised when these change.
 const FORMAT: u32 = 2;
 /// Raised when this program makes other codes of the same model, samples and settings: golden files change then.
-const ALGORITHMS: u32 = 3;
-/// Bytes of a fingerprint.
-const CHECK_BYTES: usize = 32;
+const ALGORITHMS: u32 = 4;
 
 /// The folder of a run.
 #[derive(Debug)]
@@ -167,8 +166,27 @@ impl KeptLayers {
         self.folder.join(format!("{index:04}.layer"))
     }
 
+    /// What parts of the samples gave for the stage whose first layer is `start`.
+    pub(crate) fn parts(&self, start: usize) -> KeptParts {
+        KeptParts::new(self.folder.join(format!("stage-{start:04}")))
+    }
+
+    /// What parts of the samples gave when outputs were compared in the end.
+    pub(crate) fn compared_parts(&self, seen: &[usize]) -> KeptParts {
+        // Where a runtime judges, samples that were used before are left to it.
+        KeptParts::new(self.folder.join(format!("compared-{}", seen.len())))
+    }
+
+    /// Whether a layer is there.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        self.path(index).exists()
+    }
+
     /// All layers of a stage, the first of which is layer `start`, or nothing where one is missing.
     pub(crate) fn stage(&self, start: usize, layers: &[PlannedLayer]) -> Result<Option<Vec<Solved>>, Error> {
+        if !(start..start + layers.len()).all(|index| self.has(index)) {
+            return Ok(None);
+        }
         layers.iter().enumerate().map(|(index, layer)| self.layer(start + index, layer)).collect()
     }
 
@@ -245,27 +263,6 @@ fn take<T, const N: usize>(rest: &mut &[u8], count: usize, number: impl Fn([u8; 
     let (taken, left) = rest.split_at_checked(count.checked_mul(N)?)?;
     *rest = left;
     Some(taken.as_chunks::<N>().0.iter().map(|bytes| number(*bytes)).collect())
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(path, &error)),
-    }
-}
-
-fn write(path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
-    let write = || {
-        let mut file = PendingFile::create(path)?;
-        parts.iter().try_for_each(|part| file.file().write_all(part))?;
-        file.commit()
-    };
-    write().map_err(|error: std::io::Error| failed(path, &error))
-}
-
-fn failed(path: &Path, problem: &dyn std::fmt::Display) -> Error {
-    Error::State { path: path.to_owned(), problem: problem.to_string() }
 }
 
 #[cfg(test)]

@@ -15,16 +15,18 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use onnxquant_calib::{CalibError, Network, PairRequest, StatKind, Stream, collect_pairs, compare_streams, gram_bytes};
+use onnxquant_calib::{
+    CalibError, CalibSet, ComparisonSums, CutShapes, LayerMoments, Network, PairRequest, PartComparison, StatKind,
+    Stream, TakePart, collect_pair_parts, collect_pairs, compare_stream_parts, count_parts, gram_bytes,
+};
 use onnxquant_ir::onnx::ModelProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Model, ValueId, tensor};
 use onnxquant_passes::add_to_bias::add_to_bias;
 use onnxquant_passes::sites::{LayerId, Site};
 use onnxquant_passes::write_codes::PackedWeight;
-use onnxquant_quant::GramStats;
 
-use crate::config::Config;
+use crate::config::{Config, Duty};
 use crate::error::Error;
 use crate::judge::held_out::Compared;
 use crate::load::{decode, without_functions};
@@ -32,6 +34,7 @@ use crate::observe::calibration::{Calibration, StageStats, distinct, request};
 use crate::plan::assignment::Assignment;
 use crate::plan::layers::{Plan, PlannedLayer};
 use crate::progress::{Phase, Progress};
+use crate::solve::parts::add_comparison;
 use crate::solve::selected::selected;
 use crate::write::codes::{Codes, QuantizedBody, QuantizedTable};
 use crate::write::evaluated::{Arithmetic, round_inside, with_bodies, with_rounded_activations};
@@ -45,13 +48,13 @@ const FIRST_JUDGED: usize = 128;
 /// The same where weights are rounded.
 const FIRST_ROUNDED: usize = 64;
 
-/// By set of samples, by request, by group.
-type Moments = Vec<Vec<Vec<GramStats>>>;
-
 /// Both networks on their way.
 pub(crate) struct Streams<'a> {
     calibration: &'a Calibration,
     model: &'a Model,
+    /// Into how many parts the samples are divided, and which of them are run here.
+    parts: usize,
+    own: Range<usize>,
     float_proto: ModelProto,
     float: Stream,
     quantized_model: Model,
@@ -106,14 +109,24 @@ impl<'a> Streams<'a> {
         decode(&mut float_model)?;
         let (first, waiting) = calibration.samples.divide(if judged { FIRST_JUDGED } else { FIRST_ROUNDED }, judged);
         let limit = usize::try_from(config.memory_limit_bytes / STREAM_SHARE).unwrap_or(usize::MAX);
-        let stream = || Stream::with_waiting(calibration.samples.engine.clone(), &first, &waiting, limit);
+        let parts = count_parts(first.len());
+        let own = match &config.shard {
+            None => 0..parts,
+            Some(shard) if shard.duty() == Duty::Calibrate => shard.parts(parts),
+            Some(_) => 0..0,
+        };
+        let engine = &calibration.samples.engine;
+        let stream = || Stream::of_parts(engine.clone(), (&first, &waiting), own.clone(), limit);
+        let (float, quantized) = (stream(), stream());
         Ok(Self {
             calibration,
             model,
+            parts,
+            own,
             float_proto: without_functions(&float_model)?,
-            float: stream(),
+            float,
             quantized_model,
-            quantized: stream(),
+            quantized,
             inputs,
             judged,
             settled: Vec::new(),
@@ -122,8 +135,45 @@ impl<'a> Streams<'a> {
         })
     }
 
+    /// How many parts the samples have, and which of them are run here.
+    pub(crate) fn parts(&self) -> (usize, Range<usize>) {
+        (self.parts, self.own.clone())
+    }
+
+    /// Whether validation samples have statistics of their own.
+    pub(crate) fn is_judged(&self) -> bool {
+        self.judged
+    }
+
+    /// What others have to know of a part that is run here.
+    pub(crate) fn cuts(&self, part: usize) -> Vec<CutShapes> {
+        [&self.quantized, &self.float].map(|stream| stream.cut_shapes(part)).into()
+    }
+
+    /// Takes note of a part that is run elsewhere.
+    pub(crate) fn learn(&mut self, part: usize, cuts: Vec<CutShapes>) {
+        for (stream, cut) in [&mut self.quantized, &mut self.float].into_iter().zip(cuts) {
+            stream.learn(part, cut);
+        }
+    }
+
     /// Takes both networks to their outputs and compares these on held-out samples, and on those of `seen`.
     pub(crate) fn finish(mut self, seen: &[usize], progress: Progress<'_>) -> Result<Compared, Error> {
+        let mut found = Vec::new();
+        self.compare(seen, progress, &mut |part| {
+            add_comparison(&mut found, part.sums);
+            Ok(())
+        })?;
+        self.compared(found)
+    }
+
+    /// The same of the parts that are run here, each by itself.
+    pub(crate) fn compare(
+        &mut self,
+        seen: &[usize],
+        progress: Progress<'_>,
+        take: &mut (dyn FnMut(PartComparison) -> Result<(), CalibError> + Send),
+    ) -> Result<(), Error> {
         let held_out = &self.calibration.samples.split.held_out;
         let samples = [held_out, seen].concat();
         self.float.narrow(&samples);
@@ -131,20 +181,24 @@ impl<'a> Streams<'a> {
         let quantized_proto = without_functions(&self.quantized_model)?;
         let [quantized, float] = self.outputs();
         let whole = || whole(&self.quantized_model, &self.settled);
+        let whole_float = || Ok(self.float_proto.clone());
         let report = |state: onnxquant_calib::Progress| progress(Phase::Compare, state.done, state.total);
-        let found = compare_streams(
-            Network {
-                stream: &mut self.float,
-                model: &self.float_proto,
-                whole: &|| Ok(self.float_proto.clone()),
-                later: &[],
-            },
+        let networks = [
+            Network { stream: &mut self.float, model: &self.float_proto, whole: &whole_float, later: &[] },
             Network { stream: &mut self.quantized, model: &quantized_proto, whole: &whole, later: &[] },
-            &self.calibration.samples.data,
-            ([&float, &quantized], &[held_out, seen]),
-            &self.calibration.reach.slicings(),
-            &report,
-        )?;
+        ];
+        let slicings = self.calibration.reach.slicings();
+        let wanted = ([&float[..], &quantized[..]], &[&held_out[..], seen][..]);
+        compare_stream_parts(networks, &self.calibration.samples.data, wanted, &slicings, &report, take)?;
+        Ok(())
+    }
+
+    /// What sums of all parts say; of none where no sample is compared.
+    pub(crate) fn compared(&self, mut sums: Vec<ComparisonSums>) -> Result<Compared, Error> {
+        let [_, float] = self.outputs();
+        let empty = || ComparisonSums::new(&float, &self.calibration.reach.slicings());
+        sums.resize_with(2, empty);
+        let found: Vec<_> = sums.into_iter().map(ComparisonSums::finish).collect();
         let [held_out, seen] = found.try_into().map_err(|_| Error::Internal("a set was not compared".to_owned()))?;
         Ok(Compared { held_out, seen })
     }
@@ -156,13 +210,12 @@ impl<'a> Streams<'a> {
         later: &[PlannedLayer],
         progress: Progress<'_>,
     ) -> Result<StageStats, Error> {
-        let split = &self.calibration.samples.split;
-        let sets = [&split.calibration[..], &split.validation[..]];
-        let (of_layer, mut stats) =
-            self.advance(layers, later, if self.judged { &sets } else { &sets[..1] }, progress)?;
-        let validation = if self.judged { stats.pop() } else { None };
-        let calibration = stats.pop().unwrap_or_default();
-        Ok(StageStats { of_layer, calibration, validation })
+        let (requests, of_layer) = self.requests(layers);
+        let sets = self.sets();
+        let stats = self.advance(later, progress, |networks, data, report| {
+            collect_pairs(networks, data, &sets, &requests, report)
+        })?;
+        Ok(self.stage_stats(of_layer, stats))
     }
 
     /// Takes both networks to the inputs of `layers`, which are solved already.
@@ -175,18 +228,50 @@ impl<'a> Streams<'a> {
         later: &[PlannedLayer],
         progress: Progress<'_>,
     ) -> Result<(), Error> {
-        self.advance(layers, later, &[], progress).map(drop)
+        let (requests, _) = self.requests(layers);
+        self.advance(later, progress, |networks, data, report| collect_pairs(networks, data, &[], &requests, report))?;
+        Ok(())
     }
 
-    /// The place of every layer's request, and the moments; nothing for layers that the engine does not reach.
-    fn advance(
+    /// Takes both networks to the inputs of `layers` and hands over the moments of the parts that are run here.
+    pub(crate) fn statistics_of_parts(
         &mut self,
         layers: &[PlannedLayer],
         later: &[PlannedLayer],
-        sets: &[&[usize]],
         progress: Progress<'_>,
-    ) -> Result<(Vec<Option<usize>>, Moments), Error> {
-        let (requests, of_layer) = distinct(layers.iter().map(|layer| self.request(layer)));
+        take: &mut TakePart<'_>,
+    ) -> Result<(), Error> {
+        let (requests, _) = self.requests(layers);
+        let sets = self.sets();
+        self.advance(later, progress, |networks, data, report| {
+            collect_pair_parts(networks, data, &sets, &requests, report, take)
+        })
+    }
+
+    /// What is asked of the inputs of layers, and which of it each layer asks.
+    pub(crate) fn requests(&self, layers: &[PlannedLayer]) -> (Vec<PairRequest>, Vec<Option<usize>>) {
+        distinct(layers.iter().map(|layer| self.request(layer)))
+    }
+
+    /// The samples that are gathered apart.
+    fn sets(&self) -> Vec<&'a [usize]> {
+        let split = &self.calibration.samples.split;
+        if self.judged { vec![&split.calibration, &split.validation] } else { vec![&split.calibration] }
+    }
+
+    /// The moments of all sets as statistics of a stage.
+    pub(crate) fn stage_stats(&self, of_layer: Vec<Option<usize>>, mut stats: Vec<LayerMoments>) -> StageStats {
+        let validation = if self.judged { stats.pop() } else { None };
+        StageStats { of_layer, calibration: stats.pop().unwrap_or_default(), validation }
+    }
+
+    /// Lets `run` take both networks on; `later` are the layers to come.
+    fn advance<T>(
+        &mut self,
+        later: &[PlannedLayer],
+        progress: Progress<'_>,
+        run: impl FnOnce([Network<'_>; 2], &CalibSet, &dyn Fn(onnxquant_calib::Progress)) -> Result<T, CalibError>,
+    ) -> Result<T, Error> {
         let quantized_proto = without_functions(&self.quantized_model)?;
         let [mut later_seen, mut later_float] = self.outputs();
         for request in later.iter().filter_map(|layer| self.request(layer)) {
@@ -194,22 +279,15 @@ impl<'a> Streams<'a> {
             later_float.push(request.reference);
         }
         let whole = || whole(&self.quantized_model, &self.settled);
+        let whole_float = || Ok(self.float_proto.clone());
         let report = |state: onnxquant_calib::Progress| progress(Phase::Calibrate, state.done, state.total);
-        let stats = collect_pairs(
+        let networks = [
             Network { stream: &mut self.quantized, model: &quantized_proto, whole: &whole, later: &later_seen },
-            Network {
-                stream: &mut self.float,
-                model: &self.float_proto,
-                whole: &|| Ok(self.float_proto.clone()),
-                later: &later_float,
-            },
-            &self.calibration.samples.data,
-            sets,
-            &requests,
-            &report,
-        )?;
+            Network { stream: &mut self.float, model: &self.float_proto, whole: &whole_float, later: &later_float },
+        ];
+        let found = run(networks, &self.calibration.samples.data, &report)?;
         self.forget();
-        Ok((of_layer, stats))
+        Ok(found)
     }
 
     /// Drops the weights of layers that have been run on all samples.

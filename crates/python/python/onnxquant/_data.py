@@ -2,7 +2,7 @@
 
 | given | a sample is |
 |---|---|
-| a path | as the command has it: a folder or file of .npz, .npy, pictures, texts |
+| a path or address | as the command has it: a folder or file of .npz, .npy, pictures, texts |
 | an array or tensor | a row of it, for a model with one input |
 | a `CalibrationDataReader` (it has `get_next`) | what `get_next` returns, until it is `None` |
 | any other iterable: lists, generators, loaders, data sets | an item: a dict by input name, a tuple in the order of the inputs, or an array for the only input |
@@ -21,6 +21,7 @@ from pathlib import Path
 
 from . import _native
 from ._errors import InputError
+from ._place import place
 
 _LOG = logging.getLogger("onnxquant")
 
@@ -35,7 +36,7 @@ class _Input:
 def spooled(data, model, folder, listener, most=None):
     """A path with the samples that `data` gives for the model in a file; what is no path is written into `folder`."""
     if isinstance(data, (str, os.PathLike)):
-        return Path(data)
+        return place(data)
     inputs = [_Input(*found) for found in _native.inputs(os.fspath(model), listener)]
     samples = _samples(data, inputs)
     total = _length(data, most)

@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from ._errors import InputError
+from ._place import place
 
 
 class Model:
     """A model on the way to a file and back.
 
-    `given` is a path, the bytes of a file, an `onnx.ModelProto`, or what torch exports (it has a `model_proto`). Where it is
+    `given` is a path or an address, the bytes of a file, an `onnx.ModelProto`, or what torch exports (it has a `model_proto`). Where it is
     no path, or no output is named, files lie in `folder`.
     """
 
@@ -19,14 +20,14 @@ class Model:
         self._proto = None
         self.path = self._input(given, folder)
         self.is_path = isinstance(given, (str, os.PathLike))
-        if output is None and self.path.is_dir():
+        if output is None and isinstance(self.path, Path) and self.path.is_dir():
             raise InputError(f"`{self.path}` is a folder: name the folder that is made of it, `output`")
-        self.output = Path(output) if output is not None else Path(folder, "quantized.onnx")
+        self.output = place(output) if output is not None else Path(folder, "quantized.onnx")
         self._is_kept = output is not None
 
     def _input(self, given, folder):
         if isinstance(given, (str, os.PathLike)):
-            return Path(given)
+            return place(given)
         if hasattr(given, "model_proto"):
             given = given.model_proto
         if hasattr(given, "SerializeToString"):

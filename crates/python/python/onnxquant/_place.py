@@ -1,9 +1,17 @@
-"""Where the package runs: how its command is started again, and where this Python has ONNX Runtime."""
+"""Where things are: paths and addresses that users give, the command itself, and ONNX Runtime in this Python."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+from pathlib import Path
+
+
+def place(given):
+    """A path as it is given; an address such as `s3://bucket/model.onnx` stays a text, for paths join its slashes."""
+    text = os.fsdecode(given)
+    return text if re.match(r"[A-Za-z0-9+.-]{2,}://", text) else Path(given)
 
 
 def program():

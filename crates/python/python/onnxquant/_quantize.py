@@ -28,6 +28,7 @@ def quantize(model: Any, output: Any = None, *, calibration: Any = None, metric:
 
     `model` is a path, the bytes of a file, an `onnx.ModelProto` or what `torch.onnx.export` returns; a folder stands for the
     model in it. `output` is where the quantized one appears, whole or not at all; without it `Result.model` alone has it.
+    Paths of models and samples may be addresses: `"s3://bucket/model.onnx"`.
 
     `calibration` are samples: a folder or file, an array, a `torch.utils.data.DataLoader`, an ONNX Runtime
     `CalibrationDataReader`, the rows of a Hugging Face data set, or any other iterable of dicts, tuples, arrays or tensors.

@@ -44,6 +44,7 @@
 //! overflow are an error that names the element of `H`.
 
 pub(crate) mod diagonal;
+pub(crate) mod part;
 
 use crate::error::shape_error;
 use crate::error::{Array, QuantError};

@@ -41,6 +41,8 @@
 //!
 //! As [`GramAccumulator`]; the numbers of both networks are checked.
 
+pub(crate) mod part;
+
 use crate::error::QuantError;
 use crate::error::shape_error;
 use crate::linalg;
@@ -121,6 +123,11 @@ impl PairedAccumulator {
             }
         }
         Ok(())
+    }
+
+    /// Adds rows `[n, K]` of one network, where the other one is not asked.
+    pub fn push_alone(&mut self, seen: ArrayView2<'_, f32>) -> Result<(), QuantError> {
+        self.seen.push(seen)
     }
 
     /// Adds rows `[n, K]` of the partly quantized network that have no counterpart in the float network.

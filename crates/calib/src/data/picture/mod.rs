@@ -21,6 +21,7 @@ pub use options::{ImageBase, ImageOptions};
 pub use recipe::{ChannelOrder, IMAGE_PRESETS, ImageLayout, ImagePreset};
 
 use super::check::wrong_shape;
+use super::masks::{Filled, Shown};
 use super::part::Part;
 use super::{DataOptions, Dim, InputSpec};
 use crate::error::CalibError;
@@ -122,42 +123,8 @@ impl Preparation {
         shape
     }
 
-    /// The shape of the tensor made of a picture, of which just enough is read to know.
-    pub(crate) fn scan(&self, part: &Part) -> Result<Vec<usize>, CalibError> {
-        let geometry = self.geometry(dimensions(part)?)?;
-        let shape = self.shape(geometry.canvas);
-        if self.spec.accepts(&shape) {
-            Ok(shape)
-        } else {
-            Err(wrong_shape(part.label(), &self.spec, &shape, &self.remedy()))
-        }
-    }
-
     fn geometry(&self, picture: Size) -> Result<Geometry, CalibError> {
         self.recipe.fit.geometry(picture, self.size).map_err(|reason| image_error(&self.spec, &reason))
-    }
-
-    /// Decodes and converts a picture.
-    pub(crate) fn load(&self, part: &Part) -> Result<Tensor, CalibError> {
-        let picture = decode(part, self.channels)?;
-        let (height, width, _) = picture.dim();
-        let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        let geometry = self.geometry((side(height), side(width)))?;
-        let mut seen = geometry.seen(&picture, &self.recipe);
-        drop(picture);
-        if self.recipe.channel_order == ChannelOrder::Bgr {
-            seen.invert_axis(Axis(2));
-        }
-        Ok(match self.spec.element.is_float() {
-            true => self.values(&geometry.laid(&self.normalized(&seen), |channel| match geometry.fill {
-                Fill::Pixel(pixel) => self.value(pixel, channel),
-                Fill::Zero => 0.0,
-            })),
-            false => self.pixels(&geometry.laid(&seen, |_| match geometry.fill {
-                Fill::Pixel(pixel) => pixel,
-                Fill::Zero => 0,
-            })),
-        })
     }
 
     fn value(&self, pixel: u8, channel: usize) -> f32 {
@@ -207,6 +174,44 @@ impl Preparation {
     }
 }
 
+impl Shown for Preparation {
+    fn scan(&self, part: &Part) -> Result<Vec<usize>, CalibError> {
+        let geometry = self.geometry(dimensions(part)?)?;
+        let shape = self.shape(geometry.canvas);
+        if self.spec.accepts(&shape) {
+            Ok(shape)
+        } else {
+            Err(wrong_shape(part.label(), &self.spec, &shape, &self.remedy()))
+        }
+    }
+
+    fn load(&self, part: &Part) -> Result<Tensor, CalibError> {
+        let picture = decode(part, self.channels)?;
+        let (height, width, _) = picture.dim();
+        let side = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
+        let geometry = self.geometry((side(height), side(width)))?;
+        let mut seen = geometry.seen(&picture, &self.recipe);
+        drop(picture);
+        if self.recipe.channel_order == ChannelOrder::Bgr {
+            seen.invert_axis(Axis(2));
+        }
+        Ok(match self.spec.element.is_float() {
+            true => self.values(&geometry.laid(&self.normalized(&seen), |channel| match geometry.fill {
+                Fill::Pixel(pixel) => self.value(pixel, channel),
+                Fill::Zero => 0.0,
+            })),
+            false => self.pixels(&geometry.laid(&seen, |_| match geometry.fill {
+                Fill::Pixel(pixel) => pixel,
+                Fill::Zero => 0,
+            })),
+        })
+    }
+
+    fn filled(&self, part: &Part) -> Result<Filled, CalibError> {
+        Ok(self.geometry(dimensions(part)?)?.filled())
+    }
+}
+
 impl Geometry {
     /// What is seen of the scaled picture.
     fn seen(&self, picture: &Array3<u8>, recipe: &Recipe) -> Array3<u8> {
@@ -217,6 +222,17 @@ impl Geometry {
         };
         let kept = (kept(self.at.0, self.scaled.0, self.canvas.0), kept(self.at.1, self.scaled.1, self.canvas.1));
         resample(picture, (self.scaled.0 as usize, self.scaled.1 as usize), kept, recipe.filter)
+    }
+
+    /// How much of the canvas it covers.
+    fn filled(&self) -> Filled {
+        let given = |at: i64, scaled: u32, canvas: u32| {
+            let end = at.saturating_add(i64::from(scaled)).clamp(0, i64::from(canvas));
+            usize::try_from(at).unwrap_or(0)..usize::try_from(end).unwrap_or(0)
+        };
+        let given = [(self.at.0, self.scaled.0, self.canvas.0), (self.at.1, self.scaled.1, self.canvas.1)]
+            .map(|(at, scaled, canvas)| given(at, scaled, canvas));
+        Filled { lengths: vec![self.canvas.0 as usize, self.canvas.1 as usize], given: given.to_vec() }
     }
 
     /// That on the canvas, with `fill`, by channel, around it.

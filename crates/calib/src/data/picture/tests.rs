@@ -70,6 +70,22 @@ fn a_letterbox_is_filled_with_grey() {
     let grey = 114.0 / 255.0;
     let expected = [grey, grey, 1.0, 1.0, 1.0, 1.0, grey, grey];
     assert!(column.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6), "{column:?}");
+    let filled = boxed.filled(&saved(dir.path(), "a.png")).unwrap();
+    assert_eq!(filled, Filled { lengths: vec![8, 8], given: vec![2..6, 0..8] });
+}
+
+#[test]
+fn a_detector_gets_the_mask_of_its_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    saved(dir.path(), "a.png");
+    let mask = InputSpec { name: "pixel_mask".into(), ..spec(&[1, 0, 0], ElementType::I64) };
+    let inputs = [mask, spec(&[1, 3, 8, 8], ElementType::F32)];
+    let options = DataOptions { image: Some(preset("yolo")), ..DataOptions::default() };
+    let set = crate::data::CalibSet::open(dir.path(), &inputs, &options).unwrap();
+    assert_eq!(set.shapes(0), [vec![1, 8, 8], vec![1, 3, 8, 8]]);
+    let sample = set.load(0).unwrap();
+    let (name, Tensor::I64(mask)) = &sample[0] else { panic!("int64 expected") };
+    assert_eq!((name.as_str(), mask.sum(), mask[[0, 1, 0]], mask[[0, 2, 0]]), ("pixel_mask", 32, 0, 1));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use half::f16;
 use ndarray::{ArrayD, IxDyn};
 
 use super::check::wrong_shape;
+use super::masks::{Filled, Shown};
 use super::part::Part;
 use super::{DataOptions, Dim, InputSpec};
 use crate::error::CalibError;
@@ -100,15 +101,30 @@ impl SoundPreparation {
         (taken, kept)
     }
 
-    /// The shape of the tensor made of a sound, of which just the header is read.
-    pub(crate) fn scan(&self, part: &Part) -> Result<Vec<usize>, CalibError> {
+    /// What sounds become, in words.
+    pub(crate) fn describe(&self) -> String {
+        let mut parts = vec!["mono".to_owned(), format!("{} Hz", self.extractor.rate)];
+        parts.extend(self.fixed.map(|samples| format!("{} s", samples as f64 / f64::from(self.extractor.rate))));
+        match (&self.mel, &self.extractor.features) {
+            (Some(mel), _) => parts.push(format!("log-mel of {} bands", mel.bands())),
+            (None, Features::Raw { normalizes: true }) => parts.push("mean 0, deviation 1".to_owned()),
+            (None, _) => parts.push("raw".to_owned()),
+        }
+        if !self.origin.is_empty() {
+            parts.push(format!("after {}", self.origin));
+        }
+        parts.join(", ")
+    }
+}
+
+impl Shown for SoundPreparation {
+    fn scan(&self, part: &Part) -> Result<Vec<usize>, CalibError> {
         let (_, kept) = self.lengths(&Wav::open(part)?);
         let shape = self.shape(self.fixed.unwrap_or(kept));
         if self.spec.accepts(&shape) { Ok(shape) } else { Err(wrong_shape(part.label(), &self.spec, &shape, "")) }
     }
 
-    /// Reads and converts a sound.
-    pub(crate) fn load(&self, part: &Part) -> Result<Tensor, CalibError> {
+    fn load(&self, part: &Part) -> Result<Tensor, CalibError> {
         let wav = Wav::open(part)?;
         let ((taken, kept), rate) = (self.lengths(&wav), wav.rate());
         let mut sound = resample(&wav.read(taken)?, rate, self.extractor.rate);
@@ -130,19 +146,11 @@ impl SoundPreparation {
         })
     }
 
-    /// What sounds become, in words.
-    pub(crate) fn describe(&self) -> String {
-        let mut parts = vec!["mono".to_owned(), format!("{} Hz", self.extractor.rate)];
-        parts.extend(self.fixed.map(|samples| format!("{} s", samples as f64 / f64::from(self.extractor.rate))));
-        match (&self.mel, &self.extractor.features) {
-            (Some(mel), _) => parts.push(format!("log-mel of {} bands", mel.bands())),
-            (None, Features::Raw { normalizes: true }) => parts.push("mean 0, deviation 1".to_owned()),
-            (None, _) => parts.push("raw".to_owned()),
-        }
-        if !self.origin.is_empty() {
-            parts.push(format!("after {}", self.origin));
-        }
-        parts.join(", ")
+    fn filled(&self, part: &Part) -> Result<Filled, CalibError> {
+        let (_, kept) = self.lengths(&Wav::open(part)?);
+        let hop = self.mel.as_ref().map_or(1, LogMel::hop);
+        let length = self.fixed.unwrap_or(kept) / hop;
+        Ok(Filled { lengths: vec![length], given: vec![0..kept.div_ceil(hop).min(length)] })
     }
 }
 

@@ -83,6 +83,19 @@ fn a_set_of_sounds_is_opened_and_surveyed() {
 }
 
 #[test]
+fn a_mask_tells_where_a_sound_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.wav");
+    wav(&path, 16_000, 16, &[[0.5, 0.5]; 500]);
+    let part = Part::whole(path);
+    let rows = [(vec![1, 0], 500, 500), (vec![1, 800], 800, 500), (vec![1, 80, 10], 10, 4)];
+    for (dims, length, given) in rows {
+        let filled = prepared(&dims, dir.path()).unwrap().filled(&part).unwrap();
+        assert_eq!(filled, Filled { lengths: vec![length], given: vec![0..given] }, "{dims:?}");
+    }
+}
+
+#[test]
 fn damaged_sounds_are_errors_and_never_panics() {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("a.wav");

@@ -1,0 +1,16 @@
+//! Objects behind addresses.
+
+mod failure;
+mod fetch;
+mod held;
+mod listing;
+mod object;
+mod reading;
+mod store;
+mod upload;
+
+pub use fetch::{fetch, foresee};
+pub use held::{Kept, keep};
+pub(crate) use listing::{is_folder, list};
+pub(crate) use reading::Reading;
+pub use upload::Upload;
