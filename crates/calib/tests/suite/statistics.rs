@@ -166,6 +166,11 @@ fn comparison_is_infinite_for_the_same_model_and_finite_for_another() {
         assert_eq!(output.samples, 23);
     }
     let differing = compare(&Original::new(&a), &b, &data, &all(&data), &|_| ()).unwrap();
+    // The same where the first model has been run before.
+    let recorded = Original::new(&a).recorded(&data, &all(&data), &|_| ()).unwrap();
+    assert_eq!(compare(&recorded, &b, &data, &all(&data), &|_| ()).unwrap(), differing);
+    let few = Original::new(&a).recorded(&data, &[3, 1], &|_| ()).unwrap();
+    assert!(compare(&few, &b, &data, &[1, 2], &|_| ()).is_err(), "sample 2 was not recorded");
     let differing: Vec<OutputError> = differing.iter().map(error).collect();
     assert!(
         differing.iter().all(|o| o.sqnr_db() > 20.0 && o.sqnr_db() < 80.0 && o.mean_cosine > 0.99),
