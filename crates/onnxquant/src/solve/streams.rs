@@ -111,9 +111,9 @@ impl<'a> Streams<'a> {
         let limit = usize::try_from(config.memory_limit_bytes / STREAM_SHARE).unwrap_or(usize::MAX);
         let parts = count_parts(first.len());
         let own = match &config.shard {
-            None => 0..parts,
             Some(shard) if shard.duty() == Duty::Calibrate => shard.parts(parts),
-            Some(_) => 0..0,
+            Some(shard) if shard.duty() == Duty::Solve => 0..0,
+            _ => 0..parts,
         };
         let engine = &calibration.samples.engine;
         let stream = || Stream::of_parts(engine.clone(), (&first, &waiting), own.clone(), limit);

@@ -4,10 +4,10 @@
 //! that has seen all rows. Of larger parts the sums are added. What is added in one order gives the same bits, whether a
 //! part was kept in between or not.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
+use ndarray::{Array1, Array2, ArrayView2, Axis, ShapeBuilder, Slice};
 use serde::{Deserialize, Serialize};
 
-use super::GramAccumulator;
+use super::{GramAccumulator, check_rows};
 use crate::error::{QuantError, shape_error};
 
 /// The moments of a part, as they are kept.
@@ -16,11 +16,45 @@ use crate::error::{QuantError, shape_error};
 pub(crate) struct GramPart {
     k: usize,
     n_rows: usize,
-    /// The rows themselves, one after the other, where they fitted the buffer; the sums are empty then.
-    rows: Option<Vec<f32>>,
+    /// The rows themselves, where they fitted the buffer; the sums are empty then.
+    rows: Option<RowsPart>,
     /// The upper triangle of `X^T X`, row by row.
     sums: Vec<f64>,
     column_sums: Vec<f64>,
+}
+
+/// Rows as they lie in a buffer: for few inputs the last bits of a product depend on that.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RowsPart {
+    by_columns: bool,
+    /// Row by row, whatever the buffer is like.
+    elements: Vec<f32>,
+}
+
+impl RowsPart {
+    /// The first `filled` rows of a buffer.
+    pub(crate) fn of(buffer: &Array2<f32>, filled: usize) -> Self {
+        let rows = buffer.slice_axis(Axis(0), Slice::from(..filled));
+        Self { by_columns: !buffer.is_standard_layout(), elements: rows.iter().copied().collect() }
+    }
+
+    /// A buffer of `capacity` rows that begins with these, and how many they are; empty where there are none.
+    pub(crate) fn into_buffer(self, capacity: usize, k: usize) -> Result<(Array2<f32>, usize), QuantError> {
+        let (found, n) = (self.elements.len(), self.elements.len() / k);
+        let wrong = || shape_error("rows of a part", &[found], format!("at most [{capacity} * {k}]"));
+        let rows = Array2::from_shape_vec((n, k), self.elements).map_err(|_| wrong())?;
+        if n > capacity {
+            return Err(wrong());
+        }
+        if n == 0 {
+            return Ok((Array2::zeros((0, k)), 0));
+        }
+        check_rows(&rows.view(), k, 0)?;
+        let mut buffer = Array2::zeros((capacity, k).set_f(self.by_columns));
+        buffer.slice_axis_mut(Axis(0), Slice::from(..n)).assign(&rows);
+        Ok((buffer, n))
+    }
 }
 
 impl GramAccumulator {
@@ -37,8 +71,8 @@ impl GramAccumulator {
         self.n_rows += part.n_rows;
         self.column_sums += &part.column_sums;
         if self.sums.is_empty() {
-            // Chunks after the first are shorter.
-            (self.sums, self.buffer) = (part.sums, part.buffer);
+            // Chunks after the first may be shorter.
+            (self.sums, self.buffer) = (part.sums, Array2::zeros((0, self.k)));
         } else {
             self.sums += &part.sums;
         }
@@ -52,7 +86,7 @@ impl GramAccumulator {
 
     pub(crate) fn into_part(mut self) -> GramPart {
         let (k, n_rows) = (self.k, self.n_rows);
-        let rows = self.buffered().map(|rows| rows.iter().copied().collect::<Vec<f32>>());
+        let rows = self.buffered().is_some().then(|| RowsPart::of(&self.buffer, self.filled));
         if rows.is_none() {
             self.flush();
         }
@@ -70,10 +104,8 @@ impl TryFrom<GramPart> for GramAccumulator {
         }
         let mut accumulator = Self::new(k)?;
         if let Some(rows) = rows {
-            let found = rows.len();
-            let rows = Array2::from_shape_vec((n_rows, k), rows);
-            let rows = rows.map_err(|_| shape_error("rows of a part", &[found], format!("[{n_rows} * {k}]")))?;
-            accumulator.push(rows.view())?;
+            (accumulator.buffer, accumulator.filled) = rows.into_buffer(accumulator.capacity(), k)?;
+            accumulator.n_rows = accumulator.filled;
             return Ok(accumulator);
         }
         accumulator.n_rows = n_rows;

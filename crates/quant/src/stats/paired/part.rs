@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{PairedAccumulator, Pairs, Sums, later_rows};
 use crate::error::{QuantError, shape_error};
-use crate::stats::gram::part::{GramPart, from_upper, upper};
+use crate::stats::gram::part::{GramPart, RowsPart, from_upper, upper};
 
 /// What a [`PairedAccumulator`] has seen of a part of the rows, as it is kept.
 ///
@@ -21,8 +21,8 @@ pub struct MomentPart {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 enum PairsPart {
-    /// The pairs that differ, row by row: what was seen, and `D`.
-    Rows { seen: Vec<f32>, change: Vec<f32> },
+    /// The pairs that differ: what was seen, and `D`.
+    Rows { seen: RowsPart, change: RowsPart },
     /// `n B`, the upper triangle of `n S`, and the sum of `D`.
     Sums { cross: Vec<f64>, own: Vec<f64>, mean: Vec<f64> },
 }
@@ -97,7 +97,7 @@ impl Pairs {
         if self.sums.is_some() {
             self.flush();
         }
-        let rows = |all: &Array2<f32>| all.slice_axis(Axis(0), Slice::from(..self.filled)).iter().copied().collect();
+        let rows = |buffer: &Array2<f32>| RowsPart::of(buffer, self.filled);
         match &self.sums {
             None => PairsPart::Rows { seen: rows(&self.seen), change: rows(&self.change) },
             Some(Sums { cross, own, mean }) => {
@@ -112,10 +112,12 @@ impl Pairs {
         let wrong = |what, found: usize| shape_error(what, &[found], format!("a multiple of {k} that fits the others"));
         match part {
             PairsPart::Rows { seen, change } => {
-                let (found, n) = (seen.len(), seen.len() / k);
-                let rows =
-                    |all: Vec<f32>| Array2::from_shape_vec((n, k), all).map_err(|_| wrong("pairs of a part", found));
-                pairs.append(rows(seen)?.view(), rows(change)?.view());
+                let (seen, filled) = seen.into_buffer(later_rows(k), k)?;
+                let (change, others) = change.into_buffer(later_rows(k), k)?;
+                if filled != others {
+                    return Err(wrong("pairs of a part", others * k));
+                }
+                pairs = Pairs { seen, change, filled, sums: None };
             }
             PairsPart::Sums { cross, own, mean } => {
                 let found = cross.len();
@@ -185,6 +187,24 @@ mod tests {
     }
 
     #[test]
+    fn rows_that_lie_by_columns_are_kept_as_they_lie() {
+        for (n, k) in [(320, 5), (40, 3), (700, 9)] {
+            let columns = |rows: Array2<f32>| {
+                let mut columns = Array2::zeros((k, n)).reversed_axes();
+                columns.assign(&rows);
+                columns
+            };
+            let (seen, reference) = pair(n, k);
+            let rows = (columns(seen), columns(reference));
+            for part in [1, 64, 130] {
+                let kept = summed(&rows, part, |part| part.into_part().try_into().unwrap());
+                let direct = summed(&rows, part, |part| part);
+                assert_eq!(bits(&kept), bits(&direct), "{n} {k} {part}");
+            }
+        }
+    }
+
+    #[test]
     fn parts_of_few_rows_give_what_one_accumulator_gives() {
         for (n, k) in [(40, 3), (900, 9), (3000, 70)] {
             let rows = pair(n, k);
@@ -210,8 +230,9 @@ mod tests {
         let mut part = gathered(seen.view(), reference.view()).into_part();
         part.n_unpaired = 3;
         assert!(PairedAccumulator::try_from(part).is_ok());
+        let rows = |n: usize| RowsPart::of(&Array2::zeros((n, 1)), n);
         for wrong in [
-            PairsPart::Rows { seen: vec![0.0; 7], change: vec![0.0; 7] },
+            PairsPart::Rows { seen: rows(7), change: rows(7) },
             PairsPart::Sums { cross: vec![0.0; 16], own: vec![0.0; 9], mean: vec![0.0; 4] },
         ] {
             let part = MomentPart { pairs: wrong, ..gathered(seen.view(), reference.view()).into_part() };
