@@ -36,8 +36,8 @@ fn passes(file: &str) {
 fn every_file_of_python_tests_is_run() {
     let files = crate::support::files_in(&root().join("tests/python/package"));
     let found: Vec<&str> = files.iter().filter(|name| name.starts_with("test_")).map(String::as_str).collect();
-    let run = ["commands", "compat", "data", "metric", "quantize", "settings"].map(|name| format!("test_{name}.py"));
-    assert_eq!(found, run);
+    let run = ["commands", "compat", "data", "metric", "quantize", "ray", "settings"];
+    assert_eq!(found, run.map(|name| format!("test_{name}.py")));
     assert!(Path::new(&variable("ONNXQUANT_WHEEL_PYTHON")).exists());
 }
 
@@ -64,6 +64,11 @@ fn a_figure_of_the_users_own_decides() {
 #[test]
 fn python_has_the_other_commands() {
     passes("test_commands.py");
+}
+
+#[test]
+fn a_cluster_gives_the_same_bytes() {
+    passes("test_ray.py");
 }
 
 #[test]

@@ -100,13 +100,18 @@ fn what_lies_in_a_store_gives_the_bytes_of_what_lies_here() {
     let (model, calib) = stored(stored_in.path());
     let mut store = Store::of(stored_in.path());
     let written = |name: &str| here.path().join(name);
-    let local = written("local.onnx");
+    // The model names the file of its weights, which is called after its own.
+    let named = |folder: &str| {
+        fs::create_dir_all(written(folder)).expect("it can be made");
+        written(folder).join("small.onnx")
+    };
+    let local = named("local");
     Run::of(onnxquant(&[&model, &local]).arg("--calib").arg(&calib)).succeeded();
     let expected = fs::read(&local).expect("it was written");
 
     // Samples one by one, and from an archive.
-    for (calib, name) in [("s3://models/calib", "folder.onnx"), ("s3://models/calib.tar", "tar.onnx")] {
-        let output = written(name);
+    for (calib, name) in [("s3://models/calib", "folder"), ("s3://models/calib.tar", "tar")] {
+        let output = named(name);
         Run::of(&mut store.onnxquant(&["s3://models/mlp/model.onnx", text(&output), "--calib", calib])).succeeded();
         assert!(fs::read(&output).expect("it was written") == expected, "{name} differs");
     }
@@ -184,7 +189,10 @@ fn what_cannot_be_had_is_told_and_leaves_nothing() {
         (&[model, output, "--calib", "s3://models/mlp/"], &["no calibration samples in `s3://models/mlp/`"]),
         (&["ftp://models/m.onnx", output, "--weights-only"], &["`ftp` are not supported, expected s3, gs, az"]),
         (&["s3://", output, "--weights-only"], &["names no bucket or host"]),
-        (&["s3://models/calib.tar", output, "--weights-only"], &["`s3://models/calib.tar`", "it is not an ONNX model"]),
+        (
+            &["s3://models/calib.tar", output, "--weights-only"],
+            &["`s3://models/calib.tar`", "it does not follow the ONNX schema"],
+        ),
         (&["s3://models/outside.onnx", output, "--weights-only"], &["inside the model's folder"]),
         (&[model, "https://example.org/out.onnx", "--weights-only"], &["nothing is written to a web server"]),
         (&[model, "s3://nowhere/out.onnx", "--weights-only"], &["cannot write `s3://nowhere/out.onnx`", "no bucket"]),

@@ -3,9 +3,10 @@
 //! An archive is a zip file of `.npy` files. Sizes are taken from the array's own header and
 //! compared with the entry's, so that neither alone decides how much memory is used.
 
-use std::io::{Cursor, Read, Seek};
+use std::io::{Cursor, ErrorKind, Read, Seek};
 
 use zip::ZipArchive;
+use zip::result::ZipError;
 
 use super::npy::{Header, read_elements, read_header};
 use crate::error::FormatError;
@@ -65,8 +66,12 @@ fn open<R: Read + Seek>(reader: R) -> Result<ZipArchive<R>, FormatError> {
     ZipArchive::new(reader).map_err(zip_error)
 }
 
-fn zip_error(error: zip::result::ZipError) -> FormatError {
-    FormatError::Zip(error.to_string())
+/// An archive that ends early is damaged; else what cannot be read says why itself.
+fn zip_error(error: ZipError) -> FormatError {
+    match error {
+        ZipError::Io(source) if source.kind() != ErrorKind::UnexpectedEof => source.into(),
+        other => FormatError::Zip(other.to_string()),
+    }
 }
 
 fn array_name(entry: &str) -> String {

@@ -7,7 +7,8 @@
 
 `quantize` takes a model and samples as they are there: paths, bytes, `onnx.ModelProto`; folders, arrays, tensors, loaders
 and data sets. It does what the command `onnxquant` does, and writes the same bytes. `compare`, `bench` and `inspect` are
-its other commands. `onnxquant.compat` has the functions of `onnxruntime.quantization`.
+its other commands. `onnxquant.compat` has the functions of `onnxruntime.quantization`, and `onnxquant.ray` does the work on
+a cluster.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import compat as compat
+    from . import compat as compat, ray as ray
     from ._commands import bench as bench, compare as compare, inspect as inspect
     from ._errors import Error as Error, InputError as InputError, InternalError as InternalError, Missed as Missed
     from ._quantize import quantize as quantize
@@ -40,7 +41,7 @@ _PLACES = {
     "inspect": "_commands",
     "quantize": "_quantize",
 }
-_MODULES = ("compat",)
+_MODULES = ("compat", "ray")
 
 __all__ = sorted(name for name in (*_PLACES, *_MODULES) if not name.startswith("_"))
 

@@ -38,11 +38,12 @@ pub(super) fn failure(error: &Error, address: &Address) -> io::Error {
         _ if has("169.254.") || has("metadata.google.internal") || has("credential") => {
             (io::ErrorKind::PermissionDenied, format!("there are no credentials: {}", remedy(address)))
         }
+        // Before what is said of connections, for it may be one that ended too early.
+        _ if has("body error") || has("error decoding") || has("end of file") || has("before message") => {
+            (io::ErrorKind::UnexpectedEof, "the server sent less than it promised".to_owned())
+        }
         _ if has("error sending request") || has("onnect") || has("dns") || has("timed out") => {
             (io::ErrorKind::NotConnected, "the server cannot be reached".to_owned())
-        }
-        _ if has("error decoding") || has("error reading a body") || has("end of file") || has("incomplete") => {
-            (io::ErrorKind::UnexpectedEof, "the server sent less than it promised".to_owned())
         }
         _ => (io::ErrorKind::Other, status(&said)),
     };
