@@ -27,7 +27,7 @@ const OTHERS: [(&str, &str); 4] = [
 ];
 
 /// Options of other programs that pages name.
-const OF_OTHERS: [&str; 20] = [
+const OF_OTHERS: [&str; 21] = [
     "--bin",
     "--bless",
     "--check",
@@ -35,6 +35,7 @@ const OF_OTHERS: [&str; 20] = [
     "--large",
     "--locked",
     "--model",
+    "--no-default-features",
     "--path",
     "--profile",
     "--release",

@@ -47,7 +47,7 @@ fn an_allocation_that_fails_has_a_message() {
     let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
     write(&MatMulModel::new(4000, 4000).proto(), &input);
     let mut shell = Command::new("bash");
-    shell.args(["-c", "ulimit -v 260000 && exec \"$@\"", "bash", env!("CARGO_BIN_EXE_onnxquant")]);
+    shell.args(["-c", "ulimit -v 280000 && exec \"$@\"", "bash", env!("CARGO_BIN_EXE_onnxquant")]);
     let run = Run::of(shell.args([&input, &output]).args(["--weights-only", "--threads", "1"]));
     assert_eq!(refused(&run, &["out of memory", "the system has no"]), None);
     assert_eq!(files_in(folder.path()), ["in.onnx"]);

@@ -89,7 +89,13 @@ fn stored(folder: &Path) -> (PathBuf, PathBuf) {
     for sample in Fixture::MLP.seen().iter().take(24) {
         fs::copy(sample, calib.join(sample.file_name().expect("it has a name"))).expect("it can be copied");
     }
-    let tar = Command::new("tar").arg("-cf").arg(folder.join("calib.tar")).arg("-C").arg(&calib).arg(".").status();
+    let tar = Command::new("tar")
+        .args(["--sort=name", "-cf"])
+        .arg(folder.join("calib.tar"))
+        .arg("-C")
+        .arg(&calib)
+        .arg(".")
+        .status();
     assert!(tar.expect("tar can be started").success());
     (model, calib)
 }

@@ -79,6 +79,7 @@ const FLOORS: [(&str, &[&str]); 9] = [
             "codegen",
             "deny",
             "manifests",
+            "miri",
             "dist",
             "sbom",
             "faults",

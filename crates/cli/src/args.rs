@@ -69,13 +69,13 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Tells what changed from one stored report to another, or makes a page of one.
     Report(ReportArgs),
-    /// Runs a share of the calibration samples, where several processes make one model: see the chapter on many machines.
+    /// Runs a share of the samples, where several processes make one model.
     ///
     /// The words are those of the main command, without OUT: onnxquant calibrate IN --calib PATH --state DIR --shard 2/4.
     Calibrate(Calibrate),
-    /// Solves a share of the layers, for a run that `calibrate` has begun.
+    /// Solves a share of the layers of such a run.
     Solve(SolveArgs),
-    /// Verifies and writes the model of such a run; what is missing is done here.
+    /// Verifies and writes the model of such a run.
     Finish(FinishArgs),
     /// Prints a completion script for a shell.
     Completions {
@@ -92,12 +92,15 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeArgs {
-    /// The float model, or a folder with one: its files are copied beside the quantized one. Neither is changed. Like
-    /// samples, models may have addresses: s3://bucket/model.onnx, gs://, az://, https://.
+    /// The float model, or a folder with one: its files are copied beside the quantized one. Neither is changed.
+    ///
+    /// Like samples, models may have addresses: s3://bucket/model.onnx, gs://, az://, https://.
     #[arg(value_name = "IN", required_unless_present_any = PRINTS)]
     pub(crate) input: Option<PathBuf>,
 
-    /// Where the quantized model, or the folder with it, appears, whole or not at all; a model also at an address.
+    /// Where the quantized model, or the folder with it, appears, whole or not at all.
+    ///
+    /// A model also at an address.
     #[arg(value_name = "OUT", required_unless_present_any = PRINTS)]
     pub(crate) output: Option<PathBuf>,
 

@@ -14,6 +14,7 @@ use onnxquant_storage::{MAX_DEPTH, Unlisted, entered, fetch, foresee, is_address
 use onnxquant_temporary::TempFolder;
 
 use crate::error::Error;
+use crate::load::read;
 
 /// Larger messages are no protobuf.
 const MOST_MODEL_BYTES: u64 = 2 << 30;
@@ -38,6 +39,10 @@ impl GivenModel {
     pub fn open(given: &Path) -> Result<Self, Error> {
         let address = entered(given);
         if !is_address(&address) {
+            if !given.exists() {
+                // What is wrong with the input goes before what is wrong with the output.
+                read(given)?;
+            }
             return Ok(Self { path: given.to_owned(), fetched: None });
         }
         let failed = |source: std::io::Error| Error::Fetch { path: address.clone(), problem: source.to_string() };

@@ -82,4 +82,5 @@ pub use stats::gram::{GramAccumulator, GramStats};
 pub use stats::paired::PairedAccumulator;
 pub use stats::paired::part::MomentPart;
 pub use walks::kernel::{Directions, Kernel};
-pub use walks::walk::{WalkOptions, Walked, Walls};
+pub use walks::walk::{WalkOptions, Walked};
+pub use walks::walls::Walls;

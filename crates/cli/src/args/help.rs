@@ -19,7 +19,7 @@ Examples:
   onnxquant compare model.onnx small.onnx --data samples/ --layers
   onnxquant bench model.onnx small.onnx --calib samples/
   onnxquant report before.json after.json
-  onnxquant calibrate model.onnx --calib samples/ --state run/ --shard 1/4 --wait
+  onnxquant calibrate model.onnx --calib samples/ --state run/
 
 Exit codes:
   0 done

@@ -35,7 +35,7 @@ use crate::layer::scale::ScaleTable;
 use crate::layer::solution::{LayerSolution, Note};
 use crate::walks::kernel::Kernel;
 use crate::walks::preprocess;
-use crate::walks::walk::Walls;
+use crate::walks::walls::Walls;
 
 pub(crate) fn solve(problem: &LayerProblem<'_>, kernels: &[Kernel]) -> Result<LayerSolution, QuantError> {
     let table = ScaleTable::fit(problem, problem.spec().scale_rule());

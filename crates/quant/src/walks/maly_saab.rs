@@ -54,7 +54,7 @@ use crate::layer::spec::{Granularity, ScaleRule};
 use crate::walks::kernel::Kernel;
 use crate::walks::min_norm;
 use crate::walks::preprocess;
-use crate::walks::walk::Walls;
+use crate::walks::walls::Walls;
 
 /// Keeps the least-norm solution inside the walls after `f32` has rounded them.
 const ROOM: f64 = 1.0 + 4.0 * f32::EPSILON as f64;

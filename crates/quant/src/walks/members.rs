@@ -9,7 +9,7 @@
 
 use faer::traits::pulp::{Arch, Simd, WithSimd};
 
-use crate::walks::walk::Walls;
+use crate::walks::walls::Walls;
 
 /// Walls nearer than this fraction of the box's width count as met together.
 const TOGETHER: f64 = 1e-10;

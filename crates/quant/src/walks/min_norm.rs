@@ -54,7 +54,7 @@
 
 use crate::walks::inverse::Inverse;
 use crate::walks::kernel::Directions;
-use crate::walks::walk::Walls;
+use crate::walks::walls::Walls;
 
 const REFACTOR_EVERY: usize = 64;
 /// Slopes, relative to the widest box, that count as falling.

@@ -8,3 +8,4 @@ pub(crate) mod members;
 pub(crate) mod min_norm;
 pub(crate) mod preprocess;
 pub(crate) mod walk;
+pub(crate) mod walls;

@@ -7,7 +7,8 @@ use crate::layer::scale::ScaleTable;
 use crate::layer::solution::{LayerSolution, Note};
 use crate::stats::gram::GramStats;
 use crate::walks::kernel::{Directions, Kernel};
-use crate::walks::walk::{WalkOptions, Walls};
+use crate::walks::walk::WalkOptions;
+use crate::walks::walls::Walls;
 use ndarray::Array3;
 use rayon::prelude::*;
 

@@ -64,22 +64,15 @@ use crate::error::QuantError;
 use crate::walks::inverse::{BLOCK, Inverse};
 use crate::walks::kernel::Directions;
 use crate::walks::members::{Entering, Members};
+use crate::walks::walls::Walls;
 
 const REFACTOR_EVERY: usize = 256;
 const POLISH_EVERY: usize = 256;
 /// Smaller directions, relative to the largest, cannot block.
 const NEGLIGIBLE: f64 = 1e-9;
 const SMALL_PIVOT: f64 = 1e-7;
-const SNAP: f64 = 1e-12;
 const DRIFT_GOAL: f64 = 1e-9;
 const DRIFT_LIMIT: f64 = 1e-6;
-
-/// The box in which a neuron may move.
-#[derive(Clone, Debug)]
-pub struct Walls {
-    lower: Vec<f64>,
-    upper: Vec<f64>,
-}
 
 /// How a walk keeps its basis.
 #[derive(Clone, Copy, Debug)]
@@ -105,63 +98,14 @@ pub struct Walked {
     pub exchanges: usize,
 }
 
-impl Walls {
-    /// Checks that there is one wall on either side of every coordinate, finite
-    /// and in order.
-    pub fn new(lower: Vec<f64>, upper: Vec<f64>) -> Result<Walls, QuantError> {
-        let ordered = |(lower, upper): (&f64, &f64)| lower.is_finite() && upper.is_finite() && lower <= upper;
-        if lower.len() == upper.len() && lower.iter().zip(&upper).all(ordered) {
-            return Ok(Walls { lower, upper });
-        }
-        Err(QuantError::Setting {
-            what: "walls of a walk",
-            found: format!("{} lower and {} upper ones", lower.len(), upper.len()),
-            expected: "one finite pair per coordinate, lower <= upper",
-        })
-    }
-
-    /// The walls below, one per coordinate.
-    pub fn lower(&self) -> &[f64] {
-        &self.lower
-    }
-
-    /// The walls above, one per coordinate.
-    pub fn upper(&self) -> &[f64] {
-        &self.upper
-    }
-
-    pub(crate) fn width(&self, i: usize) -> f64 {
-        self.upper[i] - self.lower[i]
-    }
-
-    fn clamp(&self, i: usize, value: f64) -> f64 {
-        value.clamp(self.lower[i], self.upper[i])
-    }
-
-    fn touched(&self, i: usize, value: f64) -> bool {
-        value <= self.lower[i] || value >= self.upper[i]
-    }
-
-    fn snapped(&self, i: usize, value: f64) -> f64 {
-        let near = SNAP * self.width(i);
-        if value - self.lower[i] <= near {
-            self.lower[i]
-        } else if self.upper[i] - value <= near {
-            self.upper[i]
-        } else {
-            value
-        }
-    }
-}
-
 impl Directions {
     /// Walks from `start` inside `walls`; a start outside is moved to the
     /// nearest wall first, and it is that point whose image is kept.
     pub fn walk(&self, start: &[f64], walls: &Walls, options: WalkOptions) -> Result<Walked, QuantError> {
-        if start.len() != self.inputs() || walls.lower.len() != self.inputs() {
+        if start.len() != self.inputs() || walls.lower().len() != self.inputs() {
             return Err(QuantError::Shape {
                 what: "start of a walk",
-                found: vec![start.len(), walls.lower.len()],
+                found: vec![start.len(), walls.lower().len()],
                 expected: format!("{} coordinates and as many walls", self.inputs()),
             });
         }
@@ -233,7 +177,7 @@ impl<'a> Walk<'a> {
         let hit = if -down.step < up.step { down } else { up };
         self.members.move_by(-hit.step, &self.y);
         let wall = |walls: &Walls, i: usize, motion: f64| {
-            if motion > 0.0 { walls.upper[i] } else { walls.lower[i] }
+            if motion > 0.0 { walls.upper()[i] } else { walls.lower()[i] }
         };
         let Some(slot) = hit.slot else {
             self.values[j] = wall(self.walls, j, hit.step);

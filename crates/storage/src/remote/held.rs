@@ -1,6 +1,7 @@
 //! What is kept as long as somebody keeps it: clients and the runtime in which their requests go out, objects, and the
 //! stretches of these that were fetched. A process that is forked later begins anew, for the threads of a runtime are not in it.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use object_store::ObjectStore;
 use tokio::runtime::{Builder, Runtime};
 
-use super::object::{Object, Spool};
+use super::spool::Spool;
 use crate::address::Scheme;
 
 static HELD: Mutex<Option<Held>> = Mutex::new(None);
@@ -21,7 +22,8 @@ pub(super) struct Held {
     /// How many keep it.
     keepers: usize,
     pub(super) stores: HashMap<(Scheme, String), Arc<dyn ObjectStore>>,
-    pub(super) objects: HashMap<PathBuf, Arc<Object>>,
+    /// By address, what is read of it.
+    pub(super) objects: HashMap<PathBuf, Arc<dyn Any + Send + Sync>>,
     spool: Option<Arc<Spool>>,
     runtime: Option<Arc<Runtime>>,
 }

@@ -6,6 +6,7 @@ mod held;
 mod listing;
 mod object;
 mod reading;
+mod spool;
 mod store;
 mod upload;
 

@@ -1,8 +1,7 @@
 //! An object, and the stretches of it that were fetched.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,23 +10,13 @@ use bytes::Bytes;
 use object_store::{Error, GetOptions, ObjectMeta};
 
 use super::held::{held, wait};
+use super::spool::{Spool, Stretch};
 use super::store::Place;
 
 /// Bytes of a block; stretches are fetched in whole ones.
 pub(super) const BLOCK_BYTES: u64 = 256 << 10;
 /// Blocks that are fetched at once at most.
 pub(super) const MOST_BLOCKS: u64 = 32;
-
-/// A file without a name to which stretches of all objects are appended.
-#[derive(Debug)]
-pub(super) struct Spool(Mutex<File>);
-
-/// Where a stretch lies in the spool.
-#[derive(Clone, Copy, Debug)]
-struct Stretch {
-    at: u64,
-    bytes: u64,
-}
 
 /// An object that is read.
 #[derive(Debug)]
@@ -39,29 +28,6 @@ pub(super) struct Object {
     spool: Arc<Spool>,
     /// By number.
     blocks: Mutex<HashMap<u64, Stretch>>,
-}
-
-impl Spool {
-    pub(super) fn new() -> io::Result<Self> {
-        tempfile::tempfile().map(|file| Self(Mutex::new(file))).map_err(|error| unkept(&error))
-    }
-
-    fn append(&self, bytes: &[u8]) -> io::Result<Stretch> {
-        let mut file = locked(&self.0);
-        let at = file.seek(SeekFrom::End(0))?;
-        file.write_all(bytes).map_err(|error| unkept(&error))?;
-        Ok(Stretch { at, bytes: bytes.len() as u64 })
-    }
-
-    fn read(&self, stretch: Stretch, from: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut file = locked(&self.0);
-        file.seek(SeekFrom::Start(stretch.at + from))?;
-        (&mut *file).take(stretch.bytes - from).read(buffer)
-    }
-}
-
-fn unkept(error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("what was fetched cannot be kept in a temporary file (TMPDIR): {error}"))
 }
 
 impl Object {
@@ -89,7 +55,7 @@ impl Object {
         let object = Arc::new(Self { place, length: meta.size, tag: meta.e_tag, spool, blocks });
         object.keep(0, &first)?;
         if let Some(mut held) = held() {
-            held.objects.insert(path.to_owned(), Arc::clone(&object));
+            held.objects.insert(path.to_owned(), object.clone());
         }
         Ok(object)
     }
@@ -155,7 +121,8 @@ impl Object {
 
 /// An object that is kept.
 pub(super) fn known(path: &Path) -> Option<Arc<Object>> {
-    held()?.objects.get(path).cloned()
+    let found = held()?.objects.get(path).cloned()?;
+    found.downcast().ok()
 }
 
 /// A stretch of an object, as far as it goes, and what is known of the whole.
