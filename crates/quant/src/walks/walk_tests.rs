@@ -50,7 +50,7 @@ fn check(rows: &Array2<f32>, start: &[f64], walls: &Walls) {
     let size = before.dot(&before).sqrt().max(1e-6 * x.iter().fold(0.0, |s: f64, v| s.max(v.abs())));
     assert!(moved.dot(&moved).sqrt() <= 1e-8 * size, "{moved}");
     for (i, z) in walked.values.iter().enumerate() {
-        assert!(walls.lower[i] <= *z && *z <= walls.upper[i]);
+        assert!(walls.lower()[i] <= *z && *z <= walls.upper()[i]);
     }
     let free = free(walls, &walked.values);
     assert!(free.len() <= directions.rank(), "{} free, rank {}", free.len(), directions.rank());
