@@ -52,6 +52,7 @@ fn build(python: &Python, target: &Path) -> anyhow::Result<PathBuf> {
     let manifest = process::root().join("crates/python/Cargo.toml");
     let mut maturin = python.command();
     maturin.args(["-m", "maturin", "build", "--quiet", "--release", "--locked", "--compatibility", "linux"]);
+    maturin.args(["--compression-level", "9"]);
     maturin.arg("--manifest-path").arg(manifest).arg("--target-dir").arg(target).arg("--out").arg(&folder);
     process::run(&mut maturin)?;
     let files = std::fs::read_dir(&folder).with_context(|| format!("cannot list `{}`", folder.display()))?;

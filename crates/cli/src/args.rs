@@ -61,7 +61,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Lists every candidate layer: operator, shape, parameters, what would be done or why not.
+    /// Lists every candidate layer, and what would be done or why not.
     Inspect(InspectArgs),
     /// Compares the outputs of two models on data.
     Compare(CompareArgs),
@@ -69,7 +69,7 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Tells what changed from one stored report to another, or makes a page of one.
     Report(ReportArgs),
-    /// Runs a share of the samples, where several processes make one model.
+    /// Runs a share of the samples, where many processes make a model.
     ///
     /// The words are those of the main command, without OUT: onnxquant calibrate IN --calib PATH --state DIR --shard 2/4.
     Calibrate(Calibrate),
@@ -92,13 +92,14 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct QuantizeArgs {
-    /// The float model, or a folder with one: its files are copied beside the quantized one. Neither is changed.
+    /// The float model, or a folder with one; neither is changed.
     ///
-    /// Like samples, models may have addresses: s3://bucket/model.onnx, gs://, az://, https://.
+    /// The files of a folder are copied beside the quantized model. Like samples, models may have addresses:
+    /// s3://bucket/model.onnx, gs://, az://, https://.
     #[arg(value_name = "IN", required_unless_present_any = PRINTS)]
     pub(crate) input: Option<PathBuf>,
 
-    /// Where the quantized model, or the folder with it, appears, whole or not at all.
+    /// Where the quantized model, or the folder, appears whole or not at all.
     ///
     /// A model also at an address.
     #[arg(value_name = "OUT", required_unless_present_any = PRINTS)]

@@ -20,7 +20,10 @@ pub(super) fn make(wanted: &Wanted, source: &Path, target_folder: &Path, archive
     let mut maturin = python.command();
     wanted.prepare(&mut maturin, source, target_folder)?;
     maturin.args(["-m", "maturin", "build", "--quiet", "--profile", "dist", "--locked", "--target", wanted.target()]);
-    maturin.args(["--compatibility", &tag(wanted)]).arg("--manifest-path").arg(source.join("crates/python/Cargo.toml"));
+    maturin
+        .args(["--compression-level", "9", "--compatibility", &tag(wanted)])
+        .arg("--manifest-path")
+        .arg(source.join("crates/python/Cargo.toml"));
     maturin.arg("--target-dir").arg(target_folder).arg("--out").arg(&folder);
     maturin.arg("--").args(wanted.last_flags(target_folder)?);
     process::run(&mut maturin)?;
