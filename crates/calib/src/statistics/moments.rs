@@ -246,6 +246,9 @@ impl Roll {
     }
 }
 
+/// A part, and whether its samples waited.
+type Arriving = (usize, bool);
+
 /// Statistics of samples that arrive, part by part.
 struct Gathering<'a, 't> {
     names: [&'a [String]; 2],
@@ -253,8 +256,8 @@ struct Gathering<'a, 't> {
     requests: &'a [StatRequest],
     sources: &'a [Source],
     sets: &'a [&'a [usize]],
-    /// The part that arrives, and whether its samples waited; by set.
-    current: Option<((usize, bool), Vec<Vec<Task>>)>,
+    /// What arrives, by set.
+    current: Option<(Arriving, Vec<Vec<Task>>)>,
     take: &'a mut TakePart<'t>,
 }
 

@@ -24,15 +24,15 @@ pub(super) struct Gathered {
 impl Gathered {
     /// In the folder `kept` of a stage with these layers.
     pub(super) fn of(source: &Source<'_>, job: Job<'_>, layers: &[PlannedLayer], kept: KeptParts) -> Self {
-        let nothing =
-            Self { sets: Vec::new(), judged: false, requests: Vec::new(), of_layer: vec![None; layers.len()] };
         match source {
-            Source::Nowhere => nothing,
+            Source::Nowhere => {
+                Self { sets: Vec::new(), judged: false, requests: Vec::new(), of_layer: vec![None; layers.len()] }
+            }
             Source::Float { calibration, judged } => {
                 let (requests, of_layer) = calibration.requests(job.model, layers);
                 let place = |(set, samples): (usize, &[usize])| (kept.of_set(set), count_parts(samples.len()));
                 let sets = sets(calibration, *judged).map(place).collect();
-                Self { sets, judged: *judged, requests, of_layer, ..nothing }
+                Self { sets, judged: *judged, requests, of_layer }
             }
             Source::Streams(streams) => {
                 let (requests, of_layer) = streams.requests(layers);

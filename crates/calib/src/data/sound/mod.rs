@@ -150,7 +150,8 @@ impl Shown for SoundPreparation {
         let (_, kept) = self.lengths(&Wav::open(part)?);
         let hop = self.mel.as_ref().map_or(1, LogMel::hop);
         let length = self.fixed.unwrap_or(kept) / hop;
-        Ok(Filled { lengths: vec![length], given: vec![0..kept.div_ceil(hop).min(length)] })
+        let given = 0..kept.div_ceil(hop).min(length);
+        Ok(Filled { lengths: vec![length], given: Vec::from([given]) })
     }
 }
 
