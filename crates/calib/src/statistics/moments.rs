@@ -27,7 +27,7 @@ use crate::stream::parts::{Part, part_range};
 use crate::stream::{MOST_PARTS, Network, advance, catch_up, count_parts};
 
 /// Gathers the statistics that `requests` ask for over the samples `indices`: for each request
-/// one [`GramStats`] per group, or nothing where its input has no rows in any sample.
+/// one [`GramStats`](onnxquant_quant::GramStats) per group, or nothing where its input has no rows in any sample.
 ///
 /// The values must be among those that `engine` observes. Requests are taken as they are:
 /// several layers that read one value alike should share a request.
