@@ -12,11 +12,10 @@ mod words;
 
 use std::num::NonZero;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
-use onnxquant::{Budget, Config, Cpu, Duty, Error, Shard};
+use onnxquant::{Budget, Config, Cpu, Error, Shard};
 
 pub(crate) use addresses::check_places;
 pub(crate) use effects::{check, has_no_effect};
@@ -49,6 +48,13 @@ pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) quantize: QuantizeArgs,
 
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+/// What a process may take of the machine.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct MachineArgs {
     /// Worker threads; by default one for each core. The result does not depend on it.
     #[arg(long, global = true, value_name = "N")]
     pub(crate) threads: Option<NonZero<usize>>,
@@ -57,6 +63,19 @@ pub(crate) struct Cli {
     /// counted, and neither is what ONNX Runtime allocates.
     #[arg(long, global = true, value_name = "BYTES", value_parser = words::parse_bytes)]
     pub(crate) max_memory: Option<usize>,
+}
+
+/// How a run tells how far it is.
+#[derive(Debug, Args)]
+pub(crate) struct TellingArgs {
+    /// Print how far the run is as lines on the standard error, which are the default where that is no terminal: `plain`, or
+    /// `json`, an object a line.
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub(crate) log: Option<LogName>,
+
+    /// Print nothing but errors.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -142,9 +161,9 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
 
-    /// Others have done shares of the run; how long they are waited for.
+    /// What is left of a run of which others have done shares.
     #[arg(skip)]
-    pub(crate) finish: Option<Option<Duration>>,
+    pub(crate) finish: Option<Shard>,
 
     /// Keep statistics of activations in this file; they are used again while model and samples are the same.
     #[arg(long, value_name = "FILE")]
@@ -167,14 +186,8 @@ pub(crate) struct QuantizeArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Print how far the run is as lines on the standard error, which are the default where that is no terminal: `plain`, or
-    /// `json`, an object a line.
-    #[arg(long, value_enum, value_name = "FORM")]
-    pub(crate) log: Option<LogName>,
-
-    /// Print nothing but errors.
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) telling: TellingArgs,
 
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
@@ -358,7 +371,7 @@ impl QuantizeArgs {
         };
         let (engine, verify) = (self.engine.into(), self.verify.is_some());
         let allow_float = self.allow_float;
-        let shard = self.finish.map(|wait| Shard::new(Duty::Finish, 1, 1, wait)).transpose()?;
+        let shard = self.finish.clone();
         Ok(Config { budget, state: self.state.clone(), shard, engine, verify, allow_float, ..config })
     }
 }

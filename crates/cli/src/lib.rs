@@ -99,13 +99,13 @@ pub fn command(args: Vec<OsString>, around: &Around) -> u8 {
 /// Who is told how far it is: a bar on a terminal; elsewhere lines, of runs that quantize.
 fn teller(cli: &Cli) -> Teller {
     let args = &cli.quantize;
-    let form = match (args.log, &cli.command) {
+    let form = match (args.telling.log, &cli.command) {
         (Some(name), _) => Some(name.into()),
         (None, None) if !stderr().is_terminal() => Some(LogForm::Plain),
         (None, _) => None,
     };
     match form {
-        _ if args.quiet || args.tried.is_some() => Teller::silent(),
+        _ if args.telling.quiet || args.tried.is_some() => Teller::silent(),
         Some(form) => Teller::lines(form),
         None => Teller::screen(),
     }
@@ -151,12 +151,12 @@ fn asked(args: &[OsString]) -> Result<Asked, Failure> {
             return Ok(asked);
         }
     };
-    (shared.cli.threads, shared.cli.max_memory) = (asked.cli.threads, asked.cli.max_memory);
+    shared.cli.machine = asked.cli.machine;
     Ok(shared)
 }
 
 fn run_asked(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
-    if let Some(bytes) = asked.cli.max_memory
+    if let Some(bytes) = asked.cli.machine.max_memory
         && !guard::limit(bytes)
     {
         let problem = "--max-memory is about the process of the command: this one is another program's";
@@ -166,7 +166,7 @@ fn run_asked(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
     HOOK.call_once(|| set_hook(Box::new(|info| *last_panic() = info.to_string())));
     let _kept = onnxquant::storage::keep();
     let work = || catch_unwind(AssertUnwindSafe(|| answer(asked, host)));
-    let answered = match asked.cli.threads {
+    let answered = match asked.cli.machine.threads {
         None => work(),
         Some(threads) => {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into()).stack_size(STACK_BYTES).build();
@@ -191,7 +191,7 @@ fn answer(asked: &Asked, host: &Host<'_>) -> Result<Answer, Failure> {
         Some(Command::Inspect(args)) => inspect::run(args, host)?,
         Some(Command::Compare(args)) => return Ok(compare::run(args, host)?),
         Some(Command::Report(args)) => report::run(args, host)?,
-        Some(Command::Bench(args)) => bench::run(args, cli.threads, host)?,
+        Some(Command::Bench(args)) => bench::run(args, cli.machine.threads, host)?,
         Some(Command::Calibrate(args)) => {
             args::check(|id| asked.is_given(id), &cli.quantize)?;
             shares::run(asked, Duty::Calibrate, &args.shard, host)?

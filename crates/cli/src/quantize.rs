@@ -107,7 +107,7 @@ fn text(report: &Report, path: &Path) -> anyhow::Result<String> {
 
 /// Prints the summary, where it is wanted.
 pub(crate) fn print(args: &QuantizeArgs, report: &Report, teller: &Teller) -> anyhow::Result<()> {
-    if args.quiet {
+    if args.telling.quiet {
         return Ok(());
     }
     let output = args.output.as_deref().unwrap_or(Path::new(&report.files.output.name));

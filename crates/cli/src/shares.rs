@@ -6,12 +6,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use onnxquant::storage::is_address;
-use onnxquant::{Config, DataConfig, Duty, Error, GivenModel, PendingFile, model_file};
+use onnxquant::{Config, DataConfig, Duty, Error, GivenModel, PendingFile, Shard, model_file};
 
 use crate::NAME;
 use crate::answer::Failure;
@@ -26,8 +24,6 @@ const SETTINGS: &str = "settings.toml";
 const INPUT: &str = "input.txt";
 /// Stands where the main command has OUT.
 const NO_OUTPUT: &str = "nothing-is-written";
-/// Between two looks for a file.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// What the words of `calibrate` ask for; the first of them is `calibrate`.
 pub(crate) fn calibrate(args: &[OsString]) -> Result<Asked, Failure> {
@@ -44,7 +40,7 @@ pub(crate) fn calibrate(args: &[OsString]) -> Result<Asked, Failure> {
 
 /// What `solve` asks for, with what `calibrate` was asked for.
 pub(crate) fn solve(args: SolveArgs) -> Result<Asked, Failure> {
-    let input = noted_input(&args.state, args.shard.wait())?;
+    let input = noted_input(&args.state, &args.shard.shard(Duty::Solve)?)?;
     let input = args.elsewhere.model.clone().map_or(input, OsString::from);
     let words = main_words(&input, NO_OUTPUT.as_ref(), &args.state);
     let program = OsString::from(format!("{NAME} calibrate"));
@@ -57,7 +53,8 @@ pub(crate) fn solve(args: SolveArgs) -> Result<Asked, Failure> {
 
 /// What `finish` asks for: the run that `calibrate` began, as the main command does it.
 pub(crate) fn finish(args: &FinishArgs) -> Result<Asked, Failure> {
-    let input = noted_input(&args.state, args.wait())?;
+    let share = args.shard()?;
+    let input = noted_input(&args.state, &share)?;
     let input = args.elsewhere.model.clone().map_or(input, OsString::from);
     let mut words = main_words(&input, args.output.as_os_str(), &args.state);
     words.extend(args.elsewhere.words());
@@ -66,7 +63,7 @@ pub(crate) fn finish(args: &FinishArgs) -> Result<Asked, Failure> {
     }
     let mut asked = configuration::read(std::iter::once(OsString::from(NAME)).chain(words.iter().cloned()))?;
     asked.words = Some(words);
-    asked.cli.quantize.finish = Some(args.wait());
+    asked.cli.quantize.finish = Some(share);
     Ok(asked)
 }
 
@@ -79,10 +76,10 @@ impl Elsewhere {
         for (name, path) in paths.into_iter().filter_map(|(name, path)| Some((name, path.as_ref()?))) {
             words.extend([name.into(), path.into()]);
         }
-        if let Some(log) = self.log {
+        if let Some(log) = self.telling.log {
             words.extend(["--log".into(), log.word().into()]);
         }
-        if self.quiet {
+        if self.telling.quiet {
             words.push("--quiet".into());
         }
         words
@@ -97,15 +94,11 @@ fn main_words(input: &std::ffi::OsStr, output: &std::ffi::OsStr, state: &Path) -
 }
 
 /// The path of the model that a run was begun with; it is waited for.
-fn noted_input(state: &Path, wait: Option<Duration>) -> Result<OsString, Failure> {
-    let (path, start) = (state.join(INPUT), Instant::now());
-    while !path.exists() || !state.join(SETTINGS).exists() {
-        if wait.is_none_or(|wait| start.elapsed() >= wait) {
-            let problem = format!("no process has begun to calibrate in `{}`", state.display());
-            return Err(Error::Waiting(problem).into());
-        }
-        sleep(PAUSE);
-    }
+fn noted_input(state: &Path, share: &Shard) -> Result<OsString, Failure> {
+    let path = state.join(INPUT);
+    let look = || Ok((path.exists() && state.join(SETTINGS).exists()).then_some(()));
+    let waiting = || format!("no process has begun to calibrate in `{}`", state.display());
+    share.wait_for(look, waiting)?;
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
     Ok(OsString::from(text.trim_end_matches('\n')))
 }

@@ -14,7 +14,7 @@ use onnxquant_storage::{MAX_DEPTH, Unlisted, entered, fetch, foresee, is_address
 use onnxquant_temporary::TempFolder;
 
 use crate::error::Error;
-use crate::load::read;
+use crate::load::check_is_there;
 
 /// Larger messages are no protobuf.
 const MOST_MODEL_BYTES: u64 = 2 << 30;
@@ -39,10 +39,7 @@ impl GivenModel {
     pub fn open(given: &Path) -> Result<Self, Error> {
         let address = entered(given);
         if !is_address(&address) {
-            if !given.exists() {
-                // What is wrong with the input goes before what is wrong with the output.
-                read(given)?;
-            }
+            check_is_there(given)?;
             return Ok(Self { path: given.to_owned(), fetched: None });
         }
         let failed = |source: std::io::Error| Error::Fetch { path: address.clone(), problem: source.to_string() };

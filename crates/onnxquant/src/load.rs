@@ -168,6 +168,11 @@ pub fn read(path: &Path) -> Result<Model, Error> {
     }
 }
 
+/// Refuses a model that is not there, in the words of [`read`].
+pub(crate) fn check_is_there(path: &Path) -> Result<(), Error> {
+    if path.exists() { Ok(()) } else { read(path).map(drop) }
+}
+
 /// Runs the passes that leave the function as it is, each verified.
 pub fn prepare(model: &mut Model) -> Result<Prepared, Error> {
     let mut prepared = Prepared { nodes_sorted: model.nodes_sorted(), ..Prepared::default() };

@@ -14,7 +14,7 @@ use crate::files::Files;
 use crate::judge::metered::Metered;
 use crate::judge::served::Served;
 use crate::judge::verify_ort::verify;
-use crate::load::{Prepared, forget_codes, prepare, read};
+use crate::load::{Prepared, check_is_there, forget_codes, prepare, read};
 use crate::observe::calibration::Calibration;
 use crate::observe::seen::{self, Seen};
 use crate::plan::layers::Plan;
@@ -78,12 +78,8 @@ pub fn quantize(
 /// # Errors
 /// [`Error::Waiting`] where other processes have to do something first; else as [`quantize`].
 pub fn share(input: &Path, data: Option<&DataConfig>, config: &Config, progress: Progress<'_>) -> Result<(), Error> {
-    let data = data.map(|data| data.of_model(input));
+    let data = checked(input, data, config)?;
     let data = data.as_ref();
-    config.check()?;
-    if data.is_none() {
-        config.check_without_data()?;
-    }
     let Opened { model, halves, mut calibration, state, served, .. } = Opened::of(input, data, config)?;
     let Raised { model, config: reached, .. } = raise_for_codes(model, config)?;
     let plan = Plan { halves, ..Plan::new(&model, &reached)? };
@@ -107,16 +103,8 @@ pub fn quantize_unnamed(
     config: &Config,
     progress: Progress<'_>,
 ) -> Result<Finished, Error> {
-    let data = data.map(|data| data.of_model(input));
+    let data = checked(input, data, config)?;
     let data = data.as_ref();
-    config.check()?;
-    if data.is_none() {
-        config.check_without_data()?;
-    }
-    if !input.exists() {
-        // What is wrong with the input goes before what is wrong with the output.
-        read(input)?;
-    }
     let files = Files::of_run(input, output, data, config);
     files.check()?;
     files.sweep();
@@ -166,6 +154,16 @@ pub fn quantize_unnamed(
         files,
     };
     Ok(Finished::new(run.into(), move || Ok(unnamed.name()?)))
+}
+
+/// The data for this model. What is wrong with settings and input goes before what is wrong with the output.
+fn checked(input: &Path, data: Option<&DataConfig>, config: &Config) -> Result<Option<DataConfig>, Error> {
+    config.check()?;
+    if data.is_none() {
+        config.check_without_data()?;
+    }
+    check_is_there(input)?;
+    Ok(data.map(|data| data.of_model(input)))
 }
 
 /// A model that is ready to be planned, and everything that is needed beside it.

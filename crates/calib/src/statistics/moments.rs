@@ -98,8 +98,8 @@ pub fn collect_parts(
     gathering.close()
 }
 
-/// Takes both networks, the quantized one and the float one, to the values of `requests` and gathers their statistics, once for every set of samples in
-/// `sets`: by set, by request, by group.
+/// Takes both networks, the quantized one and the float one, to the values of `requests` and gathers their statistics, once
+/// for every set of samples in `sets`: by set, by request, by group.
 ///
 /// The streams must run all samples of the sets, all parts of them here.
 pub fn collect_pairs(

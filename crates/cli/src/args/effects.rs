@@ -34,7 +34,7 @@ const EFFECTS: &[(&str, Idle)] = &[
     ("image_preset", without_data),
     ("image_size", without_data),
     ("layout", without_data),
-    ("log", |args| args.quiet.then_some("nothing is printed with --quiet")),
+    ("log", |args| args.telling.quiet.then_some("nothing is printed with --quiet")),
     ("mean", without_data),
     ("memory_limit", without_data),
     ("no_fallback", |args| {

@@ -1,6 +1,5 @@
 //! Words of the commands by which several processes make one model.
 
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use clap::{Args, Command, CommandFactory, Parser};
 use onnxquant::{Duty, Error, Shard};
 
 use super::help::grouped;
-use super::{Cli, LogName, QuantizeArgs, RuntimeArgs, words};
+use super::{Cli, MachineArgs, QuantizeArgs, RuntimeArgs, TellingArgs};
 use crate::screen::COLUMNS;
 
 /// Which share a process does.
@@ -21,8 +20,15 @@ pub(crate) struct ShardArgs {
     #[arg(long, value_name = "I/N", value_parser = parse_shard)]
     shard: Option<(usize, usize)>,
 
-    /// Wait for what other processes have to do first, at most so many seconds where a number is given, instead of ending
-    /// with exit code 75.
+    #[command(flatten)]
+    waiting: WaitingArgs,
+}
+
+/// Whether a process waits for others.
+#[derive(Clone, Copy, Debug, Args)]
+struct WaitingArgs {
+    /// Wait for what other processes have to do first, at most so many seconds where a number is given. Without it `finish`
+    /// does that itself, and the others end with exit code 75.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
     wait: Option<Option<u64>>,
 }
@@ -47,13 +53,8 @@ pub(crate) struct CalibrateCommand {
     #[command(flatten)]
     pub(crate) shard: ShardArgs,
 
-    /// Worker threads; by default one for each core. The result does not depend on it.
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<NonZero<usize>>,
-
-    /// End with an error rather than allocate more than this: 4GB or 512MiB, for example.
-    #[arg(long, value_name = "BYTES", value_parser = words::parse_bytes)]
-    pub(crate) max_memory: Option<usize>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 #[derive(Debug, Args)]
@@ -79,10 +80,8 @@ pub(crate) struct FinishArgs {
     #[arg(value_name = "OUT")]
     pub(crate) output: PathBuf,
 
-    /// Wait for what other processes have to do first, at most so many seconds where a number is given, and do what is missing
-    /// then. Without it that is done at once.
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true)]
-    wait: Option<Option<u64>>,
+    #[command(flatten)]
+    waiting: WaitingArgs,
 
     #[command(flatten)]
     pub(crate) elsewhere: Elsewhere,
@@ -103,13 +102,8 @@ pub(crate) struct Elsewhere {
     #[arg(long, value_name = "PATH")]
     pub(crate) calib: Option<PathBuf>,
 
-    /// Print how far the run is as lines on the standard error: `plain`, or `json`, an object a line.
-    #[arg(long, value_enum, value_name = "FORM")]
-    pub(crate) log: Option<LogName>,
-
-    /// Print nothing but errors.
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) telling: TellingArgs,
 
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
@@ -127,21 +121,23 @@ pub(crate) fn calibrate() -> Command {
 
 impl From<CalibrateCommand> for Cli {
     fn from(typed: CalibrateCommand) -> Self {
-        let CalibrateCommand { quantize, shard, threads, max_memory } = typed;
-        Self { command: Some(super::Command::Calibrate(Calibrate { shard })), quantize, threads, max_memory }
+        let CalibrateCommand { quantize, shard, machine } = typed;
+        Self { command: Some(super::Command::Calibrate(Calibrate { shard })), quantize, machine }
+    }
+}
+
+impl WaitingArgs {
+    /// At most how long.
+    fn longest(self) -> Option<Duration> {
+        self.wait.map(|seconds| seconds.map_or(Duration::MAX, Duration::from_secs))
     }
 }
 
 impl FinishArgs {
-    /// How long it waits for others.
-    pub(crate) fn wait(&self) -> Option<Duration> {
-        longest(self.wait)
+    /// Its share: what is missing.
+    pub(crate) fn shard(&self) -> Result<Shard, Error> {
+        Shard::new(Duty::Finish, 1, 1, self.waiting.longest())
     }
-}
-
-/// How long is waited.
-fn longest(wait: Option<Option<u64>>) -> Option<Duration> {
-    wait.map(|seconds| seconds.map_or(Duration::MAX, Duration::from_secs))
 }
 
 impl ShardArgs {
@@ -151,12 +147,7 @@ impl ShardArgs {
             Some(given) => given,
             None => of_scheduler(&|name| std::env::var(name).ok())?.unwrap_or((1, 1)),
         };
-        Shard::new(duty, number, count, self.wait())
-    }
-
-    /// How long it waits for others.
-    pub(crate) fn wait(&self) -> Option<Duration> {
-        longest(self.wait)
+        Shard::new(duty, number, count, self.waiting.longest())
     }
 }
 
@@ -235,9 +226,12 @@ mod tests {
             CalibrateCommand::from_arg_matches(&calibrate().try_get_matches_from(words)?)
         };
         let found = parse("m.onnx --calib c --state s --shard 2/4 --scheme w4 --wait").unwrap();
-        assert_eq!(found.shard.wait(), Some(Duration::MAX));
+        assert_eq!(found.shard.waiting.longest(), Some(Duration::MAX));
         assert_eq!(found.quantize.output, None);
-        assert_eq!(parse("m.onnx --calib c --state s --wait=7").unwrap().shard.wait(), Some(Duration::from_secs(7)));
+        assert_eq!(
+            parse("m.onnx --calib c --state s --wait=7").unwrap().shard.waiting.longest(),
+            Some(Duration::from_secs(7))
+        );
         assert!(parse("m.onnx --calib c").is_err(), "there is no folder");
         assert!(parse("--calib c --state s").is_err(), "there is no model");
     }

@@ -2,9 +2,15 @@
 
 use std::num::NonZero;
 use std::ops::Range;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
+
+/// Between two looks at what others have done: at least, at most, and as a part of the time that was waited.
+const LEAST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+const PART: u32 = 16;
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +53,27 @@ impl Shard {
     /// How long it waits for others.
     pub(crate) fn wait(&self) -> Option<Duration> {
         self.wait
+    }
+
+    /// Looks until something is there, as long as the process may wait.
+    ///
+    /// # Errors
+    /// [`Error::Waiting`] with the words of `waiting` where it may not; or what looking fails with.
+    pub fn wait_for<T>(
+        &self,
+        look: impl Fn() -> Result<Option<T>, Error>,
+        waiting: impl Fn() -> String,
+    ) -> Result<T, Error> {
+        let start = Instant::now();
+        loop {
+            if let Some(found) = look()? {
+                return Ok(found);
+            }
+            let waited = start.elapsed();
+            let left = self.wait.map(|wait| wait.saturating_sub(waited)).filter(|left| !left.is_zero());
+            let Some(left) = left else { return Err(Error::Waiting(waiting())) };
+            sleep((waited / PART).clamp(LEAST_PAUSE, LONGEST_PAUSE).min(left));
+        }
     }
 
     /// Whether it is the first.

@@ -77,7 +77,9 @@ impl Gathered {
         for request in 0..self.requests.len() {
             let Some(found) = self.stats(request)? else { return Ok(None) };
             calibration.extend(found.calibration);
-            validation.iter_mut().for_each(|all| all.extend(found.validation.clone().unwrap_or_default()));
+            if let (Some(all), Some(more)) = (&mut validation, found.validation) {
+                all.extend(more);
+            }
         }
         Ok(Some(StageStats { of_layer: self.of_layer.clone(), calibration, validation }))
     }

@@ -33,7 +33,6 @@ use crate::solve::parts::{Done, KeptParts};
 use crate::solve::source::Source;
 use crate::solve::state::KeptLayers;
 use crate::solve::streams::Streams;
-use crate::solve::waiting::wait;
 use crate::solve::weights::failed;
 use crate::write::codes::QuantizedTable;
 
@@ -85,21 +84,28 @@ fn run_float(
     (calibration, judged): (&Calibration, bool),
     stage: Stage<'_>,
 ) -> Result<(), Error> {
+    if kept.has_all(stage.start, stage.layers.len()) {
+        return Ok(());
+    }
+    let done = Done { turns: [true, false], ..Done::default() };
     for (set, samples) in sets(calibration, judged) {
         let parts = kept.parts(stage.start).of_set(set);
-        let is_missing = |part: &usize| Ok(parts.done(*part)?.is_none());
-        let own: Vec<usize> = shard.parts(count_parts(samples.len())).collect();
-        let missing = own.iter().map(is_missing).collect::<Result<Vec<bool>, Error>>()?;
-        if !missing.contains(&true) || kept.stage(stage.start, stage.layers)?.is_some() {
+        let own = shard.parts(count_parts(samples.len()));
+        // Whoever died had done some.
+        let mut missing = own.clone();
+        while missing.start < own.end && parts.done(missing.start)?.is_some() {
+            missing.start += 1;
+        }
+        if missing.is_empty() {
             continue;
         }
-        let range = shard.parts(count_parts(samples.len()));
         keeping(|keep| {
-            let take: &mut TakePart<'_> = &mut |part| keep(parts.keep(part));
-            calibration.statistics_of_parts(job.model, stage.layers, (samples, range, judged), job.progress, take)
+            let take: &mut TakePart<'_> = &mut |part| {
+                let number = part.part;
+                keep(parts.keep(part).and_then(|()| parts.keep_done(number, &done)))
+            };
+            calibration.statistics_of_parts(job.model, stage.layers, (samples, missing, judged), job.progress, take)
         })?;
-        let done = Done { turns: [true, false], ..Done::default() };
-        own.iter().try_for_each(|&part| parts.keep_done(part, &done))?;
     }
     Ok(())
 }
@@ -121,7 +127,7 @@ fn run_streams(
         let moments = kept.parts(stage.start);
         let is_there = all_done(&moments, own.clone())?;
         let mut gave = vec![[false; 2]; parts];
-        if is_there || kept.stage(stage.start, stage.layers)?.is_some() {
+        if is_there || kept.has_all(stage.start, stage.layers.len()) {
             streams.pass(stage.layers, stage.later, job.progress)?;
         } else {
             keeping(|keep| {
@@ -135,10 +141,10 @@ fn run_streams(
             moments.keep_done(part, &Done { cuts: streams.cuts(part), turns: gave[part] })?;
         }
         for part in (0..parts).filter(|part| !own.contains(part)) {
-            let done = wait(shard, || moments.done(part), || waiting_for_parts(*stage, &moments, parts))?;
+            let done = shard.wait_for(|| moments.done(part), || waiting_for_parts(*stage, &moments, parts))?;
             streams.learn(part, done.cuts);
         }
-        let solved = wait(shard, || kept.stage(stage.start, stage.layers), || waiting_for_layers(*stage, kept))?;
+        let solved = shard.wait_for(|| kept.stage(stage.start, stage.layers), || waiting_for_layers(*stage, kept))?;
         moments.drop_moments(own.clone());
         for (layer, solved) in stage.layers.iter().zip(solved) {
             let solved = solved.into_layer(layer, true).map_err(|error| failed(job.model, layer, error))?;
@@ -175,7 +181,7 @@ fn solve(
         let all = Gathered::of(source, job, stage.layers, parts);
         let waiting =
             || all.sets.first().map_or_else(String::new, |(kept, parts)| waiting_for_parts(*stage, kept, *parts));
-        wait(shard, || all.are_there(), waiting)?;
+        shard.wait_for(|| all.are_there(), waiting)?;
         tied.solve(job, &plan.layers, stage.start)?;
         // Layers that ask the same are solved one after the other.
         own.sort_by_key(|&at| all.of_layer[at]);
@@ -184,14 +190,14 @@ fn solve(
             if asked != Some(all.of_layer[at]) {
                 asked = Some(all.of_layer[at]);
                 let look = || all.of_layer[at].map_or(Ok(Some(None)), |request| Ok(all.stats(request)?.map(Some)));
-                stats = wait(shard, look, waiting)?;
+                stats = shard.wait_for(look, waiting)?;
             }
             let layer = &stage.layers[at];
             let stats = stats.as_ref().and_then(|stats: &StageStats| stats.of(0));
             let solved = solve_layer(job, (stage.start + at, layer), stats, &tied)?;
             kept.keep(stage.start + at, layer, &solved)?;
         }
-        if (0..stage.layers.len()).all(|at| kept.has(stage.start + at)) {
+        if kept.has_all(stage.start, stage.layers.len()) {
             all.sets.iter().for_each(|(kept, parts)| kept.drop_moments(0..*parts));
         }
     }

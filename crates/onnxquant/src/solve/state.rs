@@ -182,9 +182,14 @@ impl KeptLayers {
         self.path(index).exists()
     }
 
+    /// Whether so many layers from `start` on are there.
+    pub(crate) fn has_all(&self, start: usize, layers: usize) -> bool {
+        (start..start + layers).all(|index| self.has(index))
+    }
+
     /// All layers of a stage, the first of which is layer `start`, or nothing where one is missing.
     pub(crate) fn stage(&self, start: usize, layers: &[PlannedLayer]) -> Result<Option<Vec<Solved>>, Error> {
-        if !(start..start + layers.len()).all(|index| self.has(index)) {
+        if !self.has_all(start, layers.len()) {
             return Ok(None);
         }
         layers.iter().enumerate().map(|(index, layer)| self.layer(start + index, layer)).collect()
