@@ -97,8 +97,8 @@ fn main_words(input: &std::ffi::OsStr, output: &std::ffi::OsStr, state: &Path) -
 fn noted_input(state: &Path, share: &Shard) -> Result<OsString, Failure> {
     let path = state.join(INPUT);
     let look = || Ok((path.exists() && state.join(SETTINGS).exists()).then_some(()));
-    let waiting = || format!("no process has begun to calibrate in `{}`", state.display());
-    share.wait_for(look, waiting)?;
+    let problem = || format!("no process has begun to calibrate in `{}`", state.display());
+    share.wait_for(look, problem)?;
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
     Ok(OsString::from(text.trim_end_matches('\n')))
 }
