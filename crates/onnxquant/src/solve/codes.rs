@@ -18,6 +18,10 @@ const PINNED_LEVELS: usize = 16;
 const PINNED_INPUTS: usize = 2048;
 const PINNED_ROWS: usize = 4;
 
+/// Levels up to which `auto` tries walks, where there are fewer rows than inputs: with more rows there is hardly a kernel to
+/// walk in, and with more levels what is gained in it is lost on other data (see docs/src/methods.md).
+const WALKED_LEVELS: usize = 128;
+
 /// Codes, and how they were chosen.
 #[derive(Clone)]
 pub(crate) struct Found {
@@ -68,10 +72,13 @@ fn choose(
 }
 
 /// The methods between which `auto` chooses.
-fn candidates(problem: &LayerProblem<'_>) -> [Method; 4] {
+fn candidates(problem: &LayerProblem<'_>) -> Vec<Method> {
     let (levels, inputs) = (problem.spec().grid().levels(), problem.inputs());
     let rows = problem.stats().and_then(|stats| stats.first()).map_or(0, GramStats::n_rows);
     let pins = levels <= PINNED_LEVELS && inputs <= PINNED_INPUTS && rows >= PINNED_ROWS * inputs;
-    let feedback = if pins { Method::Saturate } else { Method::Feedback };
-    [Method::Msq, feedback, Method::MalySaab { saturation: Saturation::Max }, Method::CellWalk]
+    let mut methods = vec![Method::Msq, if pins { Method::Saturate } else { Method::Feedback }];
+    if levels <= WALKED_LEVELS && rows < inputs {
+        methods.extend([Method::MalySaab { saturation: Saturation::Max }, Method::CellWalk]);
+    }
+    methods
 }

@@ -66,6 +66,23 @@ const MOST_LATER_ROWS: usize = 1024;
 /// Most elements in the buffer, unless [`LEAST_BUFFER_ROWS`] needs more.
 const MOST_BUFFER_ELEMENTS: usize = 1 << 24;
 
+/// Rows for which a buffer has room from the start.
+const FIRST_ROWS: usize = 64;
+
+/// Makes room in a buffer for its first `rows` rows; it doubles, up to `most` rows. The memory order is that of what it
+/// holds, or by columns where it is empty and that is asked for.
+pub(crate) fn make_room(buffer: &mut Array2<f32>, rows: usize, most: usize, by_columns: bool) {
+    let old = buffer.nrows();
+    if rows <= old {
+        return;
+    }
+    let by_columns = if old == 0 { by_columns } else { !buffer.is_standard_layout() };
+    let new = rows.max(2 * old).clamp(FIRST_ROWS, most.max(rows));
+    let mut larger = Array2::zeros((new, buffer.ncols()).set_f(by_columns));
+    larger.slice_axis_mut(Axis(0), Slice::from(..old)).assign(buffer);
+    *buffer = larger;
+}
+
 /// Second moments of the inputs of one group of a layer.
 #[derive(Clone, Debug)]
 pub struct GramStats {
@@ -287,11 +304,8 @@ impl GramAccumulator {
     }
 
     fn keep(&mut self, rows: &ArrayView2<'_, f32>) {
-        if self.buffer.nrows() == 0 {
-            let shape = (self.chunk_rows(), self.k);
-            self.buffer = Array2::zeros(shape.set_f(!rows.is_standard_layout()));
-        }
-        let end = self.filled + rows.nrows();
+        let (end, most) = (self.filled + rows.nrows(), self.chunk_rows());
+        make_room(&mut self.buffer, end, most, !rows.is_standard_layout());
         let mut place = self.buffer.slice_axis_mut(Axis(0), Slice::from(self.filled..end));
         if rows.strides()[0] == 1 && place.strides()[0] == 1 {
             for (mut target, source) in place.columns_mut().into_iter().zip(rows.columns()) {
@@ -314,9 +328,7 @@ impl GramAccumulator {
             self.add_chunk(&rows, x.subrows(0, self.filled));
         }
         // The first buffer may have more rows than the chunks after it.
-        if buffer.nrows() == self.chunk_rows() {
-            self.buffer = buffer;
-        }
+        self.buffer = if buffer.nrows() <= self.chunk_rows() { buffer } else { Array2::zeros((0, self.k)) };
         self.filled = 0;
     }
 

@@ -48,9 +48,11 @@ use crate::error::shape_error;
 use crate::linalg;
 use crate::stats::column_sums::add_columns;
 use crate::stats::drift::Drift;
-use crate::stats::gram::{self, GramAccumulator, GramStats, check_moments, check_rows, divide_and_mirror, later_rows};
+use crate::stats::gram::{
+    self, GramAccumulator, GramStats, check_moments, check_rows, divide_and_mirror, later_rows, make_room,
+};
 use faer::{MatMut, MatRef};
-use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder, Slice};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, Slice};
 
 /// The part of a row's power that its difference from the float network's row has at most, where rows were selected: more
 /// than layers of few bits do to a row, and less than two rows differ that have nothing to do with each other.
@@ -170,16 +172,27 @@ impl Pairs {
             let length = differs[first..].iter().position(|differs| !differs).unwrap_or(differs.len() - first);
             done = first;
             while done < first + length {
-                if self.change.nrows() == 0 {
-                    let shape = (later_rows(seen.ncols()), seen.ncols()).set_f(!seen.is_standard_layout());
-                    (self.seen, self.change) = (Array2::zeros(shape), Array2::zeros(shape));
-                }
-                let taken = (first + length - done).min(self.change.nrows() - self.filled);
+                let taken = self.make_room(first + length - done, !seen.is_standard_layout());
                 let rows = Slice::from(done..done + taken);
                 self.take(seen.slice_axis(Axis(0), rows), reference.slice_axis(Axis(0), rows));
                 done += taken;
             }
         }
+    }
+
+    /// Makes room for `n` pairs, or as many as the buffer may have yet; how many.
+    fn make_room(&mut self, n: usize, by_columns: bool) -> usize {
+        let most = later_rows(self.change.ncols());
+        let taken = n.min(most - self.filled);
+        for buffer in [&mut self.seen, &mut self.change] {
+            make_room(buffer, self.filled + taken, most, by_columns);
+        }
+        taken
+    }
+
+    /// Whether the buffer is full.
+    fn is_full(&self) -> bool {
+        self.filled == later_rows(self.change.ncols())
     }
 
     /// Takes in pairs for which there is room.
@@ -210,7 +223,7 @@ impl Pairs {
             }
         }
         self.filled = end;
-        if self.filled == self.change.nrows() {
+        if self.is_full() {
             self.flush();
         }
     }

@@ -4,10 +4,10 @@
 //! that has seen all rows. Of larger parts the sums are added. What is added in one order gives the same bits, whether a
 //! part was kept in between or not.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, ShapeBuilder, Slice};
+use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
 use serde::{Deserialize, Serialize};
 
-use super::{GramAccumulator, check_rows};
+use super::{GramAccumulator, check_rows, make_room};
 use crate::error::{QuantError, shape_error};
 
 /// The moments of a part, as they are kept.
@@ -39,7 +39,7 @@ impl RowsPart {
         Self { by_columns: !buffer.is_standard_layout(), elements: rows.iter().copied().collect() }
     }
 
-    /// A buffer of `capacity` rows that begins with these, and how many they are; empty where there are none.
+    /// A buffer, of at most `capacity` rows, that begins with these, and how many they are; empty where there are none.
     pub(crate) fn into_buffer(self, capacity: usize, k: usize) -> Result<(Array2<f32>, usize), QuantError> {
         let (found, n) = (self.elements.len(), self.elements.len() / k);
         let wrong = || shape_error("rows of a part", &[found], format!("at most [{capacity} * {k}]"));
@@ -51,7 +51,8 @@ impl RowsPart {
             return Ok((Array2::zeros((0, k)), 0));
         }
         check_rows(&rows.view(), k, 0)?;
-        let mut buffer = Array2::zeros((capacity, k).set_f(self.by_columns));
+        let mut buffer = Array2::zeros((0, k));
+        make_room(&mut buffer, n, capacity, self.by_columns);
         buffer.slice_axis_mut(Axis(0), Slice::from(..n)).assign(&rows);
         Ok((buffer, n))
     }

@@ -1,6 +1,6 @@
 //! Moments of a part of the pairs of rows: how they are added to those of the parts before, and how they are kept.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, ShapeBuilder, Slice};
+use ndarray::{Array1, Array2, ArrayView2, Axis, Slice};
 use serde::{Deserialize, Serialize};
 
 use super::{PairedAccumulator, Pairs, Sums, later_rows};
@@ -77,17 +77,13 @@ impl Pairs {
     fn append(&mut self, seen: ArrayView2<'_, f32>, change: ArrayView2<'_, f32>) {
         let mut done = 0;
         while done < seen.nrows() {
-            if self.change.nrows() == 0 {
-                let shape = (later_rows(seen.ncols()), seen.ncols()).set_f(!seen.is_standard_layout());
-                (self.seen, self.change) = (Array2::zeros(shape), Array2::zeros(shape));
-            }
-            let taken = (seen.nrows() - done).min(self.change.nrows() - self.filled);
+            let taken = self.make_room(seen.nrows() - done, !seen.is_standard_layout());
             let (from, to) = (Slice::from(done..done + taken), Slice::from(self.filled..self.filled + taken));
             self.seen.slice_axis_mut(Axis(0), to).assign(&seen.slice_axis(Axis(0), from));
             self.change.slice_axis_mut(Axis(0), to).assign(&change.slice_axis(Axis(0), from));
             self.filled += taken;
             done += taken;
-            if self.filled == self.change.nrows() {
+            if self.is_full() {
                 self.flush();
             }
         }
