@@ -11,6 +11,8 @@ mod bodies;
 mod book;
 mod caches;
 mod capture;
+#[cfg(unix)]
+mod clocks;
 mod command;
 mod configuration;
 mod determinism;
