@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod advice;
 mod anonymized;
 mod bench;
 mod bodies;
