@@ -174,6 +174,42 @@ fn a_folder_that_vanishes_is_an_error() {
     failures.finish();
 }
 
+/// Whoever finds the state of the other one is told; where neither does, nothing of one is in the model of the other.
+#[test]
+fn two_runs_of_other_settings_do_not_mix_in_one_state() {
+    let all_bits = ["3.5", "4"];
+    let command = |folder: &Path, bits: &str| {
+        let mut command = onnxquant(&[Fixture::MLP.model(), folder.join(bits)]);
+        command.args(["--average-bits", bits, "--ort-lib", "off", "--calib"]).arg(Fixture::MLP.calib());
+        command.arg("--state").arg(folder.join("state"));
+        command
+    };
+    let expected = all_bits.map(|bits| {
+        let folder = folder();
+        Run::of(&mut command(folder.path(), bits)).succeeded();
+        bytes(&folder.path().join(bits))
+    });
+    let mut failures = Failures::default();
+    for round in 0..3 {
+        let folder = folder();
+        let runs = std::thread::scope(|scope| {
+            let begun = all_bits.map(|bits| scope.spawn(|| Run::of(&mut command(folder.path(), bits))));
+            begun.map(|run| run.join().expect("it ends"))
+        });
+        failures.check(runs.iter().any(|run| run.code == Some(0)), || format!("round {round}: {runs:?}"));
+        for ((run, bits), expected) in runs.iter().zip(all_bits).zip(&expected) {
+            let output = folder.path().join(bits);
+            let fault = match run.code {
+                Some(0) => (bytes(&output) != *expected).then(|| "other bytes".to_owned()),
+                _ => refused(run, &["cannot continue from", "another settings"])
+                    .or_else(|| output.exists().then(|| "refused and written".to_owned())),
+            };
+            failures.check(fault.is_none(), || format!("round {round}, {bits}: {}", fault.unwrap_or_default()));
+        }
+    }
+    failures.finish();
+}
+
 #[test]
 fn two_runs_of_one_output_and_one_state_write_the_same() {
     let (alone, folder) = (folder(), folder());
@@ -189,11 +225,16 @@ fn two_runs_of_one_output_and_one_state_write_the_same() {
     }
 }
 
+/// A name that is no text, with this end.
+fn odd(end: &str) -> OsString {
+    OsString::from_vec([b"not \xff text", end.as_bytes()].concat())
+}
+
 #[test]
 fn odd_names_are_written_or_refused_with_words() {
     let folder = folder();
     let long = |end: &str| OsString::from("n".repeat(255 - end.len()) + end);
-    let no_text = OsString::from_vec(b"not \xff text.onnx".to_vec());
+    let no_text = odd(".onnx");
     let mut failures = Failures::default();
     let mut run = |name: &OsStr, args: &[&str], problem: Option<&str>| {
         let output = folder.path().join(name);
@@ -213,7 +254,32 @@ fn odd_names_are_written_or_refused_with_words() {
     run(&long(".onnx"), &["--external-data"], Some("too long"));
     run(&no_text, &["--external-data"], Some("UTF-8"));
     run(OsStr::new("out.onnx"), &["--report", &"n".repeat(256)], Some("too long"));
+    run(OsStr::new("out.onnx"), &["--state", &"n".repeat(256)], Some("too long"));
     failures.check(files_in(folder.path()).len() == 2, || format!("{:?}", files_in(folder.path())));
+    failures.finish();
+}
+
+#[test]
+fn a_state_and_reports_may_have_odd_names() {
+    let (folder, mut failures) = (folder(), Failures::default());
+    let names = |end: &str| [OsString::from("n".repeat(255 - end.len()) + end), odd(end)];
+    let [states, reports, pages] = ["", ".json", ".html"].map(names);
+    for ((state, report), page) in states.iter().zip(&reports).zip(&pages) {
+        let at = |name: &OsStr| folder.path().join(name);
+        let mut kept = Vec::new();
+        // The second run finds the state of the first, and replaces its reports.
+        for report in [report, report, page] {
+            let mut command = onnxquant(&[Fixture::MLP.model(), at(OsStr::new("out.onnx"))]);
+            command.args(KILLED).arg("--calib").arg(Fixture::MLP.calib()).arg("--quiet");
+            let run = Run::of(command.arg("--state").arg(at(state)).arg("--report").arg(at(report)));
+            failures.check(run.code == Some(0), || format!("{state:?} {report:?}: {run:?}"));
+            failures.check(at(report).is_file(), || format!("{report:?} is not there"));
+            kept.push(files_in(&at(state)));
+        }
+        let is_used = !kept[0].is_empty() && kept.iter().all(|found| *found == kept[0]);
+        failures.check(is_used, || format!("{state:?}: {kept:?}"));
+    }
+    failures.check(files_in(folder.path()).len() == 7, || format!("{:?}", files_in(folder.path())));
     failures.finish();
 }
 

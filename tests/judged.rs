@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use ndarray::{ArrayD, IxDyn};
 use onnxquant::calib::{Tensor, write_captures};
 use onnxquant_ir::onnx::ModelProto;
+use onnxquant_ir::tensor;
+use onnxquant_proto::read_model;
 use serde_json::Value;
 
 use crate::support::{
-    Failures, Fixture, Job, Run, chain_around, float_tensor, float_value, folder, integers, measure, model_of, node,
-    noise, onnxquant, report, shadowing_loop, with_int, with_ints, write,
+    Failures, Fixture, Job, Run, agree, chain_around, float_tensor, float_value, folder, integers, library, measure,
+    model_of, node, noise, onnxquant, report, shadowing_loop, with_int, with_ints, write,
 };
 
 const STRICT: [&str; 4] = ["--scheme", "w8a8", "--target", "qdq-strict"];
@@ -194,4 +196,35 @@ fn outputs_that_are_not_measured_say_why_in_the_report() {
     assert!(before["name"] == "h" && before["sqnr_db"].is_f64() && before.get("not_measured").is_none(), "{found}");
     assert!(output["name"] == "y" && output.get("sqnr_db").is_none(), "{found}");
     assert!(output["not_measured"].as_str().is_some_and(|why| why.contains("`repeat` (Loop)")), "{found}");
+}
+
+/// Of weights so large that integer sums in the runtime would overflow, though the products do not.
+#[test]
+fn weights_near_the_end_of_the_range_are_told_as_the_runtime_computes_them() {
+    let folder = folder();
+    let mut model = read_model(&Fixture::MLP.model()).expect("the fixture can be read");
+    let graph = model.graph.as_mut().expect("it has a graph");
+    let weight = graph.initializer.iter_mut().find(|tensor| tensor.name() == "fc3.weight").expect("it has the weight");
+    let mut numbers = tensor::to_f32(weight).expect("it holds floats").into_owned();
+    // [64, 10]: input 3 of output 5.
+    numbers[3 * 10 + 5] = 1e37;
+    *weight = float_tensor("fc3.weight", &[64, 10], numbers.into_iter());
+    let input = folder.path().join("large.onnx");
+    write(&model, &input);
+    let settings: [&[&str]; 4] =
+        [&["--average-bits", "3"], &["--scheme", "w8"], &["--scheme", "w4", "--format", "dq"], &["--scheme", "w2"]];
+    let (library, mut failures, mut jobs) = (library(), Failures::default(), Vec::new());
+    for (at, setting) in settings.into_iter().enumerate() {
+        let output = folder.path().join(format!("{at}.onnx"));
+        let args = [setting, &["--ort-lib", &library]].concat();
+        let found = report(&input, &output, &args, Some(&Fixture::MLP.calib()));
+        let [simulated, measured] = ["held_out", "measured"].map(|by| found[by]["sqnr_db"].as_f64());
+        let is_told = simulated.zip(measured).is_some_and(|(told, found)| agree(found, told, 1.0));
+        failures.check(is_told, || format!("{setting:?}: {simulated:?} dB simulated, {measured:?} measured"));
+        jobs.push(Job::compare(&output, &input, &Fixture::MLP.held_out()));
+    }
+    for (setting, found) in settings.iter().zip(measure(&jobs)) {
+        failures.check(found.faults().is_empty(), || format!("{setting:?}: {}", found.faults()));
+    }
+    failures.finish();
 }

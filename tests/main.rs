@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod advice;
 mod anonymized;
 mod bench;
 mod bodies;
@@ -11,6 +12,8 @@ mod bodies;
 mod book;
 mod caches;
 mod capture;
+#[cfg(unix)]
+mod clocks;
 mod command;
 mod configuration;
 mod determinism;

@@ -3,9 +3,11 @@
 //! The benchmarks are divan programs; what they print is shown as it is, then the
 //! ratios that the project promises are computed from the fastest runs, which
 //! suffer least from whatever else the machine does. `cargo xtask bench solver` measures the solvers,
-//! `cargo xtask bench forms` runs written files instead, and `cargo xtask bench costs` measures operators.
+//! `cargo xtask bench forms` runs written files instead, `cargo xtask bench costs` measures operators, and
+//! `cargo xtask bench estimates` compares what `--dry-run` tells with what runs take.
 
 mod costs;
+mod estimates;
 mod forms;
 mod without_avx512;
 
@@ -33,6 +35,9 @@ enum What {
         #[arg(long)]
         without_avx512: bool,
     },
+
+    /// Compares the time that `--dry-run` tells with that which the run takes.
+    Estimates(estimates::Args),
 
     /// Measures the speed of every written form in ONNX Runtime.
     Forms,
@@ -108,12 +113,13 @@ const RATIOS: [Ratio; 7] = [
 ];
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    match args.what {
-        Some(What::Costs { without_avx512 }) => costs::run(without_avx512),
+    match &args.what {
+        Some(What::Costs { without_avx512 }) => costs::run(*without_avx512),
+        Some(What::Estimates(args)) => estimates::run(args),
         Some(What::Forms) => forms::run(),
         Some(What::Solver { large }) => {
             let mut bench = cargo_bench(&["solver"]);
-            process::run(if large { bench.env("LARGE", "1") } else { &mut bench })
+            process::run(if *large { bench.env("LARGE", "1") } else { &mut bench })
         }
         None => ratios(args.strict),
     }

@@ -51,7 +51,8 @@ pub(crate) fn evaluated(
 ) -> Result<Model, Error> {
     let mut evaluated = with_rounded_activations(&with_bodies(model, codes, arithmetic)?, assignment)?;
     if arithmetic == Arithmetic::Runtime {
-        let layers = codes.layers.iter().map(|(layer, _)| layer);
+        let rounded = codes.layers.iter().filter(|(_, weight)| weight.may_round_inputs());
+        let layers = rounded.map(|(layer, _)| layer);
         round_inside(&mut evaluated, assignment, layers, codes.planned_tables);
     }
     check(&evaluated, "converting activations")?;

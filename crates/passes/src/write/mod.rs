@@ -6,6 +6,7 @@
 //! | [`write_codes`], `write_dequantize` | codes before a `DequantizeLinear`, or in the folded form |
 //! | `write_folded` | `Cast -> Mul`, computed when the model loads |
 //! | [`write_nbits`] | the runtime's own operator for weights in blocks |
+//! | `accuracy_level` | whether weights leave room for its integers |
 //! | [`byte_planes`] | codes of few bits in as many bits |
 //! | [`tables`] | tables of embeddings, and weights of recurrent layers |
 //! | [`add_to_bias`], [`keep_fusible`] | what stands behind a layer |
@@ -15,6 +16,7 @@
 //! | [`store_half`] | floats that were f16 or bf16, in their type again |
 //! | [`runs_as`] | what the runtime makes of it |
 
+mod accuracy_level;
 pub mod add_to_bias;
 pub mod annotate;
 pub mod byte_planes;

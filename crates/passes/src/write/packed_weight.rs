@@ -8,6 +8,7 @@ use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{TensorError, tensor};
 use onnxquant_quant::{Granularity, LayerSolution, QuantError};
 
+use super::accuracy_level::leave_room;
 use super::byte_planes::Fields;
 use crate::decode::decode_weights::alphabet;
 use crate::find::sites::Site;
@@ -34,6 +35,12 @@ impl PackedWeight {
     pub fn is_plain(&self) -> bool {
         let in_blocks = matches!(self.granularity, Granularity::Block(_));
         self.is_signed() && self.zero_points.is_none() && !in_blocks
+    }
+
+    /// Whether ONNX Runtime may compute with integers where this weight's codes are fused with a MatMul or Gemm: it rounds the
+    /// inputs then. With weights so large that its sums would overflow it is kept from it.
+    pub fn may_round_inputs(&self) -> bool {
+        leave_room(&self.scale)
     }
 
     /// Packs the solution of `site` with codes of type `storage`. On mirrored grids ([`onnxquant_quant::Grid::mirrored`])

@@ -12,6 +12,7 @@
 //! | `DequantizeLinear`, 4 bits in blocks | float | MatMul | `MatMulNBits` |
 //! | `DequantizeLinear` of f32 scales, in blocks of a power of two from 16 to 256, per tensor or per channel | float | MatMul, Gemm | `MatMulNBits` from 1.26 on, before decoded at every run |
 //! | `DequantizeLinear` else | float | | float, decoded at every run |
+//! | `DequantizeLinear -> Max` of [weights too large for integers](super::accuracy_level) | float | MatMul, Gemm | the same |
 //! | constants, `Cast -> Mul` of them | float | | float; decoded once, when the model loads |
 //!
 //! The rules are those of ONNX Runtime's x86-64 CPU provider at its full optimization level, found by trial.
@@ -36,10 +37,17 @@ pub fn runs_as(graph: &Graph, node: NodeId, oldest: OrtVersion) -> RunsAs {
         let shared = layer.input(0).is_some_and(|codes| graph.value(codes).uses().len() > 1);
         return RunsAs::fast(if shared { Kernel::MatMulIntegerToFloat } else { Kernel::DynamicQuantizeMatMul });
     }
-    let decoded = |slot: usize| graph.producer(layer.input(slot)?).filter(|(_, node)| node.is("DequantizeLinear"));
+    let decoded_of = |node: &Node, slot: usize| {
+        graph.producer(node.input(slot)?).filter(|(_, node)| node.is("DequantizeLinear")).map(|(_, node)| node)
+    };
+    let decoded = |slot: usize| decoded_of(layer, slot);
+    let weight = layer.input(1).and_then(|weight| graph.producer(weight));
+    if weight.is_some_and(|(_, node)| node.is("Max") && decoded_of(node, 0).is_some()) {
+        return RunsAs::slow("weights so large that sums of integers overflow are not fused");
+    }
     match (decoded(0), decoded(1)) {
         (Some(_), Some(_)) => on_codes(graph, layer),
-        (None, Some((_, weight))) => weight_only(graph, layer, weight, oldest),
+        (None, Some(weight)) => weight_only(graph, layer, weight, oldest),
         (_, None) => RunsAs::fast(Kernel::Float),
     }
 }

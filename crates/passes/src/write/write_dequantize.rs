@@ -1,9 +1,12 @@
 //! Decodes a weight by a `DequantizeLinear`, which ONNX Runtime fuses with the MatMul or Gemm behind it. Compilers for
 //! accelerators want it before convolutions too.
+//!
+//! Weights so large that sums inside the fused operator would overflow are kept from it by a `Max` with the least finite
+//! number, which changes none of them: `DequantizeLinear -> Max -> MatMul`.
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::onnx::{AttributeProto, TensorProto};
-use onnxquant_ir::{Graph, TensorError, ValueId, int_attribute};
+use onnxquant_ir::{Graph, TensorError, ValueId, int_attribute, tensor};
 use onnxquant_quant::Granularity;
 
 use super::codes::Codes;
@@ -75,11 +78,19 @@ pub(crate) fn write_dequantize(
         tensors.map(|(what, tensor)| graph.add_constant(&format!("{name}_{what}"), tensor)).collect();
     let attributes = attributes(graph, site, weight.granularity)?;
     let decoded = insert(graph, site.node, "DequantizeLinear", &inputs, format!("{name}_dequantized"), attributes);
-    graph.set_input(site.node, 1, Some(decoded));
+    let is_fusible = site.layer.decoding() == Decoding::Fused;
+    let read = if is_fusible && !weight.may_round_inputs() { unfused(graph, site, name, decoded) } else { decoded };
+    graph.set_input(site.node, 1, Some(read));
     graph.remove_attribute(site.node, "transB");
     graph.remove_if_unused(site.weight);
-    if site.layer.decoding() == Decoding::Fused {
+    if is_fusible && read == decoded {
         keep_fusible(graph, site);
     }
     Ok(inputs)
+}
+
+/// The same finite numbers as `decoded` behind an operator with which the runtime fuses nothing.
+fn unfused(graph: &mut Graph, site: &Site, name: &str, decoded: ValueId) -> ValueId {
+    let least = graph.add_constant(&format!("{name}_least"), tensor::from_f32_as(site.dtype, &[], &[f32::MIN]));
+    insert(graph, site.node, "Max", &[decoded, least], format!("{name}_finite"), vec![])
 }

@@ -21,12 +21,14 @@
 //! The layer's node becomes the operator. The bias of a Gemm, and the vector that an `Add` behind a MatMul adds, become
 //! its bias; other biases are left in an `Add`.
 //!
-//! Accuracy level 4: activations are rounded to int8 in blocks of the same size, which is what makes it fast.
+//! Accuracy level 4: activations are rounded to int8 in blocks of the same size, which is what makes it fast. Weights so
+//! large that its sums would overflow get level 1, which rounds nothing (see [`accuracy_level`](super::accuracy_level)).
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, NewNode, NodeId, TensorError, ValueId, int_attribute, tensor};
 use onnxquant_quant::Granularity;
 
+use super::accuracy_level::accuracy_level;
 use super::codes::Codes;
 use super::packed_weight::PackedWeight;
 use crate::find::sites::Site;
@@ -123,7 +125,9 @@ pub(crate) fn become_nbits(
     let node = site.node;
     graph.set_operator(node, MICROSOFT, "MatMulNBits");
     ["alpha", "beta", "transA", "transB"].iter().for_each(|name| drop(graph.remove_attribute(node, name)));
-    let sizes = [("K", k), ("N", m), ("bits", bits as usize), ("block_size", block), ("accuracy_level", 4)];
+    let scales = operands[1].and_then(|scales| graph.value(scales).constant());
+    let level = accuracy_level(scales);
+    let sizes = [("K", k), ("N", m), ("bits", bits as usize), ("block_size", block), ("accuracy_level", level)];
     for (name, size) in sizes {
         let size = i64::try_from(size).expect("a dimension of data in memory fits 63 bits");
         graph.set_attribute(node, int_attribute(name, size));

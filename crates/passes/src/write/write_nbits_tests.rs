@@ -4,10 +4,12 @@ use onnxquant_ir::{Model, verify};
 
 use super::*;
 use crate::decode::decode_weights::decode_weights;
+use crate::runtime::ort_version::OrtVersion;
 use crate::testing::{
     constant_named, find_node, floats, input_names, model, node, numbers, only_site, op_types, run, solution,
     with_weights,
 };
+use crate::write::runs_as::{Kernel, runs_as};
 use crate::write::share_constants::stored_bytes;
 use crate::write::weight_form::{WeightForm, write_weight};
 
@@ -161,4 +163,48 @@ fn operator_has_the_layout_that_the_runtime_reads() {
     assert_eq!(stored_bytes(graph, &stored), 6 * 3 * 8 + 6 * 3 * 4 + 6 * 2);
     let first = tensor::to_raw(constant_named(graph, "w_quantized")).unwrap()[0];
     assert_eq!(i16::from(first), solution.codes[[0, 0, 0]] | solution.codes[[0, 1, 0]] << 4, "low nibble first");
+}
+
+/// The scales are `scale` times those of other tests.
+fn with_scales_of(scale: f32) -> (Model, Site, PackedWeight) {
+    let model = matmul();
+    let site = only_site(&model);
+    let mut solution = solution(&site, Granularity::Channel, -8, 7);
+    solution.scales.mapv_inplace(|old| old * scale);
+    let weight = PackedWeight::new(&site, DataType::Int4, Granularity::Channel, &solution, vec![]).unwrap();
+    (model, site, weight)
+}
+
+#[test]
+fn weights_that_overflow_integer_sums_are_computed_in_floats() {
+    let form = WeightForm::NBits { bits: 4, block: 16, codes: Codes::Native(DataType::Uint8) };
+    for (scale, level) in [(1.0, 4), (1e14, 4), (1e17, 1), (1e36, 1)] {
+        let (mut model, site, weight) = with_scales_of(scale);
+        write_weight(model.graph_mut(), &site, &weight, form).unwrap();
+        let graph = model.graph();
+        let attributes = graph.node(graph.order()[0]).attributes();
+        let found = attributes.iter().find(|attribute| attribute.name() == "accuracy_level").map(|found| found.i());
+        assert_eq!((found, weight.may_round_inputs()), (Some(level), level == 4), "{scale}");
+    }
+}
+
+#[test]
+fn weights_that_overflow_integer_sums_are_not_fused() {
+    for (scale, operators) in
+        [(1.0, &["DequantizeLinear", "MatMul"][..]), (1e17, &["DequantizeLinear", "Max", "MatMul"])]
+    {
+        let (mut model, site, weight) = with_scales_of(scale);
+        let expected = {
+            let mut folded = model.clone();
+            write_weight(folded.graph_mut(), &site, &weight, WeightForm::Folded(Codes::Native(DataType::Int8)))
+                .unwrap();
+            run(&folded, &input())
+        };
+        write_weight(model.graph_mut(), &site, &weight, WeightForm::Dequantize(DataType::Int8)).unwrap();
+        assert_eq!((verify(&model), op_types(&model)), (vec![], operators.to_vec()));
+        assert_eq!(run(&model, &input()), expected, "{scale}");
+        let predicted = runs_as(model.graph(), site.node, OrtVersion::FUSES_ALL_DEQUANTIZE);
+        let is_fused = scale == 1.0;
+        assert_eq!((predicted.kernel == Kernel::MatMulNBits, predicted.slow_because.is_none()), (is_fused, is_fused));
+    }
 }

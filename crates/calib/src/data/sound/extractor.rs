@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::fbank::{FbankSettings, Scaling, Window};
 use crate::data::{Dim, json};
 use crate::error::CalibError;
 
@@ -23,6 +24,7 @@ pub(crate) enum Features {
         normalizes: bool,
     },
     LogMel(LogMelSettings),
+    Fbank(FbankSettings),
 }
 
 /// Those of Whisper's extractor.
@@ -41,6 +43,10 @@ pub(crate) struct LogMelSettings {
 const RATE: u32 = 16_000;
 /// Bands by which an input shows that it takes them.
 const BANDS: [usize; 2] = [80, 128];
+/// Mean and deviation of values of AudioSet, for models that do not tell.
+const AUDIO_SET: [f64; 2] = [-4.267_739_3, 4.568_997_4];
+/// Frames of five minutes.
+const MOST_FRAMES: usize = 30_000;
 const WHISPER: LogMelSettings = LogMelSettings { bands: 80, window: 400, hop: 160, samples: 480_000 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -54,6 +60,15 @@ struct Config {
     chunk_length: Option<usize>,
     do_normalize: Option<bool>,
     padding_value: Option<f32>,
+    num_mel_bins: Option<usize>,
+    max_length: Option<usize>,
+    mean: Option<f64>,
+    std: Option<f64>,
+    dither: Option<f64>,
+    #[serde(rename = "do_ceptral_normalize")]
+    do_cepstral_normalize: Option<bool>,
+    normalize_means: Option<bool>,
+    normalize_vars: Option<bool>,
 }
 
 impl Extractor {
@@ -88,6 +103,8 @@ impl Config {
         let name = self.feature_extractor_type.as_deref().unwrap_or_default();
         let features = match name {
             _ if name.starts_with("Whisper") => Features::LogMel(self.whisper(rate)?),
+            "ASTFeatureExtractor" => Features::Fbank(self.spectrogram_transformer()?),
+            "Speech2TextFeatureExtractor" => Features::Fbank(self.speech_to_text()?),
             _ if name.starts_with("Wav2Vec2") || self.feature_size == Some(1) => {
                 Features::Raw { normalizes: self.do_normalize.unwrap_or(true) }
             }
@@ -100,10 +117,6 @@ impl Config {
         if self.do_normalize == Some(true) {
             return Err("`do_normalize` of log-mel features is not done here".to_owned());
         }
-        let within = |name: &str, found: usize, most: usize| match (1..=most).contains(&found) {
-            true => Ok(found),
-            false => Err(format!("`{name}` is {found}, expected 1 to {most}")),
-        };
         let seconds = within("chunk_length", self.chunk_length.unwrap_or(30), 300)?;
         Ok(LogMelSettings {
             bands: within("feature_size", self.feature_size.unwrap_or(WHISPER.bands), 1024)?,
@@ -111,6 +124,43 @@ impl Config {
             hop: within("hop_length", self.hop_length.unwrap_or(WHISPER.hop), 1 << 16)?,
             samples: seconds * rate as usize,
         })
+    }
+
+    fn spectrogram_transformer(&self) -> Result<FbankSettings, String> {
+        let (mean, deviation) = (self.mean.unwrap_or(AUDIO_SET[0]), self.std.unwrap_or(AUDIO_SET[1]));
+        if !mean.is_finite() || !deviation.is_finite() || deviation <= 0.0 {
+            return Err(format!("`mean` is {mean} and `std` {deviation}, expected numbers, the second one above 0"));
+        }
+        let scales = self.do_normalize.unwrap_or(true);
+        Ok(FbankSettings {
+            bands: within("num_mel_bins", self.num_mel_bins.unwrap_or(128), 1024)?,
+            window: Window::Hann,
+            full_scale: 1.0,
+            frames: Some(within("max_length", self.max_length.unwrap_or(1024), MOST_FRAMES)?),
+            scaling: if scales { Scaling::Model { mean, deviation } } else { Scaling::None },
+        })
+    }
+
+    fn speech_to_text(&self) -> Result<FbankSettings, String> {
+        if self.dither.is_some_and(|dither| dither != 0.0) {
+            return Err("`dither` is not zero: no noise is added to samples here".to_owned());
+        }
+        let scales = |own: Option<bool>| self.do_cepstral_normalize.unwrap_or(true) && own.unwrap_or(true);
+        let (means, deviations) = (scales(self.normalize_means), scales(self.normalize_vars));
+        Ok(FbankSettings {
+            bands: within("num_mel_bins", self.num_mel_bins.unwrap_or(80), 1024)?,
+            window: Window::Povey,
+            full_scale: 32_768.0,
+            frames: None,
+            scaling: Scaling::Sound { means, deviations },
+        })
+    }
+}
+
+fn within(name: &str, found: usize, most: usize) -> Result<usize, String> {
+    match (1..=most).contains(&found) {
+        true => Ok(found),
+        false => Err(format!("`{name}` is {found}, expected 1 to {most}")),
     }
 }
 
@@ -141,7 +191,16 @@ mod tests {
     #[test]
     fn what_is_not_done_is_named() {
         let rows = [
-            (r#"{"feature_extractor_type": "ASTFeatureExtractor", "sampling_rate": 16000}"#, "`ASTFeatureExtractor`"),
+            (r#"{"feature_extractor_type": "ClapFeatureExtractor", "sampling_rate": 16000}"#, "`ClapFeatureExtractor`"),
+            (
+                r#"{"feature_extractor_type": "Speech2TextFeatureExtractor", "sampling_rate": 16000, "dither": 1.0}"#,
+                "`dither` is not zero",
+            ),
+            (r#"{"feature_extractor_type": "ASTFeatureExtractor", "sampling_rate": 16000, "std": 0.0}"#, "`std` 0"),
+            (
+                r#"{"feature_extractor_type": "ASTFeatureExtractor", "sampling_rate": 16000, "max_length": 0}"#,
+                "`max_length` is 0",
+            ),
             (r#"{"image_mean": [0.5]}"#, "no `sampling_rate`"),
             (r#"{"feature_size": 1, "sampling_rate": 3}"#, "`sampling_rate` is 3"),
             (

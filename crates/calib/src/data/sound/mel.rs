@@ -11,12 +11,8 @@
 //!
 //! A sound of `n` samples has `n / hop` spectra; the one behind is left out.
 
-use std::sync::Arc;
-
-use rustfft::num_complex::Complex;
-use rustfft::{Fft, FftPlanner};
-
 use super::extractor::LogMelSettings;
+use super::spectrum::{Bands, Spectrum};
 use crate::tensor::narrow;
 
 /// Whisper's bands end here.
@@ -36,10 +32,8 @@ const LOG_RATIO: f64 = 6.4;
 /// What turns sounds into bands.
 pub(crate) struct LogMel {
     settings: LogMelSettings,
-    window: Vec<f64>,
-    /// By band, the first frequency that counts and weights from there.
-    bands: Vec<(usize, Vec<f64>)>,
-    fft: Arc<dyn Fft<f64>>,
+    spectrum: Spectrum,
+    bands: Bands,
 }
 
 impl std::fmt::Debug for LogMel {
@@ -56,8 +50,8 @@ impl LogMel {
         }
         let angle = |at: usize| at as f64 / settings.window as f64 * std::f64::consts::TAU;
         let window = (0..settings.window).map(|at| 0.5 - 0.5 * angle(at).cos()).collect();
-        let fft = FftPlanner::new().plan_fft_forward(settings.window);
-        Ok(Self { settings: *settings, window, bands: bands(settings, rate), fft })
+        let spectrum = Spectrum::new(window, settings.window);
+        Ok(Self { settings: *settings, spectrum, bands: bands(settings, rate) })
     }
 
     /// How many bands there are.
@@ -74,11 +68,9 @@ impl LogMel {
     pub(crate) fn of(&self, sound: &[f32]) -> Vec<f32> {
         let frames = sound.len() / self.settings.hop;
         let mut values = vec![0.0; self.settings.bands * frames];
-        let mut spectrum = vec![Complex::default(); self.settings.window];
         for frame in 0..frames {
-            let powers = self.powers(sound, frame, &mut spectrum);
-            for (band, (first, weights)) in self.bands.iter().enumerate() {
-                let power: f64 = powers.iter().skip(*first).zip(weights).map(|(power, weight)| power * weight).sum();
+            let powers = self.spectrum.powers(self.frame(sound, frame));
+            for (band, power) in self.bands.sums(&powers).enumerate() {
                 values[band * frames + frame] = power.max(LEAST_POWER).log10();
             }
         }
@@ -86,14 +78,13 @@ impl LogMel {
         values.into_iter().map(|value| narrow((value.max(largest - DEPTH) + 4.0) / 4.0)).collect()
     }
 
-    /// The power of each frequency in one frame.
-    fn powers(&self, sound: &[f32], frame: usize, spectrum: &mut [Complex<f64>]) -> Vec<f64> {
-        for (at, (value, weight)) in spectrum.iter_mut().zip(&self.window).enumerate() {
-            let sample = mirrored(frame * self.settings.hop + at, self.settings.window / 2, sound.len());
-            *value = Complex::new(sound.get(sample).map_or(0.0, |&sample| f64::from(sample)) * weight, 0.0);
-        }
-        self.fft.process(spectrum);
-        spectrum.iter().take(self.settings.window / 2 + 1).map(Complex::norm_sqr).collect()
+    /// The samples of one frame.
+    fn frame(&self, sound: &[f32], number: usize) -> impl Iterator<Item = f64> {
+        let (first, before) = (number * self.settings.hop, self.settings.window / 2);
+        (0..self.settings.window).map(move |at| {
+            let sample = mirrored(first + at, before, sound.len());
+            sound.get(sample).map_or(0.0, |&sample| f64::from(sample))
+        })
     }
 }
 
@@ -103,25 +94,16 @@ fn mirrored(place: usize, before: usize, length: usize) -> usize {
     if at < length { at } else { (2 * length).saturating_sub(at + 2) }
 }
 
-/// By band, the first frequency that counts and weights from there.
-fn bands(settings: &LogMelSettings, rate: u32) -> Vec<(usize, Vec<f64>)> {
+/// Bands of equal area.
+fn bands(settings: &LogMelSettings, rate: u32) -> Bands {
     let half = f64::from(rate / 2);
     let highest = mels(HIGHEST_HERTZ.min(half));
     let edge = |number: usize| hertz(highest * number as f64 / (settings.bands + 1) as f64);
     let frequencies = settings.window / 2 + 1;
     let frequency = |number: usize| half * number as f64 / (frequencies - 1).max(1) as f64;
-    let band = |number: usize| {
-        let (low, middle, high) = (edge(number), edge(number + 1), edge(number + 2));
-        let weight = |at: usize| {
-            let (rising, falling) = ((frequency(at) - low) / (middle - low), (high - frequency(at)) / (high - middle));
-            rising.min(falling).max(0.0) * 2.0 / (high - low)
-        };
-        let weights: Vec<f64> = (0..frequencies).map(weight).collect();
-        let first = weights.iter().position(|&weight| weight > 0.0).unwrap_or(0);
-        let end = weights.iter().rposition(|&weight| weight > 0.0).map_or(first, |last| last + 1);
-        (first, weights.get(first..end).unwrap_or_default().to_vec())
-    };
-    (0..settings.bands).map(band).collect()
+    let edges: Vec<f64> = (0..settings.bands + 2).map(edge).collect();
+    let places: Vec<f64> = (0..frequencies).map(frequency).collect();
+    Bands::new(&edges, &places, |width| 2.0 / width)
 }
 
 fn mels(hertz: f64) -> f64 {

@@ -1,12 +1,14 @@
 //! Turns sounds into tensors.
 //!
 //! A sound is read, its channels averaged and brought to the rate that the model hears. Then it is given as it is
-//! (`[batch, samples]`), or as the logarithm of its power in bands that a mel scale spaces (`[batch, bands, frames]`).
-//! Which of both, and how, `preprocessor_config.json` tells ([`extractor`]); without one, the shape of the input does.
+//! (`[batch, samples]`), or as the logarithm of its power in bands that a mel scale spaces: as Whisper has it
+//! (`[batch, bands, frames]`), or Kaldi (`[batch, frames, bands]`). Which of these, and how, `preprocessor_config.json` tells ([`extractor`]); without one, the shape of the input does.
 
 mod extractor;
+mod fbank;
 mod mel;
 mod resample;
+mod spectrum;
 mod wav;
 
 use std::path::Path;
@@ -21,6 +23,7 @@ use super::{DataOptions, Dim, InputSpec};
 use crate::error::CalibError;
 use crate::tensor::{ElementType, Tensor};
 use extractor::{Extractor, Features};
+use fbank::{Fbank, FbankSettings};
 use mel::LogMel;
 use resample::{resample, resampled_length};
 use wav::Wav;
@@ -37,9 +40,17 @@ pub(crate) struct SoundPreparation {
     extractor: Extractor,
     /// Who says so; empty where nobody does.
     origin: String,
-    mel: Option<LogMel>,
+    hears: Hears,
     /// Samples at the model's rate, where every sound has so many.
     fixed: Option<usize>,
+}
+
+/// What a model hears.
+#[derive(Debug)]
+enum Hears {
+    Samples,
+    LogMel(LogMel),
+    Fbank(Fbank),
 }
 
 impl SoundPreparation {
@@ -55,20 +66,28 @@ impl SoundPreparation {
             Some(path) => (extractor::read(&path)?, path.display().to_string()),
             None => (Extractor::for_input(dims), String::new()),
         };
-        let last = match dims.last() {
+        let length = |dim: Option<&Dim>| match dim {
             Some(Dim::Fixed(length)) => Some(*length),
             _ => None,
         };
-        let (mel, fixed) = match (&extractor.features, dims.len()) {
+        let (hears, fixed) = match (&extractor.features, dims.len()) {
             (Features::LogMel(settings), 3) => {
-                let samples = last.map_or(settings.samples, |frames| frames.saturating_mul(settings.hop));
-                (Some(LogMel::new(settings, extractor.rate).map_err(fail)?), Some(samples))
+                let frames = length(dims.last());
+                let samples = frames.map_or(settings.samples, |frames| frames.saturating_mul(settings.hop));
+                (Hears::LogMel(LogMel::new(settings, extractor.rate).map_err(fail)?), Some(samples))
             }
-            (Features::Raw { .. }, 1..=3) => (None, last),
+            (Features::Fbank(settings), 3) => {
+                let frames = length(dims.get(1)).or(settings.frames);
+                let fbank = Fbank::new(&FbankSettings { frames, ..*settings }, extractor.rate);
+                let samples = frames.map(|frames| fbank.samples(frames));
+                (Hears::Fbank(fbank), samples)
+            }
+            (Features::Raw { .. }, 1..=3) => (Hears::Samples, length(dims.last())),
             (Features::LogMel(_), _) => return Err(fail("expected the axes batch, bands and frames".to_owned())),
+            (Features::Fbank(_), _) => return Err(fail("expected the axes batch, frames and bands".to_owned())),
             (Features::Raw { .. }, _) => return Err(fail("expected the axes batch and samples".to_owned())),
         };
-        let made = Self { spec: spec.clone(), extractor, origin, mel, fixed };
+        let made = Self { spec: spec.clone(), extractor, origin, hears, fixed };
         let most = MOST_SECONDS.saturating_mul(made.extractor.rate as usize).saturating_mul(10);
         if made.fixed.is_some_and(|samples| samples == 0 || samples > most) {
             return Err(fail(format!("expected 1 to {most} samples")));
@@ -82,11 +101,12 @@ impl SoundPreparation {
 
     /// The shape of a tensor made of so many samples.
     fn shape(&self, samples: usize) -> Vec<usize> {
-        match (&self.mel, self.spec.dims.as_ref().map_or(2, Vec::len)) {
-            (Some(mel), _) => vec![1, mel.bands(), samples / mel.hop()],
-            (None, 1) => vec![samples],
-            (None, 2) => vec![1, samples],
-            (None, _) => vec![1, 1, samples],
+        match (&self.hears, self.spec.dims.as_ref().map_or(2, Vec::len)) {
+            (Hears::LogMel(mel), _) => vec![1, mel.bands(), samples / mel.hop()],
+            (Hears::Fbank(fbank), _) => vec![1, fbank.frames(samples), fbank.bands()],
+            (Hears::Samples, 1) => vec![samples],
+            (Hears::Samples, 2) => vec![1, samples],
+            (Hears::Samples, _) => vec![1, 1, samples],
         }
     }
 
@@ -101,15 +121,20 @@ impl SoundPreparation {
         (taken, kept)
     }
 
+    fn normalizes(&self) -> bool {
+        matches!(self.extractor.features, Features::Raw { normalizes: true })
+    }
+
     /// What sounds become, in words.
     pub(crate) fn describe(&self) -> String {
         let mut parts = vec!["mono".to_owned(), format!("{} Hz", self.extractor.rate)];
         parts.extend(self.fixed.map(|samples| format!("{} s", samples as f64 / f64::from(self.extractor.rate))));
-        match (&self.mel, &self.extractor.features) {
-            (Some(mel), _) => parts.push(format!("log-mel of {} bands", mel.bands())),
-            (None, Features::Raw { normalizes: true }) => parts.push("mean 0, deviation 1".to_owned()),
-            (None, _) => parts.push("raw".to_owned()),
-        }
+        parts.push(match &self.hears {
+            Hears::LogMel(mel) => format!("log-mel of {} bands", mel.bands()),
+            Hears::Fbank(fbank) => format!("Kaldi's log-mel of {} bands{}", fbank.bands(), fbank.scaling()),
+            Hears::Samples if self.normalizes() => "mean 0, deviation 1".to_owned(),
+            Hears::Samples => "raw".to_owned(),
+        });
         if !self.origin.is_empty() {
             parts.push(format!("after {}", self.origin));
         }
@@ -129,13 +154,17 @@ impl Shown for SoundPreparation {
         let ((taken, kept), rate) = (self.lengths(&wav), wav.rate());
         let mut sound = resample(&wav.read(taken)?, rate, self.extractor.rate);
         sound.truncate(kept);
-        if let Features::Raw { normalizes: true } = self.extractor.features {
+        if self.normalizes() {
             normalize(&mut sound);
         }
-        sound.resize(self.fixed.unwrap_or(kept), 0.0);
-        let values = match &self.mel {
-            Some(mel) => mel.of(&sound),
-            None => sound,
+        let filled = |mut sound: Vec<f32>| {
+            sound.resize(self.fixed.unwrap_or(kept), 0.0);
+            sound
+        };
+        let values = match &self.hears {
+            Hears::LogMel(mel) => mel.of(&filled(sound)),
+            Hears::Fbank(fbank) => fbank.of(&sound),
+            Hears::Samples => filled(sound),
         };
         let shape = self.shape(self.fixed.unwrap_or(kept));
         let values = ArrayD::from_shape_vec(IxDyn(&shape), values).expect("as many values as the shape has");
@@ -148,9 +177,13 @@ impl Shown for SoundPreparation {
 
     fn filled(&self, part: &Part) -> Result<Filled, CalibError> {
         let (_, kept) = self.lengths(&Wav::open(part)?);
-        let hop = self.mel.as_ref().map_or(1, LogMel::hop);
-        let length = self.fixed.unwrap_or(kept) / hop;
-        let given = 0..kept.div_ceil(hop).min(length);
+        let samples = self.fixed.unwrap_or(kept);
+        let (length, given) = match &self.hears {
+            Hears::LogMel(mel) => (samples / mel.hop(), kept.div_ceil(mel.hop())),
+            Hears::Fbank(fbank) => (fbank.frames(samples), fbank.own_frames(kept)),
+            Hears::Samples => (samples, kept),
+        };
+        let given = 0..given.min(length);
         Ok(Filled { lengths: vec![length], given: Vec::from([given]) })
     }
 }

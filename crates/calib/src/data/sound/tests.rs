@@ -27,7 +27,7 @@ fn wav(path: &Path, rate: u32, bits: u16, frames: &[[f64; 2]]) {
     writer.finalize().unwrap();
 }
 
-fn prepared(dims: &[usize], data: &Path) -> Result<SoundPreparation, CalibError> {
+pub(super) fn prepared(dims: &[usize], data: &Path) -> Result<SoundPreparation, CalibError> {
     SoundPreparation::new(&spec(dims), data, &DataOptions::default())
 }
 
