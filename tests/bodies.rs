@@ -6,7 +6,9 @@ use onnxquant_ir::Model;
 use onnxquant_ir::onnx::{GraphProto, ModelProto};
 use serde_json::Value;
 
-use crate::support::bodies::{branches_of_steps, functions, rows, shadowing_branch, steps, two_branches};
+use crate::support::bodies::{
+    branches_of_steps, functions, merged_branches, rows, shadowing_branch, steps, two_branches,
+};
 use crate::support::{Failures, Job, folder, inspect, measure, noise_samples, report, write};
 
 /// A model and the paths of its layers.
@@ -16,7 +18,7 @@ struct Case {
     layers: &'static [&'static str],
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case {
         name: "if",
         model: two_branches,
@@ -29,6 +31,11 @@ const CASES: [Case; 6] = [
         ],
     },
     Case { name: "shadowed", model: shadowing_branch, layers: &["head", "choose/then_branch/inner"] },
+    Case {
+        name: "merged",
+        model: merged_branches,
+        layers: &["head", "choose/then_branch/first", "choose/else_branch/both", "choose/else_branch/later"],
+    },
     Case { name: "loop", model: steps, layers: &["repeat/body/up", "repeat/body/down"] },
     Case { name: "scan", model: rows, layers: &["scan/body/conv", "scan/body/out"] },
     Case {

@@ -118,6 +118,13 @@ pub fn shadowing_branch() -> ModelProto {
     choosing([then, branch(vec![node("Relu", &["x"], &["e"])], "e", vec![])], vec![])
 }
 
+/// An If whose branches call their output as the If does, as optimum merges the decoders without and with a past.
+pub fn merged_branches() -> ModelProto {
+    let then = vec![matmul("first", "x", "one", "t"), node("Relu", &["t"], &["h"])];
+    let other = vec![matmul("both", "x", "one", "e"), node("Tanh", &["e"], &["f"]), matmul("later", "f", "two", "h")];
+    choosing([branch(then, "h", vec![]), branch(other, "h", vec![])], vec![weight("one", 5), weight("two", 6)])
+}
+
 fn looping(nodes: Vec<NodeProto>, constants: Vec<TensorProto>, mut outer: Vec<TensorProto>) -> ModelProto {
     let input = vec![value("i", DataType::Int64, &[]), value("go", DataType::Bool, &[]), float_value("s", &SHAPE)];
     let output = vec![value("go_on", DataType::Bool, &[]), float_value("next", &SHAPE)];

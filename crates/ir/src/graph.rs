@@ -179,7 +179,7 @@ pub struct Graph {
     pub(crate) by_name: HashMap<String, ValueId>,
     /// Names of values and nodes, subgraphs included, that a new name must avoid.
     pub(crate) taken: HashSet<String>,
-    /// Names of values that an initializer or input of a subgraph of the file has as well: there the inner value is meant.
+    /// Names of values that a value of a subgraph of the file has as well: there the inner one is meant.
     pub(crate) shadowed: HashSet<String>,
     /// Names of values that came along from the graph around, where the graph was opened as a body.
     pub(crate) captured: HashSet<String>,

@@ -5,12 +5,12 @@
 //! verifier's business and is checked right after.
 //!
 //! An initializer or input of a subgraph of a file may have a name of the outer graph, as runtimes take it: inside, the
-//! inner value is meant. What a node makes may not.
+//! inner value is meant. What a node makes there may have the name of a value that is not made before the subgraph's node.
 
 use std::collections::HashSet;
 
 use onnxquant_proto::onnx::{GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto};
-use onnxquant_proto::{captured_names, given_names};
+use onnxquant_proto::{captured_names, given_names, made_names};
 
 use crate::graph::{Graph, Node, Origin, Port, Use};
 use crate::ids::{NodeId, ValueId};
@@ -77,8 +77,9 @@ impl Import {
         }
         self.outputs(std::mem::take(&mut proto.output));
         self.graph.rest = proto;
+        let inner = |body| given_names(body).chain(made_names(body));
         self.graph.shadowed =
-            subgraph::shadowed_names(&self.graph, given_names).into_iter().map(|(_, name)| name.to_owned()).collect();
+            subgraph::shadowed_names(&self.graph, inner).into_iter().map(|(_, name)| name.to_owned()).collect();
     }
 
     fn inputs(&mut self, infos: Vec<ValueInfoProto>) {

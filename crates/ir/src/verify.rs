@@ -2,14 +2,16 @@
 //!
 //! Run after import, after each pass and before writing. Checked here: the two sides of every edge agree;
 //! the order is topological, captures included; tensors hold what they declare; names are unique, and inner
-//! ones do not shadow outer ones, but for initializers and inputs that do so in the file; operator domains are imported;
-//! Q/DQ nodes have legal scales, zero points and axes, and an opset high enough for their types.
+//! ones do not shadow outer ones that they see, but for initializers and inputs that do so in the file; operator domains
+//! are imported; Q/DQ nodes have legal scales, zero points and axes, and an opset high enough for their types.
 //!
 //! Not checked: shapes of intermediate values, and the rules of single operators other than Q/DQ.
 
 mod edges;
 mod functions;
 mod quantization;
+
+use std::collections::HashMap;
 
 use onnxquant_proto::onnx::TensorProto;
 use onnxquant_proto::{MAX_OPSET, given_names, made_names};
@@ -81,15 +83,26 @@ fn order(graph: &Graph, violations: &mut Vec<Violation>) {
     }
 }
 
-/// Initializers and inputs of subgraphs may shadow outer names in a file; that an edit gives an outer value such a name is
-/// a defect. What nodes make must have names of its own: runtimes refuse anything else.
+/// Initializers and inputs of subgraphs may shadow outer names in a file, and so may what nodes in them make where the outer
+/// value is not there yet: the branches that optimum merges call their outputs as the If calls its own. What they make
+/// must differ from every value that they see: runtimes refuse anything else. That an edit gives an outer value such a name
+/// is a defect.
 fn shadowing(graph: &Graph, violations: &mut Vec<Violation>) {
+    let of_file = |name: &str| graph.shadowed.contains(name);
     let mut given = subgraph::shadowed_names(graph, given_names);
-    given.retain(|(_, name)| !graph.shadowed.contains(*name));
-    let shadowed = given.into_iter().chain(subgraph::shadowed_names(graph, made_names));
+    given.retain(|(_, name)| !of_file(name));
+    let mut made = subgraph::shadowed_names(graph, made_names);
+    if !made.is_empty() {
+        let places: HashMap<NodeId, usize> = graph.order().iter().enumerate().map(|(place, &id)| (id, place)).collect();
+        let is_seen = |node: NodeId, name: &str| match graph.find(name).map(|value| graph.value(value).origin()) {
+            Some(Origin::Output(maker, _)) => places.get(&maker) < places.get(&node),
+            _ => true,
+        };
+        made.retain(|&(node, name)| is_seen(node, name) || !of_file(name));
+    }
     let violation =
         |(id, name): (NodeId, &str)| Violation::Shadowed { node: graph.describe(id), name: name.to_owned() };
-    violations.extend(shadowed.map(violation));
+    violations.extend(given.into_iter().chain(made).map(violation));
 }
 
 fn tensors(graph: &Graph, violations: &mut Vec<Violation>) {

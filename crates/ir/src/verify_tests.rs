@@ -364,6 +364,39 @@ fn names_that_a_file_shadows_mean_the_inner_value() {
     assert!(model.with_message(model.to_proto()).is_ok());
 }
 
+/// As optimum merges the decoders without and with a past: both branches call their output as the If does.
+#[test]
+fn outputs_of_branches_may_be_called_as_those_of_their_node() {
+    let branch = |name: &str, op_type: &str, out: &str| {
+        graph_attribute(
+            name,
+            graph("", "", vec![node("Neg", &["x"], &["later"]), node(op_type, &["later"], &[out])], out),
+        )
+    };
+    let branches = vec![branch("then_branch", "Relu", "y"), branch("else_branch", "Abs", "y")];
+    let nodes = vec![with(node("If", &["c"], &["y"]), branches), node("Exp", &["y"], &["later"])];
+    let model = model(graph("x c", "", nodes.clone(), "y later"));
+    assert_eq!(model.graph().node(model.graph().order()[0]).captures().len(), 1, "the branches read `x` alone");
+    assert_eq!(Model::from_proto(model.to_proto()).map(|again| again.to_proto()), Ok(model.to_proto()));
+    assert!(model.with_message(model.to_proto()).is_ok());
+    let body = &model.graph().bodies()[0];
+    assert!(model.open_body(body).is_some_and(|opened| opened.graph().nodes().count() == 2));
+
+    let early = vec![
+        node("Exp", &["x"], &["early"]),
+        with(
+            node("If", &["c"], &["y"]),
+            vec![branch("then_branch", "Relu", "early"), branch("else_branch", "Abs", "z")],
+        ),
+    ];
+    let expected = Violation::Shadowed { node: "`y` (If)".into(), name: "early".into() };
+    assert_eq!(violations(message(graph("x c", "", early, "y early"))), [expected]);
+    let other = message(graph("x c", "", vec![nodes[0].clone(), node("Exp", &["y"], &["z"])], "y z"));
+    let other = Model::from_proto(other).expect("sound");
+    let expected = [Violation::Shadowed { node: "`y` (If)".into(), name: "later".into() }];
+    assert_eq!(other.with_message(model.to_proto()).err().as_deref(), Some(&expected[..]), "an edit may not");
+}
+
 #[test]
 fn shadowing_that_an_edit_makes_is_a_violation() {
     let body = || graph_attribute("then_branch", graph("", "r", vec![node("Relu", &["r"], &["s"])], "s"));

@@ -31,8 +31,12 @@ impl CalibSet {
         }
     }
 
-    /// Whether all caches of all samples hold tokens, so that the first token of a text is in none.
+    /// Whether all caches of all samples hold tokens, so that the first token of a text is in none. Of a model that takes
+    /// an encoder's caches (`past_key_values.0.encoder.key`) nobody can say: another file or branch sees the first token.
     pub fn starts_late(&self) -> bool {
+        if self.inputs.iter().any(|spec| self.decoder.is_cache(&spec.name) && spec.name.contains(".encoder.")) {
+            return false;
+        }
         let axes: Vec<(usize, usize)> = (self.inputs.iter().enumerate())
             .filter(|(_, spec)| self.decoder.is_cache(&spec.name))
             .filter_map(|(at, _)| Some((at, past_axis(self.shapes.first()?.get(at)?.len())?)))

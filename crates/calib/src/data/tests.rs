@@ -232,6 +232,18 @@ fn caches_that_are_never_empty_are_noticed() {
 }
 
 #[test]
+fn caches_behind_an_encoder_need_not_be_empty() {
+    for (other, expected) in [("past_key_values.0.encoder.key", false), ("past_key_values.0.decoder.value", true)] {
+        let names = ["past_key_values.0.decoder.key", other];
+        let inputs = names.map(|name| spec(name, ElementType::F32, &[1, 2, 0, 4]));
+        let dir = tempfile::tempdir().unwrap();
+        save_npz(&dir.path().join("0.npz"), &names.map(|name| (name, ramp(&[1, 2, 3, 4]))));
+        let set = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap();
+        assert_eq!(set.starts_late(), expected, "{other}");
+    }
+}
+
+#[test]
 fn arrays_with_other_names_are_mapped() {
     let dir = tempfile::tempdir().unwrap();
     save_npz(&dir.path().join("0.npz"), &[("pixels", ramp(&[2])), ("label", ramp(&[1]))]);
