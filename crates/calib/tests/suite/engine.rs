@@ -73,6 +73,45 @@ fn few_many_and_grouped_shapes_give_the_same_values() {
     }
 }
 
+/// Lengths of 1 are those of each sample, also where so many shapes are run that one plan would do for all.
+#[test]
+fn squeeze_without_axes_takes_out_what_has_one_element_in_every_opset() {
+    let folder = tempfile::tempdir().unwrap();
+    for (opset, shapes) in [(11, 1), (11, 3), (11, 9), (18, 9)] {
+        let nodes = vec![node("Relu", &["x"], &["y"]), node("Squeeze", &["y"], &["z"])];
+        let mut squeeze = model(vec![input("x", &[-1, 1, 4])], nodes, vec![]);
+        squeeze.opset_import[0].version = Some(opset);
+        let samples: Vec<_> = (0..18).map(|i| vec![("x", models::array(i as u64, &[1 + i % shapes, 1, 4]))]).collect();
+        let data = data(folder.path(), &squeeze, &samples);
+        for engine in engines() {
+            for (values, sample) in run(engine, &squeeze, &data, &["z"]).unwrap().iter().zip(&samples) {
+                let x = &sample[0].1;
+                let shape: Vec<usize> = x.shape().iter().copied().filter(|&length| length != 1).collect();
+                let expected = x.mapv(|v| v.max(0.0)).into_shape_with_order(shape).unwrap();
+                assert_eq!(values[0], expected, "{} in opset {opset}, {shapes} shapes", engine.name());
+            }
+        }
+    }
+}
+
+/// Exporters write the zeros of masks and first states so.
+#[test]
+fn constants_of_shape_without_a_value_are_zeros_in_single_precision() {
+    let nodes = vec![
+        node("Shape", &["x"], &["shape"]),
+        node("ConstantOfShape", &["shape"], &["zeros"]),
+        node("MatMul", &["x", "zeros"], &["y"]),
+        node("Sub", &["y", "x"], &["z"]),
+    ];
+    let zeros = model(vec![input("x", &[4, 4])], nodes, vec![]);
+    let folder = tempfile::tempdir().unwrap();
+    let x = models::array(1, &[4, 4]);
+    let data = data(folder.path(), &zeros, &[vec![("x", x.clone())]]);
+    for engine in engines() {
+        assert_eq!(run(engine, &zeros, &data, &["z"]).unwrap()[0][0], x.mapv(|v| -v), "{}", engine.name());
+    }
+}
+
 /// A decoder's cache is empty before the first step.
 #[test]
 fn empty_cache_adds_nothing() {

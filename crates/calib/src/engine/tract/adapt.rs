@@ -5,6 +5,7 @@
 //! | nodes of one name, or named as a tensor | numbered: names must be unique among both |
 //! | Resize of opset 10, Upsample | `nearest_mode` is floor (the engine assumes later opsets' default); Upsample's scales become an input |
 //! | TopK before opset 10 | `k` becomes an input |
+//! | ConstantOfShape without `value` | with the zero of float32 that the standard means: the engine's is of float64 |
 //! | optional inputs and outputs left out at the end, as empty names | no such names: the engine counts them |
 //! | bfloat16 tensors | float32, and casts to bfloat16 casts to float32: the same values, more exact in between |
 //! | float tensors in typed fields | raw data |
@@ -58,6 +59,7 @@ fn adapt_node(node: &mut NodeProto, opset: i64, initializers: &mut Vec<TensorPro
         }
         "Resize" if opset == 10 => round_down(node),
         "TopK" if opset < 10 => k_to_input(node, initializers),
+        "ConstantOfShape" if node.attribute.iter().all(|a| a.name() != "value") => node.attribute.push(zero()),
         "Cast" => {
             let to = node.attribute.iter_mut().find(|a| a.name() == "to");
             if let Some(to) = to.filter(|a| a.i() == i64::from(BFLOAT16)) {
@@ -65,6 +67,22 @@ fn adapt_node(node: &mut NodeProto, opset: i64, initializers: &mut Vec<TensorPro
             }
         }
         _ => {}
+    }
+}
+
+/// The `value` of a ConstantOfShape that has none.
+fn zero() -> AttributeProto {
+    let zero = TensorProto {
+        dims: vec![1],
+        data_type: Some(FLOAT),
+        raw_data: Some(0_f32.to_le_bytes().to_vec().into()),
+        ..TensorProto::default()
+    };
+    AttributeProto {
+        name: Some("value".into()),
+        t: Some(Box::new(zero)),
+        r#type: Some(AttributeType::Tensor.into()),
+        ..AttributeProto::default()
     }
 }
 

@@ -31,6 +31,8 @@ mod session;
 #[cfg(feature = "tract")]
 mod shapes;
 #[cfg(feature = "tract")]
+mod squeeze_all;
+#[cfg(feature = "tract")]
 mod wrap;
 
 use super::contract::Engine;

@@ -22,7 +22,7 @@ use super::least_rank::check_ranks;
 use super::lower::REVERSE;
 use super::mend::mend;
 use super::model::EngineModel;
-use super::{attention, round_to_grid, saturate_pairs};
+use super::{attention, round_to_grid, saturate_pairs, squeeze_all};
 use crate::engine::blocked::{BlockedNode, Fault, PANICKED, shorten};
 use crate::engine::contract::Shapes;
 use crate::error::CalibError;
@@ -84,6 +84,7 @@ pub(super) fn operators() -> Operators {
     check_ranks(&mut onnx);
     round_to_grid::register(&mut onnx);
     saturate_pairs::register(&mut onnx);
+    squeeze_all::register(&mut onnx);
     Operators(onnx)
 }
 
