@@ -33,6 +33,14 @@ pub fn nightly() -> Command {
     cargo
 }
 
+/// The machine for which the compiler builds, as rustc names it.
+pub fn host() -> anyhow::Result<String> {
+    let output = Command::new("rustc").arg("-vV").output().context("cannot start rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix("host: "));
+    line.map(str::to_owned).context("rustc does not tell its host")
+}
+
 /// Runs a program to its end; its output goes where ours goes.
 pub fn run(command: &mut Command) -> anyhow::Result<()> {
     let status = command.status().with_context(|| format!("cannot start {command:?}"))?;

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use crate::process::{self, time_of_commit};
+use crate::process::{self, host, time_of_commit};
 use crate::python::Python;
 
 /// The oldest C library with which the programs work: that of ONNX Runtime's own packages.
@@ -123,13 +123,6 @@ pub(super) fn program(wanted: &Wanted, source: &Path, target_folder: &Path) -> a
     cargo.arg("--").args(wanted.last_flags(target_folder)?);
     process::run(&mut cargo)?;
     Ok(target_folder.join(wanted.target()).join("dist/onnxquant"))
-}
-
-fn host() -> anyhow::Result<String> {
-    let output = Command::new("rustc").arg("-vV").output().context("cannot start rustc")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix("host: "));
-    line.map(str::to_owned).context("rustc does not tell its host")
 }
 
 /// A linker for the old C library: that of Zig, which has the symbols of all versions, behind cargo-zigbuild, which
