@@ -89,6 +89,9 @@ impl NextGoal {
 mod tests {
     use super::*;
 
+    /// Errors of the layers that stand out, of the model and of its weights, in dB; layers that are named, and the goal.
+    type Case = (&'static [f64], f64, f64, Option<(usize, f64)>);
+
     /// Layers that lose so much alone, in dB.
     fn left(decibels: &[f64]) -> Vec<Left> {
         let layer = |(at, db): (usize, &f64)| Left { label: at.to_string(), is_layer: true, power: error_power(*db) };
@@ -98,7 +101,7 @@ mod tests {
     #[test]
     fn layers_that_stand_out_go_for_a_goal_between_what_is_left_with_and_without_them() {
         let others = [50.0, 50.0, 50.0, 50.0, 50.0];
-        let rows: [(&[f64], f64, f64, Option<(usize, f64)>); 7] = [
+        let rows: [Case; 7] = [
             // 22 dB now; without the first 26.3, without both 34.8.
             (&[24.0, 27.0], 22.0, 60.0, Some((2, 30.0))),
             (&[24.0], 23.9, 60.0, Some((1, 32.0))),

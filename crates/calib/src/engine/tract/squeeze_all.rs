@@ -7,7 +7,7 @@
 use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::prelude::TractResult;
-use tract_onnx::tract_core::internal::{DimLike, Op, OutletId, StaticName, TVec, TypedModel, Validation, bail};
+use tract_onnx::tract_core::internal::{DimLike, OutletId, StaticName, TVec, TypedModel, Validation, bail};
 use tract_onnx::tract_hir::internal::{InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::ops::array::Squeeze;
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
