@@ -5,7 +5,7 @@ use onnxquant_quant::{GramAccumulator, MatrixView};
 /// Rows taken for every input of a layer, where there are more.
 const ROWS_PER_INPUT: usize = 32;
 /// At least so many rows are taken, where there are more.
-const LEAST_ROWS: usize = 1 << 13;
+const LEAST_ROWS: usize = 1 << 14;
 /// The same for [`StatKind::RoughGram`].
 const ROUGH_ROWS_PER_INPUT: usize = 4;
 const LEAST_ROUGH_ROWS: usize = 1 << 11;
