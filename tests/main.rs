@@ -4,7 +4,6 @@
 
 #![forbid(unsafe_code)]
 
-mod advice;
 mod anonymized;
 mod bench;
 mod bodies;

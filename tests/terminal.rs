@@ -202,6 +202,23 @@ fn bits_that_buy_nothing_are_said() {
     assert!(stored.contains(&Some(4)), "{stored:?}");
 }
 
+#[test]
+fn advice_to_keep_a_layer_in_float_makes_the_outputs_more_exact() {
+    let folder = folder();
+    let (model, calib) = (Fixture::CNN.model(), Fixture::CNN.calib());
+    let args = ["--bits", "8", "--method", "msq", "--ort-lib", "off"];
+    let coarse = [&args[..], &["--layer", "position = \"last\", bits = 2"]].concat();
+    let found = report(&model, &folder.path().join("out.onnx"), &coarse, Some(&calib));
+    let advice = found["outcome"]["advice"].as_array().expect("there is advice");
+    let of_layer = advice.iter().filter_map(|line| line.as_str()?.split_once("`--exclude "));
+    let label =
+        of_layer.map(|(_, rest)| rest.split_once('`').expect("it is quoted").0).next().expect("a layer stands out");
+    let without = [&args[..], &["--exclude", label]].concat();
+    let better = report(&model, &folder.path().join("better.onnx"), &without, Some(&calib));
+    let sqnr = |report: &Value| report["held_out"]["sqnr_db"].as_f64().expect("it is measured");
+    assert!(sqnr(&better) > sqnr(&found), "{} after {}", sqnr(&better), sqnr(&found));
+}
+
 /// A shell with this line; the command is `$0`.
 fn shell(line: &str) -> Run {
     let model = Fixture::CNN.model();

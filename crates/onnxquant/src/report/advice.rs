@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use onnxquant_passes::cpu::Cpu;
 
-use crate::accuracy::Accuracy;
-use crate::config::ActivationBits;
 use crate::report::layers::LayerReport;
-use crate::report::next_goal::{Left, NextGoal};
 use crate::report::run::Report;
 use crate::report::words::{command_line, decibels};
 
@@ -23,9 +20,8 @@ const FEW_SAMPLES: usize = 8;
 impl Report {
     /// What to do next, the most useful first.
     pub(super) fn advice(&self) -> Vec<String> {
-        let first = [self.expects_less(), self.slower(), self.next_goal(), self.outstanding(), self.slow()];
-        let others = [self.saturating(), self.few_samples(), self.simulated(), self.without_data()];
-        first.into_iter().chain(others).flatten().collect()
+        let first = [self.expects_less(), self.slower(), self.outstanding(), self.slow(), self.saturating()];
+        first.into_iter().chain([self.few_samples(), self.simulated(), self.without_data()]).flatten().collect()
     }
 
     /// The goal is met on the held-out samples, and hardly on others.
@@ -38,33 +34,6 @@ impl Report {
             let remedy = "give more samples, or a higher --min-sqnr";
             format!("on new data {expected} are to be expected, less than the goal of {wanted}: {remedy}")
         })
-    }
-
-    /// The goal that would keep layers in float that lose much more than others, where what was measured tells.
-    fn next_goal(&self) -> Option<String> {
-        let NextGoal { layers, sqnr_db } = self.goal_beyond()?;
-        let names: Vec<String> = layers.iter().map(|label| format!("`{label}`")).collect();
-        let names = names.join(", ");
-        Some(format!("{names} lose most on integers: `--min-sqnr {sqnr_db:.0}` keeps what they read in float"))
-    }
-
-    fn goal_beyond(&self) -> Option<NextGoal> {
-        let (settings, integers) = (&self.settings, self.integers.as_ref()?);
-        // A budget, a plan or a figure decides by something else, and what may have 16 bits gets these first.
-        let is_decided = settings.budget.is_some() || settings.plan.is_some() || settings.metric.is_some();
-        if is_decided || settings.activation_bits == ActivationBits::Mixed || self.missed_accuracy().is_some() {
-            return None;
-        }
-        // A goal counts in the simulation and in the runtime: the lower of both is reached.
-        let simulated = self.held_out.as_ref()?.accuracy.measured()?.sqnr_db;
-        let now_db = self.judged()?.0.measured()?.sqnr_db.min(simulated);
-        let is_layer = |label: &str| self.layers.iter().any(|layer| layer.label == label);
-        let left = integers.sensitivity.iter().filter(|found| found.is_left).map(|found| Left {
-            label: found.label.clone(),
-            is_layer: is_layer(&found.label),
-            power: found.accuracy.measured().map_or(f64::NAN, Accuracy::power),
-        });
-        NextGoal::of(&left.collect::<Vec<_>>(), now_db, integers.of_weights_db)
     }
 
     /// Layers that lose much more than the others.

@@ -55,9 +55,6 @@ pub struct IntegerReport {
     /// How accuracy was bought: what went back to float, round by round; the first round has all on integers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub trade: Vec<Trade>,
-    /// The SQNR in dB that weights alone leave, where that was measured.
-    #[serde(skip)]
-    pub(super) of_weights_db: Option<f64>,
 }
 
 /// A tensor that is stored as codes on a fixed scale.
@@ -115,9 +112,6 @@ pub struct Sensitivity {
     pub accuracy: Measurement<Accuracy>,
     /// Time that integers save there, estimated, in nanoseconds a sample.
     pub saved_ns: f64,
-    /// It reads integers in what was written.
-    #[serde(skip)]
-    pub(super) is_left: bool,
 }
 
 impl IntegerReport {
@@ -126,13 +120,12 @@ impl IntegerReport {
         model: &Model,
         config: &Config,
         (assignment, trail): (&Assignment, &Trail),
-        of_weights: Option<&Measurement<Accuracy>>,
         cache: Option<CacheReport>,
     ) -> Option<Self> {
         if config.activations == Activations::Float {
             return None;
         }
-        let (graph, regions, leaders) = (model.graph(), assignment.regions(), assignment.leaders());
+        let (graph, regions) = (model.graph(), assignment.regions());
         let needed = config.activation_opset();
         let static_layers = regions.units.iter().filter(|unit| unit.kernel == Kernel::Linear).count();
         Some(Self {
@@ -148,13 +141,8 @@ impl IntegerReport {
             needed_opset: (model.opset("").unwrap_or(0) < needed).then_some(needed),
             wanted_sqnr_db: config.wanted_sqnr_db(),
             max_loss: config.max_loss,
-            sensitivity: trail
-                .alone
-                .iter()
-                .map(|alone| Sensitivity::new(graph, alone, leaders.contains(&alone.leader)))
-                .collect(),
+            sensitivity: trail.alone.iter().map(|alone| Sensitivity::new(graph, alone)).collect(),
             trade: trail.rounds.iter().map(|round| Trade::new(graph, round)).collect(),
-            of_weights_db: of_weights.and_then(Measurement::measured).map(|found| found.sqnr_db),
         })
     }
 }
@@ -178,9 +166,9 @@ impl TensorReport {
 }
 
 impl Sensitivity {
-    fn new(graph: &Graph, found: &Alone, is_left: bool) -> Self {
+    fn new(graph: &Graph, found: &Alone) -> Self {
         let label = graph.label(found.leader).to_owned();
-        Self { label, accuracy: found.accuracy.clone(), saved_ns: found.saved_ns, is_left }
+        Self { label, accuracy: found.accuracy.clone(), saved_ns: found.saved_ns }
     }
 }
 

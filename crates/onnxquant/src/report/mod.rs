@@ -8,7 +8,6 @@
 //! | `run` | the whole report |
 //! | `record` | how the run went, and its files |
 //! | `outcome`, `advice` | whether that is what was asked for, and what to do next |
-//! | `next_goal` | the goal that would keep layers in float that lose most |
 //! | `doubts` | what people hardly meant |
 //! | `folder` | what was copied beside the model |
 //! | `layers`, `weights` | every layer, and how its weights are spread |
@@ -40,7 +39,6 @@ pub(crate) mod integers;
 pub(crate) mod layers;
 pub(crate) mod measured;
 pub(crate) mod metric;
-mod next_goal;
 pub(crate) mod not_run;
 pub(crate) mod outcome;
 pub(crate) mod outputs;

@@ -221,13 +221,7 @@ impl From<Run<'_>> for Report {
                 solution.assignment.caches(),
                 solution.fitted.with_float_caches,
             ),
-            integers: IntegerReport::new(
-                &model,
-                config,
-                (&solution.assignment, &solution.trail),
-                solution.fitted.of_weights.as_ref(),
-                cache,
-            ),
+            integers: IntegerReport::new(&model, config, (&solution.assignment, &solution.trail), cache),
             float_weights: solution.plan.float_weights(&solution.fitted.written, config),
             skipped: solution.plan.all_skipped().into_iter().map(SkippedReport::from).collect(),
             unmatched: solution.plan.unmatched,
@@ -325,7 +319,7 @@ impl Report {
             || self.kv_cache.is_some()
     }
 
-    pub(super) fn missed_accuracy(&self) -> Option<String> {
+    fn missed_accuracy(&self) -> Option<String> {
         let (wanted, most) = (self.settings.wanted_sqnr_db(), self.settings.max_loss);
         let most_perplexity = self.settings.max_perplexity_ratio;
         if !self.is_quantized() || (wanted.is_none() && most.is_none() && most_perplexity.is_none()) {
