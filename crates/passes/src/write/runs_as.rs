@@ -12,7 +12,7 @@
 //! | `DequantizeLinear`, 4 bits in blocks | float | MatMul | `MatMulNBits` |
 //! | `DequantizeLinear` of f32 scales, in blocks of a power of two from 16 to 256, per tensor or per channel | float | MatMul, Gemm | `MatMulNBits` from 1.26 on, before decoded at every run |
 //! | `DequantizeLinear` else | float | | float, decoded at every run |
-//! | `DequantizeLinear -> Max` of [weights too large for integers](super::accuracy_level) | float | MatMul, Gemm | the same |
+//! | `DequantizeLinear -> Max` of weights too large for integers | float | MatMul, Gemm | the same |
 //! | constants, `Cast -> Mul` of them | float | | float; decoded once, when the model loads |
 //!
 //! The rules are those of ONNX Runtime's x86-64 CPU provider at its full optimization level, found by trial.

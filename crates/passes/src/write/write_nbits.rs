@@ -22,7 +22,7 @@
 //! its bias; other biases are left in an `Add`.
 //!
 //! Accuracy level 4: activations are rounded to int8 in blocks of the same size, which is what makes it fast. Weights so
-//! large that its sums would overflow get level 1, which rounds nothing (see [`accuracy_level`](super::accuracy_level)).
+//! large that its sums would overflow get level 1, which rounds nothing (see `accuracy_level`).
 
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, NewNode, NodeId, TensorError, ValueId, int_attribute, tensor};
