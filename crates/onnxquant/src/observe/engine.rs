@@ -22,9 +22,6 @@ use crate::observe::samples::Samples;
 
 /// Outputs that are this close, in dB, are those of the same float model.
 const AGREEMENT_DB: f64 = 40.0;
-/// An output that is this close as a whole differs by rounding in single precision, which takes some 4 of its 24 bits. Its
-/// least parts can then be any distance apart: a Sigmoid's tail of 1e-6 is as exact as its values near 1.
-const ROUNDING_DB: f64 = 120.0;
 
 /// What ran the float model on samples.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
@@ -91,13 +88,7 @@ fn why_not_embedded(samples: &Samples, model: &Model, runtime: &OrtEngine) -> Re
 
 /// How the outputs of the embedded engine differ from those of ONNX Runtime, where they do.
 fn differs(outputs: &[OutputComparison]) -> Option<String> {
-    let is_rounding = |output: &&OutputComparison| matches!(&output.found, Measurement::Measured(error) if output.is_float && error.sqnr_db() >= ROUNDING_DB);
-    let (rounded, others): (Vec<_>, Vec<_>) = outputs.iter().partition(is_rounding);
-    if others.iter().all(|output| !output.is_float) && !rounded.is_empty() {
-        return None;
-    }
-    let others: Vec<OutputComparison> = others.into_iter().cloned().collect();
-    match accuracy(&others) {
+    match accuracy(outputs) {
         Measurement::Measured(found) if found.sqnr_db >= AGREEMENT_DB => None,
         Measurement::NotMeasured(NotMeasured::NoElements { .. } | NotMeasured::NoOutputs) => None,
         Measurement::Measured(found) => {
