@@ -69,6 +69,7 @@ pub(crate) enum Scaling {
 }
 
 /// What turns sounds into bands.
+#[derive(Debug)]
 pub(crate) struct Fbank {
     settings: FbankSettings,
     /// Samples of a frame.
@@ -77,12 +78,6 @@ pub(crate) struct Fbank {
     hop: usize,
     spectrum: Spectrum,
     bands: Bands,
-}
-
-impl std::fmt::Debug for Fbank {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fbank").field("settings", &self.settings).finish_non_exhaustive()
-    }
 }
 
 impl Fbank {

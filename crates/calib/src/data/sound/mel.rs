@@ -30,16 +30,11 @@ const LOG_MELS: f64 = 27.0;
 const LOG_RATIO: f64 = 6.4;
 
 /// What turns sounds into bands.
+#[derive(Debug)]
 pub(crate) struct LogMel {
     settings: LogMelSettings,
     spectrum: Spectrum,
     bands: Bands,
-}
-
-impl std::fmt::Debug for LogMel {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogMel").field("settings", &self.settings).finish_non_exhaustive()
-    }
 }
 
 impl LogMel {

@@ -13,6 +13,12 @@ pub(super) struct Spectrum {
     fft: Arc<dyn Fft<f64>>,
 }
 
+impl std::fmt::Debug for Spectrum {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spectrum").field("length", &self.length).finish_non_exhaustive()
+    }
+}
+
 impl Spectrum {
     /// Of frames as long as the window, which zeros fill up to `length` samples.
     pub(super) fn new(window: Vec<f64>, length: usize) -> Self {
@@ -30,6 +36,7 @@ impl Spectrum {
 }
 
 /// Triangular bands: of each the first frequency that counts, and the weights from there.
+#[derive(Debug)]
 pub(super) struct Bands(Vec<(usize, Vec<f64>)>);
 
 impl Bands {

@@ -23,7 +23,7 @@ use tract_onnx::tract_core::internal::{
     AxisOp, OutletId, StaticName, TVec, Tensor, TypedModel, Validation, bail, ensure,
 };
 use tract_onnx::tract_core::ops::math::add;
-use tract_onnx::tract_hir::internal::{DimLike, InferenceResult, Solver, TensorProxy};
+use tract_onnx::tract_hir::internal::DimLike;
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 use tract_onnx::tract_hir::ops::logic::wire_with_rank_broadcast;
 
@@ -112,16 +112,7 @@ struct Attention {
 }
 
 impl Expansion for Attention {
-    as_inner!(plain);
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.plain.rules(solver, inputs, outputs)
-    }
+    as_inner!(plain, rules);
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         for &input in inputs {

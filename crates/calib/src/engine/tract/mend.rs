@@ -13,7 +13,6 @@ use tract_onnx::prelude::{SpecialOps, TractResult, tensor0};
 use tract_onnx::tract_core::internal::{Op, OutletId, StaticName, TVec, TypedModel, Validation, bail, ensure, tvec};
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::logic::{Iff, comp_eq};
-use tract_onnx::tract_hir::internal::{InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
 use super::wrap::{Built, as_inner, expansion, inner, wrap};
@@ -56,16 +55,7 @@ struct Mended {
 }
 
 impl Expansion for Mended {
-    as_inner!(inner);
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.inner.rules(solver, inputs, outputs)
-    }
+    as_inner!(inner, rules);
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         let Some(&input) = inputs.first() else { bail!("it has no input") };

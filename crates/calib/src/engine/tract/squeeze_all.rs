@@ -8,7 +8,6 @@ use tract_onnx::Onnx;
 use tract_onnx::model::ParsingContext;
 use tract_onnx::prelude::TractResult;
 use tract_onnx::tract_core::internal::{DimLike, OutletId, StaticName, TVec, TypedModel, Validation, bail};
-use tract_onnx::tract_hir::internal::{InferenceResult, Solver, TensorProxy};
 use tract_onnx::tract_hir::ops::array::Squeeze;
 use tract_onnx::tract_hir::ops::expandable::{Expansion, expand};
 
@@ -37,16 +36,7 @@ struct SqueezeAll {
 }
 
 impl Expansion for SqueezeAll {
-    as_inner!(inner);
-
-    fn rules<'r, 'p: 'r, 's: 'r>(
-        &'s self,
-        solver: &mut Solver<'r>,
-        inputs: &'p [TensorProxy],
-        outputs: &'p [TensorProxy],
-    ) -> InferenceResult {
-        self.inner.rules(solver, inputs, outputs)
-    }
+    as_inner!(inner, rules);
 
     fn wire(&self, prefix: &str, model: &mut TypedModel, inputs: &[OutletId]) -> TractResult<TVec<OutletId>> {
         let Some(&input) = inputs.first() else { bail!("it has no input") };

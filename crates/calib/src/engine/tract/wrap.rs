@@ -12,8 +12,21 @@ pub(super) type Built = (Box<dyn InferenceOp>, Vec<String>);
 /// How the engine makes an operator.
 type Builder = fn(&ParsingContext<'_>, &tract_onnx::pb::NodeProto) -> TractResult<Built>;
 
-/// What a wrapper says of itself as the operator in its field `$inner` does: its name, and how many results it has.
+/// What a wrapper says of itself as the operator in its field `$inner` does: its name, how many results it has, and with
+/// `rules` what is known of their types and shapes.
 macro_rules! as_inner {
+    ($inner:ident, rules) => {
+        as_inner!($inner);
+
+        fn rules<'r, 'p: 'r, 's: 'r>(
+            &'s self,
+            solver: &mut tract_onnx::tract_hir::internal::Solver<'r>,
+            inputs: &'p [tract_onnx::tract_hir::internal::TensorProxy],
+            outputs: &'p [tract_onnx::tract_hir::internal::TensorProxy],
+        ) -> tract_onnx::tract_hir::internal::InferenceResult {
+            self.$inner.rules(solver, inputs, outputs)
+        }
+    };
     ($inner:ident) => {
         fn name(&self) -> StaticName {
             self.$inner.name()
