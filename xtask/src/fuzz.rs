@@ -22,7 +22,7 @@ const FOLDER: &str = "tests/fuzz";
 /// Memory that one input may take, in MiB; the readers' own limits are below.
 const MEMORY_MIB: u32 = 4096;
 /// An input that takes longer is a finding.
-const LONGEST_SECONDS: u32 = 120;
+const LONGEST_SECONDS: u32 = 30;
 /// Bytes of an input, at most.
 const LONGEST_BYTES: u32 = 1 << 16;
 /// Lines of a target that failed which are shown.
