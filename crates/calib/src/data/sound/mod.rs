@@ -2,7 +2,8 @@
 //!
 //! A sound is read, its channels averaged and brought to the rate that the model hears. Then it is given as it is
 //! (`[batch, samples]`), or as the logarithm of its power in bands that a mel scale spaces: as Whisper has it
-//! (`[batch, bands, frames]`), or Kaldi (`[batch, frames, bands]`). Which of these, and how, `preprocessor_config.json` tells ([`extractor`]); without one, the shape of the input does.
+//! (`[batch, bands, frames]`), or Kaldi (`[batch, frames, bands]`). Which of these, and how, `preprocessor_config.json`
+//! tells ([`extractor`]); without one, the shape of the input does.
 
 mod extractor;
 mod fbank;
@@ -48,7 +49,10 @@ pub(crate) struct SoundPreparation {
 /// What a model hears.
 #[derive(Debug)]
 enum Hears {
-    Samples,
+    /// The sound as it is, perhaps with mean 0 and deviation 1.
+    Samples {
+        normalizes: bool,
+    },
     LogMel(LogMel),
     Fbank(Fbank),
 }
@@ -82,7 +86,7 @@ impl SoundPreparation {
                 let samples = frames.map(|frames| fbank.samples(frames));
                 (Hears::Fbank(fbank), samples)
             }
-            (Features::Raw { .. }, 1..=3) => (Hears::Samples, length(dims.last())),
+            (&Features::Raw { normalizes }, 1..=3) => (Hears::Samples { normalizes }, length(dims.last())),
             (Features::LogMel(_), _) => return Err(fail("expected the axes batch, bands and frames".to_owned())),
             (Features::Fbank(_), _) => return Err(fail("expected the axes batch, frames and bands".to_owned())),
             (Features::Raw { .. }, _) => return Err(fail("expected the axes batch and samples".to_owned())),
@@ -104,9 +108,9 @@ impl SoundPreparation {
         match (&self.hears, self.spec.dims.as_ref().map_or(2, Vec::len)) {
             (Hears::LogMel(mel), _) => vec![1, mel.bands(), samples / mel.hop()],
             (Hears::Fbank(fbank), _) => vec![1, fbank.frames(samples), fbank.bands()],
-            (Hears::Samples, 1) => vec![samples],
-            (Hears::Samples, 2) => vec![1, samples],
-            (Hears::Samples, _) => vec![1, 1, samples],
+            (Hears::Samples { .. }, 1) => vec![samples],
+            (Hears::Samples { .. }, 2) => vec![1, samples],
+            (Hears::Samples { .. }, _) => vec![1, 1, samples],
         }
     }
 
@@ -121,10 +125,6 @@ impl SoundPreparation {
         (taken, kept)
     }
 
-    fn normalizes(&self) -> bool {
-        matches!(self.extractor.features, Features::Raw { normalizes: true })
-    }
-
     /// What sounds become, in words.
     pub(crate) fn describe(&self) -> String {
         let mut parts = vec!["mono".to_owned(), format!("{} Hz", self.extractor.rate)];
@@ -132,8 +132,8 @@ impl SoundPreparation {
         parts.push(match &self.hears {
             Hears::LogMel(mel) => format!("log-mel of {} bands", mel.bands()),
             Hears::Fbank(fbank) => format!("Kaldi's log-mel of {} bands{}", fbank.bands(), fbank.scaling()),
-            Hears::Samples if self.normalizes() => "mean 0, deviation 1".to_owned(),
-            Hears::Samples => "raw".to_owned(),
+            Hears::Samples { normalizes: true } => "mean 0, deviation 1".to_owned(),
+            Hears::Samples { normalizes: false } => "raw".to_owned(),
         });
         if !self.origin.is_empty() {
             parts.push(format!("after {}", self.origin));
@@ -154,7 +154,7 @@ impl Shown for SoundPreparation {
         let ((taken, kept), rate) = (self.lengths(&wav), wav.rate());
         let mut sound = resample(&wav.read(taken)?, rate, self.extractor.rate);
         sound.truncate(kept);
-        if self.normalizes() {
+        if matches!(self.hears, Hears::Samples { normalizes: true }) {
             normalize(&mut sound);
         }
         let filled = |mut sound: Vec<f32>| {
@@ -164,7 +164,7 @@ impl Shown for SoundPreparation {
         let values = match &self.hears {
             Hears::LogMel(mel) => mel.of(&filled(sound)),
             Hears::Fbank(fbank) => fbank.of(&sound),
-            Hears::Samples => filled(sound),
+            Hears::Samples { .. } => filled(sound),
         };
         let shape = self.shape(self.fixed.unwrap_or(kept));
         let values = ArrayD::from_shape_vec(IxDyn(&shape), values).expect("as many values as the shape has");
@@ -181,7 +181,7 @@ impl Shown for SoundPreparation {
         let (length, given) = match &self.hears {
             Hears::LogMel(mel) => (samples / mel.hop(), kept.div_ceil(mel.hop())),
             Hears::Fbank(fbank) => (fbank.frames(samples), fbank.own_frames(kept)),
-            Hears::Samples => (samples, kept),
+            Hears::Samples { .. } => (samples, kept),
         };
         let given = 0..given.min(length);
         Ok(Filled { lengths: vec![length], given: Vec::from([given]) })
