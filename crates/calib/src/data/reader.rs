@@ -183,7 +183,8 @@ impl SourceReader {
         let spec = self.single_spec().1;
         let same_rank = spec.dims.as_ref().is_some_and(|d| d.len() == header.shape.len());
         match header.shape.first() {
-            Some(&rows) if rows > 1 && same_rank && spec.has_free_batch_axis() => {
+            // An array of empty rows may tell of any number of them; it is refused as a whole.
+            Some(&rows) if rows > 1 && header.count() != Some(0) && same_rank && spec.has_free_batch_axis() => {
                 sources.extend((0..rows).map(|row| Source::Npy {
                     path: path.clone(),
                     header: header.clone(),

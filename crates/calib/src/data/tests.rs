@@ -105,6 +105,17 @@ fn samples_of_empty_arrays_alone_are_refused() {
 }
 
 #[test]
+fn any_number_of_empty_rows_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (21000000000000, 0), }\n";
+    let bytes = [&b"\x93NUMPY\x01\x00"[..], &[header.len() as u8, 0], header].concat();
+    fs::write(dir.path().join("0.npy"), bytes).unwrap();
+    let inputs = [spec("x", ElementType::F32, &[0, 0])];
+    let error = CalibSet::open(dir.path(), &inputs, &DataOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("it has no elements"), "{error}");
+}
+
+#[test]
 fn optional_inputs_are_given_always_or_never() {
     let dir = tempfile::tempdir().unwrap();
     let inputs = [spec("a", ElementType::F32, &[0]), InputSpec { optional: true, ..spec("b", ElementType::F32, &[0]) }];
