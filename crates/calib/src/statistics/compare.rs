@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::measurement::{Measurement, NotMeasured, sqnr_db};
 use super::original::{Known, Original};
 use super::slices::{Slice, SliceError, Slicing, Sums};
-use super::spread::Products;
+use super::spread::Powers;
 use super::tokens::{TokenError, TokenSums, Tokens};
 use crate::data::CalibSet;
 use crate::engine::Session;
@@ -90,7 +90,7 @@ struct Comparing {
     is_float: bool,
     signal_power: f64,
     error_power: f64,
-    products: Products,
+    powers: Powers,
     worst_sample_db: f64,
     max_abs_error: f64,
     elements: usize,
@@ -109,7 +109,7 @@ impl Comparing {
             is_float: false,
             signal_power: 0.0,
             error_power: 0.0,
-            products: Products::default(),
+            powers: Powers::default(),
             worst_sample_db: f64::INFINITY,
             max_abs_error: 0.0,
             elements: 0,
@@ -142,7 +142,7 @@ impl Comparing {
         self.elements += a.len();
         self.signal_power += aa;
         self.error_power += error_power;
-        self.products.take_in(aa, error_power);
+        self.powers.take_in(aa, error_power);
         self.worst_sample_db = smaller(self.worst_sample_db, sqnr_db(aa, error_power));
         self.cosine_sum += if aa == 0.0 && bb == 0.0 {
             1.0
@@ -163,7 +163,7 @@ impl Comparing {
         self.is_float |= part.is_float;
         self.signal_power += part.signal_power;
         self.error_power += part.error_power;
-        self.products.add(part.products);
+        self.powers.add(part.powers);
         self.worst_sample_db = smaller(self.worst_sample_db, part.worst_sample_db);
         self.max_abs_error = larger(self.max_abs_error, part.max_abs_error);
         self.elements += part.elements;
@@ -186,7 +186,7 @@ impl Comparing {
             Measurement::Measured(OutputError {
                 signal_power: self.signal_power,
                 error_power: self.error_power,
-                spread: self.products.spread(self.signal_power, self.error_power, samples),
+                spread: self.powers.spread(),
                 worst_sample_db: self.worst_sample_db,
                 max_abs_error: self.max_abs_error,
                 mean_cosine: self.cosine_sum / samples as f64,

@@ -28,6 +28,7 @@ use ndarray::ArrayD;
 use serde::{Deserialize, Serialize};
 
 use super::measurement::sqnr_db;
+use super::spread::Powers;
 
 /// Indices are judged apart where their magnitudes differ by more than this: pooled, an error that drowns the small ones
 /// would not show within 20 dB.
@@ -86,6 +87,9 @@ pub struct SliceError {
     pub error_power: f64,
     /// Cosine of the angle between both, over all samples together.
     pub cosine: f64,
+    /// The standard error of the ratio of both powers, as a part of it. Nothing where it is not known: of indices that
+    /// are told apart by magnitudes in the end.
+    pub spread: Option<f64>,
 }
 
 impl SliceError {
@@ -101,6 +105,8 @@ pub(crate) struct Sums {
     slicing: Slicing,
     /// By axis; none for those that are not looked at or whose extent varies.
     axes: Option<Vec<Option<Vec<Index>>>>,
+    /// By piece.
+    pieces: Vec<Powers>,
 }
 
 /// Of one index along an axis.
@@ -115,13 +121,23 @@ struct Index {
     peak: f64,
     /// Sum of the logarithms of the largest magnitude of each sample.
     log_peaks: f64,
-    /// The largest magnitude in the sample that is taken in.
-    sample_peak: f64,
+    /// In the sample that is taken in.
+    #[serde(skip)]
+    sample: Sample,
+}
+
+/// Of one index in one sample.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    signal: f64,
+    error: f64,
+    /// The largest magnitude.
+    peak: f64,
 }
 
 impl Sums {
     pub(crate) fn new(slicing: Slicing) -> Self {
-        Self { slicing, axes: None }
+        Self { slicing, axes: None, pieces: Vec::new() }
     }
 
     /// Adds a sample: the float output and the other one, of the same shape.
@@ -149,11 +165,18 @@ impl Sums {
                 continue;
             }
             add(sums, values, others, shape[axis + 1..].iter().product());
+            if let Slicing::Pieces { axis: along, sizes, .. } = slicing
+                && *along == axis
+            {
+                take_in_pieces(&mut self.pieces, sizes, sums);
+            }
         }
     }
 
     /// Adds what was gathered of other samples.
     pub(crate) fn add(&mut self, part: Self) {
+        self.pieces.resize_with(self.pieces.len().max(part.pieces.len()), Powers::default);
+        self.pieces.iter_mut().zip(part.pieces).for_each(|(piece, part)| piece.add(part));
         let Some(axes) = &mut self.axes else {
             self.axes = part.axes;
             return;
@@ -180,7 +203,11 @@ impl Sums {
         if let Slicing::Pieces { axis, sizes, .. } = &self.slicing {
             pieces_along = Some(*axis);
             if let Some(Some(sums)) = axes.get(*axis) {
-                found.extend(pieces(sizes, sums.len()).map(|range| error_of(*axis, vec![range], sums)));
+                let ranges = pieces(sizes, sums.len()).zip(&self.pieces);
+                found.extend(ranges.map(|(range, powers)| SliceError {
+                    spread: powers.spread(),
+                    ..error_of(*axis, vec![range], sums)
+                }));
             }
         }
         let others = axes.iter().enumerate().filter(|(axis, _)| Some(*axis) != pieces_along);
@@ -222,24 +249,38 @@ impl Slicing {
 /// Adds values of which `inner` neighbours have one index.
 fn add(sums: &mut [Index], values: &[f64], others: &[f64], inner: usize) {
     let inner = inner.max(1);
-    sums.iter_mut().for_each(|index| index.sample_peak = 0.0);
+    sums.iter_mut().for_each(|index| index.sample = Sample::default());
     let runs = values.chunks_exact(inner).zip(others.chunks_exact(inner));
     let mut at = 0;
     for (values, others) in runs {
         let index = &mut sums[at];
         for (&x, &y) in values.iter().zip(others) {
             index.values += 1;
-            index.signal += x * x;
             index.other += y * y;
             index.product += x * y;
-            index.error += if x == y { 0.0 } else { (x - y) * (x - y) };
-            index.sample_peak = index.sample_peak.max(x.abs());
+            index.sample.signal += x * x;
+            index.sample.error += if x == y { 0.0 } else { (x - y) * (x - y) };
+            index.sample.peak = index.sample.peak.max(x.abs());
         }
         at = if at + 1 == sums.len() { 0 } else { at + 1 };
     }
     for index in sums {
-        index.peak = index.peak.max(index.sample_peak);
-        index.log_peaks += index.sample_peak.ln();
+        index.signal += index.sample.signal;
+        index.error += index.sample.error;
+        index.peak = index.peak.max(index.sample.peak);
+        index.log_peaks += index.sample.peak.ln();
+    }
+}
+
+/// Adds what the indices of pieces of these sizes have in the sample that was taken in.
+fn take_in_pieces(powers: &mut Vec<Powers>, sizes: &[usize], sums: &[Index]) {
+    for (at, range) in pieces(sizes, sums.len()).enumerate() {
+        if powers.len() == at {
+            powers.push(Powers::default());
+        }
+        let samples = sums[range].iter().map(|index| index.sample);
+        let [signal, error] = samples.fold([0.0, 0.0], |[signal, error], of| [signal + of.signal, error + of.error]);
+        powers[at].take_in(signal, error);
     }
 }
 
@@ -309,7 +350,8 @@ fn error_of(axis: usize, ranges: Vec<Range<usize>>, sums: &[Index]) -> SliceErro
         (false, false) => total.product / (total.signal * total.other).sqrt(),
         _ => 0.0,
     };
-    SliceError { slice: Slice { axis, ranges }, signal_power: total.signal, error_power: total.error, cosine }
+    let slice = Slice { axis, ranges };
+    SliceError { slice, signal_power: total.signal, error_power: total.error, cosine, spread: None }
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@
 //!
 //! - Nothing is more exact on new samples than on those that codes and scales were fitted to. Where these, which are more,
 //!   have the larger error, theirs is taken.
-//! - The error is raised by its standard error over the samples.
+//! - The error is raised by its standard error over the samples, part by part: of a detector's class scores one picture
+//!   may carry nearly all, and then what the others have is as likely on new ones.
 //!
 //! # Failure
 //!
@@ -38,9 +39,11 @@ pub(crate) fn expected_db(held_out: &[OutputComparison], seen: &[OutputCompariso
     powers.reduce(larger).map(|power| -10.0 * power.log10())
 }
 
-/// The power of the error of the least exact part over that of its signal, and its standard error.
+/// The power of the error over that of the signal, and its standard error, of the part where that is most.
 fn raised_power(found: &OutputError) -> f64 {
-    error_power(found.least_sqnr_db().0) * (1.0 + found.spread.unwrap_or(0.0))
+    let raised = |sqnr_db: f64, spread: Option<f64>| error_power(sqnr_db) * (1.0 + spread.unwrap_or(0.0));
+    let parts = found.slices.iter().map(|part| raised(part.sqnr_db(), part.spread.or(found.spread)));
+    parts.fold(raised(found.sqnr_db(), found.spread), larger)
 }
 
 #[cfg(test)]
