@@ -22,6 +22,7 @@ use onnxquant_passes::lift_constants::lift_constants;
 use onnxquant_passes::outer_constants::stays_in_body;
 use onnxquant_passes::plain_forms::write_plain_forms;
 use onnxquant_passes::raise_opset::raise_functions;
+use onnxquant_passes::unsigned_weights::unsigned_weights;
 use onnxquant_proto::read_model;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -249,7 +250,7 @@ pub(crate) fn without_functions(model: &Model) -> Result<ModelProto, CalibError>
     inline_functions(&raise_functions(model.to_proto()))
 }
 
-/// Gives the engine floats where the model has codes already.
+/// Gives the engine floats where the model has codes already, and integer products that no processor saturates.
 pub(crate) fn decode(model: &mut Model) -> Result<(), Error> {
     decode_all(model).map(drop)
 }
@@ -257,6 +258,7 @@ pub(crate) fn decode(model: &mut Model) -> Result<(), Error> {
 /// The same; returns whether there were some.
 fn decode_all(model: &mut Model) -> Result<bool, Error> {
     let decoded = decode_weights(model)?;
+    unsigned_weights(model.graph_mut())?;
     check(model, "decoding weights")?;
     let inside = in_bodies(model, "decoding weights", &mut decode_all)?;
     Ok(decoded > 0 || inside)

@@ -34,6 +34,7 @@
 //! | [`hard_sigmoid`] | hard sigmoids become one operator in float, and are spelled out for codes |
 //! | [`migrate_scale`] | a scale a channel moves from a layer's input into its weights |
 //! | [`decode_weights`] | quantized weights become float constants again, for evaluation |
+//! | [`unsigned_weights`] | signed weights of integer products become unsigned, which no processor saturates |
 //! | [`integer_operators`] | operators on codes, as other tools write them, become float ones again |
 //! | [`raise_opset`] | the model moves to a newer opset, operators rewritten where their meaning changed |
 //! | [`cpu`] | classes of processors, and what their integer products do to codes |
@@ -78,7 +79,7 @@ mod runtime;
 pub mod testing;
 mod write;
 
-pub use decode::{decode_weights, drop_activation_codes, fold_planes, integer_operators};
+pub use decode::{decode_weights, drop_activation_codes, fold_planes, integer_operators, unsigned_weights};
 pub use find::{caches, float_weights, sites};
 pub use graph::{constant_chain, expose};
 pub use integer::{align_channels, fake_quantize, saturate_pairs, write_dynamic, write_static};

@@ -88,7 +88,8 @@ impl Comparison<'_> {
         let saturates = self.cpu.is_some_and(Cpu::saturates);
         let engine = match self.engine {
             EngineChoice::Ort if saturates => {
-                let problem = "`--engine ort` computes sums as this processor does: leave out --cpu, or the engine";
+                let problem =
+                    "`--engine ort` computes exact sums, whatever the processor: leave out --cpu, or the engine";
                 return Err(Error::Usage(problem.to_owned()));
             }
             _ if saturates => EngineChoice::Tract,
