@@ -4,9 +4,11 @@
 //! |---|---|---|
 //! | `onnxquant-VERSION-TARGET.tar.gz` | Linux with glibc 2.28 or newer, as ONNX Runtime itself asks for | is loaded where it is found |
 //! | `onnxquant-VERSION-TARGET-static.tar.gz` (`--static`) | any Linux, an empty root folder too | cannot be loaded: accuracy is simulated |
+//! | `onnxquant-VERSION-….whl` (`--wheel`) | Python 3.9 and newer, with glibc 2.28 or, for targets with musl, musl 1.2 | that of Python |
 //!
-//! Each holds the program, manual pages, completions, the licences of everything in it, a list of its parts (CycloneDX) and
-//! README. Beside them lies `SHA256SUMS`. The same commit shall give the same bytes in any folder: `--twice` checks it.
+//! An archive holds the program, manual pages, completions, the licences of everything in it, a list of its parts
+//! (CycloneDX) and README. Beside them lies `SHA256SUMS`. The same commit shall give the same bytes in any folder:
+//! `--twice` checks it.
 
 mod archive;
 mod build;
@@ -51,7 +53,7 @@ pub struct Args {
 
 /// Makes what is asked for in the folder `archives` of the target folder.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let wanted = Wanted::new(args.target.as_deref(), args.is_static)?;
+    let wanted = Wanted::new(args.target.as_deref(), args.is_static, args.wheel)?;
     let make = if args.wheel { wheel::make } else { make };
     let made = process::target_folder()?;
     let archives = made.join("archives");
@@ -61,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(bytes <= MOST_BYTES, "`{}` has {bytes} bytes, at most {MOST_BYTES} are allowed", file.display());
     println!("{}: {bytes} bytes, {}", file.display(), hash(&file)?);
     if args.check {
-        if args.wheel { wheel::check(&file)? } else { check::archive(&file, &wanted)? }
+        if args.wheel { wheel::check(&file, &wanted)? } else { check::archive(&file, &wanted)? }
     }
     if args.twice {
         again(&wanted, &file, make)?;

@@ -18,13 +18,14 @@ pub(super) const GLIBC: &str = "2.28";
 pub(super) struct Wanted {
     target: String,
     is_static: bool,
+    is_wheel: bool,
 }
 
 impl Wanted {
     /// For a target, by default this machine's.
-    pub(super) fn new(target: Option<&str>, is_static: bool) -> anyhow::Result<Self> {
+    pub(super) fn new(target: Option<&str>, is_static: bool, is_wheel: bool) -> anyhow::Result<Self> {
         let target = target.map_or_else(host, |target| Ok(target.to_owned()))?;
-        Ok(Self { is_static: is_static || target.contains("-musl"), target })
+        Ok(Self { is_static: is_static || (target.contains("-musl") && !is_wheel), target, is_wheel })
     }
 
     /// The target's triple.
@@ -42,15 +43,18 @@ impl Wanted {
         self.target.contains("-linux-gnu") && !self.is_static
     }
 
-    /// Whether this machine runs it.
+    /// Whether this machine runs it. A library needs the C library that Python has here.
     pub(super) fn runs_here(&self) -> anyhow::Result<bool> {
+        if self.is_wheel {
+            return Ok(!self.is_foreign()?);
+        }
         let own = host()?;
         let architecture = |target: &str| target.split('-').next().map(str::to_owned);
         Ok(architecture(&own) == architecture(&self.target) && own.contains("linux") == self.target.contains("linux"))
     }
 
     /// Whether nothing on this machine compiles C for it; Zig does.
-    fn is_foreign(&self) -> anyhow::Result<bool> {
+    pub(super) fn is_foreign(&self) -> anyhow::Result<bool> {
         Ok(host()? != self.target)
     }
 
@@ -59,11 +63,8 @@ impl Wanted {
         if !self.is_foreign()? {
             return Ok(process::cargo());
         }
-        let folder = zig_programs()?;
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::env::join_paths(std::iter::once(folder.clone()).chain(std::env::split_paths(&path)));
-        let mut cargo = Command::new(folder.join("cargo-zigbuild"));
-        cargo.env("PATH", path.context("a folder of PATH has a colon in its name")?);
+        let mut cargo = Command::new(zig_programs()?.join("cargo-zigbuild"));
+        finds_zig(&mut cargo)?;
         Ok(cargo)
     }
 
@@ -91,6 +92,10 @@ impl Wanted {
         if self.target.starts_with("x86_64") {
             // Every processor since 2009; faster code is chosen while the program runs.
             flags.push("-Ctarget-cpu=x86-64-v2".to_owned());
+        }
+        if self.is_wheel && self.target.contains("-musl") {
+            // A library has the C library of the Python that loads it.
+            flags.push("-Ctarget-feature=-crt-static".to_owned());
         }
         Ok(flags.join("\u{1f}"))
     }
@@ -144,6 +149,14 @@ fn zig_linker(target: &str, target_folder: &Path) -> anyhow::Result<PathBuf> {
     let permissions = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&file, permissions).context("the linker cannot be made a program")?;
     Ok(file)
+}
+
+/// Lets a program find Zig.
+pub(super) fn finds_zig(command: &mut Command) -> anyhow::Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(zig_programs()?).chain(std::env::split_paths(&path)));
+    command.env("PATH", path.context("a folder of PATH has a colon in its name")?);
+    Ok(())
 }
 
 /// The folder in which Zig and cargo-zigbuild are.

@@ -1,11 +1,12 @@
-//! The wheel that people install: for every Linux with the C library that ONNX Runtime's own wheel asks for.
+//! The wheel that people install: for every Linux with the C library that ONNX Runtime's own wheel asks for, or for those
+//! with musl.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-use super::build::{GLIBC, Wanted};
+use super::build::{GLIBC, Wanted, finds_zig};
 use super::contents::names_in;
 use crate::process;
 use crate::python::Python;
@@ -24,6 +25,9 @@ pub(super) fn make(wanted: &Wanted, source: &Path, target_folder: &Path, archive
         .args(["--compression-level", "9", "--compatibility", &tag(wanted)])
         .arg("--manifest-path")
         .arg(source.join("crates/python/Cargo.toml"));
+    if wanted.is_foreign()? {
+        finds_zig(maturin.arg("--zig"))?;
+    }
     maturin.arg("--target-dir").arg(target_folder).arg("--out").arg(&folder);
     maturin.arg("--").args(wanted.last_flags(target_folder)?);
     process::run(&mut maturin)?;
@@ -34,16 +38,24 @@ pub(super) fn make(wanted: &Wanted, source: &Path, target_folder: &Path, archive
     Ok(file)
 }
 
-/// `manylinux_2_28` or, without glibc, `musllinux_1_2`.
+/// `manylinux_2_28` or, with musl, `musllinux_1_2`.
 fn tag(wanted: &Wanted) -> String {
-    if wanted.is_static() { "musllinux_1_2".to_owned() } else { format!("manylinux_{}", GLIBC.replace('.', "_")) }
+    if wanted.target().contains("-musl") {
+        "musllinux_1_2".to_owned()
+    } else {
+        format!("manylinux_{}", GLIBC.replace('.', "_"))
+    }
 }
 
-/// Installs it in an empty environment and runs its command.
-pub(super) fn check(file: &Path) -> anyhow::Result<()> {
+/// Installs it in an empty environment and runs its command, where Python is one of its kind.
+pub(super) fn check(file: &Path, wanted: &Wanted) -> anyhow::Result<()> {
     let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let tag = format!("manylinux_{}", GLIBC.replace('.', "_"));
+    let tag = tag(wanted);
     ensure!(name.contains(&tag), "`{name}` does not say {tag}");
+    if !wanted.runs_here()? {
+        println!("not run: this Python has another C library or processor");
+        return Ok(());
+    }
     let folder = tempfile::tempdir().context("no temporary folder can be made")?;
     let fresh = Python::of_dist()?.fresh(&folder.path().join("venv"))?;
     let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"];
