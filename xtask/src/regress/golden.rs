@@ -1,8 +1,12 @@
 //! The committed figures.
+//!
+//! They are those of processors with AVX-512 and count on others too, but where the order in which sums are rounded there
+//! gives worse ones: such a case has a row for that class of processors behind its own.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
+use onnxquant_passes::cpu::Cpu;
 use serde::{Deserialize, Serialize};
 
 use super::measure::{Case, Figures};
@@ -18,12 +22,19 @@ const SQNR_MARGIN_DB: f64 = 0.5;
 const SIZE_MARGIN: f64 = 0.01;
 
 /// Figures by case, in the order of the table.
-pub struct Golden(Vec<Row>);
+pub struct Golden {
+    rows: Vec<Row>,
+    /// The class of this processor, unless it has AVX-512.
+    class: Option<String>,
+}
 
 #[derive(Serialize, Deserialize)]
 struct Row {
     #[serde(flatten)]
     case: Case,
+    /// The processors of which this is, where it is not of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    class: Option<String>,
     #[serde(flatten)]
     figures: Figures,
     /// Why worse figures than those before were accepted; stays as long as the figures do.
@@ -35,21 +46,28 @@ impl Golden {
     /// Reads the committed file; empty where there is none.
     pub fn read() -> anyhow::Result<Self> {
         let path = path();
+        let class = class();
         if !path.exists() {
-            return Ok(Self(Vec::new()));
+            return Ok(Self { rows: Vec::new(), class });
         }
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        Ok(Self(serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", path.display()))?))
+        let rows = serde_json::from_str(&text).with_context(|| format!("cannot read `{}`", path.display()))?;
+        Ok(Self { rows, class })
     }
 
-    /// The figures of a case.
+    /// The figures of a case on this processor.
     pub fn figures(&self, case: &Case) -> Option<&Figures> {
-        self.0.iter().find(|row| row.case == *case).map(|row| &row.figures)
+        let at = self.position(case, self.class.as_deref()).or_else(|| self.position(case, None))?;
+        Some(&self.rows[at].figures)
+    }
+
+    fn position(&self, case: &Case, class: Option<&str>) -> Option<usize> {
+        self.rows.iter().position(|row| row.case == *case && row.class.as_deref() == class)
     }
 
     /// Every case.
     pub fn cases(&self) -> impl Iterator<Item = &Case> {
-        self.0.iter().map(|row| &row.case)
+        self.rows.iter().filter(|row| row.class.is_none()).map(|row| &row.case)
     }
 
     /// Takes over what was found; what is worse than before by more than the margins only with a reason.
@@ -72,19 +90,33 @@ impl Golden {
     }
 
     fn put(&mut self, case: &Case, figures: &Figures, worse_because: Option<&str>) {
-        let mut new = Row { case: case.clone(), figures: figures.rounded(), worse_because: None };
-        let Some(row) = self.0.iter_mut().find(|row| row.case == *case) else { return self.0.push(new) };
-        if !figures.worse_than(&row.figures).is_empty() {
-            new.worse_because = worse_because.map(str::to_owned);
-        } else if new.figures == row.figures {
-            new.worse_because = row.worse_because.take();
+        let new = |class: Option<String>, worse_because: Option<String>| Row {
+            case: case.clone(),
+            class,
+            figures: figures.rounded(),
+            worse_because,
+        };
+        let Some(of_all) = self.position(case, None) else { return self.rows.push(new(None, None)) };
+        let own = self.position(case, self.class.as_deref());
+        if self.class.is_some() && figures.worse_than(&self.rows[of_all].figures).is_empty() {
+            // Nothing is to be said of this class alone.
+            own.map(|at| self.rows.remove(at));
+            return;
         }
-        *row = new;
+        let reason = worse_because.map(str::to_owned);
+        let Some(at) = own else { return self.rows.insert(of_all + 1, new(self.class.clone(), reason)) };
+        let row = &self.rows[at];
+        let reason = if !figures.worse_than(&row.figures).is_empty() {
+            reason
+        } else {
+            row.worse_because.clone().filter(|_| figures.rounded() == row.figures)
+        };
+        self.rows[at] = new(self.class.clone(), reason);
     }
 
     /// Writes the committed file, a line a case.
     pub fn write(&self) -> anyhow::Result<()> {
-        let rows = self.0.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
+        let rows = self.rows.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
         let path = path();
         let text = format!("[\n{}\n]\n", rows.join(",\n"));
         std::fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?;
@@ -95,6 +127,15 @@ impl Golden {
 
 fn path() -> PathBuf {
     process::root().join("fixtures/golden/regress.json")
+}
+
+/// The class of this processor, unless it has AVX-512, whose kernels the engine takes for all that have it.
+fn class() -> Option<String> {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") {
+        return None;
+    }
+    Some(Cpu::native().to_string())
 }
 
 impl Figures {
@@ -132,7 +173,7 @@ mod tests {
     const ROW: &str = r#"{"fixture":"digits_mlp","method":"msq","bits":8,"accuracy":0.9924,"float_accuracy":0.9924,"sqnr_db":38.73,"bytes":20576,"worst_error":0.00954}"#;
 
     fn golden() -> Golden {
-        Golden(serde_json::from_str(&format!("[{ROW}]")).unwrap())
+        Golden { rows: serde_json::from_str(&format!("[{ROW}]")).unwrap(), class: None }
     }
 
     /// The row of the file with other figures.
@@ -144,7 +185,7 @@ mod tests {
     }
 
     fn text(golden: &Golden) -> String {
-        serde_json::to_string(&golden.0[0]).unwrap()
+        serde_json::to_string(&golden.rows[0]).unwrap()
     }
 
     #[test]
@@ -173,5 +214,22 @@ mod tests {
         assert!(text(&golden).contains("a reason"), "the same figures");
         golden.replace(&found(|_| ()), Some("no need of one")).unwrap();
         assert_eq!(text(&golden), ROW, "better ones");
+    }
+
+    #[test]
+    fn a_class_of_processors_has_a_row_where_its_figures_are_worse() {
+        let (mut golden, worse) = (golden(), found(|figures| figures.sqnr_db = 30.0));
+        golden.class = Some("avx2".to_owned());
+        golden.replace(&found(|figures| figures.sqnr_db += 3.0), None).unwrap();
+        assert_eq!(text(&golden), ROW, "the row of all is not touched");
+        assert!(golden.replace(&worse, None).is_err());
+        golden.replace(&worse, Some("sums are rounded otherwise")).unwrap();
+        assert_eq!((text(&golden).as_str(), golden.rows.len()), (ROW, 2));
+        assert_eq!(golden.figures(&worse[0].0).unwrap().sqnr_db, 30.0);
+        golden.class = None;
+        assert_eq!(golden.figures(&worse[0].0).unwrap().sqnr_db, 38.73);
+        golden.class = Some("avx2".to_owned());
+        golden.replace(&found(|_| ()), None).unwrap();
+        assert_eq!((text(&golden).as_str(), golden.rows.len()), (ROW, 1), "it is as good as all");
     }
 }
