@@ -58,6 +58,10 @@ fn text(report: &CompareReport, engine: EngineChoice, columns: Option<usize>) ->
     if let Some(why) = report.engine.because.as_ref().filter(|_| engine == EngineChoice::Auto) {
         text += &format!("engine  {} ran both: {why}\n", report.engine.name);
     }
+    if let Some(cpu) = report.saturates_here {
+        text +=
+            &format!("exact   sums are told as they are; on this processor ({cpu}) some saturate, see --cpu avx2\n");
+    }
     text += &tensors(report, columns);
     fitted(text, columns)
 }

@@ -7,7 +7,7 @@ use onnxquant_calib::{
 };
 use onnxquant_ir::{Model, NodeId};
 use onnxquant_passes::cpu::{Cpu, pair_rule};
-use onnxquant_passes::saturate_pairs::saturate_pairs;
+use onnxquant_passes::saturate_pairs::{can_saturate, saturate_pairs};
 use onnxquant_passes::write_caches::{InputTypes, open_caches};
 use onnxquant_quant::{MatrixView, PairRule};
 
@@ -51,6 +51,9 @@ pub struct Compared {
     pub outputs: Vec<OutputComparison>,
     /// Tensor by tensor, in the order in which the first model makes them; none where that was not asked for.
     pub tensors: Vec<TensorComparison>,
+    /// The class of this processor, where the second model does not compute exact products on it and nobody asked for a
+    /// class.
+    pub saturates_here: Option<Cpu>,
 }
 
 /// Runs both models on every sample of `data` and compares output by output, in the order of the first model.
@@ -101,8 +104,14 @@ impl Comparison<'_> {
         if let Some(missing) = output_names(&first).into_iter().find(|name| !has_output(&second, name)) {
             return Err(Error::Usage(format!("the second model has no output `{missing}`")));
         }
+        let rule = |_: NodeId, view: &MatrixView| pair_rule(view, false);
+        let here = Some(Cpu::native()).filter(|cpu| self.cpu.is_none() && cpu.saturates());
+        let saturates_here = match here {
+            Some(_) if can_saturate(second.graph_mut(), &rule)? => here,
+            _ => None,
+        };
         if saturates {
-            saturate(&mut second, &|_, view| pair_rule(view, false))?;
+            saturate(&mut second, &rule)?;
         }
         let samples = (0..calibration.samples.data.len()).collect::<Vec<_>>();
         let reference = Reference::new(first.clone(), &calibration, &samples)?;
@@ -117,7 +126,7 @@ impl Comparison<'_> {
             }
             false => Vec::new(),
         };
-        Ok(Compared { engine, accuracy: accuracy(&outputs), outputs, tensors })
+        Ok(Compared { engine, accuracy: accuracy(&outputs), outputs, tensors, saturates_here })
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use onnxquant_calib::Measurement;
 use onnxquant_ir::external_files_of;
+use onnxquant_passes::cpu::Cpu;
 use serde::Serialize;
 
 use crate::accuracy::Accuracy;
@@ -33,6 +34,9 @@ pub struct CompareReport {
     /// By tensor that both make, in the order in which the first makes them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tensors: Vec<TensorFigures>,
+    /// The class of this processor, where sums of products saturate on it that were told as exact.
+    #[serde(skip)]
+    pub saturates_here: Option<Cpu>,
 }
 
 /// How a tensor inside two models differs.
@@ -69,6 +73,7 @@ impl CompareReport {
             accuracy: found.accuracy,
             outputs: found.outputs.iter().map(OutputReport::from).collect(),
             tensors: found.tensors.iter().map(TensorFigures::from).collect(),
+            saturates_here: found.saturates_here,
         })
     }
 

@@ -53,15 +53,36 @@ pub fn saturate_pairs(
     fold_planes(graph);
     let mut changed = 0;
     for node in graph.order().to_vec() {
-        let Some(layer) = Layer::find(graph, node)? else { continue };
-        let Some(rule) = rule(layer.node, &layer.view) else { continue };
-        let pairs = layer.pairs(&rule);
-        if !pairs.is_empty() {
-            layer.insert(graph, operator, &pairs);
-            changed += 1;
-        }
+        let Some((layer, pairs)) = saturating(graph, node, rule)? else { continue };
+        layer.insert(graph, operator, &pairs);
+        changed += 1;
     }
     Ok(changed)
+}
+
+/// Whether a layer is left that can saturate, see [`saturate_pairs`]; codes in planes are put together for that.
+pub fn can_saturate(
+    graph: &mut Graph,
+    rule: &dyn Fn(NodeId, &MatrixView) -> Option<PairRule>,
+) -> Result<bool, TensorError> {
+    fold_planes(graph);
+    for &node in graph.order() {
+        if saturating(graph, node, rule)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The layer of a node with the pairs that break its rule, if there are some.
+fn saturating(
+    graph: &Graph,
+    node: NodeId,
+    rule: &dyn Fn(NodeId, &MatrixView) -> Option<PairRule>,
+) -> Result<Option<(Layer, Vec<i64>)>, TensorError> {
+    let Some(layer) = Layer::find(graph, node)? else { return Ok(None) };
+    let pairs = rule(layer.node, &layer.view).map_or(Vec::new(), |rule| layer.pairs(&rule));
+    Ok((!pairs.is_empty()).then_some((layer, pairs)))
 }
 
 /// A layer on integer kernels.

@@ -16,8 +16,10 @@ fn codes(dims: &[usize]) -> TensorProto {
 }
 
 fn saturate(model: &mut Model) -> usize {
+    let can = can_saturate(model.graph_mut(), &|_, view| pair_rule(view, false)).unwrap();
     let changed = saturate_pairs(model.graph_mut(), OPERATOR, &|_, view| pair_rule(view, false)).unwrap();
     assert_valid(model);
+    assert_eq!(can, changed > 0);
     changed
 }
 
