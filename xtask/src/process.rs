@@ -21,8 +21,17 @@ pub fn target_folder() -> anyhow::Result<PathBuf> {
 /// The cargo that started this program.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    cargo.current_dir(root());
+    as_from_a_shell(cargo.current_dir(root()));
     cargo
+}
+
+/// Takes away what cargo told this program of itself: build scripts that look at it (that of `ring`) would run again, and
+/// all that stands on them, whenever a build by this program follows one from a shell.
+pub fn as_from_a_shell(command: &mut Command) {
+    let is_of_package = |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.starts_with(start));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_of_package)) {
+        command.env_remove(name);
+    }
 }
 
 /// The cargo of a nightly compiler.

@@ -87,9 +87,11 @@ impl Python {
         Ok(interpreter(folder))
     }
 
-    /// Starts a command line for the interpreter.
+    /// Starts a command line for the interpreter, which may start cargo.
     pub fn command(&self) -> Command {
-        Command::new(&self.path)
+        let mut command = Command::new(&self.path);
+        process::as_from_a_shell(&mut command);
+        command
     }
 }
 
