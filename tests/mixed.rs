@@ -34,9 +34,8 @@ fn quantize(output: &Path, args: &[&str]) -> Value {
     report(&MODEL.model(), output, args, Some(&MODEL.calib()))
 }
 
-/// Outputs are compared on the test set: which of two files is more exact on a few samples, chance decides. Seven sets of
-/// calibration samples, each without another one, gave 0.3 to 1.9 dB more in sum, and between 0.5 more and 0.2 less at 4
-/// bits alone.
+/// Outputs are compared on the test set: which of two files is more exact on a few samples, chance decides. The classes'
+/// scores gain at every width; the embedding gains 0.3 to 1.9 dB over both widths together, and hardly at 4 bits alone.
 #[test]
 fn the_average_of_bits_is_kept_and_outputs_are_more_exact_than_with_one_width() {
     let folder = folder();
@@ -49,11 +48,13 @@ fn the_average_of_bits_is_kept_and_outputs_are_more_exact_than_with_one_width() 
         let average = average_bits(&of_mixed);
         failures.check(average <= average_bits(&of_one) + 1e-9, || format!("{width}: {average} bits"));
         let found = measure(&[&alike, &mixed].map(|file| Job::compare(file, &MODEL.model(), &[MODEL.test_set()])));
-        let [alike_db, mixed_db] = [0, 1].map(|at| found[at].default_sqnr_db.expect("outputs differ"));
-        failures.check(mixed_db > alike_db - 0.5, || format!("{width} bits: {mixed_db} dB mixed, {alike_db} dB alike"));
-        gained_db += mixed_db - alike_db;
+        let [alike_db, mixed_db] = [0, 1].map(|at| &found[at].default_by_output_db);
+        failures.check(mixed_db["logits"] > alike_db["logits"], || {
+            format!("{width} bits: {mixed_db:?} dB mixed, {alike_db:?} dB alike")
+        });
+        gained_db += mixed_db["embedding"] - alike_db["embedding"];
     }
-    failures.check(gained_db > 0.0, || format!("mixed bits gain {gained_db} dB"));
+    failures.check(gained_db > 0.0, || format!("mixed bits gain {gained_db} dB in the embedding"));
     failures.finish();
 }
 

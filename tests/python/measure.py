@@ -14,7 +14,7 @@ A job names a `model` and what is wanted:
 | `load` | true | loading at every optimization level: `problems` |
 | `nodes` | true | `nodes`: operators of the fully optimized graph, with counts |
 | `exact_products` | true | no products that saturate, on any processor: weights become unsigned |
-| `reference`, `samples` | a model and .npz files | `sqnr_db`, `default_sqnr_db`, `agreement_db`, `differences` |
+| `reference`, `samples` | a model and .npz files | `sqnr_db`, `default_sqnr_db`, `default_by_output_db`, `agreement_db`, `differences` |
 | `labels` | .npz with inputs and labels `y` | `accuracy` of the first output |
 | `captures` | pairs of .npz: sample, captured values | `capture_error`: largest relative difference |
 
@@ -170,8 +170,12 @@ class Comparison:
 
     def sqnr_db(self):
         """That of the output where it is least; None where nothing differs."""
-        ratios = [max(self.signal[name], SMALLEST_INTERESTING) / error for name, error in self.error.items() if error]
-        return 10.0 * math.log10(min(ratios)) if ratios else None
+        return min(self.by_output().values(), default=None)
+
+    def by_output(self):
+        """Of every output that differs."""
+        power = {name: max(self.signal[name], SMALLEST_INTERESTING) for name in self.error}
+        return {name: 10.0 * math.log10(power[name] / error) for name, error in self.error.items() if error}
 
 
 def compare(job, result):
@@ -185,6 +189,7 @@ def compare(job, result):
         default_sums.add(expected, fast)
         agreement.add(found, fast)
     result["sqnr_db"], result["default_sqnr_db"] = exact_sums.sqnr_db(), default_sums.sqnr_db()
+    result["default_by_output_db"] = default_sums.by_output()
     result["agreement_db"] = agreement.sqnr_db()
     result["differences"] = exact_sums.differences + [f"optimized: {d}" for d in default_sums.differences]
 

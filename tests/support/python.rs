@@ -34,6 +34,8 @@ pub struct Measured {
     /// Absent where nothing differs.
     pub sqnr_db: Option<f64>,
     pub default_sqnr_db: Option<f64>,
+    /// Of every output that differs.
+    pub default_by_output_db: BTreeMap<String, f64>,
     /// Of the model as users run it against itself without optimizations.
     pub agreement_db: Option<f64>,
     pub differences: Vec<String>,
