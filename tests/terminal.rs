@@ -219,6 +219,30 @@ fn advice_to_keep_a_layer_in_float_makes_the_outputs_more_exact() {
     assert!(sqnr(&better) > sqnr(&found), "{} after {}", sqnr(&better), sqnr(&found));
 }
 
+#[test]
+fn the_goal_that_is_advised_keeps_in_float_what_loses_most() {
+    let folder = folder();
+    let run = |name: &str, goal: &str| {
+        let args = ["--scheme", "w8a8", "--ort-lib", "off", "--min-sqnr", goal];
+        report(&Fixture::RESNET.model(), &folder.path().join(name), &args, Some(&Fixture::RESNET.calib()))
+    };
+    let found = run("out.onnx", "38");
+    let advice = found["outcome"]["advice"].as_array().expect("there is advice");
+    let line = advice.iter().find_map(|line| line.as_str()?.strip_prefix("most is lost in ")).expect("it has a goal");
+    let (layers, rest) = line.split_once(": `--min-sqnr ").expect("it names layers");
+    let goal = rest.split_once('`').expect("it is quoted").0;
+    let better = run("better.onnx", goal);
+    let sqnr = better["held_out"]["sqnr_db"].as_f64().expect("it is measured");
+    assert!(sqnr >= goal.parse().expect("it is a number"), "{sqnr} dB: {line}");
+    for layer in layers.split(", ").map(|name| name.trim_matches('`')) {
+        let activations = |report: &Value| {
+            let layers = report["layers"].as_array().expect("it lists layers").iter();
+            layers.clone().find(|found| found["label"] == layer).expect("it is one of them")["activations"].clone()
+        };
+        assert_eq!((activations(&found), activations(&better)), ("static".into(), "float".into()), "{layer}");
+    }
+}
+
 /// A shell with this line; the command is `$0`.
 fn shell(line: &str) -> Run {
     let model = Fixture::CNN.model();

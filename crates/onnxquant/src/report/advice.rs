@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use onnxquant_passes::cpu::Cpu;
 
+use crate::accuracy::power;
+use crate::report::integers::Sensitivity;
 use crate::report::layers::LayerReport;
 use crate::report::run::Report;
 use crate::report::words::{command_line, decibels};
@@ -20,7 +22,8 @@ const FEW_SAMPLES: usize = 8;
 impl Report {
     /// What to do next, the most useful first.
     pub(super) fn advice(&self) -> Vec<String> {
-        let first = [self.expects_less(), self.slower(), self.outstanding(), self.slow(), self.saturating()];
+        let lose_most = self.next_in_float().or_else(|| self.outstanding());
+        let first = [self.expects_less(), self.slower(), lose_most, self.slow(), self.saturating()];
         first.into_iter().chain([self.few_samples(), self.simulated(), self.without_data()]).flatten().collect()
     }
 
@@ -34,6 +37,20 @@ impl Report {
             let remedy = "give more samples, or a higher --min-sqnr";
             format!("on new data {expected} are to be expected, less than the goal of {wanted}: {remedy}")
         })
+    }
+
+    /// The layers that go to float next, and the goal at which they do; where what single layers lose was measured.
+    fn next_in_float(&self) -> Option<String> {
+        self.settings.wanted_sqnr_db()?;
+        let now = self.judged()?.0.measured()?.sqnr_db;
+        let is_on_codes =
+            |label: &str| self.layers.iter().any(|layer| layer.label == label && layer.activations != "float");
+        let measured = &self.integers.as_ref()?.sensitivity;
+        let left: Vec<&Sensitivity> = measured.iter().filter(|layer| is_on_codes(&layer.label)).collect();
+        let powers: Vec<f64> = left.iter().map(|layer| power(&layer.accuracy)).collect();
+        let (count, goal) = goal_for_fewer(now, &powers)?;
+        let names: Vec<String> = left[..count].iter().map(|layer| format!("`{}`", layer.label)).collect();
+        Some(format!("most is lost in {}: `--min-sqnr {goal}` keeps that in float", names.join(", ")))
     }
 
     /// Layers that lose much more than the others.
@@ -105,5 +122,34 @@ impl Report {
         let none = self.held_out.is_none() && self.is_quantized();
         let remedy = "with samples (--calib) layers are fitted to them, and the outputs are compared";
         none.then(|| format!("nothing was measured: {remedy}"))
+    }
+}
+
+/// How many of the first layers, at most those that are named, have to go to float, and the whole number of dB for which
+/// all of them must: where the outputs have `now` dB and the errors of single layers, of these `powers`, add up in power.
+/// Nothing where that gains less than a decibel.
+fn goal_for_fewer(now: f64, powers: &[f64]) -> Option<(usize, f64)> {
+    let all: f64 = powers.iter().sum();
+    let without = |count: usize| now - 10.0 * (1.0 - powers[..count].iter().sum::<f64>() / all).log10();
+    let goal = |count: usize| (count, without(count).floor());
+    // Without a layer nothing is left to lose: no number says how exact the outputs are then.
+    let counts = (1..=NAMED.min(powers.len().saturating_sub(1))).rev();
+    counts.map(goal).find(|&(count, goal)| goal.is_finite() && goal >= now + 1.0 && goal > without(count - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goal_needs_all_layers_that_are_named() {
+        // Half of the error is 3 dB, three quarters are 6.
+        assert_eq!(goal_for_fewer(20.1, &[2.0, 1.0, 0.5, 0.5]), Some((3, 29.0)));
+        assert_eq!(goal_for_fewer(20.1, &[2.0, 1.0, 0.0, 1.0]), Some((2, 26.0)));
+        // A decibel is gained by nothing, or by all that there is.
+        assert_eq!(goal_for_fewer(20.1, &[1.0; 40]), None);
+        assert_eq!(goal_for_fewer(20.1, &[1.0]), None);
+        assert_eq!(goal_for_fewer(f64::INFINITY, &[1.0, 1.0]), None);
+        assert_eq!(goal_for_fewer(20.1, &[]), None);
     }
 }
