@@ -30,6 +30,8 @@ mod guarded;
 mod half;
 #[cfg(unix)]
 mod hostile;
+#[cfg(target_os = "linux")]
+mod image;
 mod integers;
 mod judged;
 mod layer_rules;
