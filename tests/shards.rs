@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Failures, Fixture, Run, files_in, folder, onnxquant, refused};
+use crate::support::{
+    EMBEDDING_INPUT, Failures, Fixture, Run, embedding, files_in, folder, noise_samples, onnxquant, refused,
+};
 
 /// Others have to do something first.
 const WAITING: i32 = 75;
@@ -15,12 +17,17 @@ const MOST_ROUNDS: usize = 40;
 
 /// One model that is to be made by several processes.
 struct Shared<'a> {
-    fixture: Fixture,
+    model: PathBuf,
+    calib: PathBuf,
     settings: &'a [&'a str],
     folder: PathBuf,
 }
 
-impl Shared<'_> {
+impl<'a> Shared<'a> {
+    fn of(fixture: Fixture, settings: &'a [&'a str], folder: &Path) -> Self {
+        Self { model: fixture.model(), calib: fixture.calib(), settings, folder: folder.to_owned() }
+    }
+
     fn at(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
@@ -28,15 +35,15 @@ impl Shared<'_> {
     /// What one process writes.
     fn alone(&self) -> Vec<u8> {
         let output = self.at("alone.onnx");
-        let mut command = onnxquant(&[self.fixture.model(), output.clone()]);
-        let run = Run::of(command.args(self.settings).arg("--calib").arg(self.fixture.calib()).args(OFF));
+        let mut command = onnxquant(&[&self.model, &output]);
+        let run = Run::of(command.args(self.settings).arg("--calib").arg(&self.calib).args(OFF));
         assert!([Some(0), Some(1)].contains(&run.code), "{run:?}");
         fs::read(output).expect("it was written")
     }
 
     fn calibrate(&self) -> Command {
         let mut command = onnxquant(&["calibrate"]);
-        command.arg(self.fixture.model()).arg("--calib").arg(self.fixture.calib()).args(self.settings).args(OFF);
+        command.arg(&self.model).arg("--calib").arg(&self.calib).args(self.settings).args(OFF);
         command.arg("--state").arg(self.at("state"));
         command
     }
@@ -121,7 +128,7 @@ fn processes_give_the_bytes_of_one_run_however_many_there_are() {
     let mut failures = Failures::default();
     for (fixture, settings) in cases {
         let place = folder();
-        let shared = Shared { fixture, settings, folder: place.path().to_owned() };
+        let shared = Shared::of(fixture, settings, place.path());
         let expected = shared.alone();
         for count in [1, 2, 4] {
             shared.at_once(count);
@@ -134,10 +141,36 @@ fn processes_give_the_bytes_of_one_run_however_many_there_are() {
 }
 
 #[test]
+fn tables_of_embeddings_are_made_by_one_for_all() {
+    let mut failures = Failures::default();
+    for settings in [&["--scheme", "w4", "--one-pass"][..], &["--scheme", "w8"]] {
+        let place = folder();
+        let (model, calib) = (place.path().join("model.onnx"), place.path().join("samples"));
+        embedding(&model);
+        noise_samples(&calib, &EMBEDDING_INPUT, 16);
+        let shared = Shared { model, calib, settings, folder: place.path().to_owned() };
+        let expected = shared.alone();
+        let run = Run::of(&mut shared.calibrate());
+        let needs_none = settings.contains(&"--one-pass");
+        assert_eq!(run.code, Some(if needs_none { 0 } else { WAITING }), "{run:?}");
+        let by_calibrate = with_ending(&shared.at("state"), "table").len();
+        failures.check(by_calibrate == usize::from(!needs_none), || format!("{settings:?}: {by_calibrate} tables"));
+        shared.in_rounds(2);
+        let kept = with_ending(&shared.at("state"), "table");
+        failures.check(kept.len() == 1, || format!("{settings:?}: {kept:?}"));
+        failures.check(shared.finish() == expected, || format!("{settings:?}: other bytes"));
+        // What is damaged is made again.
+        fs::write(&kept[0], "onnxquant part").expect("it can be written");
+        failures.check(shared.finish() == expected, || format!("{settings:?}: other bytes with a damaged table"));
+    }
+    failures.finish();
+}
+
+#[test]
 fn processes_that_do_not_wait_are_started_again_until_all_is_done() {
     let place = folder();
     let settings = ["--scheme", "w4", "--granularity", "block:16"];
-    let shared = Shared { fixture: Fixture::MLP, settings: &settings, folder: place.path().to_owned() };
+    let shared = Shared::of(Fixture::MLP, &settings, place.path());
     let expected = shared.alone();
     shared.in_rounds(3);
     // Nothing is left to be computed: what nobody needs any more is gone.
@@ -149,8 +182,7 @@ fn processes_that_do_not_wait_are_started_again_until_all_is_done() {
 #[test]
 fn what_nobody_has_done_is_done_in_the_end() {
     let place = folder();
-    let shared =
-        Shared { fixture: Fixture::TRANSFORMER, settings: &["--scheme", "w4"], folder: place.path().to_owned() };
+    let shared = Shared::of(Fixture::TRANSFORMER, &["--scheme", "w4"], place.path());
     let expected = shared.alone();
     let run = Run::of(shared.calibrate().args(["--shard", "2/3"]));
     assert_eq!(run.code, Some(WAITING), "{run:?}");
@@ -162,7 +194,7 @@ fn what_nobody_has_done_is_done_in_the_end() {
 fn whoever_is_killed_is_started_again() {
     let place = folder();
     let settings = ["--scheme", "w4", "--method", "feedback"];
-    let shared = Shared { fixture: Fixture::TRANSFORMER, settings: &settings, folder: place.path().to_owned() };
+    let shared = Shared::of(Fixture::TRANSFORMER, &settings, place.path());
     let expected = shared.alone();
     for pause in [30, 90, 200, 400] {
         let mut children: Vec<Child> = Vec::new();
@@ -184,7 +216,7 @@ fn whoever_is_killed_is_started_again() {
 fn a_damaged_part_is_not_read_and_is_run_again() {
     let place = folder();
     let settings = ["--scheme", "w4", "--one-pass"];
-    let shared = Shared { fixture: Fixture::MLP, settings: &settings, folder: place.path().to_owned() };
+    let shared = Shared::of(Fixture::MLP, &settings, place.path());
     let expected = shared.alone();
     Run::of(shared.calibrate().args(["--shard", "1/1"])).succeeded();
     let parts = with_ending(&shared.at("state"), "moments");
@@ -203,7 +235,7 @@ fn a_damaged_part_is_not_read_and_is_run_again() {
 fn a_folder_of_another_run_is_refused() {
     let place = folder();
     let settings = ["--scheme", "w4", "--one-pass"];
-    let shared = Shared { fixture: Fixture::MLP, settings: &settings, folder: place.path().to_owned() };
+    let shared = Shared::of(Fixture::MLP, &settings, place.path());
     Run::of(&mut shared.calibrate()).succeeded();
     let calibrate = |fixture: Fixture, words: &[&str]| {
         let mut command = onnxquant(&["calibrate"]);
@@ -230,7 +262,7 @@ fn a_folder_of_another_run_is_refused() {
 
 fn calibrate_words(shared: &Shared<'_>) -> Command {
     let mut command = onnxquant(&["calibrate"]);
-    command.arg(shared.fixture.model()).arg("--calib").arg(shared.fixture.calib());
+    command.arg(&shared.model).arg("--calib").arg(&shared.calib);
     command.arg("--state").arg(shared.at("state"));
     command
 }
@@ -239,7 +271,7 @@ fn calibrate_words(shared: &Shared<'_>) -> Command {
 fn schedulers_say_which_share_a_process_does() {
     let place = folder();
     let settings = ["--scheme", "w4", "--one-pass"];
-    let shared = Shared { fixture: Fixture::MLP, settings: &settings, folder: place.path().to_owned() };
+    let shared = Shared::of(Fixture::MLP, &settings, place.path());
     let parts = || with_ending(&shared.at("state"), "done").len();
     let slurm = [("SLURM_ARRAY_TASK_ID", "7"), ("SLURM_ARRAY_TASK_COUNT", "2"), ("SLURM_ARRAY_TASK_MIN", "6")];
     Run::of(shared.calibrate().envs(slurm)).succeeded();

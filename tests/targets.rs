@@ -9,7 +9,8 @@ use onnxquant_ir::{ints_attribute, tensor};
 use serde_json::Value;
 
 use crate::support::{
-    Failures, Fixture, Job, Net, Run, folder, measure, noise_samples, onnxquant, refused, report, with_int, write,
+    EMBEDDING_INPUT, Failures, Fixture, Job, Net, Run, embedding, folder, measure, noise_samples, onnxquant, refused,
+    report, with_int, write,
 };
 
 /// A target, and what it takes.
@@ -87,17 +88,6 @@ fn upsampling(path: &Path) {
     write(&net.model(17, &[1, 8, 11, 11], 4), path);
 }
 
-/// Rows of a table are added to `x`, and a MatMul of two layers follows.
-fn embedding(path: &Path) {
-    let mut net = Net::default();
-    net.random("table", &[256, 32], 0.4).integers("places", &[3, 250, 17, 99]);
-    net.random("w0", &[32, 48], 0.3).random("b0", &[48], 0.2).random("w1", &[48, 8], 0.3);
-    net.node("Gather", &["table", "places"], "rows", &[]).node("Add", &["x", "rows"], "sum", &[]);
-    net.node("MatMul", &["sum", "w0"], "a", &[]).node("Add", &["a", "b0"], "b", &[]).node("Relu", &["b"], "c", &[]);
-    net.node("MatMul", &["c", "w1"], "y", &[]);
-    write(&net.model(17, &[4, 32], 2), path);
-}
-
 /// A model, its samples, and those on which it is measured.
 struct Case {
     name: String,
@@ -120,7 +110,7 @@ fn cases(folder: &Path) -> Vec<Case> {
         Case { name: name.to_owned(), model, calib, samples }
     };
     let fixtures = [Fixture::CNN, Fixture::CONV1D, Fixture::MLP, Fixture::TRANSFORMER];
-    let made = [made("upsampling", &[1, 8, 11, 11], &upsampling), made("embedding", &[4, 32], &embedding)];
+    let made = [made("upsampling", &[1, 8, 11, 11], &upsampling), made("embedding", &EMBEDDING_INPUT, &embedding)];
     fixtures.map(of_fixture).into_iter().chain(made).collect()
 }
 

@@ -24,7 +24,7 @@ pub use models::{
     MatMulModel, TiedModel, chain_around, external_tensor, float_tensor, float_value, forget_lengths, integers,
     model_of, node, noise, shadowing_loop, with_int, with_ints, write,
 };
-pub use net::Net;
+pub use net::{EMBEDDING_INPUT, Net, embedding};
 pub use page::{Page, unescaped};
 pub use prepared::check_prepared;
 pub use python::{Job, Measured, measure, measure_without_vnni, node_models, python, python_code};

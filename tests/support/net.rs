@@ -1,9 +1,11 @@
 //! Small networks, node by node.
 
+use std::path::Path;
+
 use onnxquant_ir::onnx::{AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto};
 use onnxquant_ir::tensor;
 
-use super::models::{float_value, forget_lengths, node, noise};
+use super::models::{float_value, forget_lengths, node, noise, write};
 
 /// A network that is put together node by node.
 #[derive(Default)]
@@ -61,4 +63,18 @@ impl Net {
         let opset = OperatorSetIdProto { domain: Some(String::new()), version: Some(opset) };
         ModelProto { ir_version: Some(9), opset_import: vec![opset], graph: Some(graph), ..ModelProto::default() }
     }
+}
+
+/// The shape of the input of [`embedding`].
+pub const EMBEDDING_INPUT: [i64; 2] = [4, 32];
+
+/// Rows of a table are added to `x`, and a MatMul of two layers follows.
+pub fn embedding(path: &Path) {
+    let mut net = Net::default();
+    net.random("table", &[256, 32], 0.4).integers("places", &[3, 250, 17, 99]);
+    net.random("w0", &[32, 48], 0.3).random("b0", &[48], 0.2).random("w1", &[48, 8], 0.3);
+    net.node("Gather", &["table", "places"], "rows", &[]).node("Add", &["x", "rows"], "sum", &[]);
+    net.node("MatMul", &["sum", "w0"], "a", &[]).node("Add", &["a", "b0"], "b", &[]).node("Relu", &["b"], "c", &[]);
+    net.node("MatMul", &["c", "w1"], "y", &[]);
+    write(&net.model(17, &EMBEDDING_INPUT, 2), path);
 }

@@ -24,7 +24,7 @@ use crate::progress::Progress;
 use crate::solve::bodies::{SolvedBodies, solve_bodies};
 use crate::solve::job::Job;
 use crate::solve::state::State;
-use crate::solve::tables::quantize_tables;
+use crate::solve::tables::{needs_tables, quantize_tables};
 use crate::write::codes::{Codes, QuantizedTable};
 use crate::write::written::{Written, written_bodies};
 
@@ -137,7 +137,8 @@ fn solve(model: Model, plan: Plan, calibration: Option<&Calibration>, parts: Par
         };
         assignment = assignment.with_caches(scaled_caches(&model, calibration, progress)?);
     }
-    let tables = quantize_tables(&model, &plan.tables)?;
+    let needed = if needs_tables(config) { &plan.tables[..] } else { &[] };
+    let tables = quantize_tables(&model, needed, state)?;
     let runtime = config.runtime.as_ref().filter(|_| config.engine != EngineChoice::Tract);
     let job = Job {
         model: &model,

@@ -33,7 +33,7 @@ pub(crate) mod fastest;
 mod fewest;
 mod fit;
 pub(crate) mod forms;
-mod goal;
+pub(crate) mod goal;
 mod hold;
 pub(crate) mod integers;
 mod measure;

@@ -3,42 +3,36 @@
 //! # Method
 //!
 //! Samples cost what one of them was seen to cost in the float network, times the number of networks that they go through.
-//! Moments cost a multiply-add for each pair of inputs and row. Solvers cost `a K^3 + b K^2 M` for K inputs and M outputs, with
-//! `a` and `b` fitted to the table of times by shape that `cargo xtask bench solver --large` prints; walks are held to the
-//! limit that they have. Memory is that of the model in its forms, of the statistics of the largest stage, of the solver on
+//! Moments cost a multiply-add for each pair of inputs and row, and solvers what [`seconds`] says. Memory is that of the model in its forms, of the statistics of the largest stage, of the solver on
 //! the largest layer and of values on their way.
 //!
 //! # Failure
 //!
-//! Times other than those of solvers are rough guesses: `docs/src/terminal.md` has two runs beside what was told of them.
+//! Times are rough guesses: `docs/src/terminal.md` has two runs beside what was told of them.
 //!
 //! How often `auto` measures candidates, and how often layers go back to float, depends on the data: of these a middle number
 //! is taken.
 
 use onnxquant_calib::{Split, gram_bytes};
 use onnxquant_ir::Model;
-use onnxquant_quant::Method;
 
 use super::OneSample;
-use crate::config::{Activations, Config, MethodChoice};
+use crate::config::{Activations, Config};
+use crate::decide::goal::Goal;
 use crate::observe::calibration::request;
 use crate::plan::layers::{Plan, PlannedLayer};
 use crate::report::record::Step;
-use crate::solve::job::WALK_BUDGET;
+use crate::solve::cost::seconds;
 use crate::solve::streams::stages;
 
 /// Seconds of one thread for a multiply-add of moments.
 const MOMENT_SECONDS: f64 = 1.0e-10;
-/// Seconds of two threads by K^3 and by K^2 M.
-const SOLVER_SECONDS: [f64; 2] = [1.0e-10, 2.0e-10];
-/// Seconds that a layer takes at any rate.
-const LAYER_SECONDS: f64 = 0.01;
-/// Seconds of one thread for a multiply-add of a walk.
-const WALK_SECONDS: f64 = 1.0e-10;
-/// What pinning saturated weights takes in comparison with feedback alone.
-const PINNING: f64 = 1.5;
-/// Networks that every sample goes through while integers and ranges are chosen.
-const OBSERVED: f64 = 4.0;
+/// Networks that every sample goes through while integers and ranges are chosen, without a goal and with one.
+const OBSERVED: [f64; 2] = [4.0, 8.0];
+/// Networks for which the engine gets ready; those of the stages are two.
+const READY: f64 = 2.0;
+/// Seconds that a run takes at any rate.
+const ANY: f64 = 0.2;
 /// Networks that held-out samples go through when the result is measured.
 const COMPARED: f64 = 4.0;
 /// Bytes that the solver takes by K^2.
@@ -51,18 +45,18 @@ const PROGRAM_BYTES: f64 = 60e6;
 /// What a layer takes.
 struct LayerWork {
     inputs: f64,
-    outputs: f64,
     groups: f64,
     /// Of one sample, in each group.
     rows: f64,
-    bits: u32,
-    method: MethodChoice,
+    /// Seconds of one thread for the codes.
+    seconds: f64,
 }
 
 /// What there is to do.
 pub(super) struct Work {
     layers: Vec<LayerWork>,
     sample_seconds: f64,
+    ready_seconds: f64,
     sample_bytes: u64,
     /// Bytes of the moments of the largest stage.
     moment_bytes: u64,
@@ -71,13 +65,12 @@ pub(super) struct Work {
 impl Work {
     pub(super) fn of(model: &Model, plan: &Plan, sample: Option<&OneSample>, config: &Config) -> Self {
         let rows = |at: usize| sample.and_then(|sample| sample.rows.get(at)).copied().unwrap_or(0);
+        let layers = plan.all_layers();
         let of_layer = |(at, layer): (usize, &PlannedLayer)| LayerWork {
             inputs: layer.site.view.inputs() as f64,
-            outputs: layer.site.view.outputs() as f64,
             groups: layer.site.view.groups() as f64,
             rows: rows(at) as f64,
-            bits: layer.bits,
-            method: layer.own.method.map_or(config.method, MethodChoice::Fixed),
+            seconds: seconds(layer, config, layers.len(), sample.map(|sample| rows(at) as f64 * sample.fitted as f64)),
         };
         let moments = |stage: std::ops::Range<usize>| {
             let mut requests: Vec<_> = plan.layers[stage].iter().map(|layer| request(model, layer)).collect();
@@ -86,8 +79,9 @@ impl Work {
         };
         let stages = stages(model, &plan.layers, config.memory_limit_bytes);
         Self {
-            layers: plan.all_layers().into_iter().enumerate().map(of_layer).collect(),
+            layers: layers.iter().copied().enumerate().map(of_layer).collect(),
             sample_seconds: sample.map_or(0.0, |sample| sample.seconds),
+            ready_seconds: sample.map_or(0.0, |sample| sample.ready_seconds),
             sample_bytes: sample.map_or(0, |sample| sample.bytes),
             moment_bytes: stages.into_iter().map(moments).max().unwrap_or(0),
         }
@@ -109,43 +103,21 @@ impl Job<'_> {
             ((split.calibration.len() + split.validation.len()) as f64, split.held_out.len() as f64)
         });
         let observes = matches!(self.config.activations, Activations::Static | Activations::Auto);
-        let observed = if observes { OBSERVED * fitted * work.sample_seconds } else { 0.0 };
+        let observed = if observes { OBSERVED[usize::from(Goal::of(self.config).is_some())] } else { 0.0 };
+        let ready = (READY + observed) * work.ready_seconds;
         let networks = if self.config.one_pass { 1.0 } else { 2.0 };
         let moments: f64 = work.layers.iter().map(|layer| layer.rows * layer.inputs.powi(2) * layer.groups).sum();
         let moments = networks * moments * fitted * MOMENT_SECONDS;
-        let streams = networks * (fitted + held_out) * work.sample_seconds;
-        let solved: f64 = work.layers.iter().map(|layer| self.solver_seconds(layer, work.layers.len())).sum();
+        let run = (observed * fitted + networks * (fitted + held_out)) * work.sample_seconds;
+        let solved: f64 = work.layers.iter().map(|layer| layer.seconds).sum();
         let compared = COMPARED * held_out * work.sample_seconds;
         let step = |step: &str, seconds: f64| Step { step: step.to_owned(), seconds };
         let steps = [
-            step("calibrate", (observed + moments + streams) / threads),
-            step("quantize", solved * 2.0 / threads),
+            step("calibrate", ANY + ready + (run + moments) / threads),
+            step("quantize", solved / threads),
             step("compare", compared / threads),
         ];
         steps.into_iter().filter(|step| step.seconds > 0.0).collect()
-    }
-
-    /// Seconds of two threads for the codes of a layer.
-    fn solver_seconds(&self, layer: &LayerWork, layers: usize) -> f64 {
-        let LayerWork { inputs, outputs, groups, .. } = layer;
-        let plain = inputs * outputs * groups * WALK_SECONDS;
-        if self.split.is_none() || matches!(layer.method, MethodChoice::Fixed(Method::Msq)) {
-            return plain;
-        }
-        let [cubic, square] = SOLVER_SECONDS;
-        let feedback = groups * (cubic * inputs.powi(3) + square * inputs.powi(2) * outputs);
-        let walks = 2.0 * inputs.powi(2) * outputs * groups;
-        let limit = WALK_BUDGET / layers as f64;
-        let walked = if walks <= limit { walks * WALK_SECONDS / 2.0 } else { 0.0 };
-        let pinned = if layer.bits <= 4 { PINNING } else { 1.0 };
-        LAYER_SECONDS
-            + match layer.method {
-                MethodChoice::Auto => pinned * feedback + walked,
-                MethodChoice::Fixed(Method::Saturate) => PINNING * feedback,
-                MethodChoice::Fixed(Method::Feedback) => feedback * self.config.beam.unwrap_or(1) as f64,
-                MethodChoice::Fixed(Method::Optq | Method::Gpfq) => feedback / 2.0,
-                MethodChoice::Fixed(_) => walks * WALK_SECONDS / 2.0,
-            }
     }
 
     /// Bytes at the peak.

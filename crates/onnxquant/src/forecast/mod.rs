@@ -100,10 +100,14 @@ pub fn forecast(input: &Path, data: Option<&DataConfig>, config: &Config) -> Res
 struct OneSample {
     /// How long it took.
     seconds: f64,
+    /// How long the engine took to get ready for it.
+    ready_seconds: f64,
     /// Bytes of the inputs of layers.
     bytes: u64,
     /// Rows that each layer of the main graph saw, in each group.
     rows: Vec<usize>,
+    /// Samples to which layers are fitted.
+    fitted: usize,
 }
 
 impl OneSample {
@@ -117,12 +121,20 @@ impl OneSample {
         names.sort_unstable();
         names.dedup();
         let Some(&first) = samples.split.calibration.first().filter(|_| !names.is_empty()) else {
-            return Ok(Self { seconds: 0.0, bytes: 0, rows: vec![0; plan.layers.len()] });
+            return Ok(Self {
+                seconds: 0.0,
+                ready_seconds: 0.0,
+                bytes: 0,
+                rows: vec![0; plan.layers.len()],
+                fitted: 0,
+            });
         };
-        let session = samples.session(model, &names, &[first])?;
         let sample = samples.data.load(first)?;
+        let begun = Instant::now();
+        let session = samples.session(model, &names, &[first])?;
         // The first run of a session prepares it.
         session.run(&sample)?;
+        let with_engine = begun.elapsed().as_secs_f64();
         let begun = Instant::now();
         let values = session.run(&sample)?;
         let seconds = begun.elapsed().as_secs_f64();
@@ -133,6 +145,7 @@ impl OneSample {
         };
         let rows = plan.layers.iter().map(of_layer).collect();
         let bytes = values.iter().map(|value| value.shape().iter().product::<usize>() as u64 * 4).sum();
-        Ok(Self { seconds, bytes, rows })
+        let ready_seconds = (with_engine - seconds).max(0.0);
+        Ok(Self { seconds, ready_seconds, bytes, rows, fitted: samples.split.calibration.len() })
     }
 }

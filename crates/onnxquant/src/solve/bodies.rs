@@ -195,7 +195,7 @@ fn assembled(
         let own = solved.take(body.plan.layers.len()).map(SolvedLayer::into_parts);
         let (layers, about_own) = own.unzip();
         about.push(about_own);
-        let tables = quantize_tables(&body.model, &body.plan.tables)?;
+        let tables = quantize_tables(&body.model, &body.plan.tables, None)?;
         let bodies = assembled(&body.plan.bodies, solved, about)?;
         found.push(QuantizedBody { layers, tables, bodies });
     }

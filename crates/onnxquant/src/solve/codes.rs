@@ -14,13 +14,13 @@ use crate::solve::weights::failed;
 
 /// Levels up to which pinning saturated weights first pays, inputs up to which its time is worth it, and rows an input
 /// from which it holds on other data: see the table in docs/src/methods.md.
-const PINNED_LEVELS: usize = 16;
+pub(crate) const PINNED_LEVELS: usize = 16;
 const PINNED_INPUTS: usize = 2048;
 const PINNED_ROWS: usize = 4;
 
 /// Levels up to which `auto` tries walks, where there are fewer rows than inputs: with more rows there is hardly a kernel to
 /// walk in, and with more levels what is gained in it is lost on other data (see docs/src/methods.md).
-const WALKED_LEVELS: usize = 128;
+pub(crate) const WALKED_LEVELS: usize = 128;
 
 /// Codes, and how they were chosen.
 #[derive(Clone)]

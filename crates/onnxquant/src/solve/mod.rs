@@ -8,6 +8,7 @@
 //! | `tied` | one set of codes for layers that read one weight |
 //! | `source`, `streams` | where statistics come from: the float network, or both networks side by side |
 //! | `job`, `weights` | what is to be solved for a layer |
+//! | `cost` | what that takes |
 //! | `gathered` | the moments of a stage that parts have left there |
 //! | `state`, `parts` | keep solved layers, and what parts of the samples gave, in a folder |
 //! | `shares` | the share of a process, where several solve the layers together |
@@ -18,6 +19,7 @@
 
 pub(crate) mod bodies;
 pub(crate) mod codes;
+pub(crate) mod cost;
 pub(crate) mod gathered;
 pub(crate) mod job;
 mod kept;

@@ -8,22 +8,17 @@
 //! | `03-00.late` | the same of samples that had waited |
 //! | `03.done` | part 3 is there as a whole, and what others have to know of it |
 //!
-//! A file is the text `onnxquant part`, numbers as postcard writes them, and a fingerprint of all that; it appears whole or
-//! not at all, and one that is damaged counts as absent: it is removed, with the word that its part is there.
+//! A file that is damaged counts as absent: it is removed, with the word that its part is there.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use onnxquant_calib::{ComparisonSums, CutShapes, MomentSums, PartComparison, PartMoments, RequestPart};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::fingerprint::of_bytes;
-use crate::solve::kept::{CHECK_BYTES, failed, read, write_part};
-
-/// First bytes of a file.
-const MAGIC: &[u8] = b"onnxquant part\n";
+use crate::solve::kept::{failed, read_value, remove, write_value};
 
 /// What others have to know of a part.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -138,28 +133,14 @@ impl KeptParts {
     }
 
     fn put<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
-        let bytes = postcard::to_extend(value, MAGIC.to_vec());
-        let bytes = bytes.map_err(|error| Error::Internal(error.to_string()))?;
         fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, &error))?;
-        write_part(&self.folder.join(name), &[&bytes, of_bytes(&bytes).as_bytes()])
+        write_value(&self.folder.join(name), value)
     }
 
     /// What a file holds; nothing where it is not there or damaged.
     fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
-        let path = self.folder.join(name);
-        let Some(bytes) = read(&path)? else { return Ok(None) };
-        let found = decode(&bytes);
-        if found.is_none() {
-            remove(&path)?;
-        }
-        Ok(found)
+        read_value(&self.folder.join(name))
     }
-}
-
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    let (bytes, check) = bytes.split_at_checked(bytes.len().checked_sub(CHECK_BYTES)?)?;
-    let is_whole = of_bytes(bytes).as_bytes() == check;
-    postcard::from_bytes(bytes.strip_prefix(MAGIC).filter(|_| is_whole)?).ok()
 }
 
 /// Adds what comparing gathered of the part that follows.
@@ -179,13 +160,6 @@ fn add(total: &mut Option<Vec<MomentSums>>, sets: Vec<RequestPart>) -> Result<()
         Some(total) => total.iter_mut().zip(sums).try_for_each(|(all, one)| all.add(one))?,
     }
     Ok(())
-}
-
-fn remove(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(path, &error)),
-        _ => Ok(()),
-    }
 }
 
 fn moments_name(part: usize, waited: bool, request: usize) -> String {

@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::judge::served::seen;
 use crate::observe::calibration::{Calibration, StageStats};
 use crate::plan::layers::{Plan, PlannedLayer};
+use crate::solve::cost::seconds;
 use crate::solve::gathered::{Gathered, all_done, sets};
 use crate::solve::job::Job;
 use crate::solve::layers::{TiedCodes, solve_layer};
@@ -171,6 +172,8 @@ fn solve(
 ) -> Result<(), Error> {
     let mut tied = TiedCodes::new(job, &plan.layers)?;
     for stage in stages {
+        let rows = job.calibration.map(|_| f64::INFINITY);
+        let cost = |layer: &PlannedLayer| seconds(layer, job.config, plan.layers.len(), rows);
         let costs: Vec<f64> = stage.layers.iter().map(cost).collect();
         let mut own = shard.layers(&costs);
         own.retain(|at| !kept.has(stage.start + at));
@@ -202,13 +205,6 @@ fn solve(
         }
     }
     Ok(())
-}
-
-/// What a layer costs, in comparison with others.
-fn cost(layer: &PlannedLayer) -> f64 {
-    let view = &layer.site.view;
-    let (inputs, outputs) = (view.inputs() as f64, view.outputs() as f64);
-    view.groups() as f64 * inputs * inputs * (inputs + 2.0 * outputs)
 }
 
 fn waiting_for_parts(stage: Stage<'_>, kept: &KeptParts, parts: usize) -> String {

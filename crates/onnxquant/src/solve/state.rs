@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `run.toml` | what codes depend on: formats, algorithms, engine, model, samples, settings; another run is refused |
 //! | `plan.toml` | the bits of every layer, once they are chosen |
+//! | `FINGERPRINT.table` | the codes of a table of embeddings |
 //! | `FINGERPRINT/0007.layer` | layer 7 in a run with these bits: codes, scales, zero points, correction, report |
 //!
 //! A layer file is the text `onnxquant layer`, a header in TOML, little-endian numbers and a fingerprint of all that;
@@ -23,10 +24,12 @@ use crate::error::Error;
 use crate::fingerprint::{of_bytes, of_model, of_samples};
 use crate::observe::samples::Samples;
 use crate::plan::layers::{Plan, PlannedLayer};
+use crate::plan::tables::PlannedTable;
 use crate::plan_file::PlanFile;
-use crate::solve::kept::{CHECK_BYTES, failed, read, write};
+use crate::solve::kept::{CHECK_BYTES, failed, read, read_value, write, write_value};
 use crate::solve::parts::KeptParts;
 use crate::solve::solved::{Findings, Solved};
+use crate::write::codes::QuantizedTable;
 
 /// Files in the folder.
 pub(crate) const RUN_NAME: &str = "run.toml";
@@ -104,6 +107,21 @@ impl State {
     pub(crate) fn keep_bits(&self, plan: &Plan, config: &Config) -> Result<(), Error> {
         let layers = plan.layers.iter().map(|layer| (layer.label.clone(), layer.bits));
         PlanFile::new(config.granularity, config.symmetry, layers).write(&self.folder.join(PLAN_NAME))
+    }
+
+    /// The codes of a table, where they were kept.
+    pub(crate) fn table(&self, table: &PlannedTable) -> Result<Option<QuantizedTable>, Error> {
+        read_value(&self.path_of(table))
+    }
+
+    /// Keeps the codes of a table.
+    pub(crate) fn keep_table(&self, table: &PlannedTable, codes: &QuantizedTable) -> Result<(), Error> {
+        write_value(&self.path_of(table), codes)
+    }
+
+    fn path_of(&self, table: &PlannedTable) -> PathBuf {
+        let PlannedTable { name, bits, block, .. } = table;
+        self.folder.join(format!("{}.table", of_bytes(format!("{bits} {block:?} {name}").as_bytes())))
     }
 
     /// The layers of a run with the bits of `plan`.

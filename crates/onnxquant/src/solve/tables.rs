@@ -4,23 +4,52 @@
 //! Scales are those of least squared error over the row or block; no calibration data are needed: a row of a table that is read is
 //! read as it is, and what such weights are multiplied with is seen at no place where it could be measured.
 
-use ndarray::Array3;
+use ndarray::{ArrayView2, Axis};
 use onnxquant_ir::{Model, tensor};
 use onnxquant_passes::tables::CodedTable;
 use onnxquant_passes::write_codes::without_mirrored_grids;
 use onnxquant_quant::{Granularity, Grid, LayerProblem, Method, QuantError, QuantSpec, ScaleRule, solve};
+use rayon::prelude::*;
 
+use crate::config::{Config, Duty};
 use crate::error::Error;
 use crate::plan::tables::PlannedTable;
+use crate::solve::state::State;
 use crate::solve::weights::scale_type;
 use crate::write::codes::QuantizedTable;
 
 /// Rows that are quantized together.
 const ROWS: usize = 4096;
 
-/// Codes of the planned tables, with what they lose.
-pub(crate) fn quantize_tables(model: &Model, tables: &[PlannedTable]) -> Result<Vec<QuantizedTable>, Error> {
-    tables.iter().map(|planned| quantize_table(model, planned)).collect()
+/// Codes of the planned tables, with what they lose. What `state` has is not made again.
+pub(crate) fn quantize_tables(
+    model: &Model,
+    tables: &[PlannedTable],
+    state: Option<&State>,
+) -> Result<Vec<QuantizedTable>, Error> {
+    let of_table = |planned: &PlannedTable| {
+        let Some(state) = state else { return quantize_table(model, planned) };
+        if let Some(kept) = state.table(planned)? {
+            return Ok(kept);
+        }
+        let made = quantize_table(model, planned)?;
+        state.keep_table(planned, &made)?;
+        Ok(made)
+    };
+    tables.iter().map(of_table).collect()
+}
+
+/// Whether a process needs the tables, or makes them for others: the networks that are quantized so far read them, and the
+/// file that is written.
+pub(crate) fn needs_tables(config: &Config) -> bool {
+    match &config.shard {
+        None => true,
+        Some(shard) => match shard.duty() {
+            Duty::Calibrate => !config.one_pass,
+            Duty::Solve => shard.is_first(),
+            Duty::Finish => true,
+        },
+    }
 }
 
 fn quantize_table(model: &Model, planned: &PlannedTable) -> Result<QuantizedTable, Error> {
@@ -36,19 +65,17 @@ fn quantize_table(model: &Model, planned: &PlannedTable) -> Result<QuantizedTabl
     let failed = |source: QuantError| Error::Layer { layer: name.clone(), weight: name.clone(), source };
     let spec = spec(planned).map_err(failed)?;
     let block = planned.block.unwrap_or(columns);
-    let mut coded = CodedTable { bits: planned.bits, columns, block, codes: Vec::new(), scales: Vec::new() };
-    for chunk in numbers.chunks(ROWS * columns) {
-        let count = chunk.len() / columns;
-        let weights = Array3::from_shape_fn((1, columns, count), |(_, column, row)| chunk[row * columns + column]);
-        let problem = LayerProblem::new(weights.view(), None, spec).map_err(failed)?;
-        let solution = solve(Method::Msq, &problem).map_err(failed)?;
+    let of_rows = |rows: &[f32]| {
+        let rows = ArrayView2::from_shape((rows.len() / columns, columns), rows).expect("a chunk has whole rows");
+        let problem = LayerProblem::new(rows.t().insert_axis(Axis(0)), None, spec)?;
+        let solution = solve(Method::Msq, &problem)?;
         let solution = without_mirrored_grids(&solution);
-        let blocks = solution.scales.dim().1;
-        let codes = (0..count).flat_map(|row| (0..columns).map(move |column| [0, column, row]));
-        coded.codes.extend(codes.map(|index| solution.codes[index] as i8));
-        let scales = (0..count).flat_map(|row| (0..blocks).map(move |block| [0, block, row]));
-        coded.scales.extend(scales.map(|index| solution.scales[index]));
-    }
+        let codes = solution.codes.index_axis(Axis(0), 0).t().iter().map(|&code| code as i8).collect();
+        Ok((codes, solution.scales.index_axis(Axis(0), 0).t().iter().copied().collect()))
+    };
+    let chunks = numbers.par_chunks(ROWS * columns).map(of_rows).collect::<Result<Vec<(Vec<i8>, Vec<f32>)>, _>>();
+    let (codes, scales): (Vec<_>, Vec<_>) = chunks.map_err(failed)?.into_iter().unzip();
+    let coded = CodedTable { bits: planned.bits, columns, block, codes: codes.concat(), scales: scales.concat() };
     let decoded = coded.decode();
     let power = |numbers: &mut dyn Iterator<Item = f32>| numbers.map(|x| f64::from(x).powi(2)).sum::<f64>();
     let signal = power(&mut numbers.iter().copied());

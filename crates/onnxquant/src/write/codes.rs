@@ -2,12 +2,13 @@
 
 use onnxquant_passes::tables::CodedTable;
 use onnxquant_passes::write_codes::PackedWeight;
+use serde::{Deserialize, Serialize};
 
 use crate::plan::layers::{PlannedBody, PlannedLayer};
 use crate::plan::tables::PlannedTable;
 
 /// A quantized table of embeddings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct QuantizedTable {
     pub(crate) coded: CodedTable,
     /// Relative error of the table.

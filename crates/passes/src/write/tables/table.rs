@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use onnxquant_ir::onnx::TensorProto;
 use onnxquant_ir::onnx::tensor_proto::DataType;
 use onnxquant_ir::{Graph, NodeId, TensorError, ValueId, tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::find::sites::Site;
 
@@ -48,7 +49,7 @@ pub enum TableKind {
 }
 
 /// A table of codes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CodedTable {
     /// Bits a code, 8 or 4.
     pub bits: u32,
