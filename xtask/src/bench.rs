@@ -3,12 +3,14 @@
 //! The benchmarks are divan programs; what they print is shown as it is, then the
 //! ratios that the project promises are computed from the fastest runs, which
 //! suffer least from whatever else the machine does. `cargo xtask bench solver` measures the solvers,
-//! `cargo xtask bench forms` runs written files instead, `cargo xtask bench costs` measures operators, and
-//! `cargo xtask bench estimates` compares what `--dry-run` tells with what runs take.
+//! `cargo xtask bench forms` runs written files instead, `cargo xtask bench costs` measures operators,
+//! `cargo xtask bench estimates` compares what `--dry-run` tells with what runs take, and `cargo xtask bench shares` one process
+//! with several.
 
 mod costs;
 mod estimates;
 mod forms;
+mod shares;
 mod without_avx512;
 
 use anyhow::{Context, ensure};
@@ -41,6 +43,9 @@ enum What {
 
     /// Measures the speed of every written form in ONNX Runtime.
     Forms,
+
+    /// Measures how much faster several processes make one model.
+    Shares(shares::Args),
 
     /// Measures time and memory of the solvers.
     Solver {
@@ -117,6 +122,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(What::Costs { without_avx512 }) => costs::run(*without_avx512),
         Some(What::Estimates(args)) => estimates::run(args),
         Some(What::Forms) => forms::run(),
+        Some(What::Shares(args)) => shares::run(args),
         Some(What::Solver { large }) => {
             let mut bench = cargo_bench(&["solver"]);
             process::run(if *large { bench.env("LARGE", "1") } else { &mut bench })
