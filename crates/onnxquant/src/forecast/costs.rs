@@ -3,15 +3,16 @@
 //! # Method
 //!
 //! Samples cost what one of them was seen to cost in the float network, times the number of networks that they go through.
-//! Moments cost a multiply-add for each pair of inputs and row, and solvers what [`seconds`] says. Memory is that of the model in its forms, of the statistics of the largest stage, of the solver on
-//! the largest layer and of values on their way.
+//! The engine gets ready for each of these. Moments cost a multiply-add for each pair of inputs and row, and solvers what
+//! [`seconds`] says. Memory is that of the model in its forms, of the statistics of the largest stage, of the solver on the
+//! largest layer and of values on their way.
 //!
 //! # Failure
 //!
-//! Times are rough guesses: `docs/src/terminal.md` has two runs beside what was told of them.
+//! Times are rough guesses: `docs/src/terminal.md` has runs beside what was told of them.
 //!
 //! How often `auto` measures candidates, and how often layers go back to float, depends on the data: of these a middle number
-//! is taken.
+//! is taken, twice as high where there is a goal.
 
 use onnxquant_calib::{Split, gram_bytes};
 use onnxquant_ir::Model;
