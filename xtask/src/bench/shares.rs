@@ -1,8 +1,10 @@
 //! `cargo xtask bench shares`: how much faster several processes are than one.
 //!
-//! Every process has one thread, and they run one after the other, so that none slows another down: of each kind the slowest
-//! counts. That is a machine with a core for each. Options of the run stand behind `--`.
+//! Processes that calibrate and solve have one thread, and run one after the other, so that none slows another down: of each
+//! kind the slowest counts. That is a machine with a core for each. `finish`, which is one, has as many threads as there were
+//! processes, as far as this machine has cores. Options of the run stand behind `--`.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -47,8 +49,14 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 fn seconds(args: &Args, count: usize) -> anyhow::Result<[f64; 3]> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let (state, output) = (folder.path().join("state"), folder.path().join("out.onnx"));
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let slowest = |words: &dyn Fn(&mut Command)| -> anyhow::Result<f64> {
-        let all = (1..=count).map(|number| timed(&state, Some((number, count)), words));
+        let all = (1..=count).map(|number| {
+            timed(&state, 1, &|command| {
+                words(command);
+                command.args(["--shard", &format!("{number}/{count}")]);
+            })
+        });
         Ok(all.collect::<anyhow::Result<Vec<f64>>>()?.into_iter().fold(0.0, f64::max))
     };
     let calibrate = |command: &mut Command| {
@@ -60,18 +68,15 @@ fn seconds(args: &Args, count: usize) -> anyhow::Result<[f64; 3]> {
     let finish = |command: &mut Command| {
         command.arg("finish").arg(&output);
     };
-    Ok([slowest(&calibrate)?, slowest(&solve)?, timed(&state, None, &finish)?])
+    Ok([slowest(&calibrate)?, slowest(&solve)?, timed(&state, count.min(cores), &finish)?])
 }
 
-/// Seconds of one process, which does this share.
-fn timed(state: &Path, shard: Option<(usize, usize)>, words: &dyn Fn(&mut Command)) -> anyhow::Result<f64> {
+/// Seconds of one process with so many threads.
+fn timed(state: &Path, threads: usize, words: &dyn Fn(&mut Command)) -> anyhow::Result<f64> {
     let program = process::target_folder()?.join("release").join(format!("onnxquant{}", std::env::consts::EXE_SUFFIX));
     let mut command = Command::new(program);
     words(&mut command);
-    command.args(["--threads", "1", "--quiet", "--state"]).arg(state);
-    if let Some((number, count)) = shard {
-        command.args(["--shard", &format!("{number}/{count}")]);
-    }
+    command.args(["--quiet", "--threads", &threads.to_string(), "--state"]).arg(state);
     let begun = Instant::now();
     let found = command.output().with_context(|| format!("cannot start {command:?}"))?;
     // 1 says that a goal was missed.
