@@ -1,7 +1,7 @@
 //! Starting other programs, and where things lie.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use anyhow::{Context, ensure};
 
@@ -23,6 +23,26 @@ pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     as_from_a_shell(cargo.current_dir(root()));
     cargo
+}
+
+/// The command as it is built for tests.
+pub fn onnxquant() -> anyhow::Result<PathBuf> {
+    Ok(target_folder()?.join("release").join(format!("onnxquant{}", std::env::consts::EXE_SUFFIX)))
+}
+
+/// Builds it.
+pub fn built_onnxquant() -> anyhow::Result<PathBuf> {
+    run(cargo().args(["build", "--release", "--workspace", "--locked", "--bin", "onnxquant"]))?;
+    onnxquant()
+}
+
+/// Runs it to its end, whether a goal is missed or not.
+pub fn run_onnxquant(command: &mut Command) -> anyhow::Result<Output> {
+    let found = command.output().with_context(|| format!("cannot start {command:?}"))?;
+    // 1 says that a goal was missed.
+    let is_done = matches!(found.status.code(), Some(0 | 1));
+    ensure!(is_done, "{command:?} failed: {}", String::from_utf8_lossy(&found.stderr));
+    Ok(found)
 }
 
 /// Takes away what cargo told this program of itself: build scripts that look at it (that of `ring`) would run again, and

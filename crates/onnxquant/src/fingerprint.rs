@@ -47,6 +47,14 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> String {
     hash.finish()
 }
 
+/// Of numbers, bit by bit.
+pub(crate) fn of_numbers(numbers: &[f32]) -> String {
+    let mut hash = Fingerprint::new();
+    hash.word(numbers.len() as u128);
+    numbers.iter().for_each(|number| hash.word(u128::from(number.to_bits())));
+    hash.finish()
+}
+
 /// Of everything in the model.
 pub(crate) fn of_model(model: &Model) -> Result<String, Error> {
     let mut hash = Fingerprint::new();

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
 use crate::process;
 
@@ -39,7 +39,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    process::run(process::cargo().args(["build", "--release", "--workspace", "--locked", "--bin", "onnxquant"]))?;
+    process::built_onnxquant()?;
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let output = folder.path().join("out.onnx");
     println!("| model | options | told | took | told / took | told by step |\n|---|---|---|---|---|---|");
@@ -56,14 +56,9 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
 
 fn print_row(name: &str, model: &Path, calib: &Path, options: &[String], output: &Path) -> anyhow::Result<()> {
     let summary = |more: &[&str]| -> anyhow::Result<String> {
-        let program =
-            process::target_folder()?.join("release").join(format!("onnxquant{}", std::env::consts::EXE_SUFFIX));
-        let mut command = Command::new(program);
+        let mut command = Command::new(process::onnxquant()?);
         command.arg(model).arg(output).arg("--calib").arg(calib).args(options).args(more);
-        let found = command.output().with_context(|| format!("cannot start {command:?}"))?;
-        // 1 says that a goal was missed.
-        let problem = || format!("{command:?} failed: {}", String::from_utf8_lossy(&found.stderr));
-        ensure!(matches!(found.status.code(), Some(0 | 1)), problem());
+        let found = process::run_onnxquant(&mut command)?;
         Ok(String::from_utf8_lossy(&found.stdout).into_owned())
     };
     let (told, took) = (summary(&["--dry-run"])?, summary(&[])?);

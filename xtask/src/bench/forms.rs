@@ -87,8 +87,7 @@ pub(super) fn run() -> anyhow::Result<()> {
 impl Set {
     /// Writes every form; the float model is the first.
     fn quantize(&self, folder: &Path) -> anyhow::Result<Vec<String>> {
-        let program =
-            process::target_folder()?.join("release").join(format!("onnxquant{}", std::env::consts::EXE_SUFFIX));
+        let program = process::onnxquant()?;
         let float = folder.join(self.model).with_extension("onnx");
         let mut models = vec![float.to_string_lossy().into_owned()];
         for (index, (name, args)) in self.forms.iter().enumerate() {

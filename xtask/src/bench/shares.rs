@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
 use crate::process;
 
@@ -31,7 +31,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args) -> anyhow::Result<()> {
-    process::run(process::cargo().args(["build", "--release", "--workspace", "--locked", "--bin", "onnxquant"]))?;
+    process::built_onnxquant()?;
     println!(
         "| processes of each kind | `calibrate` | `solve` | `finish` | together | faster |\n|---|---|---|---|---|---|"
     );
@@ -73,14 +73,10 @@ fn seconds(args: &Args, count: usize) -> anyhow::Result<[f64; 3]> {
 
 /// Seconds of one process with so many threads.
 fn timed(state: &Path, threads: usize, words: &dyn Fn(&mut Command)) -> anyhow::Result<f64> {
-    let program = process::target_folder()?.join("release").join(format!("onnxquant{}", std::env::consts::EXE_SUFFIX));
-    let mut command = Command::new(program);
+    let mut command = Command::new(process::onnxquant()?);
     words(&mut command);
     command.args(["--quiet", "--threads", &threads.to_string(), "--state"]).arg(state);
     let begun = Instant::now();
-    let found = command.output().with_context(|| format!("cannot start {command:?}"))?;
-    // 1 says that a goal was missed.
-    let problem = || format!("{command:?} failed: {}", String::from_utf8_lossy(&found.stderr));
-    ensure!(matches!(found.status.code(), Some(0 | 1)), problem());
+    process::run_onnxquant(&mut command)?;
     Ok(begun.elapsed().as_secs_f64())
 }

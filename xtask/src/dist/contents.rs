@@ -1,6 +1,6 @@
 //! What is in an archive beside the program.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
@@ -28,7 +28,8 @@ pub(super) fn entries(wanted: &Wanted, source: &Path, program: &Path) -> anyhow:
     for name in OWN {
         entries.push(file(name, read(&source.join(name))?));
     }
-    let speaker = if wanted.runs_here()? { program.to_owned() } else { of_this_machine()? };
+    // That of this machine says what that of another one says.
+    let speaker = if wanted.runs_here()? { program.to_owned() } else { process::built_onnxquant()? };
     for (shell, name) in SHELLS {
         let script = output(Command::new(&speaker).args(["completions", shell]))?;
         entries.push(file(&format!("completions/{name}"), script));
@@ -39,13 +40,6 @@ pub(super) fn entries(wanted: &Wanted, source: &Path, program: &Path) -> anyhow:
         entries.push(file(&format!("man/{name}"), read(&folder.path().join(&name))?));
     }
     Ok(entries)
-}
-
-/// The command as it is built for tests: it says what that of another machine says.
-fn of_this_machine() -> anyhow::Result<PathBuf> {
-    let mut cargo = process::cargo();
-    process::run(cargo.args(["build", "--release", "--workspace", "--locked", "--bin", "onnxquant"]))?;
-    Ok(process::target_folder()?.join("release/onnxquant"))
 }
 
 /// The names in a folder, sorted.

@@ -132,9 +132,8 @@ pub fn all(python: &Python, wanted: impl Fn(&Case) -> bool) -> anyhow::Result<Ve
 
 /// Runs the command; returns its report.
 fn quantize(case: &Case, output: &Path) -> anyhow::Result<Value> {
-    let program = process::target_folder()?.join("release").join(format!("onnxquant{}", std::env::consts::EXE_SUFFIX));
     let report = output.with_extension("json");
-    let mut command = Command::new(program);
+    let mut command = Command::new(process::onnxquant()?);
     command.arg(case.folder().join("model.onnx")).arg(output).arg("--calib").arg(case.folder().join("calib"));
     command.arg("--quiet").args(case.settings()).arg("--report").arg(&report);
     process::run_quietly(&mut command).with_context(|| case.name())?;

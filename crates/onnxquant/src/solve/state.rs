@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::fingerprint::{of_bytes, of_model, of_samples};
+use crate::fingerprint::{of_bytes, of_model, of_numbers, of_samples};
 use crate::observe::samples::Samples;
 use crate::plan::layers::{Plan, PlannedLayer};
 use crate::plan::tables::PlannedTable;
@@ -109,19 +109,22 @@ impl State {
         PlanFile::new(config.granularity, config.symmetry, layers).write(&self.folder.join(PLAN_NAME))
     }
 
-    /// The codes of a table, where they were kept.
-    pub(crate) fn table(&self, table: &PlannedTable) -> Result<Option<QuantizedTable>, Error> {
-        read_value(&self.path_of(table))
-    }
-
-    /// Keeps the codes of a table.
-    pub(crate) fn keep_table(&self, table: &PlannedTable, codes: &QuantizedTable) -> Result<(), Error> {
-        write_value(&self.path_of(table), codes)
-    }
-
-    fn path_of(&self, table: &PlannedTable) -> PathBuf {
+    /// The codes of a table with these numbers: those that were kept, else those that `make` gives, which are kept.
+    pub(crate) fn table(
+        &self,
+        table: &PlannedTable,
+        numbers: &[f32],
+        make: impl FnOnce() -> Result<QuantizedTable, Error>,
+    ) -> Result<QuantizedTable, Error> {
         let PlannedTable { name, bits, block, .. } = table;
-        self.folder.join(format!("{}.table", of_bytes(format!("{bits} {block:?} {name}").as_bytes())))
+        let key = format!("{bits} {block:?} {} {name}", of_numbers(numbers));
+        let path = self.folder.join(format!("{}.table", of_bytes(key.as_bytes())));
+        if let Some(kept) = read_value(&path)? {
+            return Ok(kept);
+        }
+        let made = make()?;
+        write_value(&path, &made)?;
+        Ok(made)
     }
 
     /// The layers of a run with the bits of `plan`.

@@ -28,13 +28,12 @@ pub(crate) fn quantize_tables(
     state: Option<&State>,
 ) -> Result<Vec<QuantizedTable>, Error> {
     let of_table = |planned: &PlannedTable| {
-        let Some(state) = state else { return quantize_table(model, planned) };
-        if let Some(kept) = state.table(planned)? {
-            return Ok(kept);
-        }
-        let made = quantize_table(model, planned)?;
-        state.keep_table(planned, &made)?;
-        Ok(made)
+        let stored = model.graph().value(planned.table.value).constant();
+        let stored = stored.ok_or_else(|| Error::Internal(format!("table `{}` is gone", planned.name)))?;
+        let numbers = tensor::to_f32(stored)?;
+        let numbers = planned.table.rows(&numbers);
+        let make = || quantize_table(planned, &numbers);
+        state.map_or_else(make, |state| state.table(planned, &numbers, make))
     };
     tables.iter().map(of_table).collect()
 }
@@ -52,12 +51,8 @@ pub(crate) fn needs_tables(config: &Config) -> bool {
     }
 }
 
-fn quantize_table(model: &Model, planned: &PlannedTable) -> Result<QuantizedTable, Error> {
+fn quantize_table(planned: &PlannedTable, numbers: &[f32]) -> Result<QuantizedTable, Error> {
     let name = &planned.name;
-    let stored = model.graph().value(planned.table.value).constant();
-    let stored = stored.ok_or_else(|| Error::Internal(format!("table `{name}` is gone")))?;
-    let numbers = tensor::to_f32(stored)?;
-    let numbers = planned.table.rows(&numbers);
     let [_, columns] = planned.table.dims;
     if let Some((index, &value)) = numbers.iter().enumerate().find(|(_, x)| !x.is_finite()) {
         return Err(Error::NonFinite { tensor: name.clone(), index: vec![index / columns, index % columns], value });
