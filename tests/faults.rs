@@ -286,7 +286,15 @@ fn a_state_and_reports_may_have_odd_names() {
 /// The command within this process, where a test lets steps fail.
 fn within(args: &[OsString]) -> Result<(), Failure> {
     let silent = |_: onnxquant::Phase, _: usize, _: usize| {};
-    let host = Host { args, around: &Around::default(), progress: &silent, metric: None, warn: &|_| {}, columns: None };
+    let host = Host {
+        args,
+        around: &Around::default(),
+        progress: &silent,
+        metric: None,
+        store: None,
+        warn: &|_| {},
+        columns: None,
+    };
     let ended = onnxquant_cli::run(&host).map(drop);
     // It keeps what panics say to itself; other tests of this process tell it.
     drop(std::panic::take_hook());

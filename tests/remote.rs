@@ -162,6 +162,42 @@ fn weights_beside_a_model_are_sent_with_it_and_other_commands_take_addresses() {
 }
 
 #[test]
+fn processes_share_a_run_over_a_store() {
+    let here = folder();
+    let store = Store::of(here.path());
+    let (model, calib) = (Fixture::MLP.model(), Fixture::MLP.calib());
+    let (alone, together) = (here.path().join("alone.onnx"), here.path().join("together.onnx"));
+    let run = |words: &[&str]| Run::of(&mut store.onnxquant(words));
+    let mut failures = Failures::default();
+    for more in [&["--scheme", "w4", "--one-pass"][..], &["--average-bits", "3.5"]] {
+        let (model, calib, state) = (text(&model), text(&calib), format!("--state=s3://models/{}", more.len()));
+        run(&[&[model, text(&alone), "--calib", calib, "--ort-lib", "off"], more].concat()).succeeded();
+        let finish = ["finish", &state, text(&together), "--ort-lib", "off"];
+        let waits = run(&["solve", &state]);
+        failures.check(waits.code == Some(75), || format!("{waits:?}"));
+        // In rounds, for they wait for each other where the networks go side by side.
+        for _ in 0..20 {
+            let calibrate = [&["calibrate", model, "--calib", calib, &state, "--ort-lib", "off"], more].concat();
+            let shares = ["--shard=1/2", "--shard=2/2"].map(|shard| {
+                let ran = [run(&[&calibrate[..], &[shard]].concat()), run(&["solve", &state, shard])];
+                assert!(ran.iter().all(|run| [Some(0), Some(75)].contains(&run.code)), "{ran:?}");
+                ran.iter().all(|run| run.code == Some(0))
+            });
+            if shares == [true; 2] {
+                break;
+            }
+        }
+        run(&finish).succeeded();
+        let is_same = fs::read(&alone).expect("it was written") == fs::read(&together).expect("it was written");
+        failures.check(is_same, || format!("{more:?} differs"));
+        let other = run(&[model, text(&together), "--calib", calib, &state, "--bits", "5"]);
+        let fault = refused(&other, &["cannot continue from `s3://models/", "another settings"]);
+        failures.check(fault.is_none(), || fault.unwrap_or_default());
+    }
+    failures.finish();
+}
+
+#[test]
 fn what_grants_access_is_told_nowhere() {
     let (here, stored_in) = (folder(), folder());
     let (model, _) = stored(stored_in.path());
@@ -188,7 +224,7 @@ fn what_cannot_be_had_is_told_and_leaves_nothing() {
     let output = here.path().join("out.onnx");
     let (model, calib, output) = (text(&model), text(&calib), text(&output));
     let there = "s3://models/mlp/model.onnx";
-    let rows: [(&[&str], &[&str]); 14] = [
+    let rows: [(&[&str], &[&str]); 16] = [
         (&["s3://nowhere/m.onnx", output, "--calib", calib], &["s3://nowhere/m.onnx", "there is no bucket `nowhere`"]),
         (&["s3://models/no.onnx", output, "--calib", calib], &["s3://models/no.onnx", "nothing is at this address"]),
         (&[model, output, "--calib", "s3://models/none"], &["s3://models/none", "nothing is at this address"]),
@@ -205,7 +241,12 @@ fn what_cannot_be_had_is_told_and_leaves_nothing() {
         (&[there, there, "--weights-only"], &["it is the input model, which is never overwritten"]),
         (&["s3://models/mlp/", "s3://models/made/", "--weights-only"], &["expected a name that does not end in `/`"]),
         (&["s3://models/mlp/", "s3://models/made", "--weights-only"], &["a folder is not sent to an address"]),
-        (&[model, output, "--calib", calib, "--state", "s3://models/s"], &["--state", "takes a path of this machine"]),
+        (
+            &[model, output, "--calib", calib, "--calibration-cache", "s3://models/c"],
+            &["--calibration-cache", "takes a path of this machine"],
+        ),
+        (&[model, output, "--calib", calib, "--state", "s3://nowhere/s"], &["s3://nowhere/s", "no bucket `nowhere`"]),
+        (&[model, output, "--weights-only", "--state", "https://127.0.0.1:9/s"], &["the server cannot be reached"]),
     ];
     let mut failures = Failures::default();
     for (words, expected) in rows {

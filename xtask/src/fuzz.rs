@@ -32,7 +32,7 @@ const IN_MEMORY: &str = "/dev/shm";
 
 /// Flags of the compiler: those by which `cargo-fuzz --sanitizer none` counts edges, comparisons and the stack's depth for
 /// libFuzzer. The code is safe but for a few lines: a sanitizer would find little and take half of the speed.
-const FLAGS: [&str; 11] = [
+const FLAGS: [&str; 9] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
@@ -42,9 +42,6 @@ const FLAGS: [&str; 11] = [
     "fuzzing",
     "-Cllvm-args=-simplifycfg-branch-fold-threshold=0",
     "-Cllvm-args=-sanitizer-coverage-stack-depth",
-    "-Cdebug-assertions",
-    // What is counted is not inlined from one unit into another.
-    "-Ccodegen-units=1",
 ];
 
 #[derive(clap::Args)]

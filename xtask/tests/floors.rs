@@ -31,6 +31,7 @@ const FLOORS: [(&str, &[&str]); 9] = [
             "plan",
             "load",
             "config",
+            "store",
             "plan_file",
             "accuracy",
             "fingerprint",

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
-use onnxquant::{Budget, Config, Cpu, Error, Shard};
+use onnxquant::{Budget, Config, Cpu, Error, Shard, store_at};
 
 pub(crate) use addresses::check_places;
 pub(crate) use effects::{check, has_no_effect};
@@ -90,7 +90,7 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Runs a share of the samples, where many processes make a model.
     ///
-    /// The words are those of the main command, without OUT: onnxquant calibrate IN --calib PATH --state DIR --shard 2/4.
+    /// The words are those of the main command, without OUT: onnxquant calibrate IN --calib PATH --state PLACE --shard 2/4.
     Calibrate(Calibrate),
     /// Solves a share of the layers of such a run.
     Solve(SolveArgs),
@@ -157,8 +157,9 @@ pub(crate) struct QuantizeArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) save_plan: Option<PathBuf>,
 
-    /// Keep solved layers in this folder: a run that was killed goes on there when it is started again.
-    #[arg(long, value_name = "DIR")]
+    /// Keep solved layers in this folder, or under this address of an object store: a run that was killed goes on there when
+    /// it is started again.
+    #[arg(long, value_name = "PLACE")]
     pub(crate) state: Option<PathBuf>,
 
     /// What is left of a run of which others have done shares.
@@ -372,7 +373,8 @@ impl QuantizeArgs {
         let (engine, verify) = (self.engine.into(), self.verify.is_some());
         let allow_float = self.allow_float;
         let shard = self.finish.clone();
-        Ok(Config { budget, state: self.state.clone(), shard, engine, verify, allow_float, ..config })
+        let state = self.state.as_deref().map(store_at);
+        Ok(Config { budget, state, shard, engine, verify, allow_float, ..config })
     }
 }
 

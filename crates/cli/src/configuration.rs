@@ -14,6 +14,7 @@ use anyhow::{anyhow, bail};
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command, FromArgMatches};
+use onnxquant_temporary::TempFile;
 
 use crate::answer::Failure;
 use crate::args::{self, CalibrateCommand, Cli, presets};
@@ -30,6 +31,8 @@ pub(crate) struct Asked {
     pub(crate) cli: Cli,
     /// The words of the main command that ask for the same, where those of another one were typed.
     pub(crate) words: Option<Vec<OsString>>,
+    /// A file that the words name, as long as it is needed.
+    pub(crate) held: Option<TempFile>,
     /// The options that the user gave, on the command line or in a file; what a preset says is not among them.
     given: BTreeSet<String>,
     matches: ArgMatches,
@@ -73,7 +76,7 @@ fn read_as(
     let cli = cli(&matches)?;
     let own = levels.iter().filter(|level| !level.is_preset).flat_map(|level| &level.entries);
     let own = own.filter(|entry| !entry.words.is_empty()).map(|entry| entry.id.clone());
-    Ok(Asked { cli, words: None, given: given.into_iter().chain(own).collect(), matches })
+    Ok(Asked { cli, words: None, held: None, given: given.into_iter().chain(own).collect(), matches })
 }
 
 impl Asked {

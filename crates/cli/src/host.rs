@@ -1,10 +1,10 @@
 //! Who runs the command: a terminal, or a program that it is part of.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onnxquant::{Measuring, Progress};
+use onnxquant::{Config, Measuring, Progress, Store, store_at};
 
 /// Where the command runs.
 #[derive(Clone, Debug, Default)]
@@ -26,10 +26,24 @@ pub struct Host<'a> {
     pub progress: Progress<'a>,
     /// Says how good a model is, where the command names no other way.
     pub metric: Option<&'a Arc<Measuring>>,
+    /// Where runs keep what they have done, in place of what `--state` names.
+    pub store: Option<&'a Arc<dyn Store>>,
     /// Is told what may cost accuracy or is not as usual.
     pub warn: &'a (dyn Fn(&str) + Sync),
     /// Columns that tables may have; any number where nothing is said.
     pub columns: Option<usize>,
+}
+
+impl Host<'_> {
+    /// Where a run keeps what it has done that names this place.
+    pub(crate) fn store_at(&self, place: &Path) -> Arc<dyn Store> {
+        self.store.map_or_else(|| store_at(place), Arc::clone)
+    }
+
+    /// The settings of a run that keeps what it has done where the host says.
+    pub(crate) fn keeping(&self, config: Config) -> Config {
+        Config { state: self.store.cloned().or(config.state), ..config }
+    }
 }
 
 /// What a [`Host`] unwinds with to end a run; temporary files go, and nothing is written.

@@ -76,19 +76,25 @@ pub fn is_trial(args: &[OsString]) -> bool {
 
 /// The command: runs, prints what came of it, and returns the exit code. `args` are without the program's name.
 pub fn command(args: Vec<OsString>, around: &Around) -> u8 {
-    let asked = match asked(&args) {
+    let silent = Host {
+        args: &args,
+        around,
+        progress: &|_: Phase, _: usize, _: usize| {},
+        metric: None,
+        store: None,
+        warn: &|_: &str| {},
+        columns: output_columns(),
+    };
+    let asked = match asked(&silent) {
         Ok(asked) => asked,
         Err(Failure::Words(error)) => return told_of_words(&error),
         Err(failure) => return told(&failure, &Teller::silent()),
     };
     let teller = teller(&asked.cli);
     let host = Host {
-        args: &args,
-        around,
         progress: &|phase: Phase, done: usize, total: usize| teller.progress(phase, done, total),
-        metric: None,
         warn: &|warning: &str| teller.warn(warning),
-        columns: output_columns(),
+        ..silent
     };
     let answered = run_asked(&asked, &host);
     teller.ends();
@@ -135,17 +141,18 @@ fn told(failure: &Failure, teller: &Teller) -> u8 {
 /// # Errors
 /// What went wrong.
 pub fn run(host: &Host<'_>) -> Result<Answer, Failure> {
-    run_asked(&asked(host.args)?, host)
+    run_asked(&asked(host)?, host)
 }
 
-fn asked(args: &[OsString]) -> Result<Asked, Failure> {
+fn asked(host: &Host<'_>) -> Result<Asked, Failure> {
+    let args = host.args;
     if args.first().is_some_and(|first| first == "calibrate") {
         return shares::calibrate(args);
     }
     let mut asked = configuration::read(std::iter::once(OsString::from(NAME)).chain(args.iter().cloned()))?;
     let mut shared = match asked.cli.command.take() {
-        Some(Command::Solve(args)) => shares::solve(args)?,
-        Some(Command::Finish(args)) => shares::finish(&args)?,
+        Some(Command::Solve(args)) => shares::solve(args, host)?,
+        Some(Command::Finish(args)) => shares::finish(&args, host)?,
         other => {
             asked.cli.command = other;
             return Ok(asked);

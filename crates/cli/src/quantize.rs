@@ -49,7 +49,7 @@ impl Order {
         let folder = input.is_dir().then(|| ModelFolder::open(input)).transpose()?;
         let model = folder.as_ref().map_or(input, ModelFolder::model).to_owned();
         let data = args.calib.clone().map(|path| DataConfig { cache, ..args.data.config(path, &model) });
-        let config = args.config()?;
+        let config = host.keeping(args.config()?);
         if folder.is_some() && delivery.is_sent() {
             let problem = "a folder is not sent to an address: name a folder of this machine".to_owned();
             return Err(Error::Output { path: args.output.clone().unwrap_or_default(), problem }.into());

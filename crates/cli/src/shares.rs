@@ -1,15 +1,15 @@
 //! Several processes make one model: what each of them does.
 //!
-//! `calibrate` notes in the folder of the run what it was asked for; `solve` and `finish` find it there.
+//! `calibrate` notes beside what the run keeps what it was asked for; `solve` and `finish` find it there.
 
-use std::ffi::OsString;
-use std::fs;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use onnxquant::storage::is_address;
-use onnxquant::{Config, DataConfig, Duty, Error, GivenModel, PendingFile, Shard, model_file};
+use onnxquant::{Config, DataConfig, Duty, Error, GivenModel, Shard, Store, model_file};
+use onnxquant_temporary::TempFile;
 
 use crate::NAME;
 use crate::answer::Failure;
@@ -19,9 +19,11 @@ use crate::host::Host;
 use crate::quantize::engines;
 use crate::trial::Survivors;
 
-/// In the folder of a run: its settings, as --config reads them, and the path of the model.
+/// What is noted of a run: its settings, as --config reads them, and the path of the model.
 const SETTINGS: &str = "settings.toml";
 const INPUT: &str = "input.txt";
+/// How the file begins that they are copied to where they are in no folder.
+const COPY: &str = "onnxquant-settings-";
 /// Stands where the main command has OUT.
 const NO_OUTPUT: &str = "nothing-is-written";
 
@@ -33,36 +35,37 @@ pub(crate) fn calibrate(args: &[OsString]) -> Result<Asked, Failure> {
         return Err(anyhow::anyhow!("`calibrate` writes no model: leave out OUT, and give it to `finish`").into());
     }
     if let (Some(input), Some(state)) = (&asked.cli.quantize.input, &asked.cli.quantize.state) {
-        asked.words = Some(main_words(input.as_os_str(), NO_OUTPUT.as_ref(), state));
+        let words = [input.as_os_str(), NO_OUTPUT.as_ref()];
+        asked.words = Some(main_words(words, &state.join(SETTINGS), state));
     }
     Ok(asked)
 }
 
 /// What `solve` asks for, with what `calibrate` was asked for.
-pub(crate) fn solve(args: SolveArgs) -> Result<Asked, Failure> {
-    let input = noted_input(&args.state, &args.shard.shard(Duty::Solve)?)?;
+pub(crate) fn solve(args: SolveArgs, host: &Host<'_>) -> Result<Asked, Failure> {
+    let Noted { input, settings, held } = Noted::read(&args.state, &args.shard.shard(Duty::Solve)?, host)?;
     let input = args.elsewhere.model.clone().map_or(input, OsString::from);
-    let words = main_words(&input, NO_OUTPUT.as_ref(), &args.state);
+    let words = main_words([&input, NO_OUTPUT.as_ref()], &settings, &args.state);
     let program = OsString::from(format!("{NAME} calibrate"));
     let typed = [program, input].into_iter().chain(words[2..].iter().cloned()).chain(args.elsewhere.words());
     let mut asked = configuration::read_calibrate(typed.collect())?;
-    asked.words = Some(words);
+    (asked.words, asked.held) = (Some(words), held);
     asked.cli.command = Some(Command::Solve(args));
     Ok(asked)
 }
 
 /// What `finish` asks for: the run that `calibrate` began, as the main command does it.
-pub(crate) fn finish(args: &FinishArgs) -> Result<Asked, Failure> {
+pub(crate) fn finish(args: &FinishArgs, host: &Host<'_>) -> Result<Asked, Failure> {
     let share = args.shard()?;
-    let input = noted_input(&args.state, &share)?;
+    let Noted { input, settings, held } = Noted::read(&args.state, &share, host)?;
     let input = args.elsewhere.model.clone().map_or(input, OsString::from);
-    let mut words = main_words(&input, args.output.as_os_str(), &args.state);
+    let mut words = main_words([&input, args.output.as_os_str()], &settings, &args.state);
     words.extend(args.elsewhere.words());
     for path in &args.report {
         words.extend(["--report".into(), path.into()]);
     }
     let mut asked = configuration::read(std::iter::once(OsString::from(NAME)).chain(words.iter().cloned()))?;
-    asked.words = Some(words);
+    (asked.words, asked.held) = (Some(words), held);
     asked.cli.quantize.finish = Some(share);
     Ok(asked)
 }
@@ -86,36 +89,61 @@ impl Elsewhere {
     }
 }
 
-fn main_words(input: &std::ffi::OsStr, output: &std::ffi::OsStr, state: &Path) -> Vec<OsString> {
-    let settings = state.join(SETTINGS);
+fn main_words([input, output]: [&OsStr; 2], settings: &Path, state: &Path) -> Vec<OsString> {
     [input, output, "--config".as_ref(), settings.as_os_str(), "--state".as_ref(), state.as_os_str()]
         .map(OsString::from)
         .into()
 }
 
-/// The path of the model that a run was begun with; it is waited for.
-fn noted_input(state: &Path, share: &Shard) -> Result<OsString, Failure> {
-    let path = state.join(INPUT);
-    let look = || Ok((path.exists() && state.join(SETTINGS).exists()).then_some(()));
-    let problem = || format!("no process has begun to calibrate in `{}`", state.display());
-    share.wait_for(look, problem)?;
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    Ok(OsString::from(text.trim_end_matches('\n')))
+/// What a run was begun with.
+struct Noted {
+    /// The path of the model.
+    input: OsString,
+    /// A file with the settings.
+    settings: PathBuf,
+    /// The same, where it goes with this value.
+    held: Option<TempFile>,
+}
+
+impl Noted {
+    /// Reads it; it is waited for.
+    fn read(state: &Path, share: &Shard, host: &Host<'_>) -> Result<Self, Failure> {
+        let store = host.store_at(state);
+        let note = |name: &str| {
+            let failed = |error: std::io::Error| Error::State { path: state.join(name), problem: error.to_string() };
+            store.read(name).map_err(failed)
+        };
+        let look = || Ok(note(INPUT)?.zip(note(SETTINGS)?));
+        let problem = || format!("no process has begun to calibrate in `{}`", state.display());
+        let (input, settings) = share.wait_for(look, problem)?;
+        let input = OsString::from(String::from_utf8_lossy(&input).trim_end_matches('\n'));
+        if let Some(folder) = store.folder() {
+            return Ok(Self { input, settings: folder.join(SETTINGS), held: None });
+        }
+        let held = copy(&settings).context("cannot write a temporary file (TMPDIR)")?;
+        Ok(Self { input, settings: held.path().to_owned(), held: Some(held) })
+    }
+}
+
+fn copy(settings: &[u8]) -> std::io::Result<TempFile> {
+    let mut file = TempFile::new_in(&std::env::temp_dir(), COPY)?;
+    file.as_file_mut().write_all(settings)?;
+    Ok(file)
 }
 
 /// Does the share of this process.
 pub(crate) fn run(asked: &Asked, duty: Duty, shard: &ShardArgs, host: &Host<'_>) -> anyhow::Result<String> {
     let args = &asked.cli.quantize;
     let (Some(input), Some(state)) = (&args.input, &args.state) else { bail!("IN and --state are needed") };
-    let share = shard.shard(duty)?;
+    let (share, store) = (shard.shard(duty)?, host.store_at(state));
     let begun = match duty {
-        Duty::Calibrate => begin(asked, input, state)?,
+        Duty::Calibrate => begin(asked, input, store.as_ref())?,
         Duty::Solve | Duty::Finish => false,
     };
-    let done = work(args, Config { shard: Some(share), ..args.config()? }, host);
+    let done = work(args, Config { shard: Some(share), ..host.keeping(args.config()?) }, host);
     if begun && matches!(done.as_ref().map_err(anyhow::Error::downcast_ref), Err(Some(Error::State { .. }))) {
         // It is of another run, which was not begun in this way.
-        [SETTINGS, INPUT].iter().try_for_each(|name| fs::remove_file(state.join(name)))?;
+        [SETTINGS, INPUT].iter().try_for_each(|name| store.remove(name))?;
     }
     done?;
     Ok(String::new())
@@ -132,23 +160,20 @@ fn work(args: &QuantizeArgs, config: Config, host: &Host<'_>) -> anyhow::Result<
     Ok(onnxquant::share(&model, data.as_ref(), &config, host.progress)?)
 }
 
-/// Notes in the folder what the run was begun with; whether nothing was noted before.
-fn begin(asked: &Asked, input: &Path, state: &Path) -> anyhow::Result<bool> {
-    let settings = state.join(SETTINGS);
-    if settings.exists() {
+/// Notes what the run was begun with; whether nothing was noted before.
+fn begin(asked: &Asked, input: &Path, store: &dyn Store) -> anyhow::Result<bool> {
+    let place = store.place();
+    let failed = |problem: std::io::Error| Error::State { path: place.clone(), problem: problem.to_string() };
+    if store.has(SETTINGS).map_err(failed)? {
         return Ok(false);
     }
-    fs::create_dir_all(state).with_context(|| format!("cannot make the folder `{}`", state.display()))?;
+    store.open().map_err(failed)?;
     let input = if is_address(input) { input.to_owned() } else { std::path::absolute(input)? };
     let Some(input) = input.to_str() else { bail!("the path of the model is no text in UTF-8: `{}`", input.display()) };
     // The settings come last: where they are, all is.
-    for (path, text) in [(state.join(INPUT), format!("{input}\n")), (settings, asked.shared_text())] {
-        let write = || {
-            let mut file = PendingFile::create(&path)?;
-            file.file().write_all(text.as_bytes())?;
-            file.commit()
-        };
-        write().with_context(|| format!("cannot write `{}`", path.display()))?;
+    for (name, text) in [(INPUT, format!("{input}\n")), (SETTINGS, asked.shared_text())] {
+        let written = store.write(name, text.into_bytes(), false);
+        written.with_context(|| format!("cannot write `{}`", place.join(name).display()))?;
     }
     Ok(true)
 }

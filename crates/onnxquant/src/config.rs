@@ -8,7 +8,7 @@ mod selection;
 mod shard;
 mod target;
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use onnxquant_calib::OrtEngine;
 use onnxquant_passes::cpu::Cpu;
@@ -24,6 +24,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::plan_file::PlanFile;
+use crate::store::Store;
 
 pub use choices::{ActivationBits, Activations, Budget, EngineChoice, Format, KvCache, MethodChoice};
 pub use data::DataConfig;
@@ -75,9 +76,9 @@ pub struct Config {
     /// Bits of every layer by name; `granularity` and `symmetry` should be those of the plan.
     #[serde(skip)]
     pub plan: Option<PlanFile>,
-    /// A folder in which solved layers are kept, so that a run that was killed can go on.
+    /// Where solved layers are kept, so that a run that was killed can go on.
     #[serde(skip)]
-    pub state: Option<PathBuf>,
+    pub state: Option<Arc<dyn Store>>,
     /// What of the run this process does, where several do it together.
     #[serde(skip)]
     pub shard: Option<Shard>,

@@ -104,7 +104,8 @@ impl Files {
             files = data.cache.iter().fold(files, |files, path| files.writes("the calibration cache", path));
         }
         files = config.plan.iter().fold(files, |files, plan| files.reads("the plan of bits", plan.path()));
-        config.state.iter().fold(files, |files, folder| files.keeps("the state", folder))
+        let state = config.state.iter().filter_map(|state| state.folder());
+        state.fold(files, |files, folder| files.keeps("the state", folder))
     }
 
     /// A file that is read; `what` it is, for messages: `the plan`.

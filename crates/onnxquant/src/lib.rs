@@ -22,7 +22,7 @@
 //! | `write` | codes into the model, the model into a file |
 //! | `plan` | what will be done with every layer and operator |
 //! | `load` | reads and prepares a model |
-//! | `config`, `plan_file`, `accuracy`, `fingerprint`, `progress`, `error` | what all of them know |
+//! | `config`, `store`, `plan_file`, `accuracy`, `fingerprint`, `progress`, `error` | what all of them know |
 
 #![forbid(unsafe_code)]
 
@@ -48,6 +48,7 @@ mod plan_file;
 mod progress;
 mod report;
 mod solve;
+mod store;
 #[cfg(test)]
 mod testing;
 mod write;
@@ -110,3 +111,4 @@ pub use report::stored::StoredReport;
 pub use report::tables::TableReport;
 pub use report::weights::{CodeReport, WeightReport};
 pub use report::words;
+pub use store::{Store, store_at};

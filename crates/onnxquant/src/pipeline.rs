@@ -191,7 +191,7 @@ impl Opened {
         let halves = raise_halves(&mut model, config)?.map(Arc::new);
         let (calibration, seen) = seen::open(&model, data, config)?;
         let samples = calibration.as_ref().map(|calibration| &calibration.samples);
-        let state = config.state.as_ref().map(|folder| State::open(folder, &model, config, samples)).transpose()?;
+        let state = config.state.as_ref().map(|store| State::open(store, &model, config, samples)).transpose()?;
         let prepared = prepare(&mut model)?;
         let served = Served::open(input, &model, calibration.as_ref(), config)?;
         let metered = Metered::open(input, config)?;

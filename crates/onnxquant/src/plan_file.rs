@@ -13,10 +13,8 @@
 //! command, too; read as a plan it holds nothing else, and every layer that is to be quantized has to be listed, and no other.
 
 use std::collections::HashSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use onnxquant_ir::PendingFile;
 use onnxquant_quant::{Granularity, Symmetry};
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +65,13 @@ impl PlanFile {
     pub fn read(path: &Path) -> Result<Self, Error> {
         let failed = |problem: String| Error::Plan { path: path.to_owned(), problem };
         let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-        let plan: Self = toml::from_str(&text).map_err(|error| failed(error.to_string().trim_end().to_owned()))?;
+        Self::of_text(&text, path)
+    }
+
+    /// What stands in a file at `path`.
+    pub(crate) fn of_text(text: &str, path: &Path) -> Result<Self, Error> {
+        let failed = |problem: String| Error::Plan { path: path.to_owned(), problem };
+        let plan: Self = toml::from_str(text).map_err(|error| failed(error.to_string().trim_end().to_owned()))?;
         if plan.symmetric == plan.asymmetric {
             return Err(failed("expected either `symmetric = true` or `asymmetric = true`".to_owned()));
         }
@@ -81,18 +85,6 @@ impl PlanFile {
             }
         }
         Ok(Self { path: path.to_owned(), ..plan })
-    }
-
-    /// Writes the file, whole or not at all.
-    pub fn write(&self, path: &Path) -> Result<(), Error> {
-        let failed = |problem: String| Error::Output { path: path.to_owned(), problem };
-        let text = self.text()?;
-        let write = || {
-            let mut file = PendingFile::create(path)?;
-            file.file().write_all(text.as_bytes())?;
-            file.commit()
-        };
-        write().map_err(|error: std::io::Error| failed(error.to_string()))
     }
 
     /// What stands in the file.
@@ -175,7 +167,7 @@ mod tests {
             let plan = PlanFile::new(granularity, Symmetry::Asymmetric, layers.into_iter());
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("plan.toml");
-            plan.write(&path).unwrap();
+            std::fs::write(&path, plan.text().unwrap()).unwrap();
             let found = PlanFile::read(&path).unwrap();
             assert_eq!((found.granularity(), found.symmetry()), (granularity, Symmetry::Asymmetric));
             assert_eq!(found.layers, plan.layers);

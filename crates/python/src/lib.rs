@@ -15,7 +15,7 @@ use onnxquant_cli::{Around, command, end_on_signals, options};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use crate::job::{Job, Told};
+use crate::job::{Has, Job, Told};
 
 /// Native parts of the package `onnxquant`.
 #[pymodule]
@@ -39,9 +39,10 @@ fn main(py: Python<'_>, args: Vec<OsString>, program: Vec<OsString>, packages: V
 /// Does what the arguments of the command say, and returns a tuple: JSON; what was asked for and missed, or `None`; what
 /// the command prints of it.
 ///
-/// `listener` has the methods `progress(phase, done, total)` and `warn(text)`, and `metric(path)` where `has_metric`. What
-/// goes wrong is raised as what its
-/// method `error(kind, message)` returns; what these methods raise, and KeyboardInterrupt, end the run.
+/// `listener` has the methods `progress(phase, done, total)` and `warn(text)`, and `metric(path)` where `has_metric`. Where
+/// `has_store` its `store` keeps values in place of the folder of `--state`, by the methods `read(name)`, which returns
+/// bytes or `None`, `has(name)`, `write(name, value)` and `remove(name)`. What goes wrong is raised as what its method
+/// `error(kind, message)` returns; what these methods raise, and KeyboardInterrupt, end the run.
 #[pyfunction]
 fn run(
     py: Python<'_>,
@@ -50,8 +51,10 @@ fn run(
     packages: Vec<PathBuf>,
     listener: &Bound<'_, PyAny>,
     has_metric: bool,
+    has_store: bool,
 ) -> PyResult<Told> {
-    Job::start(args, Around { program, packages }, has_metric)?.wait(py, listener)
+    let has = Has { metric: has_metric, store: has_store };
+    Job::start(args, Around { program, packages }, has)?.wait(py, listener)
 }
 
 /// The options of a subcommand, or of the main command, as JSON.

@@ -10,7 +10,8 @@
 //! an object stretches are fetched where somebody reads them, in blocks of 256 KiB, more at a time while reading goes
 //! straight on; what was fetched is kept in one temporary file without a name as long as somebody [keeps](keep) it, so
 //! that nothing is fetched twice. All requests about an object name the entity tag that it had first: one that was changed
-//! is an error. What is mapped must be a file: [`fetch`] makes one. [`Upload`] writes an object, whole or not at all.
+//! is an error. What is mapped must be a file: [`fetch`] makes one. [`Upload`] writes an object, whole or not at all; [`whole`]
+//! is for small ones that others write meanwhile.
 //!
 //! # Secrets
 //!
@@ -34,4 +35,4 @@ mod remote;
 pub use address::{as_given, entered, is_address, note_copy, without_secrets};
 pub use list::{MAX_DEPTH, Unlisted, is_file, is_folder, list};
 pub use open::{Opened, open, read_at_most};
-pub use remote::{Kept, Upload, fetch, foresee, keep};
+pub use remote::{Kept, Upload, fetch, foresee, keep, whole};

@@ -98,3 +98,43 @@ impl Seek for Reading {
         match *self {}
     }
 }
+
+/// See the feature `remote`.
+pub mod whole {
+    use std::io;
+    use std::path::Path;
+
+    use super::refused;
+
+    /// Refused.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn get(address: &Path) -> io::Result<Option<Vec<u8>>> {
+        Err(refused(address))
+    }
+
+    /// Refused.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn has(address: &Path) -> io::Result<bool> {
+        Err(refused(address))
+    }
+
+    /// Refused.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn put(address: &Path, _bytes: Vec<u8>) -> io::Result<()> {
+        Err(refused(address))
+    }
+
+    /// Refused.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn remove(address: &Path) -> io::Result<()> {
+        Err(refused(address))
+    }
+}

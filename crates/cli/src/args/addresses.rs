@@ -8,7 +8,7 @@ use onnxquant::Error;
 use onnxquant::storage::{is_address, without_secrets};
 
 /// Those whose files are read or written wherever they lie, by the names of their fields.
-const ANYWHERE: [&str; 13] = [
+const ANYWHERE: [&str; 14] = [
     "input",
     "output",
     "calib",
@@ -19,6 +19,7 @@ const ANYWHERE: [&str; 13] = [
     "path",
     "report",
     "save_plan",
+    "state",
     "html",
     "tokenizer",
     "preprocessor",

@@ -59,8 +59,8 @@ pub(crate) struct CalibrateCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct SolveArgs {
-    /// The folder of the run.
-    #[arg(long, value_name = "DIR")]
+    /// Where the run keeps what is done: a folder that all processes see, or an address of an object store.
+    #[arg(long, value_name = "PLACE")]
     pub(crate) state: PathBuf,
 
     #[command(flatten)]
@@ -72,8 +72,8 @@ pub(crate) struct SolveArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FinishArgs {
-    /// The folder of the run.
-    #[arg(long, value_name = "DIR")]
+    /// Where the run keeps what is done: a folder that all processes see, or an address of an object store.
+    #[arg(long, value_name = "PLACE")]
     pub(crate) state: PathBuf,
 
     /// Where the quantized model, or the folder with it, appears, whole or not at all.

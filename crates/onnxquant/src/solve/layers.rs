@@ -34,7 +34,7 @@ pub(crate) fn solve_layers(
     let Job { model, config, progress, .. } = job;
     let mut source = Source::new(job, plan, tables)?;
     let mut tied = TiedCodes::new(job, &plan.layers)?;
-    let state = job.state.map(|state| state.layers(plan)).transpose()?;
+    let state = job.state.map(|state| state.layers(plan));
     let mut layers_solved = Vec::with_capacity(plan.layers.len());
     // Stages solved by an earlier run, through which the networks have not gone yet.
     let mut kept_stages: Vec<Range<usize>> = Vec::new();

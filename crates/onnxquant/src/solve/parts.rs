@@ -1,24 +1,24 @@
 //! Keeps what parts of the samples gave, for whoever adds it up.
 //!
-//! A stage has a folder beside its layers:
+//! Names of a stage begin alike:
 //!
-//! | file | what |
+//! | name | what |
 //! |---|---|
 //! | `03-00.moments` | part 3, request 0: sums of moments by set of samples |
 //! | `03-00.late` | the same of samples that had waited |
 //! | `03.done` | part 3 is there as a whole, and what others have to know of it |
 //!
-//! A file that is damaged counts as absent: it is removed, with the word that its part is there.
+//! What is damaged counts as absent: it is removed, with the word that its part is there.
 
-use std::fs;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use onnxquant_calib::{ComparisonSums, CutShapes, MomentSums, PartComparison, PartMoments, RequestPart};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::solve::kept::{failed, read_value, remove, write_value};
+use crate::solve::kept::{has, read_value, remove, write_value};
+use crate::store::Store;
 
 /// What others have to know of a part.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -33,18 +33,20 @@ pub(crate) struct Done {
 /// What parts of the samples gave for one stage.
 #[derive(Debug)]
 pub(crate) struct KeptParts {
-    folder: PathBuf,
+    store: Arc<dyn Store>,
+    /// How names begin.
+    stage: String,
 }
 
 impl KeptParts {
-    /// In this folder, which is made once there is something.
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    /// Under names that begin with that of the stage.
+    pub(crate) fn new(store: &Arc<dyn Store>, stage: String) -> Self {
+        Self { store: Arc::clone(store), stage }
     }
 
     /// Of one set of samples alone.
     pub(crate) fn of_set(&self, set: usize) -> Self {
-        Self::new(self.folder.join(format!("set-{set}")))
+        Self::new(&self.store, format!("{}/set-{set}", self.stage))
     }
 
     /// Keeps the moments of a part.
@@ -119,27 +121,31 @@ impl KeptParts {
     pub(crate) fn drop_moments(&self, parts: impl IntoIterator<Item = usize>) {
         for part in parts {
             for waited in [false, true] {
-                let names = (0..).map(|request| self.folder.join(moments_name(part, waited, request)));
+                let names = (0..).map(|request| self.name(&moments_name(part, waited, request)));
+                let there = names.take_while(|name| has(self.store.as_ref(), name));
                 // What cannot be removed is only in the way.
-                names.map_while(|name| fs::remove_file(name).ok()).for_each(drop);
+                there.map_while(|name| self.store.remove(&name).ok()).for_each(drop);
             }
         }
     }
 
     /// Takes back that a part is there, of which something is not.
     fn forget<T>(&self, part: usize) -> Result<Option<T>, Error> {
-        remove(&self.folder.join(done_name(part)))?;
+        remove(self.store.as_ref(), &self.name(&done_name(part)))?;
         Ok(None)
     }
 
     fn put<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
-        fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, &error))?;
-        write_value(&self.folder.join(name), value)
+        write_value(self.store.as_ref(), &self.name(name), value)
     }
 
-    /// What a file holds; nothing where it is not there or damaged.
+    /// What is kept under a name; nothing where it is not there or damaged.
     fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
-        read_value(&self.folder.join(name))
+        read_value(self.store.as_ref(), &self.name(name))
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}/{name}", self.stage)
     }
 }
 

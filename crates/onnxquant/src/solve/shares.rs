@@ -55,7 +55,7 @@ pub(crate) fn do_share(job: Job<'_>, plan: &Plan, tables: &[QuantizedTable], sha
     let Some(state) = job.state else {
         return Err(Error::Usage("several processes need a folder for what each has done: give --state".to_owned()));
     };
-    let kept = state.layers(plan)?;
+    let kept = state.layers(plan);
     let source = Source::new(job, plan, tables)?;
     let ranges = source.stages(job.model, &plan.layers, job.config);
     let of = ranges.len();

@@ -1,21 +1,22 @@
-//! Keeps solved layers in a folder, so that a run that was killed can go on.
+//! Keeps solved layers in a [`Store`], so that a run that was killed can go on.
 //!
-//! | file | what |
+//! | name | what |
 //! |---|---|
 //! | `run.toml` | what codes depend on: formats, algorithms, engine, model, samples, settings; another run is refused |
 //! | `plan.toml` | the bits of every layer, once they are chosen |
 //! | `FINGERPRINT.table` | the codes of a table of embeddings |
 //! | `FINGERPRINT/0007.layer` | layer 7 in a run with these bits: codes, scales, zero points, correction, report |
 //!
-//! A layer file is the text `onnxquant layer`, a header in TOML, little-endian numbers and a fingerprint of all that;
+//! A layer is the text `onnxquant layer`, a header in TOML, little-endian numbers and a fingerprint of all that;
 //! it appears whole or not at all. Numbers are read back as they were written, bit by bit, so that a run that went on
 //! writes the same bytes as one that was not interrupted. The memory limit and the number of threads change no code and
-//! are no part of the key; where the folder lies, what is verified and how weights are stored neither.
+//! are no part of the key; where it is kept, what is verified and how weights are stored neither.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use ndarray::Array3;
-use onnxquant_ir::{Model, sweep};
+use onnxquant_ir::Model;
 use onnxquant_quant::{Alphabet, LayerSolution};
 use serde::{Deserialize, Serialize};
 
@@ -26,25 +27,26 @@ use crate::observe::samples::Samples;
 use crate::plan::layers::{Plan, PlannedLayer};
 use crate::plan::tables::PlannedTable;
 use crate::plan_file::PlanFile;
-use crate::solve::kept::{CHECK_BYTES, failed, read, read_value, write, write_value};
+use crate::solve::kept::{checked, failed, has, read, read_value, with_check, write_value};
 use crate::solve::parts::KeptParts;
 use crate::solve::solved::{Findings, Solved};
+use crate::store::Store;
 use crate::write::codes::QuantizedTable;
 
-/// Files in the folder.
+/// Names of what is kept.
 pub(crate) const RUN_NAME: &str = "run.toml";
 pub(crate) const PLAN_NAME: &str = "plan.toml";
-/// First bytes of a layer file.
+/// First bytes of a layer.
 const MAGIC: &[u8] = b"onnxquant layer\n";
 /// Of the files, and of what a report takes from them. Raised when these change.
 const FORMAT: u32 = 2;
 /// Raised when this program makes other codes of the same model, samples and settings: golden files change then.
 const ALGORITHMS: u32 = 4;
 
-/// The folder of a run.
+/// What a run keeps.
 #[derive(Debug)]
 pub(crate) struct State {
-    folder: PathBuf,
+    store: Arc<dyn Store>,
 }
 
 /// What a run depends on.
@@ -61,9 +63,9 @@ struct Key {
 }
 
 impl State {
-    /// Opens the folder, or makes it; one of another run is an error.
+    /// Opens what was kept; that of another run is an error.
     pub(crate) fn open(
-        folder: &Path,
+        store: &Arc<dyn Store>,
         model: &Model,
         config: &Config,
         samples: Option<&Samples>,
@@ -80,33 +82,35 @@ impl State {
             samples: samples.unwrap_or_default(),
             settings: serde_json::to_string(config).map_err(|error| Error::Internal(error.to_string()))?,
         };
-        let path = folder.join(RUN_NAME);
-        std::fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
-        sweep(folder);
-        match read(&path)? {
-            Some(found) => key.check(folder, &path, &found)?,
+        store.open().map_err(|error| Error::State { path: store.place(), problem: error.to_string() })?;
+        let state = Self { store: Arc::clone(store) };
+        match read(store.as_ref(), RUN_NAME)? {
+            Some(found) => key.check(&store.place(), &found)?,
             None => {
                 let text = toml::to_string(&key).map_err(|error| Error::Internal(error.to_string()))?;
-                write(&path, &[text.as_bytes()])?;
+                state.keep(RUN_NAME, text.into_bytes())?;
             }
         }
-        Ok(Self { folder: folder.to_owned() })
+        Ok(state)
     }
 
     /// The bits of every layer, where they were chosen.
     pub(crate) fn bits(&self, plan: &Plan) -> Result<Option<Vec<u32>>, Error> {
-        let path = self.folder.join(PLAN_NAME);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let kept = PlanFile::read(&path)?;
+        let Some(text) = read(self.store.as_ref(), PLAN_NAME)? else { return Ok(None) };
+        let path = self.store.place().join(PLAN_NAME);
+        let kept = PlanFile::of_text(&String::from_utf8_lossy(&text), &path)?;
         plan.layers.iter().map(|layer| kept.bits_of(&layer.label)).collect::<Result<_, _>>().map(Some)
     }
 
     /// Keeps the bits of every layer.
     pub(crate) fn keep_bits(&self, plan: &Plan, config: &Config) -> Result<(), Error> {
         let layers = plan.layers.iter().map(|layer| (layer.label.clone(), layer.bits));
-        PlanFile::new(config.granularity, config.symmetry, layers).write(&self.folder.join(PLAN_NAME))
+        let text = PlanFile::new(config.granularity, config.symmetry, layers).text()?;
+        self.keep(PLAN_NAME, text.into_bytes())
+    }
+
+    fn keep(&self, name: &str, value: Vec<u8>) -> Result<(), Error> {
+        keep(self.store.as_ref(), name, value)
     }
 
     /// The codes of a table with these numbers: those that were kept, else those that `make` gives, which are kept.
@@ -118,29 +122,28 @@ impl State {
     ) -> Result<QuantizedTable, Error> {
         let PlannedTable { name, bits, block, .. } = table;
         let key = format!("{bits} {block:?} {} {name}", of_numbers(numbers));
-        let path = self.folder.join(format!("{}.table", of_bytes(key.as_bytes())));
-        if let Some(kept) = read_value(&path)? {
+        let name = format!("{}.table", of_bytes(key.as_bytes()));
+        if let Some(kept) = read_value(self.store.as_ref(), &name)? {
             return Ok(kept);
         }
         let made = make()?;
-        write_value(&path, &made)?;
+        write_value(self.store.as_ref(), &name, &made)?;
         Ok(made)
     }
 
     /// The layers of a run with the bits of `plan`.
-    pub(crate) fn layers(&self, plan: &Plan) -> Result<KeptLayers, Error> {
+    pub(crate) fn layers(&self, plan: &Plan) -> KeptLayers {
         let bits = plan.layers.iter().flat_map(|layer| layer.bits.to_le_bytes()).collect::<Vec<u8>>();
-        let folder = self.folder.join(of_bytes(&bits));
-        std::fs::create_dir_all(&folder).map_err(|error| failed(&folder, &error))?;
-        sweep(&folder);
-        Ok(KeptLayers { folder })
+        KeptLayers { store: Arc::clone(&self.store), bits: of_bytes(&bits) }
     }
 }
 
 impl Key {
-    fn check(&self, folder: &Path, path: &Path, found: &[u8]) -> Result<(), Error> {
+    fn check(&self, place: &Path, found: &[u8]) -> Result<(), Error> {
+        let failed = |path: &Path, problem: String| Error::State { path: path.to_owned(), problem };
         let text = String::from_utf8_lossy(found);
-        let found: Self = toml::from_str(&text).map_err(|error| failed(path, &error))?;
+        let found = toml::from_str(&text).map_err(|error| failed(&place.join(RUN_NAME), error.to_string()));
+        let found: Self = found?;
         let parts = [
             ("version of this program", (&self.version, self.format) == (&found.version, found.format)),
             ("version of the algorithms", self.algorithms == found.algorithms),
@@ -154,7 +157,7 @@ impl Key {
             true => Ok(()),
             false => {
                 let problem = format!("it was made with another {}", other.join(", another "));
-                Err(failed(folder, &format!("{problem}; remove it, or name another folder")))
+                Err(failed(place, format!("{problem}; remove it, or name another folder")))
             }
         }
     }
@@ -163,10 +166,12 @@ impl Key {
 /// The solved layers of a run.
 #[derive(Debug)]
 pub(crate) struct KeptLayers {
-    folder: PathBuf,
+    store: Arc<dyn Store>,
+    /// The fingerprint of their bits.
+    bits: String,
 }
 
-/// What comes before the numbers in a layer file.
+/// What comes before the numbers in a layer.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -183,24 +188,24 @@ struct Header {
 }
 
 impl KeptLayers {
-    fn path(&self, index: usize) -> PathBuf {
-        self.folder.join(format!("{index:04}.layer"))
+    fn name(&self, index: usize) -> String {
+        format!("{}/{index:04}.layer", self.bits)
     }
 
     /// What parts of the samples gave for the stage whose first layer is `start`.
     pub(crate) fn parts(&self, start: usize) -> KeptParts {
-        KeptParts::new(self.folder.join(format!("stage-{start:04}")))
+        KeptParts::new(&self.store, format!("{}/stage-{start:04}", self.bits))
     }
 
     /// What parts of the samples gave when outputs were compared in the end.
     pub(crate) fn compared_parts(&self, seen: &[usize]) -> KeptParts {
         // Where a runtime judges, samples that were used before are left to it.
-        KeptParts::new(self.folder.join(format!("compared-{}", seen.len())))
+        KeptParts::new(&self.store, format!("{}/compared-{}", self.bits, seen.len()))
     }
 
     /// Whether a layer is there.
     pub(crate) fn has(&self, index: usize) -> bool {
-        self.path(index).exists()
+        has(self.store.as_ref(), &self.name(index))
     }
 
     /// Whether so many layers from `start` on are there.
@@ -217,21 +222,27 @@ impl KeptLayers {
     }
 
     fn layer(&self, index: usize, layer: &PlannedLayer) -> Result<Option<Solved>, Error> {
-        let path = self.path(index);
-        let Some(bytes) = read(&path)? else { return Ok(None) };
-        let damaged = || failed(&path, &"the file is damaged; remove it, and its layer will be solved again");
+        let name = self.name(index);
+        let Some(bytes) = read(self.store.as_ref(), &name)? else { return Ok(None) };
+        let failed = |problem: String| Error::State { path: self.store.place().join(&name), problem };
+        let damaged = || failed("the file is damaged; remove it, and its layer will be solved again".to_owned());
         let (header, solved) = decode(&bytes).ok_or_else(damaged)?;
         match header == layer.label {
             true => Ok(Some(solved)),
-            false => Err(failed(&path, &format!("it is of layer `{header}`, expected `{}`", layer.label))),
+            false => Err(failed(format!("it is of layer `{header}`, expected `{}`", layer.label))),
         }
     }
 
     /// Keeps a layer.
     pub(crate) fn keep(&self, index: usize, layer: &PlannedLayer, solved: &Solved) -> Result<(), Error> {
         let bytes = encode(&layer.label, solved).map_err(|error| Error::Internal(error.to_string()))?;
-        write(&self.path(index), &[&bytes, of_bytes(&bytes).as_bytes()])
+        keep(self.store.as_ref(), &self.name(index), with_check(bytes))
     }
+}
+
+/// Keeps what took time to make.
+fn keep(store: &dyn Store, name: &str, value: Vec<u8>) -> Result<(), Error> {
+    store.write(name, value, false).map_err(|error| failed(store, name, &error))
 }
 
 fn encode(label: &str, solved: &Solved) -> Result<Vec<u8>, toml::ser::Error> {
@@ -256,11 +267,7 @@ fn encode(label: &str, solved: &Solved) -> Result<Vec<u8>, toml::ser::Error> {
 
 /// The layer's label and what was found; `None` where the bytes are damaged.
 fn decode(bytes: &[u8]) -> Option<(String, Solved)> {
-    let (bytes, check) = bytes.split_at_checked(bytes.len().checked_sub(CHECK_BYTES)?)?;
-    if of_bytes(bytes).as_bytes() != check {
-        return None;
-    }
-    let (length, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
+    let (length, rest) = checked(bytes)?.strip_prefix(MAGIC)?.split_first_chunk()?;
     let (header, mut rest) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
     let header: Header = toml::from_str(std::str::from_utf8(header).ok()?).ok()?;
     let (codes, scales) = (count(header.dims)?, count(header.scale_dims)?);

@@ -24,12 +24,14 @@ class Listener:
     """Hands progress on and logs warnings.
 
     `progress` is a callable of phase, done and total, `True` for a bar of tqdm, `False` for nothing; with `None` there is a
-    bar where tqdm is installed and the standard error is a terminal. `metric` says how good a model is.
+    bar where tqdm is installed and the standard error is a terminal. `metric` says how good a model is. `store` keeps what
+    is done in place of a folder.
     """
 
-    def __init__(self, progress=None, metric=None):
+    def __init__(self, progress=None, metric=None, store=None):
         self._bar = None
         self._metric = metric
+        self.store = store
         self._progress = self._of(progress)
 
     def _of(self, progress):
@@ -58,7 +60,8 @@ class Listener:
     def run(self, arguments):
         """Runs the command; returns its JSON and what was missed."""
         try:
-            return _native.run(arguments, _place.program(), _place.packages(), self, self._metric is not None)
+            has_metric, has_store = self._metric is not None, self.store is not None
+            return _native.run(arguments, _place.program(), _place.packages(), self, has_metric, has_store)
         finally:
             self.close()
 

@@ -9,6 +9,7 @@ mod reading;
 mod spool;
 mod store;
 mod upload;
+pub mod whole;
 
 pub use fetch::{fetch, foresee};
 pub use held::{Kept, keep};
