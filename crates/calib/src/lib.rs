@@ -57,7 +57,7 @@ pub use statistics::{
     ComparisonSums, LayerMoments, Measurement, MomentSums, NotMeasured, Original, OutputComparison, OutputError,
     PairRequest, PartComparison, PartMoments, RequestPart, Slice, SliceError, Slicing, StatKind, StatRequest, TakePart,
     TokenError, collect, collect_channels, collect_histograms, collect_pair_parts, collect_pairs, collect_parts,
-    compare, compare_stream_parts, compare_streams, gram_bytes, judged_outputs, larger, observe_shapes, observe_sizes,
+    compare, compare_stream_parts, compare_streams, gram_bytes, judged_outputs, larger, observe_shapes,
 };
-pub use stream::{CutShapes, MOST_PARTS, MakeModel, Network, Stream, count_parts};
+pub use stream::{CutShapes, MOST_PARTS, MakeModel, Network, Stream, count_parts, run_in_pieces};
 pub use tensor::{ElementType, Tensor};

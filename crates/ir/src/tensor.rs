@@ -8,9 +8,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use half::{bf16, f16};
-use onnxquant_proto::data_type_bits;
 use onnxquant_proto::onnx::TensorProto;
 use onnxquant_proto::onnx::tensor_proto::DataType;
+use onnxquant_proto::{data_type_bits, give_back};
 
 /// A tensor whose payload does not match its declaration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +119,7 @@ pub fn to_f32(tensor: &TensorProto) -> Result<Cow<'_, [f32]>, TensorError> {
         Some(raw) => words(raw).map(|word: [u8; 2]| bits(u16::from_le_bytes(word))).collect(),
         None => tensor.int32_data.iter().map(|&word| bits(word as u16)).collect::<Vec<f32>>(),
     };
-    Ok(match (data_type(tensor)?, raw) {
+    let numbers = match (data_type(tensor)?, raw) {
         (DataType::Float, None) => Cow::Borrowed(tensor.float_data.as_slice()),
         (DataType::Float, Some(raw)) => Cow::Owned(words(raw).map(f32::from_le_bytes).collect()),
         (DataType::Double, None) => Cow::Owned(tensor.double_data.iter().map(|&x| x as f32).collect()),
@@ -127,7 +127,10 @@ pub fn to_f32(tensor: &TensorProto) -> Result<Cow<'_, [f32]>, TensorError> {
         (DataType::Float16, _) => Cow::Owned(halves(|word| f16::from_bits(word).to_f32())),
         (DataType::Bfloat16, _) => Cow::Owned(halves(|word| bf16::from_bits(word).to_f32())),
         (other, _) => return Err(TensorError::new(tensor.name(), format!("{} is no float type", other.as_str_name()))),
-    })
+    };
+    // They are a copy now.
+    raw.into_iter().for_each(give_back);
+    Ok(numbers)
 }
 
 /// The numbers of an int64 or int32 tensor.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use onnxquant_proto::onnx::tensor_proto::{DataLocation, DataType};
 use onnxquant_proto::onnx::{ModelProto, StringStringEntryProto, TensorProto};
-use onnxquant_proto::{Message as _, WriteError};
+use onnxquant_proto::{Message as _, WriteError, give_back};
 
 use crate::atomic::{PendingFile, folder_of};
 use crate::error::{ReadModelError, WriteModelError};
@@ -173,7 +173,10 @@ fn move_out(proto: &mut ModelProto, path: &Path) -> io::Result<Option<PendingFil
     }
     let written = onnxquant_proto::map(pending.file())?;
     let same = |(start, payload): &(u64, Bytes)| {
-        written.get(*start as usize..*start as usize + payload.len()) == Some(payload)
+        let found = written.get(*start as usize..*start as usize + payload.len());
+        let is_same = found == Some(payload);
+        found.into_iter().chain([&payload[..]]).for_each(give_back);
+        is_same
     };
     if !moved.iter().all(same) {
         return Err(io::Error::other("external data read back differ from what was written"));

@@ -7,7 +7,7 @@
 
 use onnxquant_calib::{CalibSet, Tensor};
 use onnxquant_ir::Model;
-use onnxquant_proto::encode_model;
+use onnxquant_proto::{encode_model, give_back};
 
 use crate::error::Error;
 
@@ -76,6 +76,7 @@ fn visit(model: &Model, mut see: impl FnMut(&[u8])) -> Result<Vec<u8>, Error> {
     for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
         if let Some(raw) = tensor.raw_data.take() {
             see(&raw);
+            give_back(&raw);
         }
     }
     encode_model(&proto).map_err(|error| Error::Internal(error.to_string()))

@@ -36,7 +36,7 @@ pub use bytes::Bytes;
 pub use check::WireError;
 pub use data_type::{DataType, data_type_bits, data_type_name, raw_data_bytes};
 pub use inline::{InlineError, inline_functions};
-pub use map_file::{map, map_file};
+pub use map_file::{give_back, map, map_file};
 pub use prost::Message;
 pub use read::{ReadError, ReadProblem, decode_model, read_model};
 pub use subgraph::{all_nodes, bodies, captured_names, given_names, made_names, rename};

@@ -1,4 +1,4 @@
-//! What activations look like over a data set: their sizes, their distributions, and the ranges of their channels.
+//! What activations look like over a data set: their shapes, their distributions, and the ranges of their channels.
 //!
 //! Samples are run a batch at a time and taken in in their order, values in parallel, so that the results are the same
 //! for any number of threads. Memory does not grow with the number of samples, except by two numbers a channel and
@@ -13,12 +13,6 @@ use crate::engine::Session;
 use crate::error::CalibError;
 use crate::run::{Progress, SampleRun, floats, for_each_batch};
 use crate::tensor::Tensor;
-
-/// Elements of every observed value for one sample; `None` for values that are not 32-bit floats.
-pub fn observe_sizes(engine: &dyn Session, data: &CalibSet, sample: usize) -> Result<Vec<Option<usize>>, CalibError> {
-    let values = engine.run(&data.load(sample)?)?;
-    Ok(values.iter().map(|value| matches!(value, Tensor::F32(_)).then(|| value.len())).collect())
-}
 
 /// The shape of every observed value for one sample, and whether it holds floats of whatever width.
 pub fn observe_shapes(

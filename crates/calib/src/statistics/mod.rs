@@ -12,7 +12,7 @@ mod spread;
 mod sums;
 mod tokens;
 
-pub use activations::{collect_channels, collect_histograms, observe_shapes, observe_sizes};
+pub use activations::{collect_channels, collect_histograms, observe_shapes};
 pub use compare::by_part::{ComparisonSums, PartComparison, compare_stream_parts, compare_streams};
 pub use compare::{OutputComparison, OutputError, compare, judged_outputs, larger};
 pub use measurement::{Measurement, NotMeasured};

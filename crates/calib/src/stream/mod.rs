@@ -33,6 +33,7 @@
 
 mod cut;
 pub(crate) mod parts;
+mod pieces;
 mod store;
 
 use std::collections::HashSet;
@@ -51,6 +52,7 @@ use cut::Cutter;
 pub(crate) use cut::Keep;
 pub use parts::{MOST_PARTS, count_parts};
 use parts::{Part, divide};
+pub use pieces::run_in_pieces;
 use serde::{Deserialize, Serialize};
 use store::Spill;
 pub(crate) use store::{Slot, Store};

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use onnxquant_calib::{Session, collect_channels, collect_histograms, observe_sizes};
+use onnxquant_calib::{Session, Tensor, collect_channels, collect_histograms};
 use onnxquant_ir::{Model, PendingFile};
 use onnxquant_quant::{ChannelAxis, ChannelRanges, Histogram};
 use schemars::JsonSchema;
@@ -146,8 +146,11 @@ impl<'a> Observer<'a> {
             return Ok(vec![None; values.len()]);
         };
         self.cached(model, values, &str::to_owned, |section| &mut section.sizes, &|names| {
-            let session = self.session(model, names, &[sample])?;
-            Ok(observe_sizes(&session, &self.calibration.samples.data, sample)?)
+            let mut sizes = vec![None; names.len()];
+            self.calibration.samples.run_one(model, names, sample, &mut |position, tensor| {
+                sizes[position] = matches!(tensor, Tensor::F32(_)).then(|| tensor.len());
+            })?;
+            Ok(sizes)
         })
     }
 

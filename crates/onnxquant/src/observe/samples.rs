@@ -3,12 +3,17 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use onnxquant_calib::{CalibSet, InputSpec, Session, SharedEngine, Split, engine, open_session_for};
+use onnxquant_calib::{
+    CalibSet, InputSpec, Session, SharedEngine, Split, Tensor, engine, open_session_for, run_in_pieces,
+};
 use onnxquant_ir::Model;
 
 use crate::config::DataConfig;
 use crate::error::Error;
 use crate::load::without_functions;
+
+/// Bytes of the weights that an engine is given at once where one sample is run.
+const PIECE_BYTES: u64 = 256 << 20;
 
 /// The samples, divided by what they are for.
 #[derive(Debug)]
@@ -36,6 +41,18 @@ impl Samples {
         let chosen: HashSet<usize> = (0..first).map(|at| all[at * all.len() / first]).collect();
         let validation: HashSet<usize> = self.split.validation.iter().copied().filter(|_| judged).collect();
         (0..self.data.len()).partition(|sample| chosen.contains(sample) || validation.contains(sample))
+    }
+
+    /// Computes `values` of `model` for one sample and hands each to `see`, with its position; of a large model not as a whole.
+    pub(crate) fn run_one(
+        &self,
+        model: &Model,
+        values: &[String],
+        sample: usize,
+        see: &mut (dyn FnMut(usize, &Tensor) + Send),
+    ) -> Result<(), Error> {
+        let proto = without_functions(model)?;
+        Ok(run_in_pieces(&self.engine, &proto, values, (&self.data, sample), PIECE_BYTES, see)?)
     }
 
     /// What runs `model` on `samples` and observes `values`.

@@ -197,8 +197,9 @@ class Settings(TypedDict, total=False):
     #: Write the bits of every layer into a file, for --plan; `-` is the standard output
     save_plan: Path
 
-    #: Keep solved layers in this folder: a run that was killed goes on there when it is started again
-    state: Path
+    #: Keep solved layers in this folder, or under this address of an object store: a run that was killed goes on
+    #: there when it is started again
+    state: str
 
     #: Keep statistics of activations in this file; they are used again while model and samples are the same
     calibration_cache: Path

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use onnxquant_proto::give_back;
 use onnxquant_proto::onnx::NodeProto;
 use prost::Message;
 use tract_onnx::Onnx;
@@ -38,6 +39,7 @@ impl ModelDataResolver for Table {
     fn read_bytes_from_path(&self, buf: &mut Vec<u8>, _: &Path, offset: usize, _: Option<usize>) -> TractResult<()> {
         let Some(bytes) = self.0.get(offset) else { bail!("no tensor number {offset}") };
         buf.extend_from_slice(bytes);
+        give_back(bytes);
         Ok(())
     }
 }
