@@ -92,16 +92,18 @@ impl<'a> Weights<'a> {
         let mut order: Vec<usize> = (0..values.len()).collect();
         order.sort_by_key(|&position| bytes(position));
         let mut pieces: Vec<Vec<usize>> = Vec::new();
-        let mut start = 0;
+        // Bytes before the piece, and up to its last value.
+        let (mut start, mut end) = (0, 0);
         for position in order {
+            let bytes = bytes(position);
             match pieces.last_mut() {
-                Some(piece) if bytes(position) - start <= most_bytes => piece.push(position),
-                last => {
-                    // It begins behind the piece before.
-                    start = last.and_then(|piece| piece.last().copied()).map_or(0, bytes);
+                Some(piece) if bytes == end || bytes - start <= most_bytes => piece.push(position),
+                _ => {
+                    start = end;
                     pieces.push(vec![position]);
                 }
             }
+            end = bytes;
         }
         pieces
     }
