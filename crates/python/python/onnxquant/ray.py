@@ -5,8 +5,8 @@
     result = onnxquant.ray.quantize("s3://bucket/model.onnx", "small.onnx", calibration="s3://bucket/samples/", workers=4)
 
 Tasks of Ray do what `onnxquant calibrate` and `onnxquant solve` do: shares of the samples, and of the layers. They exchange
-what they have done through the object store of Ray or, where `state` names one, over a folder that all machines see, which
-outlives the driver. Every share is a step that can be done again: a task that dies, with its worker or its machine, is
+what they have done through the object store of Ray or, where `state` names one, over a folder that all machines see or an
+address, which outlive the driver. Every share is a step that can be done again: a task that dies, with its worker or its machine, is
 started anew, and goes on where it was. The bytes are those of `onnxquant.quantize`.
 """
 
@@ -74,19 +74,21 @@ def quantize(
     if "metric" in settings:
         raise InputError("a metric is measured in one process: leave out `metric`, or use `onnxquant.quantize`")
     path, keeps = os.fsdecode(_absolute(model)), state is None
+    # Samples that are no files which tasks can read.
+    are_given = not isinstance(calibration, (str, os.PathLike))
     folder = f"--state={_NO_FOLDER if keeps else os.fsdecode(_absolute(state))}"
     words = [folder, f"--threads={int(cpus)}", "--wait"]
     words = {_CALIBRATE: [*_settings.arguments(settings), *words, "--", path], _SOLVE: words}
     ray = _connected()
-    actors = Actors(ray) if keeps or _is_given(calibration) else None
+    actors = Actors(ray) if keeps or are_given else None
     objects = actors and Objects(ray, actors)
     listener = Listener(progress, store=objects if keeps else None)
     try:
         with tempfile.TemporaryDirectory(prefix="onnxquant-ray-") as spool:
             samples = os.fsdecode(_absolute(_data.spooled(calibration, path, spool, listener, settings.get("samples"))))
-            if _is_given(calibration):
+            if are_given:
                 _send(samples, objects)
-            seen = None if _is_given(calibration) else samples
+            seen = None if are_given else samples
             tasks = _Tasks(ray, actors, keeps, seen, words, (workers, cpus, memory, retries))
             tasks.run(bool(settings.get("one_pass")), listener)
             written = os.fsdecode(place(output))
@@ -107,11 +109,6 @@ def _absolute(given):
         raise InputError("a model for a cluster is a path or an address: save it where all machines see it")
     found = place(given)
     return found if isinstance(found, str) else found.absolute()
-
-
-def _is_given(calibration):
-    """Whether samples are no files that tasks can read."""
-    return not isinstance(calibration, (str, os.PathLike))
 
 
 def _connected():
